@@ -1,0 +1,36 @@
+"""One model of the catalog, as routing, accounts and `/v1/models` see it."""
+
+from __future__ import annotations
+
+from attrs import field, frozen, validators
+
+from proxy.catalog.price import Price
+
+CAPABILITIES = frozenset(
+    {"code", "reasoning", "vision", "audio", "files", "tools", "parallel_tools", "json", "thinking", "images"}
+)
+
+_score = validators.optional(validators.and_(validators.ge(0), validators.le(100)))
+
+
+@frozen
+class ModelInfo:
+    """What is known of a model. None is unknown: it excludes nothing, and sorts last where an order needs it."""
+
+    id: str  # as a client writes it
+    provider: str
+    native: str  # the provider's own name for it
+    context: int | None = None  # tokens of input and output together
+    max_output: int | None = None  # tokens
+    price: Price | None = None
+    price_source: str | None = None  # "table", "prices@<snapshot>", "local", None when unpriced
+    capabilities: frozenset[str] | None = field(default=None)  # None excludes nothing, the empty set much
+    quality: int | None = field(default=None, validator=_score)  # 0 to 100, the operator's judgement or a prior
+    reasoning: int | None = field(default=None, validator=_score)  # 0 to 100
+    local: bool = False  # on the operator's own machines: nothing leaves the house
+
+    @capabilities.validator
+    def _known(self, _: object, value: frozenset[str] | None) -> None:
+        if unknown := (value or frozenset()) - CAPABILITIES:
+            known = ", ".join(sorted(CAPABILITIES))
+            raise ValueError(f"{self.id}: no such capability: {', '.join(sorted(unknown))}; there are {known}")

@@ -1,0 +1,126 @@
+"""What tokens cost, in integers: a sum of money is exact, and rounded once.
+
+Rates are pico-USD per token, which is USD per million tokens times a million: 0.29 USD/M is 290,000. Costs are
+nano-USD.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from decimal import ROUND_HALF_EVEN, Decimal
+from typing import TYPE_CHECKING
+
+from attrs import field, frozen, validators
+
+if TYPE_CHECKING:
+    from proxy.ir import Usage
+
+PICO_PER_NANO = 1_000
+RATES = ("input", "output", "cache_read", "cache_write_5m", "cache_write_1h", "input_audio", "output_audio")
+
+_rate = validators.optional(validators.ge(0))
+
+
+@frozen
+class Tier:
+    """A long-context step: once the whole input is longer than `start` tokens, every token costs `price`.
+
+    The step is a cliff, not a margin: https://ai.google.dev/gemini-api/docs/pricing and others have it so.
+    """
+
+    start: int
+    price: Price
+
+
+def _ascending(tiers: Iterable[Tier]) -> tuple[Tier, ...]:
+    return tuple(sorted(tiers, key=lambda tier: tier.start))
+
+
+@frozen(kw_only=True)
+class Price:
+    """Rates of one model in pico-USD per token; None is unknown. Where a class has none of its own:
+
+    - `cache_read` and `cache_write_5m` cost what `input` costs, `cache_write_1h` what `cache_write_5m` costs
+    - `input_audio` and `output_audio` cost what `input` and `output` cost
+    """
+
+    input: int | None = field(default=None, validator=_rate)
+    output: int | None = field(default=None, validator=_rate)
+    cache_read: int | None = field(default=None, validator=_rate)
+    cache_write_5m: int | None = field(default=None, validator=_rate)
+    cache_write_1h: int | None = field(default=None, validator=_rate)
+    input_audio: int | None = field(default=None, validator=_rate)
+    output_audio: int | None = field(default=None, validator=_rate)
+    tiers: tuple[Tier, ...] = field(default=(), converter=_ascending)
+
+    @classmethod
+    def per_million(cls, usd: Mapping[str, Decimal | str | int], tiers: tuple[Tier, ...] = ()) -> Price:
+        """From USD per million tokens by class name, as price lists have it. Never from a float: 0.29 is not 0.29.
+
+        Raises KeyError with the name of a class that does not exist.
+        """
+        for name in usd:
+            if name not in RATES:
+                raise KeyError(name)
+        return cls(**{name: _pico(value) for name, value in usd.items()}, tiers=tiers)
+
+    def at(self, input_total: int) -> Price:
+        """The rates for a request whose whole input, cached or not, has that many tokens."""
+        reached = [tier.price for tier in self.tiers if input_total > tier.start]
+        return reached[-1] if reached else self
+
+    def cost_nanos(self, usage: Usage) -> int | None:
+        """What an answer cost, rounded half-even to nano-USD. None if a count or a rate that matters is unknown."""
+        if usage.input is None:
+            return None
+        read, write_5m, write_1h = usage.cache_read or 0, usage.cache_write_5m or 0, usage.cache_write_1h or 0
+        rates = self.at(usage.input + read + write_5m + write_1h)
+        write = _first(rates.cache_write_5m, rates.input)
+        audio_in = min(usage.audio_input or 0, usage.input)
+        # Embeddings have neither an output price nor an output: nothing is unknown about them.
+        output = 0 if usage.output is None and rates.output is None else usage.output
+        audio_out = min(usage.audio_output or 0, output or 0)
+        return _round(
+            (usage.input - audio_in, rates.input),
+            (audio_in, _first(rates.input_audio, rates.input)),
+            (read, _first(rates.cache_read, rates.input)),
+            (write_5m, write),
+            (write_1h, _first(rates.cache_write_1h, write)),
+            (None if output is None else output - audio_out, rates.output),
+            (audio_out, _first(rates.output_audio, rates.output)),
+        )
+
+
+def worst_case_nanos(price: Price | None, input_tokens: int, max_tokens: int) -> int | None:
+    """The most that `input_tokens` answered by `max_tokens` cost in nano-USD, rounded up; None where it is unknown.
+
+    Nothing is expected to come from a cache, and a long-context step counts as soon as the input passes it.
+    """
+    if price is None:
+        return None
+    rates = price.at(input_tokens)
+    if (input_tokens and rates.input is None) or (max_tokens and rates.output is None):
+        return None
+    pico = input_tokens * (rates.input or 0) + max_tokens * (rates.output or 0)
+    return -(-pico // PICO_PER_NANO)
+
+
+def _pico(usd_per_million: Decimal | str | int) -> int:
+    if isinstance(usd_per_million, float):
+        raise TypeError("a price is a Decimal, a string or an integer, never a float")
+    return int((Decimal(usd_per_million) * 1_000_000).quantize(Decimal(1), ROUND_HALF_EVEN))
+
+
+def _first(*rates: int | None) -> int | None:
+    return next((rate for rate in rates if rate is not None), None)
+
+
+def _round(*classes: tuple[int | None, int | None]) -> int | None:
+    """Tokens times pico-USD per token, summed and rounded half-even to nano-USD."""
+    pico = 0
+    for tokens, rate in classes:
+        if tokens is None or (tokens and rate is None):
+            return None
+        pico += tokens * (rate or 0)
+    nanos, rest = divmod(pico, PICO_PER_NANO)
+    return nanos + (rest * 2 > PICO_PER_NANO or (rest * 2 == PICO_PER_NANO and nanos % 2 == 1))

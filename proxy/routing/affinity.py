@@ -1,0 +1,53 @@
+"""Where a conversation's prompt cache is warm: key of the conversation -> the candidate that answered last.
+
+Sliding lifetime, bounded, the clock an argument. A pin is a wish: the plan keeps it only if the candidate survived
+every step and is not cooling.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+
+from attrs import define, field
+
+from proxy.routing.names import Candidate
+
+TRACKED = 50_000
+
+
+@define
+class Affinity:
+    """One per process."""
+
+    _pins: OrderedDict[str, tuple[Candidate, float]] = field(factory=OrderedDict)
+
+    def pin(self, conversation: str, candidate: Candidate, now: float) -> None:
+        self._pins[conversation] = (candidate, now)
+        self._pins.move_to_end(conversation)
+        if len(self._pins) > TRACKED:
+            self._pins.popitem(last=False)
+
+    def pinned(self, conversation: str, now: float, lifetime: float) -> Candidate | None:
+        found = self._pins.get(conversation)
+        if found is None:
+            return None
+        candidate, at = found
+        if now - at > lifetime:
+            del self._pins[conversation]
+            return None
+        return candidate
+
+    def __len__(self) -> int:
+        return len(self._pins)
+
+
+def conversation_key(scope: str, session: str | None, system: str, first_turn: str) -> str | None:
+    """`scope` is the caller's key or project, so that no two callers share a pin. None: nothing to tell it by.
+
+    `session` is what the client calls its conversation: a session header or `prompt_cache_key`.
+    """
+    if not session and not first_turn:
+        return None
+    text = f"s\0{scope}\0{session}" if session else f"h\0{scope}\0{system}\0{first_turn}"
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

@@ -1,0 +1,259 @@
+"""The classifier behind the model name `auto`: what kind of work does the last user turn ask for?
+
+A linear model over features with names (words, pairs, stems, meanings from a lexicon of many languages, the shape of
+the text), read from two files beside the package. It looks at a bounded slice of the text: a turn of 10 MB costs what
+one of some hundred characters costs. What a request needs (vision, tools) is not its matter, nor is the choice of a
+model. The weights are built by scripts/train_classifier.py.
+"""
+
+import json
+import re
+from collections.abc import Collection, Sequence
+from functools import cache
+from itertools import combinations, pairwise
+from math import exp
+from pathlib import Path
+
+from attrs import frozen
+
+LABELS: tuple[str, ...] = ("code", "reasoning", "summarization", "extraction", "long-context", "chat")
+LONG = 8_000  # characters: from here on a turn is long context, a summary or an extraction, and nothing else
+SAFE = "chat"
+
+EDGE = 160  # characters read as the request, at each end; a turn up to twice that is read whole
+BODY = 200  # characters read as the material behind the first edge
+MOST_TOKENS = 100  # a turn of Chinese has a token for every character
+MOST_SHOWN = 8
+
+# Below this margin the answer is a guess, and the table's safe class is the better one.
+LOW_MARGIN = 0.04
+# A follow-up ("now in Rust", "and for five?") says little by itself: its conversation's class gets a bonus, in units
+# of the model's scores, unless the turn is long enough to stand alone.
+EARLIER_BONUS, EARLIER_LONGEST, EARLIER_TURNS = 1.5, 240, 3
+# A system prompt speaks only where the turn itself asks for nothing clear ("extract the fields" + a bare mail).
+SYSTEM_MARGIN, SYSTEM_SHARE = 0.3, 0.5
+
+LANE = 24  # bits a class takes in a packed weight: sums of hundreds of features do not reach the next class
+ZERO = 128  # weights are stored as unsigned bytes around this
+DATA = Path(__file__).parents[1] / "data"
+
+_IDEOGRAMS = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+_MARKS = "\x00-/:-@\\[-`{-\xbf\u2000-\u206f\u3000-\u303f\uff00-\uffef"
+# An ideogram, a word, or a run of marks such as `):`. The word is said by exclusion: Hindi's vowel signs are not \w.
+TOKEN = re.compile(rf"[{_IDEOGRAMS}]|[^\s{_MARKS}{_IDEOGRAMS}]+|[^\s\w{_IDEOGRAMS}]+|_+")
+DIGITS = re.compile(r"\d+")
+CAMEL = re.compile(r"[a-z][A-Z][a-z]")
+SPEAKER = re.compile(r"^[\w .@-]{1,24}: ", re.MULTILINE)
+SYMBOLS = "{}();=<>[]_$\\"
+SIZES: tuple[int, ...] = (20, 60, 150, 400, 1_000, 3_000, LONG)
+MEANINGS_PAIRED = 8
+
+
+@frozen
+class Classified:
+    """A class, how sure, and why."""
+
+    label: str  # one of LABELS
+    margin: float  # 0..1: distance of the best class to the second
+    features: tuple[tuple[str, float], ...]  # those that weighed most for the label, heaviest first
+    fallback: bool = False  # the margin was too low: the label is the safe one
+    kept: bool = False  # an earlier turn's class was kept
+
+
+@frozen(eq=False)
+class Model:
+    """Weights of all classes packed in one integer per feature: scoring is one sum over the features found."""
+
+    packed: dict[str, int]
+    scale: float  # stored units per unit of score
+
+    def score(self, found: Collection[str]) -> list[float]:
+        """One score per class, in the order of LABELS, for features that the model knows."""
+        total = sum(map(self.packed.__getitem__, found))
+        zero, mask = ZERO * len(found), (1 << LANE) - 1
+        return [((total >> LANE * lane & mask) - zero) / self.scale for lane in range(len(LABELS))]
+
+    def heaviest(self, found: Collection[str], label: str) -> tuple[tuple[str, float], ...]:
+        lane = LANE * LABELS.index(label)
+        mask, packed = (1 << LANE) - 1, self.packed
+        ranked = sorted([(ZERO - (packed[name] >> lane & mask), name) for name in found])[:MOST_SHOWN]
+        return tuple((name, -weight / self.scale) for weight, name in ranked if weight < 0)
+
+
+def classify(turns: Sequence[str], system: str = "", *, safe: str = SAFE) -> Classified:
+    """Classify the last of the user's `turns` (oldest first); the others and the system prompt are its context."""
+    model = load()
+    text = turns[-1] if turns else ""
+    found = model.packed.keys() & features(text)
+    scores = model.score(found)
+    choice = _open_to(len(text))
+    shares = _softmax(scores, choice)
+    if system and _margin(shares) < SYSTEM_MARGIN:
+        hints = model.score(model.packed.keys() & features(system[:EDGE]))
+        scores = [own + SYSTEM_SHARE * hint for own, hint in zip(scores, hints, strict=True)]
+        shares = _softmax(scores, choice)
+    own = max(shares, key=shares.__getitem__)
+    earlier = _earlier(model, turns) if len(turns) > 1 and len(text) <= EARLIER_LONGEST else None
+    if earlier is not None and earlier != own:
+        scores[LABELS.index(earlier)] += EARLIER_BONUS
+        shares = _softmax(scores, choice | {earlier})
+    best = max(shares, key=shares.__getitem__)
+    margin = _margin(shares)
+    fallback = margin < LOW_MARGIN
+    label = safe if fallback else best
+    return Classified(label, margin, model.heaviest(found, label), fallback, not fallback and best == earlier)
+
+
+def _earlier(model: Model, turns: Sequence[str]) -> str | None:
+    """The class of the latest earlier turn that is clear about it."""
+    for text in reversed(turns[-1 - EARLIER_TURNS : -1]):
+        shares = _softmax(model.score(model.packed.keys() & features(text)), _open_to(len(text)))
+        if _margin(shares) >= SYSTEM_MARGIN:
+            return max(shares, key=shares.__getitem__)
+    return None
+
+
+def _open_to(size: int) -> frozenset[str]:
+    return LONG_LABELS if size >= LONG else SHORT_LABELS
+
+
+def _softmax(scores: Sequence[float], choice: Collection[str]) -> dict[str, float]:
+    top = max(scores)
+    weights = {label: exp(score - top) for label, score in zip(LABELS, scores, strict=True) if label in choice}
+    total = sum(weights.values()) or 1.0
+    return {label: weight / total for label, weight in weights.items()}
+
+
+def _margin(shares: dict[str, float]) -> float:
+    first, second = sorted(shares.values(), reverse=True)[:2]
+    return first - second
+
+
+SHORT_LABELS = frozenset(LABELS) - {"long-context"}
+LONG_LABELS = frozenset({"long-context", "summarization", "extraction"})
+
+
+# -- features -------------------------------------------------------------------------------------------------------
+
+
+def features(text: str, size: int | None = None) -> set[str]:
+    """The names of all that is seen in a text: unknown ones too. `size` stands in for the length of an abridged text.
+
+    Plain names are words, pairs (`how many`) and stems (`summa*`) of the request, `first:` and `last:` its opening and
+    closing words, `~` words of the material, `ask:` meanings, `shape:` and `size:` the form.
+    """
+    length = len(text)
+    if length <= 2 * EDGE:
+        head, body, tail = text, "", ""
+    else:
+        head, body, tail = text[:EDGE], text[EDGE : min(EDGE + BODY, length - EDGE)], text[-EDGE:]
+    tokens = _tokens(head)
+    closing = _tokens(tail) if tail else tokens
+    found = _words(tokens)
+    meanings = _meanings(found)
+    bucket = sum(map((length if size is None else size).__ge__, SIZES))
+    if tail:
+        after = _words(closing)
+        meanings_after = _meanings(after)
+        found |= after
+        found.update(["~" + token for token in _tokens(body)])
+        found.update(["first:" + name for name in meanings])
+        found.update(["last:" + name for name in meanings_after])
+        meanings |= meanings_after
+    found.update(["first:" + token for token in tokens[:3]])
+    found.add("first:" + " ".join(tokens[:2]))
+    found.update(["last:" + token for token in closing[-3:]])
+    found.update(meanings)
+    found.update([f"{name} & size:{bucket}" for name in meanings])
+    found.update([f"{one} & {other}" for one, other in combinations(sorted(meanings)[:MEANINGS_PAIRED], 2)])
+    found.update(_shape(head, body, tail, tokens))
+    found.add(f"size:{bucket}")
+    found.add("bias")
+    return found
+
+
+def _tokens(piece: str) -> list[str]:
+    tokens: list[str] = TOKEN.findall(DIGITS.sub("0", piece.lower()))
+    if len(tokens) > MOST_TOKENS:
+        return tokens[: MOST_TOKENS // 2] + tokens[-MOST_TOKENS // 2 :]
+    return tokens
+
+
+def _words(tokens: list[str]) -> set[str]:
+    """Words, pairs, stems; triples of ideograms, whose words are two or three characters long."""
+    found = set(tokens)
+    found.update([token[:5] + "*" for token in tokens if len(token) > 5])
+    found.update([f"{one} {two}" for one, two in pairwise(tokens)])
+    if tokens and max(tokens) >= "\u0e00":
+        found.update([token[:2] + "*" for token in tokens if len(token) > 2 and "\uac00" <= token <= "\ud7af"])
+        triples = zip(tokens, tokens[1:], tokens[2:], strict=False)
+        found.update([f"{one} {two} {three}" for one, two, three in triples if "\u0e00" <= two < "\uac00"])
+    return found
+
+
+def _meanings(found: set[str]) -> set[str]:
+    lexicon = meanings()
+    return {name for key in lexicon.keys() & found for name in lexicon[key]}
+
+
+def _shape(head: str, body: str, tail: str, tokens: list[str]) -> list[str]:
+    sample = f"{head}{body}{tail}"
+    lines = sample.count("\n")
+    symbols = 100 * sum(map(sample.count, SYMBOLS)) // (len(sample) + 1)
+    numbers = sum(token[0] == "0" for token in tokens)
+    shape = [
+        f"shape:lines {lines.bit_length()}",
+        f"shape:symbols {symbols.bit_length()}",
+        f"shape:numbers {numbers.bit_length()}",
+    ]
+    if "```" in sample:
+        shape.append("shape:fence")
+    if "?" in sample[-4:]:
+        shape.append("shape:ends with ?")
+    if CAMEL.search(sample):
+        shape.append("shape:camelCase")
+    if lines > 1 and len(SPEAKER.findall(sample)) > 1:
+        shape.append("shape:speakers")
+    if tail:
+        opening, closing = head.find("\n"), len(tail) - tail.rfind("\n")
+        if 0 < opening:
+            shape.append("shape:request, then text")
+        if closing < EDGE:
+            shape.append("shape:text, then request")
+    return shape
+
+
+# -- data -----------------------------------------------------------------------------------------------------------
+
+
+@cache
+def load() -> Model:
+    """The shipped weights: a line of JSON, then per feature twelve hex digits (a byte a class) and its name."""
+    head, *lines = (DATA / "classifier.weights").read_text(encoding="utf-8").split("\n")[:-1]
+    count, about = len(lines), json.loads(head)
+    flat = bytes.fromhex("".join([line[: 2 * len(LABELS)] for line in lines]))
+    wide, step = LANE // 8, len(LABELS) * LANE // 8
+    spread = bytearray(step * count)
+    for lane in range(len(LABELS)):
+        spread[lane * wide :: step] = flat[lane :: len(LABELS)]
+    packed = [int.from_bytes(spread[at : at + step], "little") for at in range(0, step * count, step)]
+    return Model(dict(zip([line[2 * len(LABELS) + 1 :] for line in lines], packed, strict=True)), about["scale"])
+
+
+@cache
+def meanings() -> dict[str, tuple[str, ...]]:
+    """The lexicon: which words, stems (`summa*`) and pairs of many languages mean the same, as feature names."""
+    known: dict[str, tuple[str, ...]] = {}
+    for line in (DATA / "classifier.lexicon").read_text(encoding="utf-8").splitlines():
+        name, _, entries = line.partition(":")
+        for entry in entries.split(",") if entries else ():
+            for key in _keys(entry.strip()):
+                known[key] = (*known.get(key, ()), f"ask:{name}")
+    return known
+
+
+def _keys(entry: str) -> tuple[str, ...]:
+    """An entry as it appears among a text's features: `summa*` is that stem and the bare word."""
+    if entry.endswith("*"):
+        return entry, entry[:-1]
+    return (" ".join(TOKEN.findall(entry)),)

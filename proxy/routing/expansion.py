@@ -1,0 +1,221 @@
+"""From what a request names to candidates in order: aliases, lists, profiles, classes and strategies resolved.
+
+Recursive over what stands for something else; the table was checked for cycles when it was loaded, and a bound on the
+depth holds for what no check can see.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from attrs import define, evolve, field
+
+from proxy.catalog import ModelInfo
+from proxy.routing import directive
+from proxy.routing.classifier import Classified, classify
+from proxy.routing.facts import Facts
+from proxy.routing.names import Candidate, find_pattern, is_known, nearest, split_native
+from proxy.routing.strategies import SORTS, STRATEGIES, draw
+from proxy.routing.table import Profile
+from proxy.routing.world import Dice, Pick, World
+
+DEEPEST = 8
+NOT_CHAT = re.compile(
+    r"embed|rerank|whisper|\btts\b|text-to-speech|dall-e|gpt-image|moderation|transcri", re.IGNORECASE
+)
+EMBEDDED_REASON = "no provider is configured, so the embedded one joins"
+
+
+@define
+class Expansion:
+    """The picks of one request and how they came about. `unknown` are the entries that stand for nothing."""
+
+    facts: Facts
+    world: World
+    dice: Dice
+    now: float
+    picks: list[Pick] = field(factory=list)
+    reasons: list[str] = field(factory=list)
+    intent: str = ""
+    klass: Classified | None = None
+    profile: str | None = None
+    unknown: list[tuple[str, str]] = field(factory=list)  # entry, why
+
+    def expand(self, entries: Iterable[str]) -> None:
+        """Appends what the entries stand for, in order. Raises InvalidRequest for a suffix with a bad value."""
+        for entry in entries:
+            self.picks += self._entry(entry, 0)
+
+    # -- one entry -------------------------------------------------------------------------------------------
+
+    def _entry(self, text: str, depth: int) -> list[Pick]:
+        if depth > DEEPEST:
+            return self._unknown(text, "stands for something that stands for something, too deep to follow")
+        entry = directive.parse(text, is_known(self.world.table, self.world.models.listed))
+        match entry.kind:
+            case "auto":
+                picks = self._auto(depth)
+            case "industry":
+                picks = self._industry(entry.name, depth)
+            case "strategy":
+                picks = self._strategy(entry.name, depth)
+            case "profile":
+                picks = self._profile(entry.name, depth)
+            case _:
+                picks = self._name(entry.name, depth)
+        if entry.sort is not None:
+            picks = SORTS[entry.sort](picks, self.facts, self.world, self.now)
+            self._say(depth, f"sorted by {entry.sort}")
+        if entry.max_price is not None:
+            picks = [evolve(pick, max_price=entry.max_price) for pick in picks]
+        return picks
+
+    def _name(self, name: str, depth: int) -> list[Pick]:
+        table, models = self.world.table, self.world.models
+        if (info := models.listed.get(name)) is not None:
+            self._say(depth, f"model {name}", "model")
+            return self._pick(info)
+        if (targets := table.aliases.get(name)) is not None:
+            self._say(depth, f"alias {name} -> {', '.join(targets)}", "alias")
+            return [pick for target in targets for pick in self._entry(target, depth + 1)]
+        if name in table.profiles:
+            return self._profile(name, depth)
+        if (found := find_pattern(name, table.providers.values())) is not None:
+            provider, pattern = found
+            self._say(depth, f"pattern {pattern} -> {provider.name}", "pattern")
+            return self._pick(models.describe(name, provider.name, name))
+        if (named := split_native(name, table.providers)) is not None:
+            provider, native = named
+            self._say(depth, f"{provider.name}'s own name {native}", "native")
+            return self._pick(models.describe(name, provider.name, native))
+        return self._unknown(name, "no model, alias, profile or pattern has this name")
+
+    def _pick(self, info: ModelInfo) -> list[Pick]:
+        return [Pick(Candidate(info.id, info.provider, info.native), info)]
+
+    # -- what stands for a list ------------------------------------------------------------------------------
+
+    def _auto(self, depth: int) -> list[Pick]:
+        auto, shape = self.world.table.auto, self.facts.shape
+        if self.klass is None:
+            self.klass = classify(shape.turns, shape.system, safe=auto.safe)
+        label = self.klass.label
+        reason = f"{_cues(self.klass)} -> {label} list"
+        if label not in auto.lists:
+            reason, label = f"{reason}, which the table lacks -> chat list", "chat"
+        self._say(depth, reason, "auto")
+        return self._all(auto.lists.get(label, ()), depth)
+
+    def _industry(self, tag: str, depth: int) -> list[Pick]:
+        industry = self.world.table.industries.get(tag)
+        if industry is None:
+            tags = ", ".join(sorted(self.world.table.industries))
+            return self._unknown(f"industry:{tag}", f"no such tag; the tags are {tags or 'none'}")
+        self._say(depth, f"industry {tag} -> its list", "industry")
+        return self._all(industry.models, depth)
+
+    def _strategy(self, name: str, depth: int) -> list[Pick]:
+        strategy = STRATEGIES.get(name)
+        if strategy is None:
+            return self._unknown(f"strategy:{name}", f"no such strategy; they are {', '.join(STRATEGIES)}")
+        self._say(depth, STRATEGY_REASONS[name], "strategy")
+        return strategy(self._pool(), self.facts, self.world, self.dice, self.now)
+
+    def _profile(self, name: str, depth: int) -> list[Pick]:
+        profile = self.world.table.profiles.get(name)
+        if profile is None:
+            names = ", ".join(sorted(self.world.table.profiles))
+            return self._unknown(f"profile:{name}", f"no such profile; they are {names or 'none'}")
+        self._say(depth, f"profile {name}", "profile")
+        if self.profile is None:
+            self.profile = name
+        entries = [entry for group in _groups(profile) for entry in self._drawn(profile, name, group)]
+        picks = self._all(entries, depth)
+        if profile.sort is not None:
+            picks = SORTS[profile.sort](picks, self.facts, self.world, self.now)
+        return picks
+
+    def _drawn(self, profile: Profile, name: str, group: list[tuple[str, int | None]]) -> list[str]:
+        if group[0][1] is None:
+            return [entry for entry, _ in group]
+        dice = self.dice
+        if profile.sticky and self.facts.conversation:
+            share = int(self.facts.conversation[:12], 16) / 16**12
+            dice = lambda: share  # noqa: E731 - the conversation is the dice
+        order = draw([weight or 0 for _, weight in group], dice)
+        self.reasons.append(f"drew {group[order[0]][0]} by weight")
+        return [group[position][0] for position in order]
+
+    def _all(self, entries: Iterable[str], depth: int) -> list[Pick]:
+        picks = [pick for entry in entries for pick in self._entry(entry, depth + 1)]
+        if depth == 0 and self.world.table.first_run:
+            picks += self._embedded()
+        return picks
+
+    def _pool(self) -> list[Pick]:
+        """What a strategy chooses from: every listed chat model that could be called."""
+        table, models = self.world.table, self.world.models
+        pool = []
+        for info in models.listed.values():
+            provider = table.providers[info.provider]
+            usable = provider.enabled and not provider.embedded and info.id not in models.gone
+            if usable and self.facts.endpoint in provider.endpoints and not NOT_CHAT.search(info.id):
+                pool.append(Pick(Candidate(info.id, info.provider, info.native), info, listed=False))
+        return pool + (self._embedded() if table.first_run else [])
+
+    def _embedded(self) -> list[Pick]:
+        """First-run aid: never while another provider is configured, so it never stands in for one that fails."""
+        found = [
+            Pick(Candidate(info.id, info.provider, info.native), info, listed=False)
+            for info in self.world.models.listed.values()
+            if self.world.table.providers[info.provider].embedded and self.world.table.providers[info.provider].enabled
+        ]
+        if found and EMBEDDED_REASON not in self.reasons:
+            self.reasons.append(EMBEDDED_REASON)
+        return found
+
+    # -- saying what was done --------------------------------------------------------------------------------
+
+    def _say(self, depth: int, reason: str, intent: str = "") -> None:
+        if depth == 0:
+            self.reasons.append(reason)
+            self.intent = self.intent or intent
+
+    def _unknown(self, name: str, why: str) -> list[Pick]:
+        self.unknown.append((name, why))
+        return []
+
+    def not_found(self) -> str:
+        """The sentence of the 404."""
+        name, why = self.unknown[0]
+        near = nearest(name, self.world.table, self.world.models.listed)
+        shown = directive.shown(name)
+        return f"The model {shown} does not exist: {why}." + (f" Nearest: {', '.join(near)}." if near else "")
+
+
+STRATEGY_REASONS = {
+    "cost": "strategy cost: cheapest that can handle it",
+    "quality": "strategy quality: strongest reasoner",
+    "latency": "strategy latency: fastest first token",
+    "local": "strategy local: own machines only",
+}
+
+
+def _cues(klass: Classified) -> str:
+    if klass.fallback:
+        return "no clear class"
+    if klass.kept:
+        return f"conversation stays {klass.label}"
+    return f"detected {klass.label} cues"
+
+
+def _groups(profile: Profile) -> list[list[tuple[str, int | None]]]:
+    """Weighted neighbours make one group; each other candidate stands alone."""
+    groups: list[list[tuple[str, int | None]]] = []
+    for candidate in profile.candidates:
+        if groups and candidate.weight is not None and groups[-1][-1][1] is not None:
+            groups[-1].append((candidate.model, candidate.weight))
+        else:
+            groups.append([(candidate.model, candidate.weight)])
+    return groups

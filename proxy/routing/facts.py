@@ -1,0 +1,219 @@
+"""What routing may look at in one request: the body's routing members and headers, and its shape.
+
+Pure: the surface parses the body once and hands the result over. The members named in `EXTENSIONS` are ours and never
+reach a provider.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+from attrs import field, frozen
+
+from proxy import ir
+from proxy.errors import InvalidRequest, MissingModel
+from proxy.routing.directive import LONGEST, parse_sort, parse_usd, shown
+
+EXTENSIONS = frozenset({"models", "sort", "max_price", "provider"})
+MOST_ENTRIES = 64  # of `models` that are looked at; the chain itself is capped at 16
+PREFERENCES = ("order", "only", "ignore", "allow_fallbacks", "sort", "max_price", "require_parameters")
+OPENROUTER_ONLY = frozenset(
+    {"data_collection", "zdr", "quantizations", "preferred_min_throughput", "preferred_max_latency", "experimental"}
+)
+CHARS_PER_TOKEN = 4
+TOKENS_PER_MEDIUM = 800  # a picture of middling size; a guess for the estimate only
+
+
+@frozen
+class Ceiling:
+    """`total` USD for this request's worst case, or OpenRouter's USD per million tokens."""
+
+    total: Decimal | None = None
+    prompt: Decimal | None = None
+    completion: Decimal | None = None
+
+
+@frozen
+class Preferences:
+    """OpenRouter's `provider` object. https://openrouter.ai/docs/features/provider-routing"""
+
+    order: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    allow_fallbacks: bool = True
+    require_parameters: bool = False
+
+
+NO_PREFERENCES = Preferences()
+
+
+@frozen
+class Facts:
+    """One request as routing sees it. `wanted` are the entries in order, `model` first."""
+
+    surface: str
+    dialect: str
+    endpoint: str
+    wanted: tuple[str, ...]
+    shape: ir.Shape = field(repr=False)
+    tokens: int  # estimated input
+    stream: bool = False
+    sort: str | None = None
+    ceiling: Ceiling | None = None
+    preferences: Preferences = NO_PREFERENCES
+    industry: str | None = None
+    headers: Mapping[str, str] = field(factory=dict, repr=False)  # lower-case names
+    project: str | None = None
+    conversation: str | None = None  # affinity key; see routing.affinity
+    continues: bool = False  # the conversation has begun before: it has a session, or earlier turns
+    byok: frozenset[str] = frozenset()  # providers for which the caller brought a key
+
+    @property
+    def requested(self) -> str:
+        return ",".join(self.wanted)
+
+
+def read_stream(body: Mapping[str, Any]) -> bool:
+    """B10: the same reading for gateway and upstream, so only a real boolean."""
+    stream = body.get("stream")
+    if stream is None or isinstance(stream, bool):
+        return bool(stream)
+    raise InvalidRequest(f"stream is true or false, not {shown(stream)}.", param="stream")
+
+
+def read_wanted(
+    body: Mapping[str, Any], headers: Mapping[str, str], prefix: str, default: str | None
+) -> tuple[str, ...]:
+    """The entries that the request names. A profile by header stands in for `model`; `models` by header for the
+    body's."""
+    profile = headers.get(f"{prefix}profile")
+    model = f"profile:{profile}" if profile else body.get("model", default)
+    listed = headers.get(f"{prefix}models")
+    more = _from_header(listed) if listed else _models(body.get("models"))
+    if model is None and more:
+        return more
+    if model is None or model == "":
+        raise MissingModel(
+            'model is missing: name a model, an alias or "auto". GET /v1/models lists what there is.', param="model"
+        )
+    return tuple(dict.fromkeys((_entry(model, "model"), *more)))
+
+
+def _entry(value: Any, param: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise InvalidRequest(f"{param} is a string that names a model, not {shown(value)}.", param=param)
+    if len(value) > LONGEST:
+        raise InvalidRequest(f"{param} has {len(value)} characters; a name has {LONGEST} at most.", param=param)
+    return value
+
+
+def _models(value: Any) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        raise InvalidRequest(f"models is a list of model names, not {shown(value)}.", param="models")
+    return tuple(_entry(item, f"models[{number}]") for number, item in enumerate(value[:MOST_ENTRIES]))
+
+
+def _from_header(value: str) -> tuple[str, ...]:
+    """Commas part the entries; suffixes inside an entry use semicolons."""
+    return tuple(_entry(piece.strip(), "models") for piece in value.split(",")[:MOST_ENTRIES] if piece.strip())
+
+
+def read_sort(body: Mapping[str, Any], headers: Mapping[str, str], prefix: str) -> str | None:
+    """Header over body over the `provider` object's."""
+    if header := headers.get(f"{prefix}sort"):
+        return parse_sort(header, f"{prefix}sort")
+    if body.get("sort") is not None:
+        return parse_sort(body["sort"], "sort")
+    provider = body.get("provider")
+    inner = provider.get("sort") if isinstance(provider, dict) else None
+    if isinstance(inner, dict):
+        inner = inner.get("by")
+    return None if inner is None else parse_sort(inner, "provider.sort")
+
+
+def read_ceiling(body: Mapping[str, Any], headers: Mapping[str, str], prefix: str) -> Ceiling | None:
+    if header := headers.get(f"{prefix}max-price"):
+        return Ceiling(parse_usd(header, f"{prefix}max-price"))
+    provider = body.get("provider")
+    for param, value in (
+        ("max_price", body.get("max_price")),
+        ("provider.max_price", provider.get("max_price") if isinstance(provider, dict) else None),
+    ):
+        if isinstance(value, dict):
+            return _per_million(value, param)
+        if value is not None:
+            return Ceiling(parse_usd(value, param))
+    return None
+
+
+def _per_million(value: Mapping[str, Any], param: str) -> Ceiling:
+    for key in value:
+        if key not in ("prompt", "completion"):
+            raise InvalidRequest(f"{param}.{key} is not known here; known are prompt, completion.", param=param)
+    prompt, completion = value.get("prompt"), value.get("completion")
+    return Ceiling(
+        prompt=None if prompt is None else parse_usd(prompt, f"{param}.prompt"),
+        completion=None if completion is None else parse_usd(completion, f"{param}.completion"),
+    )
+
+
+def read_preferences(body: Mapping[str, Any]) -> Preferences:
+    value = body.get("provider")
+    if value is None:
+        return NO_PREFERENCES
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"provider is an object, not {shown(value)}.", param="provider")
+    for key in value:
+        if key in OPENROUTER_ONLY:
+            raise InvalidRequest(
+                f"provider.{key} is OpenRouter's alone and cannot be kept here: remove it.", param="provider"
+            )
+        if key not in PREFERENCES:
+            known = ", ".join(PREFERENCES)
+            raise InvalidRequest(f"provider has no key {shown(key)}; known are {known}.", param="provider")
+    return Preferences(
+        order=_names(value, "order"),
+        only=_names(value, "only"),
+        ignore=_names(value, "ignore"),
+        allow_fallbacks=_flag(value, "allow_fallbacks", default=True),
+        require_parameters=_flag(value, "require_parameters", default=False),
+    )
+
+
+def _names(value: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    names = value.get(key)
+    if names is None:
+        return ()
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InvalidRequest(
+            f"provider.{key} is a list of provider names, not {shown(names)}.", param=f"provider.{key}"
+        )
+    return tuple(names[:MOST_ENTRIES])
+
+
+def _flag(value: Mapping[str, Any], key: str, *, default: bool) -> bool:
+    flag = value.get(key)
+    if flag is None:
+        return default
+    if not isinstance(flag, bool):
+        raise InvalidRequest(f"provider.{key} is true or false, not {shown(flag)}.", param=f"provider.{key}")
+    return flag
+
+
+def read_industry(body: Mapping[str, Any]) -> str | None:
+    """`metadata.industry`: a fact for rules and the record, never an override of the model."""
+    metadata = body.get("metadata")
+    industry = metadata.get("industry") if isinstance(metadata, dict) else None
+    return industry[:64] if isinstance(industry, str) else None
+
+
+def estimate_tokens(shape: ir.Shape, wide: int) -> int:
+    """Input tokens, roughly: four characters each, dearer in scripts that UTF-8 writes with more bytes.
+
+    `wide` is the number of bytes beyond one per character: an ideograph has two of them and about one token.
+    """
+    return -(-shape.chars // CHARS_PER_TOKEN) + wide * 3 // 10 + shape.media * TOKENS_PER_MEDIUM

@@ -1,0 +1,107 @@
+"""Which candidates and which credentials are cooling, and for how long. State in memory, the clock an argument.
+
+A candidate cools after `FAILURES` failures in a row within `WINDOW`, at once when it says it is overloaded; a
+credential cools at once on 429 (for what Retry-After says) and on being refused. A success ends the count. Survives
+reloads: the keys are plain values, not objects of one table.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Literal
+
+from attrs import define, field
+
+from proxy.errors import GatewayError, UpstreamRateLimited
+from proxy.routing.names import Candidate
+
+FAILURES = 3
+WINDOW = 60.0  # seconds
+BASE = 30.0  # first cooldown; doubles with each further one
+LONGEST = 300.0
+SHORT = 10.0  # overloaded: it says so itself, and it passes
+LEAST_RATE_LIMIT = 5.0
+REFUSED_KEY = 300.0
+PROBES = 3  # attempts at a time while everything is cooling
+TRACKED = 10_000  # candidates and keys; the oldest entry goes
+
+Key = tuple[str, ...]
+
+
+@define
+class _State:
+    failures: int = 0
+    first_failure: float = 0.0
+    until: float = 0.0
+    rounds: int = 0
+    reason: str = ""
+
+
+@define
+class Health:
+    """One per process."""
+
+    probing: int = 0
+    _states: OrderedDict[Key, _State] = field(factory=OrderedDict)
+
+    def cooling(self, candidate: Candidate, now: float) -> float:
+        """Seconds until it is tried in its turn again; 0 is fit."""
+        state = self._states.get((candidate.provider, candidate.model))
+        return max(0.0, state.until - now) if state else 0.0
+
+    def key_cooling(self, provider: str, index: int, now: float) -> float:
+        state = self._states.get((provider, "key", str(index)))
+        return max(0.0, state.until - now) if state else 0.0
+
+    def succeeded(self, candidate: Candidate) -> None:
+        self._states.pop((candidate.provider, candidate.model), None)
+
+    def failed(self, candidate: Candidate, key: int | None, error: GatewayError, now: float) -> Literal["", "cooled"]:
+        """Counts a failed attempt; "cooled" when this one began a cooldown."""
+        match error.cooldown:
+            case "none":
+                return ""
+            case "key" if key is not None:
+                least = LEAST_RATE_LIMIT if isinstance(error, UpstreamRateLimited) else REFUSED_KEY
+                return self._cool(
+                    (candidate.provider, "key", str(key)), now, max(error.retry_after or 0.0, least), error.code
+                )
+            case "key" | "short":
+                return self._cool(_key(candidate), now, max(error.retry_after or 0.0, SHORT), error.code)
+        return self._count(_key(candidate), now, error)
+
+    def _count(self, key: Key, now: float, error: GatewayError) -> Literal["", "cooled"]:
+        state = self._state(key)
+        if now - state.first_failure > WINDOW:
+            state.failures, state.first_failure = 0, now
+        state.failures += 1
+        if state.failures < FAILURES and error.retry_after is None:
+            return ""
+        seconds = max(error.retry_after or 0.0, min(BASE * 2**state.rounds, LONGEST))
+        state.rounds = min(state.rounds + 1, 8)
+        return self._cool(key, now, seconds, error.code)
+
+    def _cool(self, key: Key, now: float, seconds: float, reason: str) -> Literal["cooled"]:
+        state = self._state(key)
+        state.until, state.reason, state.failures = max(state.until, now + min(seconds, 86_400.0)), reason, 0
+        return "cooled"
+
+    def _state(self, key: Key) -> _State:
+        state = self._states.get(key)
+        if state is None:
+            state = self._states[key] = _State()
+            if len(self._states) > TRACKED:
+                self._states.popitem(last=False)
+        return state
+
+    def snapshot(self, now: float) -> list[dict[str, str | float]]:
+        """What is cooling: for metrics and the admin listener."""
+        return [
+            {"what": "/".join(key), "seconds": round(state.until - now, 3), "reason": state.reason}
+            for key, state in self._states.items()
+            if state.until > now
+        ]
+
+
+def _key(candidate: Candidate) -> Key:
+    return (candidate.provider, candidate.model)

@@ -1,0 +1,70 @@
+"""Observed times per candidate: time to first token and tokens per second, decayed; the clock is an argument.
+
+The estimate is a mean whose weights halve with age and with each newer observation, so a candidate that turned slow
+shows within a few answers and one that nobody asked for long is forgotten. A small window keeps p50 and p95 for the
+catalog.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+
+from attrs import define, field
+
+from proxy.routing.names import Candidate
+
+PRIOR_MS = 800.0  # of a candidate that nobody has observed
+STALE = 600.0  # seconds after which an observation no longer speaks; then it is explored again
+NEWEST = 0.5  # weight of the newest observation: a tenfold change is believed after a handful
+WINDOW = 64
+TRACKED = 4096
+
+
+@define
+class Observed:
+    """Of one candidate."""
+
+    ttft_ms: float
+    at: float
+    count: int = 0
+    tokens_per_s: float | None = None
+    recent: deque[float] = field(factory=lambda: deque(maxlen=WINDOW), repr=False)
+
+    def percentile(self, share: float) -> float:
+        ordered = sorted(self.recent)
+        return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+
+
+@define
+class Latencies:
+    """One per process; bounded, the candidate that was seen longest ago goes."""
+
+    _observed: OrderedDict[tuple[str, str], Observed] = field(factory=OrderedDict)
+
+    def observe(self, candidate: Candidate, ttft_ms: float, now: float, tokens_per_s: float | None = None) -> None:
+        key = (candidate.provider, candidate.model)
+        seen = self._observed.get(key)
+        if seen is None or now - seen.at > STALE:
+            seen = self._observed[key] = Observed(ttft_ms, now)
+            if len(self._observed) > TRACKED:
+                self._observed.popitem(last=False)
+        seen.ttft_ms += NEWEST * (ttft_ms - seen.ttft_ms)
+        seen.at = now
+        seen.count += 1
+        seen.recent.append(ttft_ms)
+        if tokens_per_s is not None:
+            old = seen.tokens_per_s
+            seen.tokens_per_s = tokens_per_s if old is None else old + NEWEST * (tokens_per_s - old)
+        self._observed.move_to_end(key)
+
+    def get(self, provider: str, model: str) -> Observed | None:
+        return self._observed.get((provider, model))
+
+    def ttft_ms(self, candidate: Candidate, now: float) -> float | None:
+        """None: unobserved or stale."""
+        seen = self._observed.get((candidate.provider, candidate.model))
+        return None if seen is None or now - seen.at > STALE else seen.ttft_ms
+
+    def tokens_per_s(self, candidate: Candidate) -> float | None:
+        seen = self._observed.get((candidate.provider, candidate.model))
+        return None if seen is None else seen.tokens_per_s

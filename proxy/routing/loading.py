@@ -1,0 +1,344 @@
+"""routes.toml: bytes to a checked `Table`, or every problem at once, each with its path and line.
+
+Nothing is applied by halves: a file with one problem is refused whole. A variable that is unset or empty is no
+problem: it leaves its provider unconfigured. Files named by `file:` and `credential:` are read through the caller's
+function.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tomllib
+from collections.abc import Callable, Collection, Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any
+from urllib.parse import urlsplit
+
+import cattrs
+from attrs import define, field, frozen
+
+from proxy.routing import sections, table
+from proxy.routing.references import check_references
+from proxy.routing.table import Provider, Table
+from proxy.secret import Secret
+
+VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+PREFIX = re.compile(r"[A-Za-z][A-Za-z0-9-]*-")
+LISTEN = re.compile(r"systemd|unix:/.+|(\[[0-9A-Fa-f:.]+\]|[^:\s\[\]/]+):\d{1,5}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+EMBEDDED = "embedded"
+
+
+@frozen
+class Problem:
+    """One thing that is wrong. `path` is dotted as in TOML; `line` is 0 where none can be told."""
+
+    path: str
+    message: str
+    line: int = 0
+
+    def __str__(self) -> str:
+        place = f"line {self.line}: " if self.line else ""
+        return f"{place}{self.path}: {self.message}" if self.path else f"{place}{self.message}"
+
+
+class TableRejected(Exception):
+    """The file is not a table. `problems` holds all that is wrong with it."""
+
+    def __init__(self, problems: Collection[Problem]) -> None:
+        super().__init__("; ".join(map(str, problems)))
+        self.problems = tuple(problems)
+
+
+@define
+class _Loading:
+    """What the steps below share while one file is read."""
+
+    env: Mapping[str, str]
+    read_file: Callable[[str], str]
+    problems: list[Problem] = field(factory=list)
+    warnings: list[str] = field(factory=list)
+
+    def wrong(self, path: str, message: str) -> None:
+        self.problems.append(Problem(path, message))
+
+
+def load(
+    raw: bytes,
+    *,
+    env: Mapping[str, str],
+    read_file: Callable[[str], str],
+    dialects: Collection[str],
+) -> Table:
+    """Raises TableRejected with every problem found."""
+    document = _document(raw)
+    state = _Loading(env, read_file)
+    file = _structure(document, state)
+    if file is None:
+        raise TableRejected(_placed(state.problems, raw))
+    loaded = _build(file, state, dialects, "sha256:" + hashlib.sha256(raw).hexdigest()[:16])
+    state.problems += [Problem(path, message) for path, message in check_references(loaded)]
+    if state.problems:
+        raise TableRejected(_placed(state.problems, raw))
+    return loaded
+
+
+def _document(raw: bytes) -> dict[str, Any]:
+    if not raw.strip():
+        raise TableRejected([Problem("", "the file is empty")])
+    try:
+        return sections.parse_toml(raw)
+    except UnicodeDecodeError as exc:
+        raise TableRejected([Problem("", f"not UTF-8 at byte {exc.start}")]) from exc
+    except tomllib.TOMLDecodeError as exc:
+        line = re.search(r"at line (\d+)", str(exc))
+        raise TableRejected([Problem("", f"not TOML: {exc}", int(line[1]) if line else 0)]) from exc
+    except RecursionError as exc:
+        raise TableRejected([Problem("", "nested too deeply")]) from exc
+
+
+def _structure(document: dict[str, Any], state: _Loading) -> sections.File | None:
+    if "projects" in document:
+        state.wrong("projects", "nothing enforces this section yet, so it is refused rather than ignored: remove it")
+        document = {key: value for key, value in document.items() if key != "projects"}
+    try:
+        return sections.CONVERTER.structure(document, sections.File)
+    except cattrs.BaseValidationError as exc:
+        state.problems += [Problem(path, message) for path, message in sections.explain(exc)]
+        return None
+
+
+def _build(file: sections.File, state: _Loading, dialects: Collection[str], revision: str) -> Table:
+    _check_server(file.server, state)
+    providers = {name: _provider(name, section, state, dialects) for name, section in file.providers.items()}
+    _check_names(providers, state)
+    return Table(
+        revision=revision,
+        server=file.server,
+        timeouts=file.timeouts,
+        retry=file.retry,
+        routing=file.routing,
+        providers=providers,
+        models={id: sections.model_entry(id, section) for id, section in file.models.items()},
+        aliases={name: entry.entries for name, entry in file.aliases.items()},
+        auto=_auto(file.auto, state),
+        industries=file.industries,
+        profiles=file.profiles,
+        rules=file.rules,
+        warnings=tuple(state.warnings),
+    )
+
+
+def _check_server(server: table.Server, state: _Loading) -> None:
+    if not PREFIX.fullmatch(server.header_prefix):
+        state.wrong("server.header_prefix", 'letters, digits and dashes, ending in a dash, such as "X-Nyuro-"')
+    if server.workers != 1:
+        state.wrong("server.workers", "one process is all there is until limits can be shared: remove it or set 1")
+    if not server.listen:
+        state.wrong("server.listen", 'name at least one address, such as ["127.0.0.1:8080"]')
+    for place, address in [*(("server.listen", a) for a in server.listen), ("server.admin", server.admin)]:
+        if not LISTEN.fullmatch(address):
+            state.wrong(place, f'{address!r} is none of "host:port", "unix:/path", "systemd"')
+
+
+def _auto(lists: Mapping[str, Any], state: _Loading) -> table.Auto:
+    found: dict[str, tuple[str, ...]] = {}
+    safe = "chat"
+    for key, value in lists.items():
+        label = table.SYNONYMS.get(key, key)
+        if key == "safe":
+            safe = table.SYNONYMS.get(str(value), str(value))
+            if safe not in table.LABELS:
+                state.wrong("auto.safe", f"one of {', '.join(table.LABELS)}")
+        elif label not in table.LABELS:
+            state.wrong(f"auto.{key}", f"no class of that name; the classes are {', '.join(table.LABELS)}")
+        elif label in found:
+            state.wrong(f"auto.{key}", f"the class {label} has a list already")
+        elif not (isinstance(value, list) and value and all(isinstance(entry, str) for entry in value)):
+            state.wrong(f"auto.{key}", "a list of model names, not empty")
+        else:
+            found[label] = tuple(value)
+    return table.Auto(found, safe)
+
+
+# -- providers ---------------------------------------------------------------------------------------------------
+
+
+def _provider(name: str, section: sections.ProviderSection, state: _Loading, dialects: Collection[str]) -> Provider:
+    path = f"providers.{name}"
+    if not NAME.fullmatch(name):
+        state.wrong(path, "letters, digits, dots, dashes and underscores only")
+    spoken = section.dialects or ((section.dialect,) if section.dialect else ())
+    if section.dialect and section.dialects:
+        state.wrong(f"{path}.dialect", "give dialect or dialects, not both")
+    if not spoken:
+        state.wrong(f"{path}.dialects", f"name what it speaks: {', '.join(sorted(dialects))}")
+    for dialect in spoken:
+        if dialect not in dialects:
+            state.wrong(f"{path}.dialects", _unknown("dialect", dialect, dialects))
+    unset: list[str] = []
+    base_url = _interpolated(section.base_url, state.env, unset)
+    headers = {key: Secret(_interpolated(value, state.env, unset)) for key, value in section.headers.items()}
+    proxy = Secret(_interpolated(section.proxy, state.env, unset)) if section.proxy else None
+    embedded = name == EMBEDDED
+    if not unset:
+        _check_url(path, base_url, embedded, state)
+    credentials, keyless, missing_key = _credentials(path, section, embedded, state)
+    return Provider(
+        name=name,
+        dialects=spoken,
+        base_url=base_url.rstrip("/"),
+        credentials=credentials,
+        keyless=keyless,
+        missing_key=missing_key,
+        missing=_not_set(unset),
+        models=section.models,
+        endpoints=section.endpoints,
+        local=section.local,
+        enabled=section.enabled,
+        embedded=embedded,
+        discover=section.discover,
+        connections=section.connections,
+        ca_file=section.ca_file,
+        client_cert=section.client_cert,
+        client_key=section.client_key,
+        proxy=proxy,
+        headers=headers,
+        timeouts=section.timeouts,
+    )
+
+
+def _interpolated(text: str, env: Mapping[str, str], unset: list[str]) -> str:
+    def value(match: re.Match[str]) -> str:
+        found = env.get(match[1], "").strip()
+        if not found:
+            unset.append(match[1])
+        return found
+
+    return VARIABLE.sub(value, text)
+
+
+def _not_set(variables: list[str]) -> str:
+    names = list(dict.fromkeys(variables))
+    return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} not set" if names else ""
+
+
+def _check_url(path: str, url: str, embedded: bool, state: _Loading) -> None:
+    if embedded:
+        if url:
+            state.wrong(f"{path}.base_url", "the embedded provider answers in this process: remove base_url")
+        return
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:
+        valid = None
+    if not valid:
+        state.wrong(f"{path}.base_url", "an address such as https://api.example.com/v1 is needed")
+    elif parts.username or parts.query or parts.fragment:
+        state.wrong(f"{path}.base_url", "no user name, query or fragment; a key belongs into api_key")
+
+
+def _credentials(
+    path: str, section: sections.ProviderSection, embedded: bool, state: _Loading
+) -> tuple[tuple[Secret, ...], bool, str]:
+    """The keys, whether none is needed, and what is not set. One key of several that is there is enough."""
+    given = section.api_keys or ((section.api_key,) if section.api_key is not None else ())
+    if section.api_keys and section.api_key is not None:
+        state.wrong(f"{path}.api_key", "give api_key or api_keys, not both")
+    if embedded or given == ("none",):
+        return (), True, ""
+    if not given:
+        state.wrong(f"{path}.api_key", 'name the key, such as "${MY_KEY}", or "none" where the provider needs none')
+    keys: list[Secret] = []
+    unset: list[str] = []
+    for text in given:
+        key = _credential(path, text, unset, state)
+        if key:
+            keys.append(Secret(key))
+    return tuple(keys), False, "" if keys else _not_set(unset)
+
+
+def _credential(path: str, text: str, unset: list[str], state: _Loading) -> str:
+    kind, _, rest = text.partition(":")
+    if kind == "credential" and rest:
+        directory = state.env.get("CREDENTIALS_DIRECTORY", "")
+        if not directory:
+            unset.append(f"the systemd credential {rest}")
+            return ""
+        kind, rest = "file", f"{directory}/{rest}"
+    if kind == "file" and rest:
+        try:
+            return state.read_file(rest).strip()
+        except (OSError, UnicodeDecodeError) as exc:
+            state.wrong(f"{path}.api_key", f"the file cannot be read: {type(exc).__name__}")
+            return ""
+    missing: list[str] = []
+    value = _interpolated(text, state.env, missing)
+    if missing:
+        unset += missing
+        return ""
+    if not VARIABLE.search(text):
+        state.warnings.append(f"{path}.api_key: a literal key in the file; ${{VARIABLE}} or file: keeps it out")
+    return value
+
+
+def _check_names(providers: Mapping[str, Provider], state: _Loading) -> None:
+    heads = {
+        pattern.split("/", 1)[0]: provider.name
+        for provider in providers.values()
+        for pattern in provider.models
+        if pattern.endswith("/*")
+    }
+    for name in providers:
+        owner = heads.get(name)
+        if owner is not None and owner != name:
+            state.wrong(
+                f"providers.{name}", f"{name}/… would mean two things: {owner} has the pattern {name}/*; rename one"
+            )
+
+
+def _unknown(what: str, name: str, known: Collection[str]) -> str:
+    near = get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}"
+    return f"unknown {what} {name!r}; {hint}"
+
+
+# -- places ------------------------------------------------------------------------------------------------------
+
+
+def _placed(problems: Collection[Problem], raw: bytes) -> list[Problem]:
+    lines = dict(_lines(raw.decode("utf-8", "replace")))
+
+    def line(path: str) -> int:
+        while path:
+            if path in lines:
+                return lines[path]
+            path = re.sub(r"(\.[^.\[\]]+|\[\d+\])$", "", path) if re.search(r"[.\[]", path) else ""
+        return 0
+
+    placed = [Problem(p.path, p.message, p.line or line(p.path)) for p in problems]
+    return sorted(placed, key=lambda p: (p.line or 1 << 30, p.path))
+
+
+def _lines(text: str) -> Iterator[tuple[str, int]]:
+    """Dotted path of each table header and key, with its line. Good enough for messages: it reads no multi-line
+    strings."""
+    section, counts = "", dict[str, int]()
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := re.match(r"\s*\[(\[)?([^\[\]]+)\]", line):
+            section = _plain(header[2])
+            if header[1]:
+                counts[section] = counts.get(section, -1) + 1
+                section += f"[{counts[section]}]"
+            yield section, number
+        elif key := re.match(
+            r"\s*((?:\"[^\"]*\"|'[^']*'|[A-Za-z0-9_-]+)(?:\s*\.\s*(?:\"[^\"]*\"|[A-Za-z0-9_-]+))*)\s*=", line
+        ):
+            yield ".".join(filter(None, (section, _plain(key[1])))), number
+
+
+def _plain(dotted: str) -> str:
+    pieces = re.findall(r"\"[^\"]*\"|'[^']*'|[^.\s]+", dotted)
+    return ".".join(piece.strip("\"'") for piece in pieces)

@@ -1,0 +1,61 @@
+"""What a name stands for: exact id or alias, profile, directive, provider pattern, `provider/native-id`.
+
+The first hit wins, in that order. Knows the table and the catalog; judges no request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+
+from attrs import frozen
+
+from proxy.catalog import ModelInfo
+from proxy.routing.directive import STRATEGIES
+from proxy.routing.table import Provider, Table
+
+
+@frozen
+class Candidate:
+    """One place a request can go. Equal candidates share health and latencies."""
+
+    model: str  # the catalog's id
+    provider: str
+    native: str  # the provider's name for it, never the client's
+
+
+def find_pattern(name: str, providers: Iterable[Provider]) -> tuple[Provider, str] | None:
+    """The provider with the longest pattern that matches; of equal ones the first in the file."""
+    best: tuple[Provider, str] | None = None
+    for provider in providers:
+        for pattern in provider.models:
+            if (name == pattern or fnmatchcase(name, pattern)) and (best is None or len(pattern) > len(best[1])):
+                best = (provider, pattern)
+    return best
+
+
+def split_native(name: str, providers: Mapping[str, Provider]) -> tuple[Provider, str] | None:
+    """`provider/native-id`, where the head names a provider."""
+    head, slash, native = name.partition("/")
+    provider = providers.get(head)
+    return (provider, native) if slash and native and provider is not None else None
+
+
+def nearest(name: str, table: Table, models: Iterable[str], count: int = 3) -> list[str]:
+    """The valid names that look most like `name`, for a 404 that helps."""
+    known = [
+        *models,
+        *table.aliases,
+        "auto",
+        *(f"strategy:{strategy}" for strategy in STRATEGIES),
+        *(f"industry:{tag}" for tag in table.industries),
+        *(f"profile:{profile}" for profile in table.profiles),
+    ]
+    folded = {entry.lower(): entry for entry in known}
+    return [folded[match] for match in get_close_matches(name.lower()[:128], folded, n=count, cutoff=0.3)]
+
+
+def is_known(table: Table, models: Mapping[str, ModelInfo]) -> Callable[[str], bool]:
+    """Whether a whole string is an id, an alias or a profile: then no character in it means anything else."""
+    return lambda name: name in models or name in table.aliases or name in table.profiles

@@ -1,0 +1,252 @@
+"""The sections of routes.toml as a person writes them, and the converter that reads them strictly.
+
+Strict: no unknown key, no number where a string belongs, no string where a number belongs. `explain` turns what cattrs
+found into (path, message) pairs, all at once.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal, InvalidOperation
+from difflib import get_close_matches
+from typing import Any, Literal, get_args, get_origin
+
+import attrs
+import cattrs
+from attrs import field, frozen
+
+from proxy.routing import table
+from proxy.routing.table import Duration, ModelEntry, Share, Size, TimeoutOverrides
+
+DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
+SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+SIZE = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB|KB|MB|GB)")
+BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+@frozen
+class ProviderSection:
+    dialect: str | None = None
+    dialects: tuple[str, ...] = ()
+    base_url: str = ""
+    api_key: str | None = field(default=None, repr=False)
+    api_keys: tuple[str, ...] = field(default=(), repr=False)
+    models: tuple[str, ...] = ()
+    endpoints: tuple[str, ...] = ("chat",)
+    local: bool = False
+    enabled: bool = True
+    discover: Duration | None = None
+    connections: int = 256
+    ca_file: str | None = None
+    client_cert: str | None = None
+    client_key: str | None = None
+    proxy: str | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(factory=dict, repr=False)
+    timeouts: TimeoutOverrides | None = None
+
+
+@frozen
+class ModelSection:
+    provider: str
+    native: str | None = None
+    context: int | None = None
+    max_output: int | None = None
+    price: table.PriceEntry | None = None
+    capabilities: tuple[str, ...] | None = None
+    quality: int | None = None
+    reasoning: int | None = None
+    timeouts: TimeoutOverrides | None = None
+
+
+@frozen
+class Entries:
+    """One name or a list of them, as an alias or a rule's `use` may give."""
+
+    entries: tuple[str, ...]
+
+
+@frozen
+class File:
+    server: table.Server = field(factory=table.Server)
+    timeouts: table.Timeouts = field(factory=table.Timeouts)
+    retry: table.Retry = field(factory=table.Retry)
+    routing: table.Routing = field(factory=table.Routing)
+    providers: Mapping[str, ProviderSection] = field(factory=dict)
+    models: Mapping[str, ModelSection] = field(factory=dict)
+    aliases: Mapping[str, Entries] = field(factory=dict)
+    auto: Mapping[str, Any] = field(factory=dict)
+    industries: Mapping[str, table.Industry] = field(factory=dict)
+    profiles: Mapping[str, table.Profile] = field(factory=dict)
+    rules: tuple[table.Rule, ...] = ()
+
+
+def parse_toml(raw: bytes) -> dict[str, Any]:
+    """Numbers with a point as Decimal: prices are exact."""
+    return tomllib.loads(raw.decode("utf-8"), parse_float=Decimal)
+
+
+def model_entry(id: str, section: ModelSection) -> ModelEntry:
+    capabilities = None if section.capabilities is None else frozenset(section.capabilities)
+    return ModelEntry(
+        id=id,
+        provider=section.provider,
+        native=section.native or id,
+        context=section.context,
+        max_output=section.max_output,
+        price=section.price,
+        capabilities=capabilities,
+        quality=section.quality,
+        reasoning=section.reasoning,
+        timeouts=section.timeouts,
+    )
+
+
+# -- strict readers ----------------------------------------------------------------------------------------------
+
+
+def _exactly(kind: type, word: str) -> Callable[[Any, Any], Any]:
+    def read(value: Any, _: Any) -> Any:
+        if type(value) is not kind:
+            raise ValueError(f"{word} is needed, not {value!r}")
+        return value
+
+    return read
+
+
+def _decimal(value: Any, _: Any) -> Decimal:
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):
+        raise ValueError(f"a number is needed, not {value!r}")
+    number = Decimal(value)
+    if not number.is_finite() or number < 0:
+        raise ValueError(f"a number of zero or more is needed, not {value}")
+    return number
+
+
+def _duration(value: Any, _: Any) -> Duration:
+    if value == "off":
+        return table.OFF
+    match = DURATION.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f'a time such as "500ms", "5s", "2m", "1h" or "off" is needed, not {value!r}')
+    return Duration(float(match[1]) * SECONDS[match[2]])
+
+
+def _size(value: Any, _: Any) -> Size:
+    match = SIZE.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f'a size such as "64KiB", "32MiB" or "2GiB" is needed, not {value!r}')
+    return Size(int(match[1]) * BYTES[match[2]])
+
+
+def _share(value: Any, _: Any) -> Share:
+    number = _decimal(value, None)
+    if number > 1:
+        raise ValueError(f"a share from 0 to 1 is needed, not {value}")
+    return Share(float(number))
+
+
+def _entries(value: Any, _: Any) -> Entries:
+    names = [value] if isinstance(value, str) else value
+    if not (isinstance(names, list) and names and all(isinstance(name, str) and name for name in names)):
+        raise ValueError("a model name, or a list of them that is not empty, is needed")
+    return Entries(tuple(names))
+
+
+def _profile_candidate(value: Any, _: Any) -> table.ProfileCandidate:
+    if isinstance(value, str) and value:
+        return table.ProfileCandidate(value)
+    if not isinstance(value, dict) or not isinstance(value.get("model"), str):
+        raise ValueError('a model name or { model = "…", weight = 80 } is needed')
+    if unknown := set(value) - {"model", "weight"}:
+        raise ValueError(f"unknown key {sorted(unknown)[0]!r}; known are model, weight")
+    weight = value.get("weight")
+    if weight is not None and (type(weight) is not int or weight < 0):
+        raise ValueError(f"weight is a whole number of zero or more, not {weight!r}")
+    return table.ProfileCandidate(value["model"], weight)
+
+
+def _strings(value: Any, _: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
+        raise ValueError(f"a list of strings is needed, not {value!r}")
+    return tuple(value)
+
+
+def _literal(value: Any, kind: Any) -> Any:
+    if value not in get_args(kind):
+        raise ValueError(f"one of {', '.join(map(repr, get_args(kind)))} is needed, not {value!r}")
+    return value
+
+
+def _is(kind: Any) -> Callable[[Any], bool]:
+    return lambda wanted: bool(wanted is kind)
+
+
+def _is_literal(wanted: Any) -> bool:
+    return get_origin(wanted) is Literal
+
+
+def _converter() -> cattrs.Converter:
+    converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
+    readers: dict[Any, Callable[[Any, Any], Any]] = {
+        str: _exactly(str, "a string"),
+        int: _exactly(int, "a whole number"),
+        bool: _exactly(bool, "true or false"),
+        Decimal: _decimal,
+        Duration: _duration,
+        Size: _size,
+        Share: _share,
+        Entries: _entries,
+        table.ProfileCandidate: _profile_candidate,
+    }
+    for kind, reader in readers.items():
+        converter.register_structure_hook_func(_is(kind), reader)
+    converter.register_structure_hook_func(lambda t: t == tuple[str, ...], _strings)
+    converter.register_structure_hook_func(_is_literal, _literal)
+    return converter
+
+
+CONVERTER = _converter()
+
+
+# -- what went wrong, in words -----------------------------------------------------------------------------------
+
+
+def explain(error: cattrs.BaseValidationError) -> list[tuple[str, str]]:
+    """(dotted path, message) of everything that cattrs found."""
+    return list(_walk(error, ""))
+
+
+def _walk(error: BaseException, path: str) -> Iterator[tuple[str, str]]:
+    match error:
+        case cattrs.ClassValidationError():
+            noted, rest = error.group_exceptions()
+            for exc, note in noted:
+                yield from _walk(exc, _join(path, note.name))
+            for other in rest:
+                yield from _walk(other, path)
+        case cattrs.IterableValidationError():
+            noted_items, rest = error.group_exceptions()
+            for exc, item in noted_items:
+                yield from _walk(
+                    exc, f"{path}[{item.index}]" if isinstance(item.index, int) else _join(path, item.index)
+                )
+            for other in rest:
+                yield from _walk(other, path)
+        case cattrs.ForbiddenExtraKeysError():
+            known = [a.name for a in attrs.fields(error.cl)]
+            for name in sorted(error.extra_fields):
+                near = get_close_matches(name, known, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+                yield _join(path, name), f"unknown key; {hint}"
+        case KeyError():
+            yield _join(path, str(error.args[0])), "is missing"
+        case ValueError() | InvalidOperation():
+            yield path, str(error)
+        case _:
+            yield path, "a table is needed here" if isinstance(error, AttributeError | TypeError) else str(error)
+
+
+def _join(path: str, name: Any) -> str:
+    return f"{path}.{name}" if path else str(name)

@@ -1,0 +1,260 @@
+"""routes.toml as values: what each section may hold, with its defaults. Immutable; one request keeps one table.
+
+Owns the shape only. Reading the file, resolving `${VARIABLES}` and refusing nonsense is `routing.loading`.
+Durations are seconds, sizes bytes, prices `Decimal` USD per million tokens.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Literal, NewType
+
+from attrs import asdict, evolve, field, frozen
+
+from proxy.secret import Secret
+
+Duration = NewType("Duration", float)  # seconds; infinity is "off"
+Size = NewType("Size", int)  # bytes
+Share = NewType("Share", float)  # 0 to 1
+
+OFF = Duration(float("inf"))
+LABELS = ("code", "reasoning", "summarization", "extraction", "long-context", "chat")
+SYNONYMS = {"coding": "code", "summary": "summarization"}
+CAPABILITIES = frozenset(
+    {"code", "reasoning", "vision", "audio", "files", "tools", "parallel_tools", "json", "thinking", "images"}
+)
+ENDPOINTS = ("chat", "embeddings", "images", "audio", "moderations", "completions", "rerank")
+
+
+@frozen
+class Server:
+    listen: tuple[str, ...] = ("127.0.0.1:8080",)
+    admin: str = "127.0.0.1:8081"
+    header_prefix: str = "X-Nyuro-"
+    auth: Literal["keys", "none"] = "keys"
+    max_body: Size = Size(32 << 20)
+    body_timeout: Duration = Duration(60.0)
+    header_timeout: Duration = Duration(30.0)
+    keep_alive: Duration = Duration(75.0)
+    drain: Duration = Duration(30.0)
+    state: str | None = None
+    workers: int = 1
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    ledger_days: int = 90
+    ledger_bytes: Size = Size(2 << 30)
+
+
+@frozen
+class Timeouts:
+    connect: Duration = Duration(5.0)
+    first_event: Duration = Duration(60.0)
+    first_content: Duration = Duration(300.0)
+    answer: Duration = Duration(600.0)
+    idle: Duration = Duration(120.0)
+    total: Duration = Duration(3600.0)
+    commit_after: Duration = OFF
+
+    def overridden(self, *layers: TimeoutOverrides | None) -> Timeouts:
+        """Later layers win; what a layer leaves out stays."""
+        changed: dict[str, Duration] = {}
+        for layer in layers:
+            if layer is not None:
+                changed |= {name: value for name, value in _given(layer).items() if value is not None}
+        return evolve(self, **changed) if changed else self
+
+
+@frozen
+class TimeoutOverrides:
+    connect: Duration | None = None
+    first_event: Duration | None = None
+    first_content: Duration | None = None
+    answer: Duration | None = None
+    idle: Duration | None = None
+    total: Duration | None = None
+    commit_after: Duration | None = None
+
+
+def _given(layer: TimeoutOverrides) -> dict[str, Duration | None]:
+    return asdict(layer)
+
+
+@frozen
+class Retry:
+    tries: int = 2
+    attempts: int = 5
+    deadline: Duration = Duration(90.0)
+
+
+@frozen
+class Routing:
+    """How the resolver behaves beyond what a request says."""
+
+    affinity: Duration = Duration(300.0)  # a conversation stays where its cache is warm for so long; OFF
+    explore: Share = Share(0.02)  # of latency-routed traffic, for the unobserved and the stale
+
+
+@frozen
+class Provider:
+    """An upstream. `missing` says what keeps it from being called; empty when it is ready."""
+
+    name: str
+    dialects: tuple[str, ...]
+    base_url: str = ""
+    credentials: tuple[Secret, ...] = ()
+    keyless: bool = False
+    missing_key: str = ""  # "OPENAI_API_KEY is not set": a caller's own key mends it
+    missing: str = ""  # "OLLAMA_BASE_URL is not set": nothing a caller sends mends it
+    models: tuple[str, ...] = ()
+    endpoints: tuple[str, ...] = ("chat",)
+    local: bool = False
+    enabled: bool = True
+    embedded: bool = False
+    discover: Duration | None = None
+    connections: int = 256
+    ca_file: str | None = None
+    client_cert: str | None = None
+    client_key: str | None = None
+    proxy: Secret | None = None
+    headers: Mapping[str, Secret] = field(factory=dict)
+    timeouts: TimeoutOverrides | None = None
+
+    @property
+    def configured(self) -> bool:
+        return self.enabled and not self.missing and not self.missing_key
+
+
+@frozen
+class PriceEntry:
+    """USD per million tokens. A class left out is billed like `input` (caches) or is unknown (output)."""
+
+    input: Decimal
+    output: Decimal
+    cache_read: Decimal | None = None
+    cache_write: Decimal | None = None
+    cache_write_1h: Decimal | None = None
+
+
+@frozen
+class ModelEntry:
+    id: str
+    provider: str
+    native: str
+    context: int | None = None
+    max_output: int | None = None
+    price: PriceEntry | None = None
+    capabilities: frozenset[str] | None = None
+    quality: int | None = None
+    reasoning: int | None = None
+    timeouts: TimeoutOverrides | None = None
+
+
+@frozen
+class Auto:
+    """Class label -> ordered entries. A class that is absent uses `chat`'s."""
+
+    lists: Mapping[str, tuple[str, ...]] = field(factory=dict)
+    safe: str = "chat"
+
+
+@frozen
+class Industry:
+    models: tuple[str, ...]
+
+
+@frozen
+class ProfileCandidate:
+    """`weight` None: stands where it stands. Weighted neighbours form one group, drawn by weight."""
+
+    model: str
+    weight: int | None = None
+
+
+@frozen
+class Profile:
+    candidates: tuple[ProfileCandidate, ...]
+    sort: str | None = None
+    max_price: Decimal | None = None
+    sticky: bool = False  # the draw is made once per conversation
+    content_policy: Literal["stop", "next"] = "stop"  # what a provider's content filter does to the chain
+    timeouts: TimeoutOverrides | None = None
+
+
+@frozen
+class Band:
+    min: Decimal | None = None
+    max: Decimal | None = None
+
+    def holds(self, value: float | Decimal) -> bool:
+        return (self.min is None or value >= self.min) and (self.max is None or value <= self.max)
+
+
+@frozen
+class Rule:
+    """All conditions given must hold. `use` replaces what the request asked for."""
+
+    name: str
+    use: tuple[str, ...]
+    models: tuple[str, ...] = ()
+    tokens: Band | None = None
+    keywords: tuple[str, ...] = ()
+    industries: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    cost: Band | None = None
+    projects: tuple[str, ...] = ()
+    headers: Mapping[str, str] = field(factory=dict)
+    endpoints: tuple[str, ...] = ()
+
+
+@frozen
+class Table:
+    """All of routes.toml, resolved and checked. `revision` is the file's digest."""
+
+    revision: str
+    server: Server = field(factory=Server)
+    timeouts: Timeouts = field(factory=Timeouts)
+    retry: Retry = field(factory=Retry)
+    routing: Routing = field(factory=Routing)
+    providers: Mapping[str, Provider] = field(factory=dict)
+    models: Mapping[str, ModelEntry] = field(factory=dict)
+    aliases: Mapping[str, tuple[str, ...]] = field(factory=dict)
+    auto: Auto = field(factory=Auto)
+    industries: Mapping[str, Industry] = field(factory=dict)
+    profiles: Mapping[str, Profile] = field(factory=dict)
+    rules: tuple[Rule, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """Every secret of the file, for the scrubber."""
+        found: list[Secret] = []
+        for provider in self.providers.values():
+            found += [*provider.credentials, *provider.headers.values()]
+            if provider.proxy is not None:
+                found.append(provider.proxy)
+        return tuple(found)
+
+    @property
+    def first_run(self) -> bool:
+        """Not one provider but the embedded one is configured: then, and only then, it joins `auto` and the like."""
+        return not any(p.configured for p in self.providers.values() if not p.embedded)
+
+    def timeouts_for(self, provider: str, model: str, profile: str | None) -> Timeouts:
+        """Global, then the provider's, the model's, the profile's."""
+        entry = self.models.get(model)
+        return self.timeouts.overridden(
+            self.providers[provider].timeouts if provider in self.providers else None,
+            entry.timeouts if entry else None,
+            self.profiles[profile].timeouts if profile is not None and profile in self.profiles else None,
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address can only be reached from this machine."""
+    if host.lower().rstrip(".") == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

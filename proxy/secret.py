@@ -1,0 +1,65 @@
+"""One type for everything that must never be printed, and the scrubber that watches what leaves all the same."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import final
+
+MASK = "***"
+
+
+@final
+class Secret:
+    """A string that shows itself only to `reveal()`. Equal secrets compare equal; none has a readable repr."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        return self._value
+
+    def __repr__(self) -> str:
+        return f"Secret({MASK})"
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return repr(self)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash((Secret, self._value))
+
+    def __reduce__(self) -> str:
+        raise TypeError("a Secret is not pickled")
+
+
+class Scrubber:
+    """Replaces known secrets, and what looks like a credential, in any text.
+
+    Known values are matched exactly; shorter ones than eight characters are left alone, since masking them would
+    mangle ordinary words. Shapes: bearer tokens, `sk-…`, `key=…` in URLs.
+    """
+
+    SHAPES = re.compile(
+        r"(?i)(bearer\s+|[?&](?:api_?)?key=)[^\s\"'&<>]{8,}|\b(?:sk|pk|gsk|xai|neu_live|neu_test)[-_][A-Za-z0-9_\-]{12,}"
+    )
+    SHORTEST = 8
+
+    def __init__(self, secrets: Iterable[Secret] = ()) -> None:
+        known = sorted({s.reveal() for s in secrets if len(s.reveal()) >= self.SHORTEST}, key=len, reverse=True)
+        self._known = re.compile("|".join(map(re.escape, known))) if known else None
+
+    def __call__(self, text: str) -> str:
+        if self._known:
+            text = self._known.sub(MASK, text)
+        return self.SHAPES.sub(lambda match: (match[1] or "") + MASK, text)
+
+    def holds_secret(self, raw: bytes) -> bool:
+        """Exact scan of foreign bytes for the known values only."""
+        return bool(self._known and self._known.search(raw.decode("utf-8", "replace")))

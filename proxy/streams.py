@@ -1,0 +1,371 @@
+"""The two kinds of stream, from a provider's bytes to the client's: `Passthrough` and `Translation`.
+
+Both are fed chunks cut anywhere and give the bytes that may leave now. Until the first content-bearing event they give
+nothing and hold what they have: `committed` says when that is over. An error among the held events is raised, since
+it is a failed attempt like any other; an error after the commit is part of the bytes, and `failure` says so.
+
+    feed(chunk) -> bytes   raises UpstreamError before the commit, UpstreamBroken also after it
+    close() -> bytes       the body has ended; raises UpstreamBroken where the stream has not
+    fail(error) -> bytes   the in-band error and the end, in the client's dialect
+    done                   nothing more will leave: the terminal event or an error event has been seen
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from proxy import ir
+from proxy.dialects import failures
+from proxy.dialects.dialect import Dialect, StreamDecoder, StreamEncoder, Voice
+from proxy.errors import GatewayError, UpstreamBroken
+from proxy.ir import Sight
+from proxy.wire import ndjson, sse
+from proxy.wire.sse import Frame
+
+HELD_EVENTS = 64  # lifecycle events before a commit; one more commits
+HELD_BYTES = 256 << 10
+LOOKED_AT = 32 << 20  # bytes of one frame that the tap may collect; a longer one goes by unseen
+ENDLESS = "The provider's stream ended before the answer did."
+EMPTY = "The provider ended its stream without any output and without a reason."
+
+
+class Stream(Protocol):
+    """What the relay knows of either kind."""
+
+    committed: bool
+    done: bool
+    failure: GatewayError | None
+    edits: Counter[str]  # usage_removed, terminator_added, surplus_dropped
+
+    @property
+    def usage(self) -> ir.Usage | None: ...
+    @property
+    def stop(self) -> ir.StopReason | None: ...
+    @property
+    def torn(self) -> bool:
+        """Half a frame has left: a cut can only be told by aborting the connection."""
+
+    def feed(self, chunk: bytes) -> bytes: ...
+    def close(self) -> bytes: ...
+    def fail(self, error: GatewayError) -> bytes: ...
+
+
+class Passthrough:
+    """The provider's own bytes, up to the last complete frame of what was read.
+
+    Three edits are made and counted: the usage chunk that we asked for and the client did not is taken out, a
+    terminator missing after a finish reason is added, bytes behind the terminator are dropped. A near-compatible
+    provider's frames are mended one by one.
+    """
+
+    def __init__(self, dialect: Dialect, voice: Voice, *, strip_usage: bool = False, byok: bool = False) -> None:
+        self.committed = False
+        self.done = False
+        self.failure: GatewayError | None = None
+        self.edits: Counter[str] = Counter()
+        self._dialect = dialect
+        self._voice = voice
+        self._tap = dialect.tap()
+        self._strip_usage = strip_usage
+        self._byok = byok
+        self._probes = dialect.probes
+        self._mend = dialect.mend_frame
+        self._borders = sse.Borders() if dialect.framing == "sse" else ndjson.Borders()
+        self._split: Callable[[bytes], Iterable[tuple[Frame | None, bytes]]] = (
+            sse.split_frames if dialect.framing == "sse" else _split_lines
+        )
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        self._oversize: bytearray | None = None  # the frame in hand, where it outgrew the border's buffer
+
+    @property
+    def usage(self) -> ir.Usage | None:
+        return self._tap.usage
+
+    @property
+    def stop(self) -> ir.StopReason | None:
+        return self._tap.stop
+
+    @property
+    def torn(self) -> bool:
+        return self._borders.overflowed
+
+    def feed(self, chunk: bytes) -> bytes:
+        if self.done:
+            self.edits["surplus_dropped"] += 1
+            return b""
+        block = self._borders.feed(chunk)
+        if not block:
+            return b""
+        if self._borders.overflowed or self._oversize is not None:
+            return self._released(self._pass_oversize(block))
+        if not self.committed:
+            return self._before_commit(block)
+        if self._mend is None and not any(probe in block for probe in self._probes):
+            return block
+        return self._inspect(block)
+
+    def close(self) -> bytes:
+        out = b""
+        tail = self._borders.held
+        if tail and not self.done and self._is_whole(tail):
+            out = self.feed(b"\n\n" if self._dialect.framing == "sse" else b"\n")
+            out = out.removesuffix(b"\n\n" if self._dialect.framing == "sse" else b"\n") or out
+        if self.done or self._borders.overflowed:
+            if self._borders.overflowed and not self.done:
+                raise UpstreamBroken(ENDLESS)
+            return out
+        if self._tap.stop is None:
+            raise UpstreamBroken(ENDLESS if self._tap.produced else EMPTY)
+        self.done = True
+        if not self._dialect.terminator:
+            return self._released(out)
+        self.edits["terminator_added"] += 1
+        border = b"" if not out or out.endswith((b"\n\n", b"\r\n\r\n", b"\r\r")) else b"\n\n"
+        return self._released(out + border + self._dialect.terminator)
+
+    def fail(self, error: GatewayError) -> bytes:
+        self.done = True
+        return self._dialect.stream_encoder(self._voice).fail(error)
+
+    # -- before the commit -----------------------------------------------------------------------------------
+
+    def _before_commit(self, block: bytes) -> bytes:
+        """Holds lifecycle frames; the first frame that bears content lets all go."""
+        pieces = list(self._split(block))
+        for position, (frame, raw) in enumerate(pieces):
+            sight = Sight.LIFECYCLE if frame is None else self._tap.look(frame)
+            if sight is Sight.ERROR and self._tap.error is not None:
+                raise failures.of_stream(self._tap.error, byok=self._byok)
+            if sight is Sight.END and self._tap.stop is None and not self._tap.produced:
+                raise UpstreamBroken(EMPTY)
+            if sight in (Sight.LIFECYCLE, Sight.USAGE):
+                self._hold(frame, raw, sight)
+                if not self.committed:
+                    continue
+                rest = pieces[position + 1 :]
+            else:
+                rest = pieces[position:]
+            self.committed = True
+            return self._released(self._after(rest, looked_at=sight if rest and rest[0][1] is raw else None))
+        return b""
+
+    def _hold(self, frame: Frame | None, raw: bytes, sight: Sight) -> None:
+        if sight is Sight.USAGE and self._strip_usage:
+            self.edits["usage_removed"] += 1
+            return
+        self._held.append(self._mended(frame, raw))
+        self._held_bytes += len(raw)
+        self.committed = len(self._held) > HELD_EVENTS or self._held_bytes > HELD_BYTES
+
+    def _released(self, out: bytes) -> bytes:
+        """What was held goes before what comes now; called when the commit is made."""
+        self.committed = True
+        if not self._held:
+            return out
+        held, self._held = self._held, []
+        return b"".join((*held, out))
+
+    # -- after it --------------------------------------------------------------------------------------------
+
+    def _inspect(self, block: bytes) -> bytes:
+        return self._after(list(self._split(block)))
+
+    def _after(self, pieces: list[tuple[Frame | None, bytes]], looked_at: Sight | None = None) -> bytes:
+        """Looks at the frames that a probe hits; `looked_at` is what the first one was already found to be."""
+        out: list[bytes] = []
+        for position, (frame, raw) in enumerate(pieces):
+            sight = looked_at if position == 0 and looked_at is not None else self._look(frame, raw)
+            if sight is Sight.USAGE and self._strip_usage:
+                self.edits["usage_removed"] += 1
+                continue
+            out.append(self._mended(frame, raw))
+            if sight is Sight.ERROR and self._tap.error is not None:
+                self.failure = failures.of_stream(self._tap.error, byok=self._byok)
+                self.done = True
+            elif sight is Sight.END:
+                self.done = True
+            if self.done:
+                surplus = b"".join(raw for _, raw in pieces[position + 1 :]).strip()
+                self.edits["surplus_dropped"] += bool(surplus)
+                break
+        return b"".join(out)
+
+    def _look(self, frame: Frame | None, raw: bytes) -> Sight:
+        """The tap's judgement. What it cannot read passes all the same: the client's own parser will judge."""
+        if frame is None or not any(probe in raw for probe in self._probes):
+            return Sight.LIFECYCLE
+        try:
+            return self._tap.look(frame)
+        except UpstreamBroken:
+            self.edits["unreadable_frames"] += 1
+            return Sight.CONTENT
+
+    def _mended(self, frame: Frame | None, raw: bytes) -> bytes:
+        return raw if self._mend is None or frame is None else self._mend(raw)
+
+    def _is_whole(self, tail: bytes) -> bool:
+        """Whether a tail without its blank line is a whole frame all the same, as some providers send their last
+        one."""
+        try:
+            return all(
+                frame is None or self._dialect.tap().look(frame) is not None for frame, _ in self._split(tail + b"\n\n")
+            )
+        except UpstreamBroken:
+            return False
+
+    def _pass_oversize(self, block: bytes) -> bytes:
+        """A frame of more than the border's buffer leaves as it comes; the tap gets it when it is whole."""
+        collected = self._oversize = self._oversize if self._oversize is not None else bytearray()
+        if len(collected) <= LOOKED_AT:
+            collected += block
+        if self._borders.overflowed:
+            return block
+        whole, self._oversize = bytes(collected), None
+        if len(whole) <= LOOKED_AT:
+            for frame, raw in self._split(whole):
+                if self._look(frame, raw) in (Sight.END, Sight.ERROR):
+                    self.done = True
+                    if self._tap.error is not None:
+                        self.failure = failures.of_stream(self._tap.error, byok=self._byok)
+        return block
+
+
+def _split_lines(block: bytes) -> Iterable[tuple[Frame | None, bytes]]:
+    for line in block.splitlines(keepends=True):
+        stripped = line.strip()
+        yield (Frame(stripped) if stripped else None), line
+
+
+class Translation:
+    """Another dialect's stream: frames to events to the client's frames. Nothing waits that the format lets go."""
+
+    def __init__(self, dialect: Dialect, encoder: StreamEncoder, *, byok: bool = False) -> None:
+        self.committed = False
+        self.done = False
+        self.failure: GatewayError | None = None
+        self.edits: Counter[str] = Counter()
+        self._decoder: StreamDecoder = dialect.stream_decoder()
+        self._encoder = encoder
+        self._byok = byok
+        self._framer = sse.Framer() if dialect.framing == "sse" else None
+        self._lines = ndjson.Framer() if dialect.framing == "ndjson" else None
+        self._usage: ir.Usage | None = None
+        self._stop: ir.StopReason | None = None
+        self._produced = False
+        self._held: list[ir.StreamEvent] = []
+
+    @property
+    def usage(self) -> ir.Usage | None:
+        return self._usage
+
+    @property
+    def stop(self) -> ir.StopReason | None:
+        return self._stop
+
+    @property
+    def torn(self) -> bool:
+        return False
+
+    def feed(self, chunk: bytes) -> bytes:
+        if self.done:
+            self.edits["surplus_dropped"] += 1
+            return b""
+        return self._encode(self._frames(chunk))
+
+    def close(self) -> bytes:
+        out = b""
+        if not self.done:
+            try:
+                out = self._encode(self._last_frames())
+            except UpstreamBroken:
+                self.edits["cut_frames"] += 1  # half a frame says nothing; what is missing shows below
+            if not self.done:
+                out += self._emit(self._decoder.close())
+        if self.done:
+            return out
+        if self._stop is None:
+            raise UpstreamBroken(ENDLESS if self._produced else EMPTY)
+        self.edits["terminator_added"] += 1
+        return out + self._emit([ir.End()])
+
+    def fail(self, error: GatewayError) -> bytes:
+        self.done = True
+        return self._encoder.fail(error)
+
+    def _frames(self, chunk: bytes) -> Iterable[Frame]:
+        if self._framer is not None:
+            return self._framer.feed(chunk)
+        assert self._lines is not None
+        return map(Frame, self._lines.feed(chunk))
+
+    def _last_frames(self) -> Iterable[Frame]:
+        if self._framer is not None:
+            return self._framer.close()
+        assert self._lines is not None
+        return map(Frame, self._lines.close())
+
+    def _encode(self, frames: Iterable[Frame]) -> bytes:
+        """Everything that one read brought, as one piece of bytes."""
+        events: list[ir.StreamEvent] = []
+        for frame in frames:
+            events += self._decoder.feed(frame)
+        return self._emit(events) if events else b""
+
+    def _emit(self, events: list[ir.StreamEvent]) -> bytes:
+        for position, event in enumerate(events):
+            match event:
+                case ir.UsageReport(usage):
+                    self._usage = usage if self._usage is None else self._usage.merged(usage)
+                case ir.Start(usage=usage) if usage is not None:
+                    self._usage = usage if self._usage is None else self._usage.merged(usage)
+                case ir.Finish(stop):
+                    self._stop = stop
+                case ir.Failure():
+                    return self._failed(events[:position], event)
+                case ir.End():
+                    return self._ended(events[: position + 1], surplus=len(events) > position + 1)
+            self._produced = self._produced or bears_content(event)
+        return self._out(events)
+
+    def _out(self, events: list[ir.StreamEvent]) -> bytes:
+        if self.committed:
+            return self._encoder.feed(events)
+        self._held += events
+        bearing = self._produced or self._stop is not None or self.done
+        if not bearing and len(self._held) <= HELD_EVENTS:
+            return b""
+        self.committed = True
+        held, self._held = self._held, []
+        return self._encoder.feed(held)
+
+    def _ended(self, events: list[ir.StreamEvent], *, surplus: bool) -> bytes:
+        if self._stop is None:
+            if not self._produced:
+                raise UpstreamBroken(EMPTY)
+            events = [*events[:-1], *self._decoder.close(), ir.Finish("unknown"), events[-1]]
+        self.done = True
+        self.edits["surplus_dropped"] += surplus
+        return self._out(events)
+
+    def _failed(self, before: list[ir.StreamEvent], failure: ir.Failure) -> bytes:
+        error = failures.of_stream(failure, byok=self._byok)
+        if not self.committed and not any(map(bears_content, before)):
+            raise error
+        out = self._out(before)
+        self.failure, self.done = error, True
+        return out + self._encoder.fail(error)
+
+
+def bears_content(event: ir.StreamEvent) -> bool:
+    """Whether an event is output, so that nobody else may answer after it."""
+    match event:
+        case ir.TextDelta(text=text) | ir.ThinkingDelta(text=text) | ir.RefusalDelta(text=text):
+            return bool(text)
+        case ir.PartStart(shell=ir.Text(text=text) | ir.Thinking(text=text, redacted=None) | ir.Refusal(text=text)):
+            return bool(text)
+        case ir.PartStart() | ir.ArgumentsDelta() | ir.CitationDelta() | ir.AudioDelta() | ir.SignatureDelta():
+            return True
+    return False

@@ -1,0 +1,227 @@
+"""Surgery on the bytes of a JSON object: what is not edited stays as it came, byte for byte.
+
+Parsing and dumping again would change a body: big integers turn into floats, equal keys merge, white space and escapes
+go, and with them a provider's prompt cache. So only the borders of the top-level members are looked for, by patterns
+that run over strings and containers in C.
+
+The body has been validated as a JSON object before it comes here. Of anything else the outcome is a ValueError or
+nonsense of about the same length, never a hang, never another exception.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+
+_SPACE = rb"[ \t\n\r]*+"
+# Nearly every string ends at the first quote that no backslash stands before; `[^"]*+` alone is ten times as fast as
+# leaving out backslashes too. An exact pattern takes over where two backslashes or more stand before a quote.
+_STRING = rb'(?:"[^"]*+(?:(?<=[^\\]\\)"[^"]*+)*+(?<!\\)"|"[^"\\]*+(?:\\.[^"\\]*+)*+")'
+_PLAIN = rb'[^"\[\]{}]*+'  # between strings and brackets
+
+
+def _nested(levels: int) -> bytes:
+    """Pattern of what may stand between a container's brackets, `levels` of further containers deep. Possessive, so
+    that a failure costs one pass and the engine keeps no stack of ways back."""
+    inside = rb"%b(?:%b%b)*+" % (_PLAIN, _STRING, _PLAIN)
+    for _ in range(levels):
+        inside = rb"%b(?:(?:%b|[\[{]%b[\]}])%b)*+" % (_PLAIN, _STRING, inside, _PLAIN)
+    return inside
+
+
+_FLAT = re.compile(_nested(0), re.DOTALL)
+_BRACKETS = re.compile(rb"[\[{]++|[\]}]++")
+# One top-level member with the brace or comma before it. Real bodies stay within 16 levels (tool schemas reach ten);
+# where one does not, the value's group is unset and `_container_end` counts brackets.
+_MEMBER = re.compile(
+    rb'[{,]%b(%b)%b:%b(?:(%b|[\[{]%b[\]}]|[^"\[\]{},: \t\n\r]++)%b)?'
+    % (_SPACE, _STRING, _SPACE, _SPACE, _STRING, _nested(16), _SPACE),
+    re.DOTALL,
+)
+_OPENING = re.compile(rb"%b\{" % _SPACE)
+_EMPTY = re.compile(rb"\{%b\}" % _SPACE)
+_GAP = re.compile(_SPACE)
+
+_Edit = tuple[int, int, bytes]  # start, end, what stands there afterwards
+
+
+class Member(NamedTuple):
+    """One member of a JSON object, by its positions in the body. A tuple, since a body has dozens of them."""
+
+    key: str  # decoded
+    key_start: int  # at the opening quote
+    value_start: int
+    value_end: int
+
+
+def members(body: bytes) -> list[Member]:
+    """The top-level members, in order, with those that stand twice. Raises ValueError if there is no object."""
+    opening = _OPENING.match(body)
+    if not opening:
+        raise ValueError("the body is not a JSON object")
+    found, end = _scan(body, opening.end() - 1)
+    if not _GAP.fullmatch(body, end):
+        raise _broken(end)
+    return found
+
+
+def duplicates(found: Iterable[Member]) -> set[str]:
+    """The keys that stand more than once."""
+    return {key for key, times in Counter(member.key for member in found).items() if times > 1}
+
+
+def rewrite(body: bytes, *, model: str | None = None, drop: Collection[str] = (), include_usage: bool = False) -> bytes:
+    """All that a body needs on its way to a provider of its own dialect, in one scan.
+
+    `model` becomes the value of every top-level `model`, or a new last member where there is none; the members named in
+    `drop` go; `include_usage` makes `stream_options.include_usage` true. Raises ValueError as `members` does.
+    """
+    found = members(body)
+    kept = [member for member in found if member.key not in drop]
+    edits = _removals(found, kept)
+    added = []
+    if model is not None:
+        renames = _renames(kept, model)
+        edits += renames
+        if not renames:
+            added.append(b'"model":' + _dumps(model))
+    if include_usage:
+        usage = _usage(body, kept)
+        edits += usage or []
+        if usage is None:
+            added.append(b'"stream_options":{"include_usage":true}')
+    if added:
+        edits.append(_appended(kept, body.index(b"{") + 1, b",".join(added)))
+    return _apply(body, edits)
+
+
+def replace_model(body: bytes, model: str) -> bytes:
+    """The value of every top-level `model` replaced; without one the body stays as it is."""
+    return _apply(body, _renames(members(body), model))
+
+
+def remove(body: bytes, keys: Collection[str]) -> bytes:
+    """The members of these keys taken out, each with one comma."""
+    found = members(body)
+    return _apply(body, _removals(found, [member for member in found if member.key not in keys]))
+
+
+def set_stream_options_include_usage(body: bytes) -> bytes:
+    """`stream_options.include_usage` made true: replaced, added to the object, or added with it at the body's end."""
+    return rewrite(body, include_usage=True)
+
+
+def _scan(body: bytes, at: int) -> tuple[list[Member], int]:
+    """Members of the object that opens at `at`, and where it ends."""
+    if empty := _EMPTY.match(body, at):
+        return [], empty.end()
+    found = []
+    while match := _MEMBER.match(body, at):
+        value_start, value_end = match.span(2)
+        at = match.end()
+        if value_end < 0:
+            value_start, value_end = at, _container_end(body, at)
+            at = _skip(_GAP, body, value_end)
+        found.append(Member(_key(match[1]), match.start(1), value_start, value_end))
+    if not body.startswith(b"}", at):
+        raise _broken(at)
+    return found, at + 1
+
+
+def _container_end(body: bytes, at: int) -> int:
+    """Where the container that opens at `at` ends, however deep: no recursion, one step for a run of like brackets."""
+    depth = 0
+    while brackets := _BRACKETS.match(body, at):
+        start, at = brackets.span()
+        if body[start] in b"[{":
+            depth += at - start
+        elif at - start < depth:
+            depth -= at - start
+        elif depth:
+            return start + depth
+        else:
+            break
+        at = _skip(_FLAT, body, at)
+    raise _broken(at)
+
+
+def _skip(pattern: re.Pattern[bytes], body: bytes, at: int) -> int:
+    match = pattern.match(body, at)
+    return match.end() if match else at
+
+
+def _broken(at: int) -> ValueError:
+    return ValueError(f"the body is not a JSON object: byte {at}")
+
+
+def _key(quoted: bytes) -> str:
+    text = quoted.decode()
+    return str(json.loads(text)) if "\\" in text else text[1:-1]
+
+
+def _dumps(text: str) -> bytes:
+    return json.dumps(text).encode()  # ASCII: a lone surrogate stays an escape
+
+
+def _renames(found: Iterable[Member], model: str) -> list[_Edit]:
+    value = _dumps(model)
+    return [(member.value_start, member.value_end, value) for member in found if member.key == "model"]
+
+
+def _removals(found: list[Member], kept: list[Member]) -> list[_Edit]:
+    """A run of members goes up to the next one that stays; the last run goes from the end of the one before it, so that
+    its comma goes too."""
+    if len(kept) == len(found):
+        return []
+    staying = {member.key_start for member in kept}
+    edits: list[_Edit] = []
+    run_start = None
+    for member in found:
+        if member.key_start not in staying:
+            run_start = member.key_start if run_start is None else run_start
+        elif run_start is not None:
+            edits.append((run_start, member.key_start, b""))
+            run_start = None
+    if run_start is not None:
+        edits.append((kept[-1].value_end if kept else run_start, found[-1].value_end, b""))
+    return edits
+
+
+def _usage(body: bytes, kept: Iterable[Member]) -> list[_Edit] | None:
+    """Edits within each `stream_options`; None where there is none. What is neither an object nor null is the client's
+    mistake and the provider's to name."""
+    edits: list[_Edit] = []
+    options = [member for member in kept if member.key == "stream_options"]
+    for member in options:
+        if body.startswith(b"null", member.value_start):
+            edits.append((member.value_start, member.value_end, b'{"include_usage":true}'))
+        elif body.startswith(b"{", member.value_start):
+            inner, _ = _scan(body, member.value_start)
+            flags = [flag for flag in inner if flag.key == "include_usage"]
+            edits += [(flag.value_start, flag.value_end, b"true") for flag in flags]
+            if not flags:
+                edits.append(_appended(inner, member.value_start + 1, b'"include_usage":true'))
+    return edits if options else None
+
+
+def _appended(found: list[Member], inside: int, text: bytes) -> _Edit:
+    """`text` as the last member of an object that keeps `found` and whose brace stands right before `inside`."""
+    if not found:
+        return inside, inside, text
+    return found[-1].value_end, found[-1].value_end, b"," + text
+
+
+def _apply(body: bytes, edits: list[_Edit]) -> bytes:
+    if not edits:
+        return body
+    source = memoryview(body)  # slices without copies: one copy in all, at the join
+    pieces: list[bytes | memoryview] = []
+    at = 0
+    # At one place an insertion sorts before the removal that begins there.
+    for start, end, text in sorted(edits):
+        pieces += (source[at:start], text)
+        at = end
+    return b"".join((*pieces, source[at:]))

@@ -1,0 +1,166 @@
+"""Server-sent events, on bytes: the grammar and nothing of what the events mean.
+
+Grammar: https://html.spec.whatwg.org/multipage/server-sent-events.html
+
+A *border* is the end of a blank line: whoever has read up to there has no frame open, so bytes may be cut there, and
+frames of our own put in. Lines end in LF, CR or CRLF. A CR counts at once, as it does in a browser; an LF right behind
+it belongs to the same line end and is a border if that CR was one. Waiting for it would hold back each frame of a
+stream with bare CRs until the next one comes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from attrs import frozen
+
+from proxy.errors import UpstreamBroken
+
+_BOM = b"\xef\xbb\xbf"
+_BORDER = re.compile(rb"\n\n|[\r\n]\r\n?")
+_BORDER_ENDS = (b"\n\n", b"\n\r\n", b"\r\r\n", b"\n\r", b"\r\r")  # whatever stands before these, a blank line ends here
+
+
+@frozen
+class Frame:
+    """One dispatched event."""
+
+    data: bytes  # the data lines, joined by LF
+    event: bytes = b""  # its type; empty stands for "message"
+    id: bytes = b""  # the last event id in force: it outlives the frame that set it
+
+
+class Borders:
+    """Lets a stream's bytes through up to the last complete frame and holds the tail.
+
+    All that `feed` returned, and `held` behind it, are the bytes that were fed. A tail of more than `max_held` bytes is
+    let through: `overflowed` is then true, and the bytes flow as they come, until the next border.
+    """
+
+    def __init__(self, max_held: int = 64 * 1024) -> None:
+        self.overflowed = False
+        self._max_held = max_held
+        self._tail = bytearray()
+        self._before = b"\n\n"  # the last two bytes seen; a stream starts as if behind a border
+
+    @property
+    def held(self) -> bytes:
+        return bytes(self._tail)
+
+    def feed(self, chunk: bytes) -> bytes:
+        if not self._tail and chunk.endswith(_BORDER_ENDS):
+            self._before = chunk[-2:]
+            self.overflowed = False
+            return chunk
+        cut = self._last_border(chunk)
+        self._before = chunk[-2:] if len(chunk) > 1 else (self._before + chunk)[-2:]
+        if not cut and not self.overflowed and len(self._tail) + len(chunk) <= self._max_held:
+            self._tail += chunk
+            return b""
+        self.overflowed = not cut or len(chunk) - cut > self._max_held
+        if self.overflowed:
+            cut = len(chunk)
+        out = b"".join((self._tail, chunk[:cut]))
+        self._tail = bytearray(chunk[cut:])
+        return out
+
+    def _last_border(self, chunk: bytes) -> int:
+        """Where the last border in `chunk` ends; 0 when there is none."""
+        seen = self._before + chunk
+        end = seen.rfind(b"\n\n") + 2
+        if b"\r" in seen:
+            end = max(end, seen.rfind(b"\r\r") + 2, seen.rfind(b"\n\r") + 2)
+            end += seen[end - 1 : end + 1] == b"\r\n"
+        return max(end - len(self._before), 0)
+
+
+class Framer:
+    """Push parser: feed chunks cut anywhere, get whole frames.
+
+    As the standard says, an event without data is not dispatched, and comments, `retry` and unknown fields are passed
+    over. Raises UpstreamBroken once a frame passes `max_frame` bytes.
+    """
+
+    def __init__(self, max_frame: int = 32 * 1024 * 1024) -> None:
+        self._max_frame = max_frame
+        self._borders = Borders(max_frame)
+        self._at_start = True
+        self._last_id = b""
+
+    def feed(self, chunk: bytes) -> list[Frame]:
+        block = self._borders.feed(chunk)
+        if self._borders.overflowed:
+            raise self._too_long()
+        return self._read(block) if block else []
+
+    def close(self, keep_partial: bool = True) -> list[Frame]:
+        """End of stream. The standard drops a frame without its blank line; some providers forget that line after the
+        last frame, so it is kept unless the caller must not take a cut frame for a whole one."""
+        tail = self._borders.held
+        self._borders = Borders(self._max_frame)
+        return self._read(tail + b"\n\n") if tail and keep_partial else []
+
+    def _read(self, block: bytes) -> list[Frame]:
+        if self._at_start:
+            self._at_start = False
+            block = block.removeprefix(_BOM)
+        pieces = _with_lf(block).split(b"\n\n")
+        if len(block) > self._max_frame < max(map(len, pieces)):
+            raise self._too_long()
+        frames = []
+        for piece in pieces:
+            if piece.startswith(b"data: ") and b"\n" not in piece:
+                frames.append(Frame(piece[6:], b"", self._last_id))
+                continue
+            data, event, ident = _fields(piece)
+            if ident is not None:
+                self._last_id = ident
+            if data is not None:
+                frames.append(Frame(data, event, self._last_id))
+        return frames
+
+    def _too_long(self) -> UpstreamBroken:
+        return UpstreamBroken(f"the upstream sent an event of more than {self._max_frame} bytes")
+
+
+def split_frames(block: bytes) -> Iterator[tuple[Frame | None, bytes]]:
+    """The frames of a block that ends on a border, each with its own bytes, so that one can be left out.
+
+    A frame's bytes start behind the border before it: comments above it belong to it. Where nothing is dispatched
+    (comments alone, blank lines) the frame is None. Joined, the bytes are the block. Frames carry their own id only.
+    """
+    start = 0
+    for end in [*(border.end() for border in _BORDER.finditer(block)), len(block)]:
+        if raw := block[start:end]:
+            data, event, ident = _fields(_with_lf(raw if start else raw.removeprefix(_BOM)))
+            yield (None if data is None else Frame(data, event, ident or b"")), raw
+        start = end
+
+
+def encode(data: bytes, event: bytes = b"") -> bytes:
+    """A frame of our own. Line ends within `data` part it into several data lines, which read back as LF."""
+    head = b"event: %b\n" % event if event else b""
+    if b"\n" in data or b"\r" in data:
+        data = _with_lf(data).replace(b"\n", b"\ndata: ")
+    return b"%bdata: %b\n\n" % (head, data)
+
+
+def _with_lf(lines: bytes) -> bytes:
+    return lines.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in lines else lines
+
+
+def _fields(piece: bytes) -> tuple[bytes | None, bytes, bytes | None]:
+    """Data, event type and id of one frame with LF line ends; None for data and id where it has none."""
+    data: list[bytes] = []
+    event, ident = b"", None
+    for line in piece.split(b"\n"):
+        name, _, value = line.partition(b":")
+        match name:
+            case b"data":
+                data.append(value.removeprefix(b" "))
+            case b"event":
+                event = value.removeprefix(b" ")
+            case b"id" if b"\0" not in value:
+                ident = value.removeprefix(b" ")
+    return (b"\n".join(data) if data else None), event, ident
