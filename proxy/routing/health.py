@@ -23,6 +23,8 @@ SHORT = 10.0  # overloaded: it says so itself, and it passes
 LEAST_RATE_LIMIT = 5.0
 REFUSED_KEY = 300.0
 PROBES = 3  # attempts at a time while everything is cooling
+RETRY_SHARE = 0.1  # of attempts; Google SRE: 10 % keeps three tries from trebling the load of a provider in trouble
+RETRIES_AT_ONCE = 10.0
 TRACKED = 10_000  # candidates and keys; the oldest entry goes
 
 Key = tuple[str, ...]
@@ -43,6 +45,30 @@ class Health:
 
     probing: int = 0
     _states: OrderedDict[Key, _State] = field(factory=OrderedDict)
+    _retry_tokens: dict[str, float] = field(factory=dict)
+
+    def begin_probe(self) -> bool:
+        """Whether one more attempt may be made while everything is cooling; `end_probe` gives the place back."""
+        if self.probing >= PROBES:
+            return False
+        self.probing += 1
+        return True
+
+    def end_probe(self) -> None:
+        self.probing -= 1
+
+    def asked(self, provider: str) -> None:
+        """Each attempt earns a tenth of a retry, so retries never add more than a tenth to what a provider is asked."""
+        tokens = self._retry_tokens.get(provider, RETRIES_AT_ONCE)
+        self._retry_tokens[provider] = min(tokens + RETRY_SHARE, RETRIES_AT_ONCE)
+
+    def may_retry(self, provider: str) -> bool:
+        """Takes one retry of the same candidate from the provider's budget."""
+        tokens = self._retry_tokens.get(provider, RETRIES_AT_ONCE)
+        if tokens < 1:
+            return False
+        self._retry_tokens[provider] = tokens - 1
+        return True
 
     def cooling(self, candidate: Candidate, now: float) -> float:
         """Seconds until it is tried in its turn again; 0 is fit."""

@@ -72,16 +72,19 @@ class Models:
         prior = family(entry.native if entry.native != entry.id else entry.id)
         if prior.name == "unknown":
             prior = family(entry.id)
-        quote = None if provider.embedded or provider.local else self.book.find(entry.provider, entry.native, base_url=provider.base_url)
+        free = provider.embedded or provider.local
+        quote = None if free else self.book.find(entry.provider, entry.native, base_url=provider.base_url)
         price, source = _price(entry.price, quote.price if quote else None, self.book.source)
+        if price is None and free:
+            price, source = FREE, "local"
         return ModelInfo(
             id=entry.id,
             provider=entry.provider,
             native=entry.native,
             context=entry.context or (quote.context_window if quote else None) or prior.context,
             max_output=entry.max_output,
-            price=FREE if price is None and (provider.local or provider.embedded) else price,
-            price_source="local" if price is None and (provider.local or provider.embedded) else source,
+            price=price,
+            price_source=source,
             capabilities=entry.capabilities
             if entry.capabilities is not None
             else (None if prior.name == "unknown" else prior.capabilities),

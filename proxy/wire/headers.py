@@ -32,7 +32,7 @@ HOP_BY_HOP = frozenset(
 )
 DAY = 86_400.0  # seconds; the longest wait that is believed
 
-_NAME = re.compile(r"[a-z0-9-]+")
+_NAME = re.compile(r"[A-Za-z0-9-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e]{0,1024}")  # whole: no control byte, nothing that two parsers read differently
 
 _SIGNS = {
@@ -179,7 +179,7 @@ def _request_name(name: str, dialect: str, native: bool, byok: bool) -> str:
         or (byok and lower in _ACCOUNT.get(dialect, ()))
         or (byok and native and lower == "idempotency-key")
     )
-    return lower if passes and _NAME.fullmatch(lower) else ""
+    return lower if passes and _NAME.fullmatch(name) else ""
 
 
 @lru_cache(maxsize=512)
@@ -191,7 +191,7 @@ def _answer_name(name: str, native: bool) -> str:
         or lower in _REQUEST_IDS
         or (native and lower not in _PRIVATE and _any_of(lower, _NATIVE_ANSWER))
     )
-    return lower if passes and _NAME.fullmatch(lower) else ""
+    return lower if passes and _NAME.fullmatch(name) else ""
 
 
 def _any_of(name: str, wanted: tuple[str, ...]) -> bool:
