@@ -330,7 +330,8 @@ class Reasoning:
 class Request:
     """A chat request as it was meant. None is "not said": an encoder then leaves the field out.
 
-    `extra` holds top-level members that no field here knows, as the client's `dialect` wrote them.
+    `extra` holds members that no field here knows, as the client's `dialect` wrote them: by name those at the top, by
+    path those further down ("tools[0].defer_loading").
     """
 
     model: str

@@ -1,0 +1,8 @@
+"""Every wire format the gateway knows, by name. A new one is a module and a line here."""
+
+from proxy.dialects import anthropic, openai_chat, workers_ai
+from proxy.dialects.dialect import Dialect
+
+DIALECTS: dict[str, Dialect] = {module.DIALECT.name: module.DIALECT for module in (openai_chat, anthropic, workers_ai)}
+
+__all__ = ["DIALECTS", "Dialect"]

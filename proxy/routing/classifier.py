@@ -20,8 +20,8 @@ LABELS: tuple[str, ...] = ("code", "reasoning", "summarization", "extraction", "
 LONG = 8_000  # characters: from here on a turn is long context, a summary or an extraction, and nothing else
 SAFE = "chat"
 
-EDGE = 160  # characters read as the request, at each end; a turn up to twice that is read whole
-BODY = 200  # characters read as the material behind the first edge
+EDGE = 120  # characters read as the request, at each end; a turn up to twice that is read whole
+BODY = 120  # characters read as the material behind the first edge
 MOST_TOKENS = 100  # a turn of Chinese has a token for every character
 MOST_SHOWN = 8
 
@@ -136,39 +136,37 @@ LONG_LABELS = frozenset({"long-context", "summarization", "extraction"})
 # -- features -------------------------------------------------------------------------------------------------------
 
 
-def features(text: str, size: int | None = None) -> set[str]:
-    """The names of all that is seen in a text: unknown ones too. `size` stands in for the length of an abridged text.
+def features(text: str, size: int | None = None) -> list[str]:
+    """The names of all that is seen in a text, unknown ones too, some of them twice.
 
-    Plain names are words, pairs (`how many`) and stems (`summa*`) of the request, `first:` and `last:` its opening and
-    closing words, `~` words of the material, `ask:` meanings, `shape:` and `size:` the form.
+    `size` stands in for the length of a text that is given abridged. Plain names are words, pairs (`how many`) and
+    stems (`summa*`) of the request, `first:` and `last:` its opening and closing words, `~` words of the material,
+    `ask:` meanings, `shape:` and `size:` the form.
     """
     length = len(text)
-    if length <= 2 * EDGE:
-        head, body, tail = text, "", ""
-    else:
-        head, body, tail = text[:EDGE], text[EDGE : min(EDGE + BODY, length - EDGE)], text[-EDGE:]
+    whole = length <= 2 * EDGE
+    head = text if whole else text[:EDGE]
+    body, tail = ("", "") if whole else (text[EDGE : min(EDGE + BODY, length - EDGE)], text[-EDGE:])
     tokens = _tokens(head)
-    closing = _tokens(tail) if tail else tokens
+    closing = tokens if whole else _tokens(tail)
     found = _words(tokens)
     meanings = _meanings(found)
-    bucket = sum(map((length if size is None else size).__ge__, SIZES))
-    if tail:
+    if not whole:
         after = _words(closing)
         meanings_after = _meanings(after)
-        found |= after
-        found.update(["~" + token for token in _tokens(body)])
-        found.update(["first:" + name for name in meanings])
-        found.update(["last:" + name for name in meanings_after])
+        found += after
+        found += ["~" + token for token in _tokens(body)]
+        found += ["first:" + name for name in meanings]
+        found += ["last:" + name for name in meanings_after]
         meanings |= meanings_after
-    found.update(["first:" + token for token in tokens[:3]])
-    found.add("first:" + " ".join(tokens[:2]))
-    found.update(["last:" + token for token in closing[-3:]])
-    found.update(meanings)
-    found.update([f"{name} & size:{bucket}" for name in meanings])
-    found.update([f"{one} & {other}" for one, other in combinations(sorted(meanings)[:MEANINGS_PAIRED], 2)])
-    found.update(_shape(head, body, tail, tokens))
-    found.add(f"size:{bucket}")
-    found.add("bias")
+    bucket = f"size:{sum(map((length if size is None else size).__ge__, SIZES))}"
+    found += ["first:" + token for token in tokens[:3]]
+    found += ["last:" + token for token in closing[-3:]]
+    found += meanings
+    found += [f"{name} & {bucket}" for name in meanings]
+    found += map(" & ".join, combinations(sorted(meanings)[:MEANINGS_PAIRED], 2))
+    found += _shape(head, body, tail, tokens)
+    found += ("first:" + " ".join(tokens[:2]), bucket, "bias")
     return found
 
 
@@ -179,19 +177,17 @@ def _tokens(piece: str) -> list[str]:
     return tokens
 
 
-def _words(tokens: list[str]) -> set[str]:
+def _words(tokens: list[str]) -> list[str]:
     """Words, pairs, stems; triples of ideograms, whose words are two or three characters long."""
-    found = set(tokens)
-    found.update([token[:5] + "*" for token in tokens if len(token) > 5])
-    found.update([f"{one} {two}" for one, two in pairwise(tokens)])
+    found = [*tokens, *map(" ".join, pairwise(tokens)), *[token[:5] + "*" for token in tokens if len(token) > 5]]
     if tokens and max(tokens) >= "\u0e00":
-        found.update([token[:2] + "*" for token in tokens if len(token) > 2 and "\uac00" <= token <= "\ud7af"])
+        found += [token[:2] + "*" for token in tokens if len(token) > 2 and "\uac00" <= token <= "\ud7af"]
         triples = zip(tokens, tokens[1:], tokens[2:], strict=False)
-        found.update([f"{one} {two} {three}" for one, two, three in triples if "\u0e00" <= two < "\uac00"])
+        found += [" ".join(triple) for triple in triples if "\u0e00" <= triple[1] < "\uac00"]
     return found
 
 
-def _meanings(found: set[str]) -> set[str]:
+def _meanings(found: list[str]) -> set[str]:
     lexicon = meanings()
     return {name for key in lexicon.keys() & found for name in lexicon[key]}
 

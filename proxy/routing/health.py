@@ -120,6 +120,16 @@ class Health:
                 self._states.popitem(last=False)
         return state
 
+    def cooldowns(self, now: float) -> dict[tuple[str | None, ...], float]:
+        """Seconds left by (provider, model, credential's number), for the metrics."""
+        left: dict[tuple[str | None, ...], float] = {}
+        for key, state in self._states.items():
+            if state.until > now:
+                provider, *rest = key
+                labels = (provider, None, rest[1]) if len(rest) == 2 else (provider, rest[0], None)
+                left[labels] = state.until - now
+        return left
+
     def snapshot(self, now: float) -> list[dict[str, str | float]]:
         """What is cooling: for metrics and the admin listener."""
         return [

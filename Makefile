@@ -1,0 +1,78 @@
+# `make` alone lists what there is. Needs python3 (3.11 or newer) with venv, and make; everything else goes into .venv.
+
+PYTHON ?= $(shell for name in python3 python3.11 python3.12 python3.13 python3.14; do \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+ROUTES ?= routes.toml
+INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help venv run test test-slow test-all lint check fix classifier-report prices clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# -- the virtual environment: once, and again when a dependency changes -------------------------------------------
+
+$(BIN)/python:
+	@[ -n "$(PYTHON)" ] && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Python 3.11 or newer is needed, and $(or $(PYTHON),python3) is `$(or $(PYTHON),python3) --version 2>&1 | tail -n 1`." ; \
+		echo "Install it, or name one: make PYTHON=/path/to/python3" ; exit 1 ; } >&2
+	@echo "Making $(VENV) with `$(PYTHON) --version`."
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV) ; \
+		echo "$(PYTHON) cannot make virtual environments here; on Debian: apt install python3-venv" >&2 ; exit 1 ; }
+
+$(VENV)/.run: setup.cfg pyproject.toml | $(BIN)/python
+	@echo "Installing what pointsman needs into $(VENV); half a minute the first time."
+	@$(INSTALL) -e .
+	@touch $@
+
+$(VENV)/.test: setup.cfg pyproject.toml | $(BIN)/python
+	@echo "Installing what pointsman and its tests need into $(VENV); a minute the first time."
+	@$(INSTALL) -e '.[test]'
+	@touch $@ $(VENV)/.run
+
+venv: $(VENV)/.test ## make .venv with everything that tests need
+
+# -- use ----------------------------------------------------------------------------------------------------------
+
+run: $(VENV)/.run ## serve routes.toml on 127.0.0.1:8080; state in ./.state; stop with Ctrl-C
+	@mkdir -p .state
+	@STATE_DIRECTORY=$(CURDIR)/.state exec $(BIN)/python -m proxy serve --config $(ROUTES)
+
+# -- test ---------------------------------------------------------------------------------------------------------
+
+test: $(VENV)/.test ## the fast tests: about a minute
+	@$(BIN)/python -m pytest -q -m "not slow"
+
+test-slow: $(VENV)/.test ## the tests that `make test` leaves out: several minutes
+	@$(BIN)/python -m pytest -q -m slow || { status=$$? ; [ $$status -eq 5 ] && echo "No test is slow." ; }
+
+test-all: ## every test: `make test` and `make test-slow`
+	@$(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory test-slow
+
+lint: $(VENV)/.test ## format, lint and types, without changing anything
+	@$(BIN)/ruff format --check proxy tests scripts
+	@$(BIN)/ruff check proxy tests scripts
+	@$(BIN)/mypy --strict proxy tests scripts
+
+check: lint test ## what a change has to pass: lint and the fast tests
+
+fix: $(VENV)/.test ## format, and mend what ruff can mend
+	@$(BIN)/ruff format proxy tests scripts
+	@$(BIN)/ruff check --fix proxy tests scripts
+
+# -- data ---------------------------------------------------------------------------------------------------------
+
+classifier-report: $(VENV)/.test ## how well `auto` tells the classes apart
+	@$(BIN)/python scripts/classifier_report.py
+
+prices: $(VENV)/.test ## write proxy/data/prices.json from the newest price library
+	@$(INSTALL) --upgrade genai-prices
+	@$(BIN)/python scripts/build_prices.py
+
+clean: ## remove .venv, caches and build leftovers; ./.state with its ledger stays
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	find proxy tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +

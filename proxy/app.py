@@ -1,0 +1,285 @@
+"""The composition root: the one place that builds long-lived objects, starts background tasks and ends them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import secrets
+import signal
+import socket
+import time
+from collections.abc import Coroutine, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import structlog
+from aiohttp import http_parser, web
+from attrs import define, field
+
+from proxy.catalog import load_prices
+from proxy.metrics import Metrics
+from proxy.routing.table import Table
+from proxy.secret import Scrubber
+from proxy.server import log as logging
+from proxy.server.admin import Admin
+from proxy.server.daemon import (
+    Notifier,
+    feed_watchdog,
+    is_loopback_socket,
+    open_listeners,
+    parse_listen,
+    raise_open_files,
+)
+from proxy.server.endpoints import data_paths
+from proxy.server.gateway import Gateway
+from proxy.server.ledger import Decisions, Ledger
+from proxy.server.listener import Listener
+from proxy.server.relay import Relay
+from proxy.server.reload import Builder, Reloader, load_table
+from proxy.server.snapshot import Snapshot
+from proxy.server.watch import read_table, watch
+
+log = structlog.get_logger()
+LEDGER = "ledger.sqlite3"
+ADMIN_SOCKET = "admin.sock"
+
+
+class StartRefused(Exception):
+    """The process will not serve. The message is a sentence that says how to mend it."""
+
+
+def state_directory(table: Table | None, env: Mapping[str, str] = os.environ) -> Path:
+    """`$STATE_DIRECTORY`, else XDG's where that is set, else `[server] state`, else XDG's default."""
+    if given := env.get("STATE_DIRECTORY", "").partition(":")[0]:
+        return Path(given)
+    if given := env.get("XDG_STATE_HOME", ""):
+        return Path(given) / "pointsman"
+    if table is not None and table.server.state:
+        return Path(table.server.state)
+    return Path.home() / ".local" / "state" / "pointsman"
+
+
+def check_parser() -> None:
+    """Raises StartRefused without aiohttp's C parser: the other one has let requests be smuggled."""
+    if not _is_c_parser():
+        raise StartRefused(
+            "aiohttp runs without its C parser, which this gateway needs for safety: unset AIOHTTP_NO_EXTENSIONS, or "
+            "install a wheel of aiohttp that has it (pip install --force-reinstall aiohttp)."
+        )
+
+
+def _is_c_parser() -> bool:
+    compiled = getattr(http_parser, "HttpRequestParserC", None)
+    return compiled is not None and http_parser.HttpRequestParser is compiled
+
+
+@define(eq=False)
+class App:
+    """One gateway process. `start`, then `wait`, then `stop`; `run` is all of these with signals."""
+
+    config: Path
+    env: Mapping[str, str] = field(factory=lambda: os.environ, repr=False)
+    log: logging.Log | None = None
+    gateway: Gateway = field(init=False)
+    reloader: Reloader = field(init=False)
+    ledger: Ledger = field(init=False)
+    metrics: Metrics = field(factory=Metrics)
+    notifier: Notifier = field(factory=Notifier.from_environment)
+    stopping: asyncio.Event = field(factory=asyncio.Event)
+    addresses: list[str] = field(factory=list)  # where data is served, as it was bound
+    admin_addresses: list[str] = field(factory=list)
+    _runners: list[web.ServerRunner] = field(factory=list)
+    _tasks: set[asyncio.Task[Any]] = field(factory=set)
+    _admin_socket: Path | None = None
+
+    async def start(self) -> None:
+        """Raises StartRefused, TableUnreadable, TableRejected, LedgerRefused or ListenRefused; nothing stays open."""
+        check_parser()
+        raise_open_files()
+        table = await asyncio.to_thread(load_table, await read_table(self.config), self.env)
+        self._guard(table)
+        if self.log is not None:
+            self.log.set_scrubber(Scrubber(table.secrets))
+        state = state_directory(table, self.env)
+        self._make_state(state)
+        server = table.server
+        self.ledger = Ledger(state / LEDGER, retain_days=server.ledger_days, retain_bytes=server.ledger_bytes)
+        await asyncio.to_thread(self.ledger.start)
+        try:
+            self._build(table, state)
+            await self._listen(table, state)
+        except BaseException:
+            await self.stop(drain=0)
+            raise
+        self._begin(watch(self.config, self._file_changed, stop=self.stopping))
+        self._begin(self.reloader.sweep())
+        self._begin(feed_watchdog(self.notifier))
+        self._announce(table)
+
+    def _build(self, table: Table, state: Path) -> None:
+        builder = Builder(load_prices())
+        snapshot = builder.build(table)
+        dice = random.SystemRandom().random
+        relay = Relay(dice, time.monotonic, secrets.token_hex(4))
+        self.gateway = Gateway(snapshot, relay, self.ledger, self.metrics, dice=dice)
+        self.reloader = Reloader(self.config, builder, lambda: self.gateway.current, self._apply, self.metrics.reloaded)
+        self._apply(snapshot)
+        self.metrics.reloaded(table.revision, True)
+        self._collect()
+
+    def _apply(self, snapshot: Snapshot) -> None:
+        """From here on new requests take this snapshot."""
+        self.gateway.current = snapshot
+        self.metrics.known(models=snapshot.world.models.listed, providers=snapshot.table.providers)
+        if self.log is not None:
+            self.log.set_scrubber(snapshot.scrubber)
+
+    def _collect(self) -> None:
+        ledger, world = self.ledger, self.gateway.current.world
+        self.metrics.collect_from("pointsman_ledger_written_total", lambda: ledger.written)
+        self.metrics.collect_from("pointsman_ledger_dropped_total", lambda: ledger.dropped)
+        self.metrics.collect_from("pointsman_ledger_failed_total", lambda: ledger.failed)
+        self.metrics.collect_from("pointsman_ledger_queued", lambda: ledger.queued)
+        self.metrics.collect_from("pointsman_ledger_queued_bytes", lambda: ledger.queued_bytes)
+        self.metrics.collect_from("pointsman_ledger_stalled", lambda: float(ledger.stalled))
+        self.metrics.collect_from("pointsman_affinity_pins", lambda: len(world.affinity))
+        self.metrics.collect_from("pointsman_cooldown_seconds", lambda: world.health.cooldowns(time.monotonic()))
+        self.metrics.collect_from("pointsman_client_connections", self._connections)
+        if self.log is not None:
+            sink = self.log
+            self.metrics.collect_from("pointsman_log_dropped_total", lambda: sink.dropped)
+
+    def _connections(self) -> int:
+        return sum(len(runner.server.connections) for runner in self._runners if runner.server is not None)
+
+    # -- listening -------------------------------------------------------------------------------------------
+
+    def _guard(self, table: Table) -> None:
+        """Without keys nobody but this machine may reach a listener."""
+        for address in (*table.server.listen, table.server.admin):
+            listen = parse_listen(address)
+            if listen.kind != "systemd" and not listen.is_loopback:
+                raise StartRefused(_exposed(address))
+
+    def _make_state(self, state: Path) -> None:
+        try:
+            state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as exc:
+            raise StartRefused(
+                f"The state directory {state} cannot be made ({exc.strerror}): set STATE_DIRECTORY to one that can."
+            ) from exc
+
+    async def _listen(self, table: Table, state: Path) -> None:
+        server = table.server
+        sockets = [s for address in server.listen for s in open_listeners(parse_listen(address), self.env)]
+        for opened in sockets:
+            if not is_loopback_socket(opened) and opened.family != socket.AF_UNIX:
+                raise StartRefused(_exposed(str(opened.getsockname()[0])))
+        admin = Admin(self.gateway, self.reloader, Decisions(state / LEDGER), self.metrics)
+        self.addresses = await self._serve(
+            Listener(data_paths(self.gateway), keep_alive=server.keep_alive), sockets, server.drain
+        )
+        self._admin_socket = state / ADMIN_SOCKET
+        admin_sockets = [
+            *open_listeners(parse_listen(server.admin), self.env),
+            *open_listeners(parse_listen(f"unix:{self._admin_socket}"), self.env),
+        ]
+        self._admin_socket.chmod(0o660)
+        self.admin_addresses = await self._serve(
+            Listener(admin.paths(), keep_alive=server.keep_alive), admin_sockets, 1.0
+        )
+
+    async def _serve(self, listener: Listener, sockets: list[socket.socket], drain: float) -> list[str]:
+        runner = web.ServerRunner(listener, handle_signals=False, shutdown_timeout=drain)
+        await runner.setup()
+        self._runners.append(runner)
+        for opened in sockets:
+            await web.SockSite(runner, opened, backlog=1024).start()
+        return [_address(opened) for opened in sockets]
+
+    def _announce(self, table: Table) -> None:
+        for warning in table.warnings:
+            log.warning("table_warning", message=warning)
+        if table.first_run:
+            log.warning(
+                "embedded_provider_serves",
+                message="No provider is configured, so only the embedded echo answers. Set OPENAI_API_KEY, "
+                "ANTHROPIC_API_KEY or another variable that routes.toml names, and start again.",
+            )
+        log.info(
+            "serving",
+            listen=self.addresses,
+            admin=self.admin_addresses,
+            revision=table.revision,
+            auth=table.server.auth,
+        )
+        self.notifier.notify("READY=1", f"STATUS=serving {table.revision}")
+
+    # -- reload ----------------------------------------------------------------------------------------------
+
+    async def _file_changed(self) -> None:
+        await self.reloader.reload()
+
+    async def _hang_up(self) -> None:
+        self.notifier.reloading()
+        taken, sentence = await self.reloader.reload(force=True)
+        status = f"serving {self.gateway.current.table.revision}"
+        self.notifier.notify("READY=1", f"STATUS={status}" if taken else f"STATUS={status}; refused: {sentence}")
+
+    # -- life ------------------------------------------------------------------------------------------------
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (exc := task.exception()) is not None:
+            log.error("background_task_died", error=type(exc).__name__, exc_info=exc)
+
+    async def run(self) -> None:
+        """Until SIGTERM or SIGINT."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._begin(self._hang_up()))
+        await self.start()
+        await self.stopping.wait()
+        await self.stop()
+
+    async def stop(self, drain: float | None = None) -> None:
+        """Stops accepting, lets what runs finish within the drain time, writes every row."""
+        self.stopping.set()
+        self.notifier.notify("STOPPING=1", "STATUS=draining")
+        for runner in self._runners:
+            if drain is not None:
+                runner._shutdown_timeout = drain
+            await runner.cleanup()
+        self._runners.clear()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if hasattr(self, "reloader"):
+            await self.reloader.builder.pool.close()
+        await asyncio.to_thread(self.ledger.stop, 10.0)
+        if self._admin_socket is not None:
+            with suppress(OSError):
+                self._admin_socket.unlink()
+        log.info("stopped")
+
+
+def _exposed(address: str) -> str:
+    return (
+        f"{address} can be reached from other machines, and this gateway has no keys to tell callers apart: listen on "
+        '127.0.0.1, [::1] or "unix:/path", and put an authenticating proxy in front.'
+    )
+
+
+def _address(opened: socket.socket) -> str:
+    name = opened.getsockname()
+    if opened.family == socket.AF_UNIX:
+        return f"unix:{name}"
+    return f"[{name[0]}]:{name[1]}" if opened.family == socket.AF_INET6 else f"{name[0]}:{name[1]}"

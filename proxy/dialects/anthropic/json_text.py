@@ -1,0 +1,44 @@
+"""JSON as providers and clients write it: orjson, and the standard library where orjson refuses what JSON allows.
+
+That is the lone surrogate, `"\\ud83d"`: legal as an escape, impossible in UTF-8. It is read, and written as an escape.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import orjson
+
+
+def read(data: bytes | str) -> Any:
+    """Raises ValueError where `data` is no JSON, or is nested past all sense."""
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        if not _may_hold_surrogates(data):
+            raise
+    try:
+        return json.loads(data, parse_constant=_no_constant)
+    except RecursionError as exc:
+        raise ValueError("the JSON is nested too deeply") from exc
+
+
+def write(value: Any) -> bytes:
+    """Raises ValueError where `value` is nested past all sense."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:  # a lone surrogate, or nested deeper than orjson goes
+        pass
+    try:
+        return json.dumps(value, separators=(",", ":")).encode()
+    except RecursionError as exc:
+        raise ValueError("the JSON is nested too deeply") from exc
+
+
+def _may_hold_surrogates(data: bytes | str) -> bool:
+    return b"\\ud" in data.lower() if isinstance(data, bytes) else "\\ud" in data.lower()
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")

@@ -1,0 +1,63 @@
+"""Tokens as the Messages API counts them: cached ones stand apart from `input_tokens`.
+
+https://platform.claude.com/docs/en/build-with-claude/prompt-caching#tracking-cache-performance
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from proxy import ir
+
+_SANE = 10**12  # tokens; above it a count is a fault, not a fact
+
+
+def read_usage(raw: Any, earlier: ir.Usage | None = None) -> ir.Usage:
+    """A `usage` object in disjoint classes; absurd values (null, negative, text, 1e30, fractions) are unknown.
+
+    message_delta repeats only the sum of what was written to the cache: the hour's share is then what `earlier`
+    (message_start) said, the rest is the five minutes'.
+    """
+    if not isinstance(raw, dict):
+        return ir.Usage()
+    written = _count(raw.get("cache_creation_input_tokens"))
+    split = raw.get("cache_creation")
+    if isinstance(split, dict):
+        short, hour = _count(split.get("ephemeral_5m_input_tokens")), _count(split.get("ephemeral_1h_input_tokens"))
+    else:
+        short, hour = None, (earlier.cache_write_1h if earlier else None)
+    if written is not None and (short is None or short + (hour or 0) != written):
+        short = max(written - (hour or 0), 0)
+    details = raw.get("output_tokens_details")
+    return ir.Usage(
+        input=_count(raw.get("input_tokens")),
+        cache_read=_count(raw.get("cache_read_input_tokens")),
+        cache_write_5m=short,
+        cache_write_1h=hour,
+        output=_count(raw.get("output_tokens")),
+        reasoning=_count(details.get("thinking_tokens")) if isinstance(details, dict) else None,
+    )
+
+
+def write_usage(usage: ir.Usage) -> dict[str, Any]:
+    """For `message` and `message_delta` alike. `input_tokens` and `output_tokens` are obligatory: unknown becomes 0."""
+    short, hour = usage.cache_write_5m, usage.cache_write_1h
+    written: dict[str, Any] = {"input_tokens": usage.input or 0}
+    if short is not None or hour is not None:
+        written["cache_creation_input_tokens"] = (short or 0) + (hour or 0)
+    if hour is not None:
+        written["cache_creation"] = {"ephemeral_5m_input_tokens": short or 0, "ephemeral_1h_input_tokens": hour}
+    if usage.cache_read is not None:
+        written["cache_read_input_tokens"] = usage.cache_read
+    written["output_tokens"] = usage.output or 0
+    if usage.reasoning is not None:
+        written["output_tokens_details"] = {"thinking_tokens": usage.reasoning}
+    return written
+
+
+def _count(value: Any) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if not 0 <= value <= _SANE or value != int(value):
+        return None
+    return int(value)

@@ -1,0 +1,53 @@
+"""OpenAI's Chat Completions, and the many providers that speak it with an accent.
+
+https://platform.openai.com/docs/api-reference/chat
+"""
+
+from __future__ import annotations
+
+from proxy.dialects.dialect import Dialect
+from proxy.dialects.openai_chat.answer_reader import check_answer, decode_answer
+from proxy.dialects.openai_chat.answer_writer import encode_answer
+from proxy.dialects.openai_chat.failure import read_error, write_error
+from proxy.dialects.openai_chat.request_reader import decode_request
+from proxy.dialects.openai_chat.request_writer import encode_request
+from proxy.dialects.openai_chat.shape import read_shape
+from proxy.dialects.openai_chat.stream_reader import StreamDecoder
+from proxy.dialects.openai_chat.stream_writer import StreamEncoder
+from proxy.dialects.openai_chat.tap import PROBES, Tap
+from proxy.dialects.openai_chat.vocabulary import NAME, READS
+
+_PATHS = {"chat": "/chat/completions", "images": "/images/generations"}
+
+
+def path(endpoint: str, native: str, stream: bool) -> str:
+    """Audio has several paths: what stands behind `/audio` is the caller's."""
+    return _PATHS.get(endpoint, f"/{endpoint}")
+
+
+def credential(key: str) -> tuple[tuple[str, str], ...]:
+    return (("Authorization", f"Bearer {key}"),)
+
+
+DIALECT = Dialect(
+    name=NAME,
+    speaks=NAME,
+    framing="sse",
+    path=path,
+    credential=credential,
+    fixed_headers=(),
+    read_shape=read_shape,
+    decode_request=decode_request,
+    encode_request=encode_request,
+    decode_answer=decode_answer,
+    encode_answer=encode_answer,
+    check_answer=check_answer,
+    stream_decoder=StreamDecoder,
+    stream_encoder=StreamEncoder,
+    tap=Tap,
+    read_error=read_error,
+    write_error=write_error,
+    probes=PROBES,
+    terminator=b"data: [DONE]\n\n",
+    reads=READS,
+)

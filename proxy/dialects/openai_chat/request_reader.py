@@ -1,0 +1,394 @@
+"""Chat requests to the IR, with every complaint naming its field.
+
+https://platform.openai.com/docs/api-reference/chat/create, and what compatible providers added to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orjson
+from attrs import define, field
+
+from proxy import ir
+from proxy.dialects.openai_chat.media import source_of
+from proxy.dialects.openai_chat.members import (
+    boolean,
+    integer,
+    number,
+    path,
+    record,
+    records,
+    string,
+    strings,
+    text,
+    wrong,
+)
+from proxy.dialects.openai_chat.reasoning import read_reasoning
+from proxy.dialects.openai_chat.vocabulary import EXTENSIONS, NAME
+
+_KNOWN = EXTENSIONS | {
+    "model", "messages", "tools", "functions", "tool_choice", "function_call", "parallel_tool_calls", "max_tokens",
+    "max_completion_tokens", "temperature", "top_p", "top_k", "frequency_penalty", "presence_penalty", "seed", "n",
+    "stop", "logprobs", "top_logprobs", "logit_bias", "response_format", "reasoning_effort", "verbosity", "modalities",
+    "audio", "prediction", "stream", "service_tier", "user", "metadata", "prompt_cache_key", "store",
+    "web_search_options",
+}  # fmt: skip
+
+
+def decode_request(body: Mapping[str, Any]) -> ir.Request:
+    """Raises InvalidRequest with the path of what is wrong."""
+    extra = {name: value for name, value in body.items() if name not in _KNOWN and value is not None}
+    include_usage = _include_usage(body, extra)
+    limit = "max_completion_tokens" if body.get("max_completion_tokens") is not None else "max_tokens"
+    return ir.Request(
+        model=text(body, "model"),
+        messages=_messages(body),
+        dialect=NAME,
+        tools=_tools(body),
+        tool_choice=_tool_choice(body),
+        parallel_tools=boolean(body, "parallel_tool_calls"),
+        max_tokens=integer(body, limit, least=1),
+        temperature=number(body, "temperature"),
+        top_p=number(body, "top_p"),
+        top_k=integer(body, "top_k"),
+        frequency_penalty=number(body, "frequency_penalty"),
+        presence_penalty=number(body, "presence_penalty"),
+        seed=integer(body, "seed"),
+        n=integer(body, "n", least=1),
+        stop=strings(body, "stop"),
+        logprobs=boolean(body, "logprobs"),
+        top_logprobs=integer(body, "top_logprobs", least=0),
+        logit_bias=_logit_bias(body),
+        response_format=_response_format(body),
+        reasoning=_reasoning(body, extra),
+        verbosity=string(body, "verbosity"),
+        modalities=strings(body, "modalities"),
+        audio=record(body, "audio"),
+        prediction=record(body, "prediction"),
+        stream=boolean(body, "stream") or False,
+        include_usage=include_usage,
+        service_tier=string(body, "service_tier"),
+        user=string(body, "user"),
+        metadata=record(body, "metadata"),
+        cache_key=string(body, "prompt_cache_key"),
+        store=boolean(body, "store"),
+        extra=extra,
+    )
+
+
+# -- messages ----------------------------------------------------------------------------------------------------
+
+
+def _messages(body: Mapping[str, Any]) -> tuple[ir.Message, ...]:
+    found = records(body, "messages")
+    if not found:
+        raise wrong("messages", "an array with at least one message")
+    history = _History()
+    return tuple(history.read(raw, at) for raw, at in found)
+
+
+@define
+class _History:
+    """Reads messages in order; remembers the ids given to calls of the legacy `function_call`, which has none."""
+
+    _legacy: dict[str, str] = field(factory=dict)
+
+    def read(self, raw: dict[str, Any], at: str) -> ir.Message:
+        name = string(raw, "name", at)
+        match raw.get("role"):
+            case "system" | "developer" | "user" as role:
+                return ir.Message(role, _content(raw, at), name=name)
+            case "assistant":
+                return ir.Message("assistant", self._assistant(raw, at), name=name)
+            case "tool":
+                call_id = text(raw, "tool_call_id", at)
+                return ir.Message("tool", (ir.ToolResult(call_id, _content(raw, at), name=name),))
+            case "function":
+                tool = text(raw, "name", at)
+                call_id = self._legacy.get(tool, f"call_{tool}")
+                return ir.Message("tool", (ir.ToolResult(call_id, _content(raw, at), name=tool),))
+        raise wrong(f"{at}.role", "one of system, developer, user, assistant, tool")
+
+    def _assistant(self, raw: dict[str, Any], at: str) -> tuple[ir.Part, ...]:
+        parts: list[ir.Part] = [*read_reasoning(raw), *_content(raw, at)]
+        if refusal := string(raw, "refusal", at):
+            parts.append(ir.Refusal(refusal))
+        if audio := record(raw, "audio", at):
+            parts.append(ir.Audio(id=text(audio, "id", f"{at}.audio")))
+        parts += (_part(image, where) for image, where in records(raw, "images", at))
+        parts += (_tool_call(call, where) for call, where in records(raw, "tool_calls", at))
+        if call := record(raw, "function_call", at):
+            name = text(call, "name", f"{at}.function_call")
+            self._legacy[name] = f"call_{name}_{len(self._legacy)}"
+            parts.append(ir.ToolCall(self._legacy[name], name, string(call, "arguments", f"{at}.function_call") or ""))
+        return tuple(parts)
+
+
+def _tool_call(raw: dict[str, Any], at: str) -> ir.ToolCall:
+    custom = raw.get("type") == "custom"
+    kind, words = ("custom", "input") if custom else ("function", "arguments")
+    called = record(raw, kind, at)
+    if called is None:
+        raise wrong(f"{at}.{kind}", "an object with the name of the tool and what it was called with")
+    arguments = called.get(words)
+    if isinstance(arguments, dict):  # not the API's form, yet clients send it and its meaning is plain
+        arguments = orjson.dumps(arguments).decode()
+    elif arguments is not None and not isinstance(arguments, str):
+        raise wrong(f"{at}.{kind}.{words}", "a string")
+    return ir.ToolCall(
+        id=text(raw, "id", at),
+        name=text(called, "name", f"{at}.{kind}"),
+        arguments=arguments or "",
+        custom=custom,
+        signature=read_signature(raw),
+    )
+
+
+def read_signature(call: Mapping[str, Any]) -> str | None:
+    """Gemini's proof of a tool call, where its own compatible endpoint puts it: `extra_content.google`."""
+    extra = call.get("extra_content")
+    google = extra.get("google") if isinstance(extra, dict) else None
+    signature = google.get("thought_signature") if isinstance(google, dict) else None
+    return signature if isinstance(signature, str) else None
+
+
+# -- parts -------------------------------------------------------------------------------------------------------
+
+
+def _content(message: Mapping[str, Any], at: str) -> tuple[ir.Part, ...]:
+    content = message.get("content")
+    if content is None or content == "":
+        return ()
+    if isinstance(content, str):
+        return (ir.Text(content),)
+    if not isinstance(content, list):
+        raise wrong(f"{at}.content", "a string or an array of parts")
+    return tuple(_part(part, where) for part, where in records(message, "content", at))
+
+
+def _part(raw: dict[str, Any], at: str) -> ir.Part:
+    kind = text(raw, "type", at)
+    reader = _PARTS.get(kind)
+    return reader(raw, at) if reader else ir.Opaque(kind, raw, NAME)
+
+
+def _text_part(raw: dict[str, Any], at: str) -> ir.Part:
+    words = string(raw, "text", at)
+    if words is None:
+        raise wrong(f"{at}.text", "a string")
+    return ir.Text(words, cache=_cache(raw, at))
+
+
+def _image(raw: dict[str, Any], at: str) -> ir.Part:
+    if isinstance(raw.get("image_url"), str):  # Mistral's form
+        return ir.Image(source_of(raw["image_url"]), cache=_cache(raw, at))
+    image = record(raw, "image_url", at) or {}
+    where = f"{at}.image_url"
+    return ir.Image(source_of(text(image, "url", where)), string(image, "detail", where), _cache(raw, at))
+
+
+def _audio(raw: dict[str, Any], at: str) -> ir.Part:
+    where = f"{at}.input_audio"
+    audio = record(raw, "input_audio", at) or {}
+    form = text(audio, "format", where)
+    return ir.Audio(ir.Blob(text(audio, "data", where), f"audio/{form}"), form, cache=_cache(raw, at))
+
+
+def _file(raw: dict[str, Any], at: str) -> ir.Part:
+    where = f"{at}.file"
+    file = record(raw, "file", at) or {}
+    name, cache = string(file, "filename", where), _cache(raw, at)
+    if file_id := string(file, "file_id", where):
+        return ir.File(ir.FileId(file_id), name, cache=cache)
+    data = string(file, "file_data", where)
+    if not data:
+        raise wrong(f"{where}.file_data", "base64 data, or `file_id` must name a stored file")
+    source = source_of(data)
+    if isinstance(source, ir.Url) and "://" not in data[:16]:
+        return ir.File(ir.Blob(data), name, cache=cache)  # base64 without a data: head
+    return ir.File(source, name, cache=cache)
+
+
+def _video(raw: dict[str, Any], at: str) -> ir.Part:
+    video = record(raw, "video_url", at) or {}
+    return ir.Video(source_of(text(video, "url", f"{at}.video_url")), _cache(raw, at))
+
+
+def _document(raw: dict[str, Any], at: str) -> ir.Part:
+    return ir.File(source_of(text(raw, "document_url", at)), string(raw, "document_name", at), cache=_cache(raw, at))
+
+
+def _refusal(raw: dict[str, Any], at: str) -> ir.Part:
+    return ir.Refusal(text(raw, "refusal", at))
+
+
+def _thinking(raw: dict[str, Any], at: str) -> ir.Part:
+    """Mistral's: a list of text parts, or a string."""
+    if isinstance(raw.get("thinking"), str):
+        return ir.Thinking(raw["thinking"], dialect=NAME, raw=raw)
+    words = (string(item, "text", where) or "" for item, where in records(raw, "thinking", at))
+    return ir.Thinking("".join(words), dialect=NAME, raw=raw)
+
+
+def _cache(raw: dict[str, Any], at: str) -> ir.Cache | None:
+    """OpenRouter's and Alibaba's `cache_control`, OpenAI's `prompt_cache_breakpoint`."""
+    for name in ("cache_control", "prompt_cache_breakpoint"):
+        if marker := record(raw, name, at):
+            return ir.Cache(string(marker, "ttl", path(at, name)))
+    return None
+
+
+_PARTS: dict[str, Callable[[dict[str, Any], str], ir.Part]] = {
+    "text": _text_part,
+    "image_url": _image,
+    "input_audio": _audio,
+    "file": _file,
+    "video_url": _video,
+    "document_url": _document,
+    "refusal": _refusal,
+    "thinking": _thinking,
+}
+
+
+# -- tools -------------------------------------------------------------------------------------------------------
+
+
+def _tools(body: Mapping[str, Any]) -> tuple[ir.Tool | ir.ServerTool, ...]:
+    tools: list[ir.Tool | ir.ServerTool] = [_tool(raw, at) for raw, at in records(body, "tools")]
+    tools += (_function(raw, at, None) for raw, at in records(body, "functions"))
+    if (options := record(body, "web_search_options")) is not None:
+        tools.append(ir.ServerTool("web_search", {"web_search_options": options}, NAME))
+    return tuple(tools)
+
+
+def _tool(raw: dict[str, Any], at: str) -> ir.Tool | ir.ServerTool:
+    kind = text(raw, "type", at)
+    if kind == "function":
+        return _function(record(raw, "function", at) or {}, f"{at}.function", _cache(raw, at))
+    if kind == "custom":
+        custom, where = record(raw, "custom", at) or {}, f"{at}.custom"
+        description, form = string(custom, "description", where), record(custom, "format", where)
+        return ir.Tool(text(custom, "name", where), description, custom=True, format=form)
+    return ir.ServerTool("web_search" if kind.endswith("web_search") else kind, raw, NAME)
+
+
+def _function(raw: dict[str, Any], at: str, cache: ir.Cache | None) -> ir.Tool:
+    """Left-out parameters are an empty list of them."""
+    schema = record(raw, "parameters", at)
+    return ir.Tool(
+        name=text(raw, "name", at),
+        description=string(raw, "description", at),
+        schema={"type": "object", "properties": {}} if schema is None else schema,
+        strict=boolean(raw, "strict", at),
+        cache=cache,
+    )
+
+
+_CHOICES = {
+    "auto": ir.ToolChoice("auto"),
+    "none": ir.ToolChoice("none"),
+    "required": ir.ToolChoice("any"),
+    "any": ir.ToolChoice("any"),  # Mistral
+}
+
+
+def _tool_choice(body: Mapping[str, Any]) -> ir.ToolChoice | None:
+    choice: Any = body.get("tool_choice")
+    at = "tool_choice"
+    if choice is None:
+        choice, at = body.get("function_call"), "function_call"
+        if isinstance(choice, dict):
+            return ir.ToolChoice("tool", text(choice, "name", at))
+    if choice is None:
+        return None
+    if isinstance(choice, str) and choice in _CHOICES:
+        return _CHOICES[choice]
+    if isinstance(choice, dict):
+        match choice.get("type"):
+            case "function" | "custom" as kind:
+                return ir.ToolChoice("tool", text(record(choice, kind, at) or {}, "name", f"{at}.{kind}"))
+            case "allowed_tools":
+                return _allowed(record(choice, "allowed_tools", at) or {}, f"{at}.allowed_tools")
+    raise wrong(at, 'one of "auto", "none", "required", or an object that names a tool')
+
+
+def _allowed(raw: dict[str, Any], at: str) -> ir.ToolChoice:
+    names = []
+    for tool, where in records(raw, "tools", at):
+        kind = text(tool, "type", where)
+        names.append(text(record(tool, kind, where) or {}, "name", f"{where}.{kind}"))
+    return ir.ToolChoice("any" if raw.get("mode") == "required" else "auto", allowed=tuple(names))
+
+
+# -- the rest ----------------------------------------------------------------------------------------------------
+
+
+def _logit_bias(body: Mapping[str, Any]) -> dict[str, float] | None:
+    bias = record(body, "logit_bias")
+    if bias is None:
+        return None
+    return {token: number(bias, token, "logit_bias") or 0 for token in bias}
+
+
+def _response_format(body: Mapping[str, Any]) -> ir.ResponseFormat | None:
+    raw = record(body, "response_format")
+    if raw is None:
+        return None
+    match text(raw, "type", "response_format"):
+        case "text" | "json_object" as kind:
+            return ir.ResponseFormat(kind)
+        case "json_schema":
+            at = "response_format.json_schema"
+            schema = record(raw, "json_schema", "response_format")
+            if schema is None:
+                raise wrong(at, "an object with a name and a schema")
+            return ir.ResponseFormat(
+                "json_schema",
+                string(schema, "name", at),
+                record(schema, "schema", at),
+                boolean(schema, "strict", at),
+                string(schema, "description", at),
+            )
+    raise wrong("response_format.type", "one of text, json_object, json_schema")
+
+
+def _reasoning(body: Mapping[str, Any], extra: dict[str, Any]) -> ir.Reasoning | None:
+    """OpenAI's `reasoning_effort`, OpenRouter's `reasoning`, the `thinking` of Z.ai, DeepSeek and Moonshot, Qwen's
+    `enable_thinking`. What of these objects has no neutral word stays in `extra`."""
+    effort, enabled = string(body, "reasoning_effort"), boolean(body, "enable_thinking")
+    budget, summary, adaptive = None, None, False
+    extra.pop("enable_thinking", None)
+    if (raw := record(body, "reasoning")) is not None:
+        effort = effort or string(raw, "effort", "reasoning")
+        budget = integer(raw, "max_tokens", "reasoning")
+        enabled = boolean(raw, "enabled", "reasoning")
+        summary = string(raw, "summary", "reasoning")
+        _keep(extra, "reasoning", raw, {"effort", "max_tokens", "enabled", "summary"})
+    if (raw := record(body, "thinking")) is not None:
+        kind = string(raw, "type", "thinking")
+        enabled = None if kind is None else kind != "disabled"
+        adaptive = kind in ("adaptive", "auto")
+        budget = integer(raw, "budget_tokens", "thinking")
+        _keep(extra, "thinking", raw, {"type", "budget_tokens"})
+    if effort == "none":
+        enabled = False
+    if effort is None and budget is None and enabled is None and summary is None:
+        return None
+    return ir.Reasoning(effort, budget, enabled, adaptive, summary)
+
+
+def _include_usage(body: Mapping[str, Any], extra: dict[str, Any]) -> bool:
+    options = record(body, "stream_options")
+    if options is None:
+        return False
+    _keep(extra, "stream_options", options, {"include_usage"})
+    return boolean(options, "include_usage", "stream_options") or False
+
+
+def _keep(extra: dict[str, Any], name: str, raw: dict[str, Any], read: set[str]) -> None:
+    rest = {member: value for member, value in raw.items() if member not in read}
+    extra.pop(name, None)
+    if rest:
+        extra[name] = rest

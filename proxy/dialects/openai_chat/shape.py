@@ -1,0 +1,122 @@
+"""What routing may know of a chat request without building the IR. Never raises: what is not of the right type is
+passed over, `decode_request` complains about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from proxy import ir
+
+_MEDIA = {
+    "image_url": "vision",
+    "input_audio": "audio",
+    "file": "files",
+    "document_url": "files",
+    "video_url": "vision",
+}
+_REASONING = ("reasoning_effort", "reasoning", "thinking", "enable_thinking")
+
+
+def read_shape(body: Mapping[str, Any]) -> ir.Shape:
+    needs: set[str] = set()
+    chars, media = 0, 0
+    turns: list[str] = []
+    system: list[str] = []
+    for message in _dicts(body.get("messages")):
+        texts, kinds = _content(message.get("content"))
+        calls = list(_dicts(message.get("tool_calls")))
+        needs.update(_MEDIA[kind] for kind in kinds)
+        if len(calls) > 1:
+            needs.add("parallel_tools")
+        media += len(kinds)
+        chars += sum(map(len, texts)) + sum(_call_chars(call) for call in calls)
+        match message.get("role"):
+            case "user":
+                turns.append("\n".join(texts))
+            case "system" | "developer":
+                system += texts
+    needs |= _asked_for(body)
+    return ir.Shape(
+        needs=frozenset(needs),
+        chars=chars + _tool_chars(body),
+        media=media,
+        max_tokens=_whole(body.get("max_completion_tokens")) or _whole(body.get("max_tokens")),
+        n=_whole(body.get("n")) or 1,
+        turns=tuple(turns),
+        system="\n".join(system),
+    )
+
+
+def _asked_for(body: Mapping[str, Any]) -> set[str]:
+    needs: set[str] = set()
+    if body.get("tools") or body.get("functions"):
+        needs.add("tools")
+    if body.get("parallel_tool_calls") is True:
+        needs.add("parallel_tools")
+    form = body.get("response_format")
+    if isinstance(form, dict) and form.get("type") in ("json_schema", "json_object"):
+        needs.add("json")
+    modalities = body.get("modalities")
+    if isinstance(modalities, list):
+        needs.update(need for word, need in (("audio", "audio"), ("image", "images")) if word in modalities)
+    if any(_wants(body.get(name)) for name in _REASONING):
+        needs.add("thinking")
+    return needs
+
+
+def _wants(value: Any) -> bool:
+    if isinstance(value, dict):
+        return value.get("enabled") is not False and value.get("type") != "disabled" and value.get("effort") != "none"
+    return value is True or (isinstance(value, str) and value != "none")
+
+
+def _content(content: Any) -> tuple[list[str], list[str]]:
+    """The texts of a message's content, and the kinds of its media."""
+    if isinstance(content, str):
+        return [content], []
+    texts, kinds = [], []
+    for part in _dicts(content):
+        if isinstance(text := part.get("text"), str):
+            texts.append(text)
+        elif isinstance(kind := part.get("type"), str) and kind in _MEDIA:
+            kinds.append(kind)
+    return texts, kinds
+
+
+def _call_chars(call: Mapping[str, Any]) -> int:
+    called = call.get("function") or call.get("custom")
+    if not isinstance(called, dict):
+        return 0
+    return sum(len(value) for value in called.values() if isinstance(value, str))
+
+
+def _tool_chars(body: Mapping[str, Any]) -> int:
+    """A schema's size is that of its keys and strings: close enough for an estimate, and no dump is made."""
+    return _size(body.get("tools")) + _size(body.get("functions")) + _size(body.get("response_format"))
+
+
+def _size(value: Any) -> int:
+    total, stack = 0, [value]
+    while stack:  # a stack, not recursion: nested a thousand deep is legal JSON
+        match stack.pop():
+            case str() as text:
+                total += len(text) + 2
+            case dict() as members:
+                total += sum(len(name) + 3 for name in members)
+                stack.extend(members.values())
+            case list() as items:
+                stack.extend(items)
+            case _:
+                total += 4
+    return total if value else 0
+
+
+def _whole(value: Any) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value <= 10**12:
+        return None
+    return int(value)
+
+
+def _dicts(items: Any) -> Iterator[dict[str, Any]]:
+    return (item for item in items if isinstance(item, dict)) if isinstance(items, list) else iter(())

@@ -1,0 +1,95 @@
+"""Looks at a copy of the chunks of a passthrough."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import define
+
+from proxy import ir
+from proxy.dialects.openai_chat.answer_reader import broken_off, has_output
+from proxy.dialects.openai_chat.stream_reader import DONE, failure_in, parse
+from proxy.dialects.openai_chat.usage import usage_of
+from proxy.dialects.openai_chat.vocabulary import BROKEN_OFF, stop_reason
+from proxy.errors import UpstreamBroken
+from proxy.wire.sse import Frame
+
+# Frames without one of these need no look once the stream has begun. None stands in an ordinary content chunk, whose
+# finish reason is null. They miss no usage, error or end, however a server spaces its JSON: the members of every usage
+# end in `_tokens`. A finish reason is caught as every JSON writer known to us spaces it: compact, with a blank behind
+# the colon, with one before it. The price: an answer that writes about errors is parsed where it does, and so is each
+# chunk of a server whose finish reason is an empty string, or that sends usage all along. Each probe costs a fifth of
+# a parse, so there are few, and the longer ones are the cheaper.
+PROBES = (
+    b'"finish_reason":"',
+    b'"finish_reason": "',
+    b'"finish_reason" ',
+    b'_tokens"',
+    b"error",
+    b"[DONE]",
+)
+_SILENT = frozenset({"role", "content"})
+
+
+@define
+class Tap:
+    usage: ir.Usage | None = None
+    stop: ir.StopReason | None = None
+    model: str | None = None
+    error: ir.Failure | None = None
+    produced: bool = False
+    _called: bool = False
+    _refused: bool = False
+
+    def look(self, frame: Frame) -> ir.Sight:
+        if frame.data.strip() == DONE:
+            return ir.Sight.END
+        chunk = parse(frame)
+        self._facts(chunk)
+        if failure := failure_in(chunk, frame):
+            self.error = failure
+            return ir.Sight.ERROR
+        choices = chunk.get("choices")
+        if choices is None:
+            self.produced = True
+            return ir.Sight.CONTENT  # of a type unknown to us
+        if not isinstance(choices, list):
+            raise UpstreamBroken("The provider sent a chunk whose choices are no array.")
+        if not choices:
+            return ir.Sight.USAGE if isinstance(chunk.get("usage"), dict) else ir.Sight.LIFECYCLE
+        return self._choices(choices)
+
+    def _facts(self, chunk: dict[str, Any]) -> None:
+        if isinstance(model := chunk.get("model"), str) and model:
+            self.model = model
+        if (usage := usage_of(chunk)) is not None:
+            self.usage = usage if self.usage is None else self.usage.merged(usage)
+
+    def _choices(self, choices: list[Any]) -> ir.Sight:
+        sight = ir.Sight.LIFECYCLE
+        for choice in choices:
+            if not isinstance(choice, dict):
+                raise UpstreamBroken("The provider sent a choice that is not an object.")
+            if self._says(choice):
+                self.produced = True
+                sight = ir.Sight.CONTENT if sight is ir.Sight.LIFECYCLE else sight
+            if reason := choice.get("finish_reason"):
+                if str(reason).lower() in BROKEN_OFF:
+                    self.error = broken_off(str(reason))
+                    return ir.Sight.ERROR
+                self.stop = stop_reason(str(reason), called=self._called, refused=self._refused)
+                sight = ir.Sight.FINISH
+        return sight
+
+    def _says(self, choice: dict[str, Any]) -> bool:
+        """Anything but an empty delta and the role: members unknown to us are content."""
+        delta = choice.get("delta")
+        if not isinstance(delta, dict):
+            delta = choice.get("message")
+        if not isinstance(delta, dict):
+            return bool(choice.get("text"))  # the completions endpoint
+        if delta.get("content"):
+            return True
+        self._called = self._called or bool(delta.get("tool_calls"))
+        self._refused = self._refused or bool(delta.get("refusal"))
+        return any(has_output(value) for name, value in delta.items() if name not in _SILENT)

@@ -1,0 +1,223 @@
+"""Cloudflare's Workers AI: OpenAI's chat dialect, with what its own servers do otherwise put right on the way.
+
+Bytes pass through as openai-chat. What is mended:
+
+- requests: some of its models take `content` as a string only ("Bad input" otherwise): null and arrays of text
+- streams: choices without `index`; the native stream, `{"response": …}`, which some models send all the same
+- answers: the native envelope, `{"result": …, "success": true}`
+- errors: `{"success": false, "errors": [{"code": …, "message": …}]}`, also under a 200
+
+https://developers.cloudflare.com/workers-ai/configuration/open-ai-compatibility/
+https://developers.cloudflare.com/workers-ai/platform/errors/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from attrs import evolve
+
+from proxy import ir
+from proxy.dialects import failures, openai_chat
+from proxy.dialects.dialect import Dialect, Reading
+from proxy.dialects.openai_chat.stream_reader import DONE
+from proxy.errors import UpstreamBroken
+from proxy.wire import sse
+
+NAME = "workers-ai"
+
+# What the codes mean, in words of `failures`, and the status that goes with them where an error comes under a 200.
+_CODES: dict[int, tuple[str, int]] = {
+    3003: ("invalid_request_error", 400),
+    3006: ("request_too_large", 413),
+    3007: ("timeout_error", 408),
+    3008: ("timeout_error", 408),
+    3023: ("permission_error", 403),
+    3036: ("insufficient_quota", 429),  # the account's daily allocation is spent
+    3039: ("invalid_request_error", 400),
+    3040: ("rate_limit_error", 429),
+    3041: ("permission_error", 403),
+    3042: ("model_not_found", 404),
+    4006: ("insufficient_quota", 429),  # the older code for the same
+    5004: ("invalid_request_error", 400),
+    5007: ("model_not_found", 400),
+    5016: ("permission_error", 403),
+    5018: ("permission_error", 403),
+    7000: ("model_not_found", 404),  # no route: account or model is not there
+    7003: ("model_not_found", 404),
+    7009: ("server_error", 503),
+    10000: ("authentication_error", 401),
+}
+_INDEX, _CHOICES, _TOOL_CALLS = b'"index"', b'"choices"', b'"tool_calls"'
+_NATIVE = (b'"response"', b'"errors"')
+
+
+def read_error(parsed: Any) -> Reading:
+    """The compatible shape, then the native one, whose JSON is nobody's: a client gets our own text for it."""
+    if failure := native_failure(parsed):
+        return Reading(False, failure.message, failure.kind, failure.code or "")
+    return openai_chat.DIALECT.read_error(parsed)
+
+
+def native_failure(parsed: Any) -> ir.Failure | None:
+    """The first error of the native envelope. An envelope that failed without one is an error too."""
+    if not isinstance(parsed, dict) or "choices" in parsed:
+        return None
+    listed = parsed.get("errors")
+    if parsed.get("success") is not False and not (listed and isinstance(listed, list)):
+        return None
+    first = next((error for error in listed if isinstance(error, dict)), {}) if isinstance(listed, list) else {}
+    message, code = first.get("message"), first.get("code")
+    code = code if isinstance(code, int) and not isinstance(code, bool) else 0
+    kind, status = _CODES.get(code, ("api_error", 500))
+    said = message if isinstance(message, str) and message else "Workers AI reported a failure without a message."
+    return ir.Failure(kind, said, status, str(code) if code else None)
+
+
+# -- requests ----------------------------------------------------------------------------------------------------
+
+
+def mend_request(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The body with every `content` that is null or text alone as a string; None when there is nothing to do."""
+    messages = body.get("messages")
+    if not isinstance(messages, list):
+        return None
+    mended = [_mend_message(message) for message in messages]
+    if all(new is old for new, old in zip(mended, messages, strict=True)):
+        return None
+    return {**body, "messages": mended}
+
+
+def _mend_message(message: Any) -> Any:
+    if not isinstance(message, dict):
+        return message
+    content = message.get("content")
+    if content is None:
+        return {**message, "content": ""}
+    if not isinstance(content, list) or not all(_is_text(part) for part in content):
+        return message
+    return {**message, "content": "\n\n".join(part["text"] for part in content)}
+
+
+def _is_text(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
+
+
+# -- streams -----------------------------------------------------------------------------------------------------
+
+
+def mend_frame(raw: bytes) -> bytes:
+    """A frame as an OpenAI client, the tap and the decoder can read it; the very same bytes where nothing is amiss."""
+    if _CHOICES in raw:
+        if _INDEX in raw and _TOOL_CALLS not in raw:  # calls have an index of their own
+            return raw
+    elif not any(probe in raw for probe in _NATIVE):
+        return raw
+    return b"".join(_mend_data(frame, part) for frame, part in sse.split_frames(raw))
+
+
+def _mend_data(frame: sse.Frame | None, raw: bytes) -> bytes:
+    if frame is None or frame.data.strip() == DONE:
+        return raw
+    try:
+        chunk = orjson.loads(frame.data)
+    except orjson.JSONDecodeError:
+        return raw  # the tap complains about it
+    mended = _mend_chunk(chunk) if isinstance(chunk, dict) else None
+    return raw if mended is None else sse.encode(orjson.dumps(mended), frame.event)
+
+
+def _mend_chunk(chunk: dict[str, Any]) -> dict[str, Any] | None:
+    if failure := native_failure(chunk):
+        error = {"message": failure.message, "type": failure.kind, "param": None, "code": failure.code}
+        return {"error": {**error, "status_code": failure.status}}
+    choices = chunk.get("choices")
+    if choices is None:
+        return _chunk(chunk) if isinstance(chunk.get("response"), str) else None
+    if not isinstance(choices, list) or all(not isinstance(choice, dict) or "index" in choice for choice in choices):
+        return None
+    return {**chunk, "choices": [_numbered(choice, place) for place, choice in enumerate(choices)]}
+
+
+def _numbered(choice: Any, place: int) -> Any:
+    return {"index": place, **choice} if isinstance(choice, dict) else choice
+
+
+def _chunk(native: Mapping[str, Any]) -> dict[str, Any]:
+    delta: dict[str, Any] = {"content": native["response"]}
+    choice = {"index": 0, "delta": delta, "finish_reason": None}
+    usage = {"usage": native["usage"]} if isinstance(native.get("usage"), dict) else {}
+    return {"id": "", "object": "chat.completion.chunk", "created": 0, "model": "", "choices": [choice], **usage}
+
+
+# -- whole answers -----------------------------------------------------------------------------------------------
+
+
+def mend_answer(body: bytes) -> bytes:
+    """The native envelope as a chat completion; other bodies as they are."""
+    if b'"result"' not in body or _CHOICES in body:
+        return body
+    try:
+        parsed = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return body
+    completion = _completion(parsed)
+    return body if completion is None else orjson.dumps(completion)
+
+
+def check_answer(parsed: Any) -> ir.Usage | None:
+    if failure := native_failure(parsed):
+        raise failures.of_stream(failure)
+    return openai_chat.DIALECT.check_answer(_completion(parsed) or parsed)
+
+
+def decode_answer(parsed: Mapping[str, Any]) -> ir.Answer:
+    if failure := native_failure(parsed):
+        raise failures.of_stream(failure)
+    return openai_chat.DIALECT.decode_answer(_completion(parsed) or parsed)
+
+
+def encode_request(request: ir.Request, target: ir.Target) -> ir.Encoded:
+    encoded = openai_chat.DIALECT.encode_request(request, target)
+    mended = mend_request(encoded.body)
+    return encoded if mended is None else evolve(encoded, body=mended)
+
+
+def _completion(parsed: Any) -> dict[str, Any] | None:
+    """`{"result": {"response": …, "tool_calls": …, "usage": …}, "success": true}` in OpenAI's words."""
+    result = parsed.get("result") if isinstance(parsed, dict) and "choices" not in parsed else None
+    if not isinstance(result, dict) or not isinstance(result.get("response"), str):
+        return None
+    calls = _calls(result.get("tool_calls"))
+    message = {"role": "assistant", "content": result["response"], **({"tool_calls": calls} if calls else {})}
+    choice = {"index": 0, "message": message, "finish_reason": "tool_calls" if calls else "stop"}
+    usage = {"usage": result["usage"]} if isinstance(result.get("usage"), dict) else {}
+    return {"id": "", "object": "chat.completion", "created": 0, "model": "", "choices": [choice], **usage}
+
+
+def _calls(native: Any) -> list[dict[str, Any]]:
+    """Native calls have a name and an object of arguments, and no id."""
+    calls = []
+    for place, call in enumerate(native if isinstance(native, list) else []):
+        if not isinstance(call, dict) or not isinstance(call.get("name"), str):
+            raise UpstreamBroken("Workers AI sent a tool call without a name.")
+        words = call.get("arguments")
+        arguments = words if isinstance(words, str) else orjson.dumps(words or {}).decode()
+        function = {"name": call["name"], "arguments": arguments}
+        calls.append({"id": call.get("id") or f"call_{place}", "type": "function", "function": function})
+    return calls
+
+
+DIALECT: Dialect = evolve(
+    openai_chat.DIALECT,
+    name=NAME,
+    read_error=read_error,
+    encode_request=encode_request,
+    decode_answer=decode_answer,
+    check_answer=check_answer,
+    mend_request=mend_request,
+    mend_frame=mend_frame,
+    mend_answer=mend_answer,
+)

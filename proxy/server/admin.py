@@ -1,0 +1,165 @@
+"""The admin listener: metrics and health for whoever reaches it; everything under /admin only over the unix socket.
+
+Over TCP `/admin/*` wants an admin key, and no keys exist yet: it is refused there, never open. The socket's file
+mode says who may. Host is checked on TCP, so that no web page can reach it by a name of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+from attrs import define
+
+from proxy import errors
+from proxy.accounts.admission import is_local
+from proxy.errors import GatewayError
+from proxy.metrics import Metrics
+from proxy.server.gateway import Gateway
+from proxy.server.intake import caller_of
+from proxy.server.ledger import Decisions, Filter, LedgerRefused, SearchTooLong
+from proxy.server.listener import Paths, json_response, raw_path, refusal
+from proxy.server.reload import Reloader
+
+FLAGS = {"true": True, "1": True, "false": False, "0": False}
+NUMBERS = ("since_ms", "until_ms", "status", "min_cost_nanos", "min_duration_ms")
+WORDS = (
+    "model", "provider", "requested", "surface", "outcome", "project", "key_id", "request_id", "client_request_id",
+)  # fmt: skip
+MOST_ROWS = 1000
+Guarded = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+@define(eq=False)
+class Admin:
+    gateway: Gateway
+    reloader: Reloader
+    decisions: Decisions
+    metrics: Metrics
+
+    def paths(self) -> Paths:
+        return {
+            "/metrics": {"GET": self.show_metrics},
+            "/healthz": {"GET": healthz},
+            "/admin/decisions": {"GET": self._guarded(self.list_decisions)},
+            "/admin/decisions/*": {"GET": self._guarded(self.show_decision)},
+            "/admin/config": {"GET": self._guarded(self.show_config)},
+            "/admin/providers": {"GET": self._guarded(self.list_providers)},
+            "/admin/reload": {"POST": self._guarded(self.reload)},
+        }
+
+    def _guarded(self, handler: Guarded) -> Guarded:
+        async def guarded(request: web.BaseRequest) -> web.StreamResponse:
+            try:
+                check_admin(request)
+                return await handler(request)
+            except GatewayError as error:
+                return refusal(request, error)
+
+        return guarded
+
+    async def show_metrics(self, request: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(body=self.metrics.render(), headers={"Content-Type": self.metrics.content_type})
+
+    async def list_decisions(self, request: web.BaseRequest) -> web.StreamResponse:
+        filters, limit, before = read_filter(dict(request.query))
+        try:
+            page = await asyncio.to_thread(self.decisions.page, filters, limit, before)
+        except (ValueError, SearchTooLong) as exc:
+            raise errors.InvalidRequest(f"{exc}.") from exc
+        except LedgerRefused as exc:
+            raise errors.Overloaded("The ledger cannot be read just now.", retry_after=5.0) from exc
+        return json_response({"data": page.rows, "next": page.next})
+
+    async def show_decision(self, request: web.BaseRequest) -> web.StreamResponse:
+        identity = raw_path(request).removeprefix("/admin/decisions/")
+        row = await asyncio.to_thread(self.decisions.one, identity)
+        if row is None:
+            raise errors.UnknownPath("No decision has this request id; rows appear within 50 ms of a request's end.")
+        return json_response(row)
+
+    async def show_config(self, request: web.BaseRequest) -> web.StreamResponse:
+        return json_response(config_json(self.gateway))
+
+    async def list_providers(self, request: web.BaseRequest) -> web.StreamResponse:
+        return json_response({"data": providers_json(self.gateway)})
+
+    async def reload(self, request: web.BaseRequest) -> web.StreamResponse:
+        kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            raise errors.WrongMediaType("Send Content-Type: application/json.")
+        taken, sentence = await self.reloader.reload(force=True)
+        revision = self.gateway.current.table.revision
+        return json_response({"reloaded": taken, "message": sentence, "config": revision}, 200 if taken else 422)
+
+
+def check_admin(request: web.BaseRequest) -> None:
+    """Raises Unauthenticated over TCP."""
+    transport = request.transport
+    peer = transport.get_extra_info("peername") if transport is not None else None
+    if isinstance(peer, tuple):
+        where = "here" if is_local(caller_of(request)) else "from elsewhere"
+        raise errors.Unauthenticated(
+            f"An admin key is needed {where}. Use the unix socket admin.sock in the state directory instead, such as: "
+            "curl --unix-socket STATE/admin.sock http://localhost/admin/decisions"
+        )
+
+
+async def healthz(request: web.BaseRequest) -> web.StreamResponse:
+    return json_response({"status": "ok"})
+
+
+def read_filter(query: dict[str, str]) -> tuple[Filter, int, str | None]:
+    """Raises InvalidRequest for an unknown or malformed parameter."""
+    limit, before = query.pop("limit", "100"), query.pop("before", None)
+    given: dict[str, Any] = {}
+    for name, value in query.items():
+        if name in WORDS:
+            given[name] = value
+        elif name in NUMBERS and value.lstrip("-").isdecimal():
+            given[name] = int(value)
+        elif name in ("failed", "fallback") and value in FLAGS:
+            given[name] = FLAGS[value]
+        else:
+            known = ", ".join((*WORDS, *NUMBERS, "failed", "fallback", "limit", "before"))
+            raise errors.InvalidRequest(f"The parameter {name[:40]!r} is unknown or malformed; known are {known}.")
+    if not limit.isdecimal() or not 1 <= int(limit) <= MOST_ROWS:
+        raise errors.InvalidRequest(f"limit is a whole number from 1 to {MOST_ROWS}.", param="limit")
+    return Filter(**given), int(limit), before
+
+
+def providers_json(gateway: Gateway) -> list[dict[str, Any]]:
+    """No key, not even masked: only whether there is one."""
+    table = gateway.current.table
+    return [
+        {
+            "name": provider.name,
+            "dialects": list(provider.dialects),
+            "base_url": provider.base_url,
+            "configured": provider.configured,
+            "reason": provider.missing or provider.missing_key or ("" if provider.enabled else "disabled"),
+            "credentials": len(provider.credentials),
+            "local": provider.local,
+            "connections": provider.connections,
+        }
+        for provider in table.providers.values()
+    ]
+
+
+def config_json(gateway: Gateway) -> dict[str, Any]:
+    """The effective table less everything secret."""
+    table = gateway.current.table
+    return {
+        "config": table.revision,
+        "providers": providers_json(gateway),
+        "models": sorted(gateway.current.world.models.listed),
+        "aliases": {name: list(targets) for name, targets in table.aliases.items()},
+        "auto": {label: list(entries) for label, entries in table.auto.lists.items()},
+        "industries": {tag: list(industry.models) for tag, industry in table.industries.items()},
+        "profiles": {name: [c.model for c in profile.candidates] for name, profile in table.profiles.items()},
+        "rules": [rule.name for rule in table.rules],
+        "warnings": list(table.warnings),
+        "cooling": gateway.current.world.health.snapshot(gateway.clock()),
+    }

@@ -1,0 +1,217 @@
+"""One try of one candidate: send, judge the head, read up to the commit. Everything before the point of no return.
+
+A try gives an `Opening`, an answer whose first content is in hand, or raises what failed. It writes nothing to the
+client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+from attrs import define
+
+from proxy import ir
+from proxy.dialects import failures
+from proxy.dialects.dialect import Reading
+from proxy.errors import Foreign, UpstreamBroken, UpstreamError, UpstreamTimeout
+from proxy.routing.world import Pick
+from proxy.server.call import Call
+from proxy.server.ledger import Attempt
+from proxy.server.outgoing import Prepared
+from proxy.server.respond import content_type_of
+from proxy.server.upstream import Reply
+from proxy.server.watchdog import Watchdog
+from proxy.streams import Passthrough, Stream, Translation, events_of
+from proxy.wire import json_text
+from proxy.wire.headers import retry_after
+
+PLAIN_LIMIT = 8 << 20  # a plain answer up to here is judged whole; beyond it is committed and flows
+TRANSLATED_LIMIT = 32 << 20  # a translation needs the whole
+ERROR_LIMIT = 1 << 20
+SUCCESS = frozenset({200, 201, 202, 203})
+NO_STREAM = frozenset({b"<", b"{", b"["})  # how a page or a JSON document begins, and no event
+UPSTREAM_IDS = ("x-request-id", "request-id", "cf-ray", "apim-request-id")
+
+
+@define(eq=False)
+class Opening:
+    """An answer that has begun well. `body` is all of a plain one where `whole`; `first` what of a stream may leave."""
+
+    pick: Pick
+    prepared: Prepared
+    reply: Reply
+    watchdog: Watchdog
+    attempt: Attempt
+    stream: Stream | None = None
+    first: bytes = b""
+    body: bytes = b""
+    whole: bool = True
+    usage: ir.Usage | None = None
+    key_index: int | None = None  # which of our credentials it was asked with
+
+
+async def open_answer(call: Call, pick: Pick, prepared: Prepared, attempt: Attempt) -> Opening:
+    """Raises UpstreamError for whatever fails before content; CancelledError as it comes. Closes what it gives up."""
+    loop = asyncio.get_running_loop()
+    timeouts = prepared.outgoing.timeouts
+    began = loop.time()
+    reply = await _send(call, pick, prepared)
+    attempt.status = reply.status
+    attempt.upstream_request_id = next((reply.headers[n][:128] for n in UPSTREAM_IDS if n in reply.headers), None)
+    watchdog = Watchdog(loop, timeouts, reply.expire, _abandoner(call), plain=not call.stream, started=began)
+    try:
+        opening = Opening(pick, prepared, reply, watchdog, attempt)
+        await _judge(call, reply, prepared)
+        if call.stream and content_type_of(reply.headers) != "application/json":
+            await _first_content(call, opening)
+        else:
+            await _whole_answer(call, opening)
+    except BaseException:
+        watchdog.cancel()
+        reply.close()
+        raise
+    finally:
+        call.upstream_wait += loop.time() - began
+    attempt.ttfb_ms = call.elapsed_ms() - attempt.started_ms
+    return opening
+
+
+async def _send(call: Call, pick: Pick, prepared: Prepared) -> Reply:
+    """Up to the answer's head; the first event's deadline covers it, since a head without one is no answer."""
+    limits = prepared.outgoing.timeouts
+    call.phase = "connect"
+    wait = limits.first_event if call.stream else limits.answer
+    try:
+        async with asyncio.timeout(None if wait == float("inf") else wait):
+            return await call.snapshot.upstreams[pick.candidate.provider].send(prepared.outgoing)
+    except TimeoutError as exc:
+        raise UpstreamTimeout("The provider did not answer in time.") from exc
+    finally:
+        call.phase = "first_byte"
+
+
+def _abandoner(call: Call) -> Callable[[], None]:
+    def abandon() -> None:
+        if call.request.transport is not None:
+            call.request.transport.abort()
+
+    return abandon
+
+
+# -- the head ----------------------------------------------------------------------------------------------------
+
+
+async def _judge(call: Call, reply: Reply, prepared: Prepared) -> None:
+    """Raises what a status other than success stands for. A success is judged by its body, not by its content type."""
+    if reply.status in SUCCESS:
+        return
+    if reply.status < 400:
+        raise UpstreamBroken("The provider answered without an answer.", detail=f"status {reply.status}")
+    raise await _failure(call, reply, prepared)
+
+
+async def _failure(call: Call, reply: Reply, prepared: Prepared) -> UpstreamError:
+    body, whole = await reply.read(ERROR_LIMIT)
+    reply.close()
+    dialect = prepared.dialect
+    try:
+        reading = dialect.read_error(json_text.read(body)) if whole else Reading(own=False)
+    except ValueError:
+        reading = Reading(own=False)
+    clean = whole and reading.own and _is_clean(call, body)
+    if reading.own and not clean:
+        reading = Reading(own=True, type=reading.type, code=reading.code)
+    foreign = Foreign(reply.status, body if clean else b"", reply.headers, dialect.speaks if clean else "")
+    wait = retry_after(reply.headers, time.time(), limited=reply.status == 429)
+    return failures.of_status(reply.status, reading, foreign, byok=prepared.byok, retry_after=wait)
+
+
+def _is_clean(call: Call, body: bytes) -> bool:
+    """No secret of ours or of the caller's, and no internal host."""
+    if call.snapshot.scrubber.holds_secret(body) or any(host.encode() in body for host in call.snapshot.hosts):
+        return False
+    return not any(key.reveal().encode() in body for key in call.byok.values())
+
+
+# -- a stream ----------------------------------------------------------------------------------------------------
+
+
+async def _first_content(call: Call, opening: Opening) -> None:
+    """Reads until the first content-bearing event; what came before it is held inside the stream."""
+    reply, watchdog = opening.reply, opening.watchdog
+    stream = make_stream(call, opening.prepared)
+    chunk = await reply.chunk()
+    if chunk.lstrip()[:1] in NO_STREAM and opening.prepared.dialect.framing == "sse":
+        await _misnamed(call, opening, chunk)
+        return
+    opening.stream = stream
+    while True:
+        watchdog.touch()
+        if not chunk:
+            opening.first = stream.close()
+            stream.committed = True
+        else:
+            opening.first = stream.feed(chunk)
+        if stream.committed:
+            break
+        chunk = await reply.chunk()
+    watchdog.commit()
+
+
+async def _misnamed(call: Call, opening: Opening, begun: bytes) -> None:
+    """The body is judged by its content, whatever the content type says."""
+    if begun.lstrip().startswith(b"<"):
+        raise UpstreamBroken("The provider answered with a page, not with a stream.")
+    rest, whole = await opening.reply.read(TRANSLATED_LIMIT)
+    _settle_whole(call, opening, begun + rest, whole=whole)
+
+
+def make_stream(call: Call, prepared: Prepared) -> Stream:
+    if prepared.native:
+        return Passthrough(prepared.dialect, call.voice(), strip_usage=prepared.asked_usage, byok=prepared.byok)
+    return Translation(prepared.dialect, call.dialect.stream_encoder(call.voice()), byok=prepared.byok)
+
+
+# -- a plain answer ----------------------------------------------------------------------------------------------
+
+
+async def _whole_answer(call: Call, opening: Opening) -> None:
+    call.phase = "plain"
+    native = opening.prepared.native and not call.stream
+    body, whole = await opening.reply.read(PLAIN_LIMIT if native else TRANSLATED_LIMIT)
+    if not whole and native:
+        opening.body, opening.whole = body, False  # too large to judge: it flows, and a cut will show as one
+        return
+    _settle_whole(call, opening, body, whole=whole)
+
+
+def _settle_whole(call: Call, opening: Opening, body: bytes, *, whole: bool) -> None:
+    """Judges a whole JSON answer and puts it into the form that the client asked for."""
+    if not whole:
+        raise UpstreamBroken("The provider's answer is too large.")
+    prepared, dialect = opening.prepared, opening.prepared.dialect
+    document = _parsed(body)
+    opening.usage = dialect.check_answer(document)
+    if call.stream:
+        events = events_of(dialect.decode_answer(document))
+        encoder = call.dialect.stream_encoder(call.voice())
+        opening.stream = None
+        opening.body = encoder.feed(events)
+        return
+    if not prepared.native:
+        answer = dialect.decode_answer(document)
+        opening.body = json_text.write(call.dialect.encode_answer(answer, call.voice()))
+        return
+    opening.body = body if dialect.mend_answer is None else dialect.mend_answer(body)
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        return json_text.read(body)
+    except ValueError as exc:
+        start = body.lstrip()[:1]
+        what = "a page" if start == b"<" else "broken JSON" if body.strip() else "nothing"
+        raise UpstreamBroken(f"The provider answered with {what}.", detail=str(exc)[:200]) from exc

@@ -1,0 +1,85 @@
+"""One request on its way through the gateway: what is known of it so far."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+from attrs import define, field, frozen
+
+from proxy.accounts.admission import Permit
+from proxy.dialects.dialect import Dialect, Voice
+from proxy.errors import GatewayError
+from proxy.routing.facts import Facts
+from proxy.routing.plan import Plan
+from proxy.secret import Secret
+from proxy.server.ledger import Attempt, Decision, GonePhase
+from proxy.server.snapshot import Snapshot
+
+
+@frozen
+class Surface:
+    """A path that we offer. `default_model` is what an absent `model` means there; None: it has to be named."""
+
+    name: str
+    dialect: str
+    endpoint: str = "chat"
+    default_model: str | None = None
+
+
+@define(eq=False)
+class Call:
+    """Filled as the request goes. `body` are the client's bytes, kept for every candidate."""
+
+    surface: Surface
+    dialect: Dialect  # the client's
+    request: web.BaseRequest
+    request_id: str
+    snapshot: Snapshot
+    decision: Decision
+    started: float = field(factory=time.monotonic)
+    permit: Permit | None = None
+    body: bytes = field(default=b"", repr=False)
+    document: Mapping[str, Any] = field(factory=dict, repr=False)
+    facts: Facts | None = None
+    plan: Plan | None = None
+    byok: Mapping[str, Secret] = field(factory=dict, repr=False)
+    phase: GonePhase = "body"
+    upstream_wait: float = 0.0  # seconds spent waiting for providers: the rest is overhead
+    late_failure: GatewayError | None = None  # after the commit: told in-band, counted against the candidate
+    bodies: dict[tuple[str, bool], bytes] = field(factory=dict, repr=False)  # spliced requests by native name
+
+    @property
+    def stream(self) -> bool:
+        return self.decision.stream
+
+    @property
+    def prefix(self) -> str:
+        return self.snapshot.table.server.header_prefix
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether the client itself asked for the usage chunk of a stream."""
+        options = self.document.get("stream_options")
+        return isinstance(options, dict) and options.get("include_usage") is True
+
+    def voice(self) -> Voice:
+        """For encoders of answers to this client."""
+        requested = self.facts.wanted[0] if self.facts else ""
+        return Voice(self.request_id, requested, self.decision.at_ms // 1000, include_usage=self.wants_usage)
+
+    def elapsed_ms(self) -> int:
+        return int((time.monotonic() - self.started) * 1000)
+
+    def begin_attempt(self, model: str, provider: str, native: str) -> Attempt:
+        attempt = Attempt(
+            n=len(self.decision.attempts) + 1,
+            model=model,
+            provider=provider,
+            native=native,
+            started_ms=self.elapsed_ms(),
+        )
+        self.decision.attempts.append(attempt)
+        return attempt

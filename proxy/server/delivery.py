@@ -1,0 +1,213 @@
+"""From an opening to the client: the head goes out here, and from then on a failure can only be told in-band.
+
+No failover, no HTTP status, no other model behind this point. Whatever happens is written into the call's decision.
+"""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from proxy import ir
+from proxy.errors import ClientGone, GatewayError, UpstreamError
+from proxy.server.attempt import Opening
+from proxy.server.call import Call
+from proxy.server.respond import Headers, content_type_of, cost_header, dropped_header, id_headers, plan_headers
+from proxy.streams import Stream
+from proxy.wire.headers import answer_headers
+
+SSE = "text/event-stream; charset=utf-8"
+JSON = "application/json"
+
+
+async def deliver(call: Call, opening: Opening) -> web.StreamResponse:
+    """Raises ClientGone where nobody is left to read."""
+    _decided(call, opening)
+    try:
+        if opening.stream is not None:
+            return await _deliver_stream(call, opening, opening.stream)
+        if not opening.whole:
+            return await _deliver_large(call, opening)
+        return await _deliver_whole(call, opening)
+    finally:
+        opening.watchdog.cancel()
+        opening.attempt.duration_ms = call.elapsed_ms() - opening.attempt.started_ms
+
+
+def _decided(call: Call, opening: Opening) -> None:
+    decision, candidate, plan = call.decision, opening.pick.candidate, call.plan
+    decision.model, decision.provider, decision.native = candidate.model, candidate.provider, candidate.native
+    decision.fallback_used = plan is not None and plan.first is not None and candidate != plan.first
+    decision.dropped = opening.prepared.dropped
+    decision.price_source = opening.pick.info.price_source
+    decision.ttfb_ms = call.elapsed_ms()
+
+
+def _head(call: Call, opening: Opening, content_type: str, more: Headers) -> Headers:
+    plan, decision = call.plan, call.decision
+    assert plan is not None
+    passed = answer_headers(opening.reply.headers.items(), opening.prepared.native)
+    return [
+        ("Content-Type", content_type),
+        *((name, value) for name, value in passed if not name.startswith(("retry-after", "x-should-retry"))),
+        *id_headers(call.request_id, call.dialect.name),
+        *plan_headers(
+            call.prefix,
+            plan,
+            answered=opening.pick.candidate.model,
+            provider=opening.pick.candidate.provider,
+            attempts=len(decision.attempts),
+            fallback=decision.fallback_used,
+        ),
+        *dropped_header(call.prefix, opening.prepared.dropped),
+        *more,
+    ]
+
+
+def _status(opening: Opening) -> int:
+    return opening.reply.status if opening.prepared.native else 200
+
+
+# -- plain answers -----------------------------------------------------------------------------------------------
+
+
+async def _deliver_whole(call: Call, opening: Opening) -> web.StreamResponse:
+    """Head and body in one write. A stream that came as a document leaves as one, too."""
+    _account(call, opening, opening.usage)
+    content_type = SSE if call.stream else opening.reply.headers.get("content-type", JSON)
+    if not call.stream and content_type_of({"content-type": content_type}) != JSON:
+        content_type = JSON
+    headers = _head(
+        call, opening, content_type, [] if call.stream else cost_header(call.prefix, call.decision.cost_nanos)
+    )
+    response = web.Response(status=_status(opening), headers=headers, body=opening.body)
+    call.decision.status, call.decision.bytes_committed = response.status, len(opening.body)
+    opening.attempt.bytes_out = len(opening.body)
+    await opening.reply.finish()
+    await _prepared(call, response)
+    return response
+
+
+async def _deliver_large(call: Call, opening: Opening) -> web.StreamResponse:
+    """Too large to judge: it flows as it comes. A cut upstream becomes a cut connection, never a short answer."""
+    response = web.StreamResponse(status=_status(opening), headers=_head(call, opening, JSON, []))
+    call.decision.status = response.status
+    try:
+        await _prepared(call, response)
+        data = opening.body
+        while data:
+            await _write(call, opening, response, data)
+            data = await opening.reply.chunk()
+            opening.watchdog.touch()
+        await response.write_eof()
+    except UpstreamError as error:
+        _failed(call, opening, error)
+        _abort(call)
+    finally:
+        opening.reply.close()
+    return response
+
+
+# -- streams -----------------------------------------------------------------------------------------------------
+
+
+async def _deliver_stream(call: Call, opening: Opening, stream: Stream) -> web.StreamResponse:
+    call.phase = "stream"
+    native = opening.prepared.native and content_type_of(opening.reply.headers) == "text/event-stream"
+    content_type = opening.reply.headers["content-type"] if native else SSE
+    headers = [*_head(call, opening, content_type, []), ("Cache-Control", "no-cache"), ("X-Accel-Buffering", "no")]
+    response = web.StreamResponse(status=_status(opening), headers=headers)
+    call.decision.status = response.status
+    try:
+        await _prepared(call, response)
+        await _pump(call, opening, stream, response)
+    except UpstreamError as error:
+        _failed(call, opening, error)
+        opening.reply.close()
+        if stream.torn:
+            _abort(call)
+            return response
+        await _write(call, opening, response, stream.fail(error))
+    except BaseException:
+        opening.reply.close()
+        raise
+    finally:
+        if stream.failure is not None:
+            _failed(call, opening, stream.failure)
+        _account(call, opening, stream.usage)
+    await _ended(call, opening, stream, response)
+    return response
+
+
+async def _pump(call: Call, opening: Opening, stream: Stream, response: web.StreamResponse) -> None:
+    """One read, one write; the write's drain is what holds the provider back."""
+    reply, watchdog, out = opening.reply, opening.watchdog, opening.first
+    while True:
+        if out:
+            await _write(call, opening, response, out)
+        if stream.done:
+            return
+        chunk = await reply.chunk()
+        watchdog.touch()
+        if chunk:
+            out = stream.feed(chunk)
+            continue
+        out = stream.close()
+        if out:
+            await _write(call, opening, response, out)
+        return
+
+
+async def _ended(call: Call, opening: Opening, stream: Stream, response: web.StreamResponse) -> None:
+    try:
+        await response.write_eof()
+    except (ConnectionError, RuntimeError) as exc:
+        opening.reply.close()
+        raise ClientGone("The client left.") from exc
+    if stream.failure is None and opening.attempt.outcome == "ok":
+        await opening.reply.finish()
+    else:
+        opening.reply.close()
+
+
+async def _prepared(call: Call, response: web.StreamResponse) -> None:
+    if isinstance(response, web.Response):
+        return  # leaves with its body when the handler returns
+    try:
+        await response.prepare(call.request)
+    except ConnectionError as exc:
+        raise ClientGone("The client left.") from exc
+
+
+async def _write(call: Call, opening: Opening, response: web.StreamResponse, data: bytes) -> None:
+    watchdog = opening.watchdog
+    watchdog.writing()
+    try:
+        await response.write(data)
+    except (ConnectionError, RuntimeError) as exc:
+        raise ClientGone("The client left.") from exc
+    watchdog.written()
+    call.decision.bytes_committed += len(data)
+    opening.attempt.bytes_out += len(data)
+
+
+def _abort(call: Call) -> None:
+    if call.request.transport is not None:
+        call.request.transport.abort()
+
+
+# -- the record --------------------------------------------------------------------------------------------------
+
+
+def _failed(call: Call, opening: Opening, error: GatewayError) -> None:
+    opening.attempt.outcome, opening.attempt.detail = error.code, error.detail[:500]
+    call.decision.outcome = error.code
+    call.late_failure = error
+
+
+def _account(call: Call, opening: Opening, usage: ir.Usage | None) -> None:
+    """Tokens and money of the attempt that answered; unknown stays unknown."""
+    opening.attempt.usage = call.decision.usage = usage
+    price = opening.pick.info.price
+    cost = price.cost_nanos(usage) if price is not None and usage is not None else None
+    opening.attempt.cost_nanos = call.decision.cost_nanos = cost
+    call.decision.charged_nanos = cost or 0

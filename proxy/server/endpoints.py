@@ -1,0 +1,104 @@
+"""The data listener's paths: every surface by name, the catalog, the dry run, health."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from proxy.dialects import DIALECTS
+from proxy.errors import GatewayError
+from proxy.server import intake
+from proxy.server.admin import healthz
+from proxy.server.call import Call, Surface
+from proxy.server.gateway import Gateway
+from proxy.server.identity import request_id
+from proxy.server.ledger import Decision
+from proxy.server.listener import Handler, Paths, json_response, refusal
+from proxy.server.listing import list_models, show_model
+
+CHAT = Surface("chat", "openai-chat")
+AI_CHAT = Surface("chat", "openai-chat", default_model="meta-llm")
+MESSAGES = Surface("messages", "anthropic")
+SURFACES = {"/v1/chat/completions": CHAT, "/ai/chat": AI_CHAT, "/v1/messages": MESSAGES}
+BY_NAME = {"chat": CHAT, "messages": MESSAGES}
+
+
+def data_paths(gateway: Gateway) -> Paths:
+    return {
+        **{path: {"POST": _serve(gateway, surface)} for path, surface in SURFACES.items()},
+        "/v1/models": {"GET": _admitted(gateway, _list(gateway))},
+        "/ai/models": {"GET": _admitted(gateway, _list(gateway))},
+        "/v1/models/*": {"GET": _admitted(gateway, _show(gateway))},
+        "/v1/route": {"POST": _admitted(gateway, _route(gateway))},
+        "/healthz": {"GET": healthz},
+        "/health": {"GET": healthz},
+        "/readyz": {"GET": _ready(gateway)},
+    }
+
+
+def _serve(gateway: Gateway, surface: Surface) -> Handler:
+    async def serve(request: web.BaseRequest) -> web.StreamResponse:
+        return await gateway.serve(request, surface)
+
+    return serve
+
+
+def _admitted(gateway: Gateway, handler: Handler) -> Handler:
+    """Behind the same gate as inference; errors in the words of whoever asks."""
+
+    async def admitted(request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            gateway.current.gate.admit(intake.caller_of(request))
+            return await handler(request)
+        except GatewayError as error:
+            return refusal(request, error)
+
+    return admitted
+
+
+def _list(gateway: Gateway) -> Handler:
+    async def listed(request: web.BaseRequest) -> web.StreamResponse:
+        return list_models(gateway.current, request, gateway.clock())
+
+    return listed
+
+
+def _show(gateway: Gateway) -> Handler:
+    async def shown(request: web.BaseRequest) -> web.StreamResponse:
+        return show_model(gateway.current, request, gateway.clock())
+
+    return shown
+
+
+def _route(gateway: Gateway) -> Handler:
+    """Dry run: the plan that this body would get, and nobody is called. `?surface=` names whose body it is; without it
+    an `anthropic-version` header does, else chat."""
+
+    async def route(request: web.BaseRequest) -> web.StreamResponse:
+        snapshot = gateway.current
+        default = "messages" if "anthropic-version" in request.headers else "chat"
+        surface = BY_NAME.get(request.query.get("surface", default), CHAT)
+        identity = request_id()
+        decision = Decision(request_id=identity, at_ms=int(gateway.now() * 1000), surface=surface.name)
+        call = Call(surface, DIALECTS[surface.dialect], request, identity, snapshot, decision)
+        call.permit = snapshot.gate.admit(intake.caller_of(request))
+        server = snapshot.table.server
+        call.body = await intake.read_body(request, server.max_body, server.body_timeout)
+        plan = gateway.plan(call)
+        document = plan.as_json()
+        if plan.refusal is not None:
+            document["error"] = {"code": plan.refusal.code, "message": plan.refusal.message}
+        return json_response(document)
+
+    return route
+
+
+def _ready(gateway: Gateway) -> Handler:
+    """Ready while a table serves and the ledger takes rows; a provider that is down is no reason to be taken out."""
+
+    async def ready(request: web.BaseRequest) -> web.StreamResponse:
+        state = {"status": "ok", "config": gateway.current.table.revision, "ledger": "ok"}
+        if gateway.ledger.stalled:
+            state["ledger"] = "stalled"
+        return json_response(state)
+
+    return ready

@@ -1,0 +1,195 @@
+"""One request from its head to its record: admit, read, plan, relay, deliver; and in the one `finally`, settle.
+
+Everything long-lived that a request needs is in a `Gateway`, built once by the app.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import structlog
+from aiohttp import web
+from attrs import define, field
+
+from proxy.dialects import DIALECTS
+from proxy.errors import ClientGone, GatewayError, Internal
+from proxy.metrics import Metrics
+from proxy.routing.facts import read_stream
+from proxy.routing.plan import Plan, resolve
+from proxy.server import intake
+from proxy.server.attempt import Opening
+from proxy.server.call import Call, Surface
+from proxy.server.delivery import deliver
+from proxy.server.identity import request_id
+from proxy.server.ledger import Decision, Ledger
+from proxy.server.relay import Relay
+from proxy.server.respond import error_answer, id_headers, plan_headers
+from proxy.server.snapshot import Snapshot
+
+log = structlog.get_logger()
+LONGEST_MODEL = 256  # characters of what a client asked for, in the record
+
+
+@define(eq=False)
+class Gateway:
+    """`current` is the snapshot that new requests take; a reload replaces it."""
+
+    current: Snapshot
+    relay: Relay
+    ledger: Ledger
+    metrics: Metrics
+    clock: Callable[[], float] = time.monotonic
+    now: Callable[[], float] = time.time
+    dice: Callable[[], float] = field(kw_only=True)
+    running: int = 0
+
+    async def serve(self, request: web.BaseRequest, surface: Surface) -> web.StreamResponse:
+        """Never raises but for cancellation: whatever goes wrong is answered in the surface's own words."""
+        call = self._begin(request, surface)
+        try:
+            return await self._answered(call)
+        except GatewayError as error:
+            return self._refused(call, error)
+        except asyncio.CancelledError:
+            self._left(call)
+            raise
+        except Exception:
+            log.exception("internal_error", request_id=call.request_id, surface=surface.name)
+            return self._refused(call, Internal("Something went wrong inside the gateway."))
+        finally:
+            self._finish(call)
+
+    def _begin(self, request: web.BaseRequest, surface: Surface) -> Call:
+        snapshot = self.current
+        snapshot.users += 1
+        self.running += 1
+        identity = request_id()
+        decision = Decision(
+            request_id=identity,
+            at_ms=int(self.now() * 1000),
+            surface=surface.name,
+            client_request_id=intake.client_id(request.headers),
+            config=snapshot.table.revision,
+        )
+        return Call(surface, DIALECTS[surface.dialect], request, identity, snapshot, decision)
+
+    async def _answered(self, call: Call) -> web.StreamResponse:
+        request, server = call.request, call.snapshot.table.server
+        call.permit = call.snapshot.gate.admit(intake.caller_of(request))
+        intake.check_hops(request.headers, self.relay.instance)
+        call.body = await intake.read_body(request, server.max_body, server.body_timeout)
+        plan = self.plan(call)
+        if plan.refusal is not None:
+            raise plan.refusal
+        opening = await self.relay.first_answer(call, plan)
+        try:
+            return await deliver(call, opening)
+        finally:
+            self._learn(call, opening)
+
+    def plan(self, call: Call) -> Plan:
+        """Reads the body that the call holds, and resolves it. Raises what is wrong with the request."""
+        call.phase = "queue"
+        call.document = intake.parse(call.body, call.dialect.reads)
+        call.decision.stream = read_stream(call.document)
+        call.byok = intake.byok_of(call.request.headers, call.prefix)
+        facts = call.facts = intake.read_facts(call)
+        call.decision.requested = facts.requested[:LONGEST_MODEL]
+        plan = call.plan = resolve(facts, call.snapshot.world, self.dice, self.clock())
+        call.decision.plan = plan
+        return plan
+
+    # -- how it ended ----------------------------------------------------------------------------------------
+
+    def _refused(self, call: Call, error: GatewayError) -> web.StreamResponse:
+        decision, plan = call.decision, call.plan
+        if isinstance(error, ClientGone) or call.request.transport is None:
+            self._left(call)
+            return web.Response(status=499)
+        tried = bool(decision.attempts)
+        answer = error_answer(error, call.dialect, call.request_id, tried=tried)
+        decision.status, decision.outcome = answer.status, error.code
+        headers = [*answer.headers, *id_headers(call.request_id, call.dialect.name)]
+        if plan is not None:
+            headers += plan_headers(
+                call.prefix, plan, answered="none", provider="none", attempts=len(decision.attempts), fallback=False
+            )
+        response = web.Response(status=answer.status, headers=headers, body=answer.body)
+        if not call.request.content.is_eof():
+            response.force_close()  # the rest of the body is not worth reading
+        return response
+
+    def _left(self, call: Call) -> None:
+        decision = call.decision
+        decision.status, decision.outcome, decision.gone_phase = 499, "client_closed", call.phase
+        if decision.attempts and decision.attempts[-1].outcome == "ok":
+            decision.attempts[-1].outcome = "client_closed"
+
+    def _learn(self, call: Call, opening: Opening) -> None:
+        """What a finished answer says of its candidate: a late failure counts, a warm cache is remembered."""
+        world, candidate = call.snapshot.world, opening.pick.candidate
+        if call.late_failure is not None:
+            world.health.failed(candidate, opening.key_index, call.late_failure, self.clock())
+        elif call.facts is not None and call.facts.conversation and call.plan is not None and len(call.plan.chain) > 1:
+            world.affinity.pin(call.facts.conversation, candidate, self.clock())
+
+    def _finish(self, call: Call) -> None:
+        """The one place where a request ends. Awaits nothing: a cancelled request is settled like any other."""
+        call.snapshot.users -= 1
+        self.running -= 1
+        decision = call.decision
+        decision.duration_ms = call.elapsed_ms()
+        permit = call.permit
+        if permit is None:
+            return  # not admitted: no row, so that nobody can fill the ledger from outside
+        permit.settle(decision.usage, decision.cost_nanos)
+        facts = call.facts
+        if facts is not None:
+            decision.facts = {"tokens_estimated": facts.tokens, "needs": sorted(facts.shape.needs)}
+            if facts.industry:
+                decision.facts["industry"] = facts.industry
+        self._count(call)
+        self.ledger.record(decision)
+
+    def _count(self, call: Call) -> None:
+        decision = call.decision
+        duration = decision.duration_ms / 1000
+        self.metrics.request_done(
+            surface=decision.surface,
+            model=decision.model,
+            provider=decision.provider,
+            status=decision.status,
+            outcome=decision.outcome,
+            duration_s=duration,
+            overhead_s=max(0.0, (decision.ttfb_ms or decision.duration_ms) / 1000 - call.upstream_wait),
+            ttft_s=None if decision.ttfb_ms is None else decision.ttfb_ms / 1000,
+            usage=decision.usage,
+            cost_nanos=decision.cost_nanos,
+            streamed=decision.stream,
+        )
+        for attempt in decision.attempts:
+            self.metrics.attempt_done(provider=attempt.provider, outcome=attempt.outcome)
+        if decision.gone_phase is not None:
+            self.metrics.client_gone(decision.gone_phase)
+        log.info("request_done", **log_fields(decision))
+
+
+def log_fields(decision: Decision) -> dict[str, object]:
+    """One line per request, in the words of the record. No prompt, answer, key or credential."""
+    usage = decision.usage
+    return {
+        "request_id": decision.request_id,
+        "surface": decision.surface,
+        "model": decision.model or "none",
+        "provider": decision.provider or "none",
+        "attempts": len(decision.attempts),
+        "status": decision.status,
+        "outcome": decision.outcome,
+        "ttfb_ms": decision.ttfb_ms,
+        "duration_ms": decision.duration_ms,
+        "input_tokens": usage.input_total if usage else None,
+        "output_tokens": usage.output if usage else None,
+        "cost_nanos": decision.cost_nanos,
+    }

@@ -1,0 +1,15 @@
+"""Request ids: `req_` and a UUIDv7 in hex, so that ids sort by time. RFC 9562, 5.7."""
+
+from __future__ import annotations
+
+import os
+import time
+
+
+def request_id() -> str:
+    milliseconds = time.time_ns() // 1_000_000
+    noise = int.from_bytes(os.urandom(10), "big")
+    value = (milliseconds & (1 << 48) - 1) << 80 | noise
+    value = value & ~(0xF << 76) | 0x7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    return f"req_{value:032x}"

@@ -1,0 +1,159 @@
+"""From a request's first byte to its facts: the body within its limits and its time, parsed once, judged, described."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+from multidict import CIMultiDictProxy
+
+from proxy import errors
+from proxy.accounts.admission import Caller
+from proxy.routing import facts as reading
+from proxy.routing.affinity import conversation_key
+from proxy.routing.facts import Facts
+from proxy.routing.table import is_loopback
+from proxy.secret import Secret
+from proxy.server.call import Call
+from proxy.server.outgoing import HOPS
+from proxy.wire import json_text, splice
+
+MOST_HOPS = 5
+LONGEST_ID = 128
+SESSION_HEADERS = ("x-claude-code-session-id", "session_id", "session-id", "x-session-id")
+
+
+def caller_of(request: web.BaseRequest) -> Caller:
+    """A unix socket counts as this machine: who may reach it is a matter of file permissions."""
+    peer = request.transport.get_extra_info("peername") if request.transport is not None else None
+    local = not isinstance(peer, tuple) or is_loopback(str(peer[0]))
+    return Caller(local, request.headers.get("Host", ""), frozenset(name.lower() for name in request.headers))
+
+
+# -- the body ----------------------------------------------------------------------------------------------------
+
+
+async def read_body(request: web.BaseRequest, limit: int, seconds: float) -> bytes:
+    """Raises BodyTooLarge, BodyTimeout, WrongMediaType, InvalidRequest. Never waits longer than `seconds`."""
+    _check_head(request, limit)
+    content = request.content
+    if content.is_eof():
+        return content.read_nowait() if content.total_bytes else b""
+    if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(seconds):
+            while data := await content.readany():
+                size += len(data)
+                if size > limit:
+                    raise _too_large(limit)
+                parts.append(data)
+    except TimeoutError as exc:
+        raise errors.BodyTimeout(f"The request body did not arrive within {seconds:g} seconds.") from exc
+    except (web.RequestPayloadError, HttpProcessingError) as exc:
+        raise errors.InvalidRequest("The request body's framing is broken.") from exc
+    return b"".join(parts)
+
+
+def _check_head(request: web.BaseRequest, limit: int) -> None:
+    coding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if coding not in ("", "identity"):
+        raise errors.WrongMediaType(
+            "Content-Encoding: send the body uncompressed; this gateway does not decode bodies."
+        )
+    given = request.headers.get("Content-Type", "")
+    kind = given.partition(";")[0].strip().lower()
+    if kind and kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+        raise errors.WrongMediaType(f"Content-Type is {kind[:60]!r}; send application/json.")
+    if request.content_length is not None and request.content_length > limit:
+        raise _too_large(limit)
+
+
+def _too_large(limit: int) -> errors.BodyTooLarge:
+    return errors.BodyTooLarge(f"The request body has more than {limit} bytes, the most that is taken here.")
+
+
+def parse(body: bytes, reads: frozenset[str]) -> Mapping[str, Any]:
+    """The one parse of a request. Raises InvalidJson, and InvalidRequest where a member that we read stands twice."""
+    try:
+        document = json_text.read(body)
+    except ValueError as exc:
+        raise errors.InvalidJson(f"The body is not valid JSON: {_where(exc, body)}.") from exc
+    if not isinstance(document, dict):
+        raise errors.InvalidJson("The body is not a JSON object.")
+    found = splice.members(body)
+    if len(found) != len(document):
+        twice = sorted(splice.duplicates(found) & (reads | reading.EXTENSIONS))
+        if twice:
+            raise errors.InvalidRequest(f"{twice[0]} stands twice in the body; send it once.", param=twice[0])
+    return document
+
+
+def _where(exc: ValueError, body: bytes) -> str:
+    if not body.strip():
+        return "it is empty"
+    line, column = getattr(exc, "lineno", None), getattr(exc, "colno", None)
+    return f"see line {line}, column {column}" if line and column else "it cannot be read"
+
+
+# -- the facts ---------------------------------------------------------------------------------------------------
+
+
+def check_hops(headers: CIMultiDictProxy[str], instance: str) -> None:
+    passed = headers.get(HOPS, "")
+    if passed and (instance in passed.split(",") or passed.count(",") >= MOST_HOPS):
+        raise errors.LoopDetected("The request came back to this gateway: a provider's base_url points at the gateway.")
+
+
+def byok_of(headers: CIMultiDictProxy[str], prefix: str) -> dict[str, Secret]:
+    """Keys that the caller brings, by provider: `<prefix>Key-<provider>`."""
+    start = f"{prefix}key-".lower()
+    return {
+        name.lower().removeprefix(start): Secret(value.strip())
+        for name, value in headers.items()
+        if name.lower().startswith(start) and value.strip()
+    }
+
+
+def read_facts(call: Call) -> Facts:
+    """Raises InvalidRequest or MissingModel; looks at members of our own and at the request's shape."""
+    body, headers, prefix = call.document, call.request.headers, call.prefix.lower()
+    shape = call.dialect.read_shape(body)
+    scope = call.permit.scope if call.permit else ""
+    session = next((headers[name] for name in SESSION_HEADERS if name in headers), None)
+    if session is None and isinstance(body.get("prompt_cache_key"), str):
+        session = body["prompt_cache_key"]
+    first_turn = shape.turns[0][:2000] if shape.turns else ""
+    return Facts(
+        surface=call.surface.name,
+        dialect=call.dialect.name,
+        endpoint=call.surface.endpoint,
+        wanted=reading.read_wanted(body, headers, prefix, call.surface.default_model),
+        shape=shape,
+        tokens=reading.estimate_tokens(shape, _wide(call.body)),
+        stream=call.stream,
+        sort=reading.read_sort(body, headers, prefix),
+        ceiling=reading.read_ceiling(body, headers, prefix),
+        preferences=reading.read_preferences(body),
+        industry=reading.read_industry(body),
+        headers=headers,
+        project=call.permit.project if call.permit else None,
+        conversation=conversation_key(scope, session, shape.system[:2000], first_turn),
+        continues=session is not None or len(shape.turns) > 1,
+        byok=frozenset(call.byok),
+    )
+
+
+def _wide(body: bytes) -> int:
+    """Bytes beyond one per character."""
+    return 0 if body.isascii() else len(body) - len(body.decode("utf-8", "replace"))
+
+
+def client_id(headers: CIMultiDictProxy[str]) -> str | None:
+    given = headers.get("X-Request-Id", "")[:LONGEST_ID]
+    return given if given and given.isascii() and given.isprintable() else None

@@ -1,0 +1,12 @@
+"""The ledger: one row per request and one per attempt, in SQLite, append-only, written off the event loop."""
+
+from proxy.server.ledger.query import Cursor, Decisions, Filter, Page, SearchTooLong, rows_as_json
+from proxy.server.ledger.records import Attempt, Decision, Explains, GonePhase
+from proxy.server.ledger.render import render_table
+from proxy.server.ledger.schema import LedgerRefused
+from proxy.server.ledger.writer import Ledger
+
+__all__ = [
+    "Attempt", "Cursor", "Decision", "Decisions", "Explains", "Filter", "GonePhase", "Ledger", "LedgerRefused", "Page",
+    "SearchTooLong", "render_table", "rows_as_json",
+]  # fmt: skip

@@ -1,0 +1,203 @@
+"""Reading the ledger: pages of decisions, newest first, and one decision with its attempts and plan.
+
+Each call has its own short-lived read-only connection, so any thread may call and no reader holds the WAL back.
+Every value reaches SQL as a parameter; the text of a statement is put together from the constants below.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import orjson
+from attrs import field, frozen
+
+from proxy.server.ledger.rows import ATTEMPT, DECISION, NAME, attempt_json, decision_json, integer, text
+from proxy.server.ledger.schema import open_reader, refusal
+
+PAGE_MOST = 1_000
+PATIENCE = 5.0  # seconds of one call
+PROGRESS_STEPS = 4_000  # of SQLite's machine between two looks at the clock: well under a millisecond
+
+
+class SearchTooLong(Exception):
+    """The filters leave too much to look through in the time allowed; a narrower span of time helps."""
+
+
+@frozen(kw_only=True)
+class Filter:
+    """What a decision must be; None does not ask. All are exact: there are no patterns to escape."""
+
+    since_ms: int | None = None  # included
+    until_ms: int | None = None  # excluded
+    model: str | None = None
+    provider: str | None = None
+    requested: str | None = None
+    surface: str | None = None
+    status: int | None = None
+    outcome: str | None = None
+    failed: bool | None = None  # any outcome but "ok"
+    fallback: bool | None = None
+    project: str | None = None
+    key_id: str | None = None
+    request_id: str | None = None
+    client_request_id: str | None = None
+    min_cost_nanos: int | None = None
+    min_duration_ms: int | None = None
+
+
+@frozen
+class Cursor:
+    """The last row of a page; the next page begins below it, whatever was added since."""
+
+    at_ms: int
+    id: int
+
+    @classmethod
+    def parse(cls, written: str) -> Self:
+        """Raises ValueError for what no page gave out."""
+        if not (match := re.fullmatch(r"(-?\d{1,18})\.(\d{1,18})", written, re.ASCII)):
+            raise ValueError("not a cursor: pass the `next` of an earlier page")
+        return cls(int(match[1]), int(match[2]))
+
+    def __str__(self) -> str:
+        return f"{self.at_ms}.{self.id}"
+
+
+@frozen
+class Page:
+    """`next` is None on the last page."""
+
+    rows: list[dict[str, Any]]
+    next: str | None = None
+
+
+# Filter's fields to conditions.
+CONDITIONS = {
+    "since_ms": "at_ms >= ?",
+    "until_ms": "at_ms < ?",
+    "model": "model = ?",
+    "provider": "provider = ?",
+    "requested": "requested = ?",
+    "surface": "surface = ?",
+    "status": "status = ?",
+    "outcome": "outcome = ?",
+    "project": "project = ?",
+    "key_id": "key_id = ?",
+    "request_id": "request_id = ?",
+    "client_request_id": "client_request_id = ?",
+    "min_cost_nanos": "cost_nanos >= ?",
+    "min_duration_ms": "duration_ms >= ?",
+}
+FLAG_CONDITIONS = {
+    ("failed", True): "outcome <> 'ok'",
+    ("failed", False): "outcome = 'ok'",
+    ("fallback", True): "fallback_used = 1",
+    ("fallback", False): "fallback_used = 0",
+}
+COMMON = {"model", "provider", "requested", "surface", "project", "key_id"}
+BELOW_CURSOR = "(at_ms, id) < (?, ?)"
+
+SELECT_PAGE = f"SELECT id, {', '.join(DECISION)} FROM decisions"  # noqa: S608  constants
+NEWEST_FIRST = "ORDER BY at_ms DESC, id DESC LIMIT ?"
+SELECT_ONE = f"{SELECT_PAGE} WHERE request_id = ?"
+SELECT_ATTEMPTS = f"SELECT {', '.join(ATTEMPT)} FROM attempts WHERE decision = ? ORDER BY n, rowid"  # noqa: S608
+SELECT_PLAN = "SELECT plan FROM plans WHERE decision = ?"
+
+
+@frozen
+class Decisions:
+    """The rows of the ledger at `path`. Every method blocks, for `patience` seconds at most; each raises
+    LedgerRefused where the file cannot be read and SearchTooLong where time is up."""
+
+    path: Path
+    patience: float = field(default=PATIENCE, kw_only=True)
+
+    def page(self, filters: Filter, limit: int = 100, before: str | None = None) -> Page:
+        """Up to `limit` rows (at most `PAGE_MOST`), newest request first, from below the cursor `before` on.
+
+        Rows that stand in the ledger at the first page come exactly once, however many are added meanwhile.
+        Raises ValueError for a bad cursor.
+        """
+        limit = min(max(limit, 1), PAGE_MOST)
+        conditions, values = _conditions(filters, Cursor.parse(before) if before is not None else None)
+        where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+        with self._connected() as connection:
+            found = connection.execute(" ".join((SELECT_PAGE, where, NEWEST_FIRST)), (*values, limit + 1)).fetchall()
+        rows = [decision_json(columns[1:]) for columns in found[:limit]]
+        if len(found) <= limit:
+            return Page(rows)
+        return Page(rows, str(Cursor(rows[-1]["at_ms"], found[limit - 1][0])))
+
+    def one(self, request_id: str) -> dict[str, Any] | None:
+        """A decision with its `attempts` and its `plan` (None where it had none)."""
+        with self._connected() as connection:
+            connection.execute("BEGIN")  # the three reads see one state
+            found = connection.execute(SELECT_ONE, (text(request_id, NAME),)).fetchone()
+            if found is None:
+                return None
+            key = found[:1]
+            attempts = connection.execute(SELECT_ATTEMPTS, key).fetchall()
+            plan = connection.execute(SELECT_PLAN, key).fetchone()
+        return decision_json(found[1:]) | {
+            "attempts": [attempt_json(columns) for columns in attempts],
+            "plan": plan and orjson.loads(plan[0]),
+        }
+
+    @contextmanager
+    def _connected(self) -> Iterator[sqlite3.Connection]:
+        with closing(open_reader(self.path)) as connection:
+            deadline = time.monotonic() + self.patience
+            connection.set_progress_handler(lambda: time.monotonic() > deadline, PROGRESS_STEPS)
+            try:
+                yield connection
+            except sqlite3.Error as exc:
+                if getattr(exc, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
+                    raise SearchTooLong(f"not done after {self.patience:g} s; ask for a narrower span of time") from exc
+                raise refusal(self.path, exc) from exc
+
+
+def rows_as_json(page: Page) -> bytes:
+    """A page as the admin endpoint and `decisions --json` give it."""
+    return orjson.dumps({"decisions": page.rows, "next": page.next})
+
+
+def _conditions(filters: Filter, below: Cursor | None) -> tuple[list[str], list[str | int]]:
+    conditions: list[str] = []
+    values: list[str | int] = []
+    rare = _rare(filters)
+    for name, condition in CONDITIONS.items():
+        match getattr(filters, name):
+            case None:
+                continue
+            case str() as value:
+                values.append(text(value, NAME))
+            case int() as value:
+                values.append(integer(value))
+        # SQLite takes an equality's index for the best. Where failures are asked for, theirs is: they are few, and
+        # their index holds the other columns. The unary plus keeps the common ones out of the choice.
+        conditions.append(f"+{condition}" if name in COMMON and rare else condition)
+    for (name, asked), condition in FLAG_CONDITIONS.items():
+        if getattr(filters, name) is asked:
+            conditions.append(condition)
+    conditions += rare
+    if below is not None:
+        conditions.append(BELOW_CURSOR)
+        values += (below.at_ms, below.id)
+    return conditions, values
+
+
+def _rare(filters: Filter) -> list[str]:
+    """What is rare and follows from the values, said as a constant: SQLite takes a partial index only where the text
+    proves that it may."""
+    rare = []
+    if filters.failed or filters.outcome not in (None, "ok"):
+        rare.append("outcome <> 'ok'")
+    if filters.status is not None and filters.status >= 400:
+        rare.append("status >= 400")
+    return rare

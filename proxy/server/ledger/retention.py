@@ -1,0 +1,51 @@
+"""How long rows stay: by age, and by the bytes they take. The oldest go first, a few at a time, with their attempts
+and plans. Nothing else ever deletes from the ledger.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Literal
+
+from attrs import frozen
+
+DAY_MS = 86_400_000
+STEP_ROWS = 200  # about 10 ms under the write lock
+STEP_PAGES = 512
+
+OLDER = "DELETE FROM decisions WHERE id IN (SELECT id FROM decisions WHERE at_ms < ? ORDER BY at_ms, id LIMIT ?)"
+OLDEST = "DELETE FROM decisions WHERE id IN (SELECT id FROM decisions ORDER BY at_ms, id LIMIT ?)"
+
+
+@frozen
+class Retention:
+    """`days` by the wall clock, `bytes` of the file without its WAL; None keeps for ever."""
+
+    days: float | None = 90
+    bytes: int | None = 2 << 30
+
+    def step(self, connection: sqlite3.Connection, now_ms: int) -> tuple[int, bool]:
+        """One small transaction: the rows it deleted, and whether there is more to do. Raises sqlite3.Error."""
+        if self.days is not None:
+            cutoff = now_ms - int(self.days * DAY_MS)
+            if deleted := connection.execute(OLDER, (cutoff, STEP_ROWS)).rowcount:
+                return deleted, True
+        if self.bytes is not None:
+            return self._shrink(connection, self.bytes)
+        return 0, False
+
+    def _shrink(self, connection: sqlite3.Connection, most: int) -> tuple[int, bool]:
+        page, pages, free = (_pragma(connection, name) for name in ("page_size", "page_count", "freelist_count"))
+        if (pages - free) * page > most:
+            deleted = connection.execute(OLDEST, (STEP_ROWS,)).rowcount
+            return deleted, deleted > 0
+        if pages * page > most and free:
+            # Free pages are used again; they go back to the disk only where the file itself is too large.
+            connection.execute(f"PRAGMA incremental_vacuum({STEP_PAGES})").fetchall()
+            return 0, _pragma(connection, "freelist_count") < free
+        return 0, False
+
+
+def _pragma(connection: sqlite3.Connection, name: Literal["page_size", "page_count", "freelist_count"]) -> int:
+    (value,) = connection.execute(f"PRAGMA {name}").fetchone()
+    return int(value)

@@ -1,0 +1,265 @@
+"""The ledger's file: its tables, how an older one is brought forward, and when it is refused.
+
+A file that cannot be used is refused with a sentence for its operator. It is never deleted, emptied or replaced.
+
+`synchronous=FULL`: rows carry money, and with NORMAL a power cut could take back what was committed. It costs one
+fsync per batch, so at most 20 a second with batches of 50 ms, in the writer thread, where no request waits for it.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+
+from attrs import frozen
+
+APPLICATION_ID = 0x706F696E  # "poin": tells our file from another program's
+BUSY_MS = 1_000  # longer waits are the writer's own, where `stop` can end them
+WAL_BYTES = 16 << 20  # the WAL is cut back to this after a checkpoint
+CHECKED_BYTES = 64 << 20  # a file up to this size is read whole at start (about 0.2 s)
+
+
+class LedgerRefused(Exception):
+    """The ledger's file cannot be used as it is; the message says why, and what to do about it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+@frozen
+class Migration:
+    """Statements that bring a file from the version before to `version`, in one transaction."""
+
+    version: int
+    statements: tuple[str, ...]
+
+
+USAGE_COLUMNS = """
+    input INTEGER, cache_read INTEGER, cache_write_5m INTEGER, cache_write_1h INTEGER, output INTEGER,
+    reasoning INTEGER, audio_input INTEGER, audio_output INTEGER
+"""
+
+# A filter's index goes on with at_ms: one page of a filtered list is then one short walk along it, however long the
+# ledger. What is rare, and asked for because it is, has a partial index: common rows pay nothing for it. Two indexes
+# carry more columns than they are sorted by, so that a search along them leaves the table's pages alone; the explicit
+# `id` keeps rows of one millisecond in the order of a page.
+MIGRATIONS = (
+    Migration(
+        1,
+        (
+            f"PRAGMA application_id = {APPLICATION_ID}",
+            f"""
+            CREATE TABLE decisions (
+                id INTEGER PRIMARY KEY,
+                request_id TEXT NOT NULL, client_request_id TEXT, at_ms INTEGER NOT NULL, surface TEXT NOT NULL,
+                requested TEXT NOT NULL, stream INTEGER NOT NULL, project TEXT, key_id TEXT, config TEXT NOT NULL,
+                status INTEGER NOT NULL, outcome TEXT NOT NULL, model TEXT, provider TEXT, native TEXT,
+                fallback_used INTEGER NOT NULL, attempt_count INTEGER NOT NULL, {USAGE_COLUMNS},
+                cost_nanos INTEGER, charged_nanos INTEGER NOT NULL, estimated INTEGER NOT NULL, price_source TEXT,
+                ttfb_ms INTEGER, duration_ms INTEGER NOT NULL, queue_ms INTEGER, bytes_committed INTEGER NOT NULL,
+                gone_phase TEXT, dropped TEXT NOT NULL, facts TEXT
+            )
+            """,
+            f"""
+            CREATE TABLE attempts (
+                decision INTEGER NOT NULL REFERENCES decisions (id) ON DELETE CASCADE,
+                n INTEGER NOT NULL, model TEXT NOT NULL, provider TEXT NOT NULL, native TEXT NOT NULL,
+                started_ms INTEGER NOT NULL, duration_ms INTEGER NOT NULL, ttfb_ms INTEGER, outcome TEXT NOT NULL,
+                status INTEGER, detail TEXT NOT NULL, upstream_request_id TEXT, {USAGE_COLUMNS},
+                cost_nanos INTEGER, bytes_out INTEGER NOT NULL
+            )
+            """,
+            # Apart from decisions: a plan is ten times the rest of the row, and sums over many rows never want it.
+            """
+            CREATE TABLE plans (
+                decision INTEGER PRIMARY KEY REFERENCES decisions (id) ON DELETE CASCADE,
+                plan TEXT NOT NULL
+            )
+            """,
+            "CREATE UNIQUE INDEX decisions_by_request_id ON decisions (request_id)",
+            "CREATE INDEX decisions_by_time ON decisions (at_ms, id, cost_nanos, duration_ms)",
+            "CREATE INDEX decisions_by_model ON decisions (model, at_ms)",
+            "CREATE INDEX decisions_by_provider ON decisions (provider, at_ms)",
+            "CREATE INDEX decisions_by_requested ON decisions (requested, at_ms)",
+            "CREATE INDEX decisions_by_surface ON decisions (surface, at_ms)",
+            "CREATE INDEX decisions_by_project ON decisions (project, at_ms) WHERE project IS NOT NULL",
+            "CREATE INDEX decisions_by_key ON decisions (key_id, at_ms) WHERE key_id IS NOT NULL",
+            "CREATE INDEX decisions_by_client_id ON decisions (client_request_id, at_ms)"
+            " WHERE client_request_id IS NOT NULL",
+            "CREATE INDEX decisions_by_bad_status ON decisions (status, at_ms) WHERE status >= 400",
+            "CREATE INDEX decisions_failed ON decisions"
+            " (at_ms, id, outcome, status, model, provider, requested, surface, project, key_id)"
+            " WHERE outcome <> 'ok'",
+            "CREATE INDEX decisions_fallen_back ON decisions (at_ms) WHERE fallback_used = 1",
+            "CREATE INDEX attempts_by_decision ON attempts (decision, n)",
+            "CREATE TRIGGER decisions_append_only BEFORE UPDATE ON decisions"
+            " BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END",
+            "CREATE TRIGGER attempts_append_only BEFORE UPDATE ON attempts"
+            " BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END",
+        ),
+    ),
+)
+
+# By SQLite's primary result code. The rest are told in SQLite's own words.
+REASONS = {
+    sqlite3.SQLITE_NOTADB: "it is not a SQLite file; restore it from a backup or move it away",
+    sqlite3.SQLITE_CORRUPT: "it is damaged; restore it from a backup or move it away",
+    sqlite3.SQLITE_READONLY: "it cannot be written; its file and its directory must be writable to this user",
+    sqlite3.SQLITE_PERM: "this user may not open it",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be opened; its file and its directory must be writable to this user",
+    sqlite3.SQLITE_BUSY: "another process keeps it locked",
+    sqlite3.SQLITE_FULL: "the disk is full",
+}
+
+
+def refusal(path: Path, problem: sqlite3.Error | OSError | str) -> LedgerRefused:
+    """The sentence for what SQLite or the system said about `path`."""
+    match problem:
+        case sqlite3.Error():
+            code = getattr(problem, "sqlite_errorcode", 0) & 0xFF  # the extended codes hold the primary one
+            reason = REASONS.get(code, str(problem))
+        case OSError():
+            reason = f"{problem.strerror or problem}"
+        case _:
+            reason = problem
+    return LedgerRefused(f"ledger {path}: {reason}")
+
+
+def open_writer(path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> sqlite3.Connection:
+    """A connection that may write, to a file of the newest schema: made (mode 0600) or brought forward if need be.
+
+    Transactions are the caller's to begin. Blocks for `BUSY_MS` at most at each lock. Raises LedgerRefused.
+    """
+    _make_file(path)
+    connection = None
+    try:
+        # One thread opens it at start and another uses it from then on; they never meet in it.
+        connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_MS / 1000, check_same_thread=False)
+        version = _version(connection, path, migrations[-1].version)
+        _set_up(connection, path, new=not version)
+        for migration in migrations:
+            if migration.version > version:
+                _migrate(connection, migration)
+    except (sqlite3.Error, OSError) as exc:
+        _close(connection)
+        raise refusal(path, exc) from exc
+    except LedgerRefused:
+        _close(connection)
+        raise
+    return connection
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """A read-only connection to a file of this schema. Raises LedgerRefused, also where there is no file yet."""
+    if not path.is_file():
+        raise refusal(path, "there is no such file; the gateway makes it when it first starts")
+    connection = None
+    try:
+        uri = f"{path.absolute().as_uri()}?mode=ro"
+        connection = sqlite3.connect(
+            uri, uri=True, isolation_level=None, timeout=BUSY_MS / 1000, check_same_thread=False
+        )
+        version = _version(connection, path, MIGRATIONS[-1].version)
+    except sqlite3.Error as exc:
+        _close(connection)
+        raise refusal(path, exc) from exc
+    except LedgerRefused:
+        _close(connection)
+        raise
+    if version < MIGRATIONS[-1].version:
+        connection.close()
+        raise refusal(path, f"it is of an older schema ({version}); start the gateway once to bring it forward")
+    return connection
+
+
+def check(connection: sqlite3.Connection, path: Path) -> None:
+    """What a start looks at beyond opening: may it be written, and is it whole. Raises LedgerRefused.
+
+    A file of moderate size is read from end to end; a larger one shows its damage when the damage is met.
+    """
+    try:
+        _prove_writable(connection)
+        if path.stat().st_size > CHECKED_BYTES:
+            return
+        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except (sqlite3.Error, OSError) as exc:
+        raise refusal(path, exc) from exc
+    if verdict != "ok":
+        raise refusal(path, f"{REASONS[sqlite3.SQLITE_CORRUPT]} ({' '.join(verdict.split())})")
+
+
+def _make_file(path: Path) -> None:
+    """SQLite would make it with the umask's mode; its WAL takes over the file's."""
+    if not path.parent.is_dir():
+        raise refusal(path, f"there is no directory {path.parent}")
+    if path.exists() and not path.is_file():
+        raise refusal(path, "it is not a regular file")
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except PermissionError as exc:
+        raise refusal(path, REASONS[sqlite3.SQLITE_READONLY]) from exc
+    except OSError as exc:
+        raise refusal(path, exc) from exc
+
+
+def _version(connection: sqlite3.Connection, path: Path, newest: int) -> int:
+    """Before anything is written: whose file it is, and of which schema. 0 for a new one."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if application not in (0, APPLICATION_ID) or (tables and application == 0):
+        raise refusal(path, "it is another program's SQLite file; name another path")
+    if version > newest:
+        raise refusal(
+            path,
+            f"it is of schema {version}, and this version knows {newest} at most;"
+            " run the version that wrote it, or move it away",
+        )
+    return int(version)
+
+
+def _set_up(connection: sqlite3.Connection, path: Path, new: bool) -> None:
+    if new:
+        # Only counts before the first table, and before WAL mode writes the header: lets retention give space back.
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        raise refusal(path, f"its file system does not carry SQLite's WAL mode (it offers {mode}); use a local disk")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}").fetchone()
+
+
+def _prove_writable(connection: sqlite3.Connection) -> None:
+    """SQLite opens what it may not write, and says so at the first write only. Another's lock is no refusal."""
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError as exc:
+        if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+            raise
+    else:
+        connection.execute("ROLLBACK")
+
+
+def _migrate(connection: sqlite3.Connection, migration: Migration) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        # Asked again behind the lock: another process may just have done it.
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version < migration.version:
+            for statement in migration.statements:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {migration.version}")
+        connection.execute("COMMIT")
+    except sqlite3.Error:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _close(connection: sqlite3.Connection | None) -> None:
+    if connection is not None:
+        connection.close()

@@ -1,0 +1,335 @@
+"""The ledger's writer: a queue with a cap in bytes, and one thread that empties it into SQLite.
+
+`record` is for the event loop: it never waits for a disk and never raises. A row is in the file `flush_ms` plus one
+commit after that. What the file refuses for now (disk full, locked, unreadable) stays queued and is tried again until
+it is taken; what comes while the queue is full is dropped and counted.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+
+import structlog
+
+from proxy.server.ledger.records import Decision
+from proxy.server.ledger.retention import Retention
+from proxy.server.ledger.rows import ATTEMPT, DECISION, Row, plan_text, row_of
+from proxy.server.ledger.schema import LedgerRefused, check, open_writer, refusal
+
+log = structlog.get_logger()
+
+BATCH_ROWS = 500
+BACKOFF_FIRST, BACKOFF_MOST = 0.05, 5.0  # seconds between tries while the file takes nothing
+TIDY_SECONDS = 60.0
+
+# What a decision weighs in the queue: objects and strings are bounded, so counting them would cost more than it says.
+ROW_BYTES, ATTEMPT_BYTES, FACTS_BYTES, PLAN_BYTES = 1024, 512, 512, 4096
+
+INSERT_DECISION = (
+    f"INSERT INTO decisions ({', '.join(DECISION)}) VALUES ({', '.join('?' * len(DECISION))})"  # noqa: S608  constants
+    # Ids are ours and unique: the same one again is the same request, recorded twice or sent again after a commit
+    # whose answer was lost. It stands, and is charged, once.
+    " ON CONFLICT (request_id) DO NOTHING"
+)
+INSERT_ATTEMPT = f"INSERT INTO attempts (decision, {', '.join(ATTEMPT)}) VALUES (?, {', '.join('?' * len(ATTEMPT))})"  # noqa: S608
+INSERT_PLAN = "INSERT INTO plans (decision, plan) VALUES (?, ?)"
+
+
+class Ledger:
+    """Append-only record of requests. `start`, `flush` and `stop` block: call them off the event loop.
+
+    Counters, in rows: `written` are in the file, `queued` on their way, `dropped` came while the queue was full (or
+    after the end), `failed` could not be written at all. Together they are all that was recorded.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        max_queue_bytes: int = 16 << 20,
+        flush_ms: int = 50,
+        retain_days: float | None = 90,
+        retain_bytes: int | None = 2 << 30,
+        now: Callable[[], float] = time.time,
+        connect: Callable[[Path], sqlite3.Connection] = open_writer,
+    ) -> None:
+        self.path = path
+        self.written = self.dropped = self.failed = 0
+        self._max_bytes, self._flush_s, self._now, self._connect = max_queue_bytes, flush_ms / 1000, now, connect
+        self._retention = Retention(retain_days, retain_bytes)
+        # One lock over queue and counters, held for a few instructions; two reasons to wait for a change of them.
+        self._lock = threading.Lock()
+        self._arrived, self._settled = threading.Condition(self._lock), threading.Condition(self._lock)
+        self._queue: deque[tuple[Decision, int]] = deque()
+        self._bytes = self._accepted = self._done = 0
+        self._hurry = False
+        self._ending, self._deadline = threading.Event(), 0.0
+        # The rest is the writer thread's own.
+        self._thread: threading.Thread | None = None
+        self._pending: deque[Row] = deque()
+        self._connection: sqlite3.Connection | None = None
+        self._inode = 0
+        self._plan_bytes = PLAN_BYTES  # running mean of the plans written
+        self._stalled_at: float | None = None
+        self._retry_at, self._backoff = 0.0, BACKOFF_FIRST
+        self._dropped_before = 0
+        self._tidy_at, self._tidied = 0.0, 0
+        self._reported: set[tuple[str, type[Exception]]] = set()
+
+    @property
+    def queued(self) -> int:
+        return self._accepted - self._done
+
+    @property
+    def queued_bytes(self) -> int:
+        """An estimate; rows are taken as long as it is below `max_queue_bytes`."""
+        return self._bytes
+
+    @property
+    def stalled(self) -> bool:
+        """The file takes no rows at the moment."""
+        return self._stalled_at is not None
+
+    # -- the callers' side ---------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Opens the file, brings it forward, starts the thread. Raises LedgerRefused."""
+        try:
+            check(self._open(), self.path)
+        except LedgerRefused:
+            self._close()
+            raise
+        self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
+        self._thread.start()
+
+    def record(self, decision: Decision) -> None:
+        """Hands a finished decision over; it must not be changed any more. From any thread."""
+        try:
+            weight = self._weigh(decision)
+        except Exception:  # stands in a request's clean-up, where nothing may go wrong; the counter tells
+            with self._lock:
+                self.failed += 1
+            return
+        with self._lock:
+            if self._ending.is_set() or self._bytes + weight > self._max_bytes:
+                self.dropped += 1
+                return
+            self._queue.append((decision, weight))
+            self._bytes += weight
+            self._accepted += 1
+            if len(self._queue) in (1, BATCH_ROWS):
+                self._arrived.notify()
+
+    def flush(self, timeout: float) -> bool:
+        """Waits until all that was recorded before is settled, so that a reader sees it; False if it took too long."""
+        with self._lock:
+            goal = self._accepted
+            self._hurry = bool(self._queue)
+            self._arrived.notify()
+            return self._settled.wait_for(lambda: self._done >= goal, timeout)
+
+    def stop(self, timeout: float) -> bool:
+        """Takes no more, writes what is queued, ends the thread. False if rows were lost or are still in its hands."""
+        with self._lock:
+            self._deadline = time.monotonic() + timeout
+            self._ending.set()
+            self._arrived.notify()
+        if self._thread is not None:
+            self._thread.join(timeout)
+        return not (self.queued or self.failed)
+
+    def _weigh(self, decision: Decision) -> int:
+        plan = self._plan_bytes if decision.plan is not None else 0
+        facts = FACTS_BYTES if decision.facts else 0
+        return ROW_BYTES + len(decision.requested) + ATTEMPT_BYTES * len(decision.attempts) + plan + facts
+
+    # -- the thread ----------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._finished():
+            self._gather()
+            if self._pending and (self._ending.is_set() or time.monotonic() >= self._retry_at):
+                self._write()
+            if self._ending.is_set():
+                if self.stalled and not self._linger():
+                    break
+            elif not self._pending and time.monotonic() >= self._tidy_at:
+                self._tidy()
+        self._abandon()
+        self._close()
+
+    def _finished(self) -> bool:
+        with self._lock:
+            return self._ending.is_set() and not self._queue and not self._pending
+
+    def _gather(self) -> None:
+        """Turns what was recorded into rows, also while the file takes none: a decision's plan holds on to much of
+        its request, a row to its own few kilobytes."""
+        with self._lock:
+            self._arrived.wait_for(lambda: self._queue or self._ending.is_set(), self._idle())
+            if self._queue:
+                self._arrived.wait_for(self._batch_is_due, min(self._flush_s, self._idle()))
+            fresh = [self._queue.popleft() for _ in range(min(len(self._queue), BATCH_ROWS))]
+            self._hurry = self._hurry and bool(self._queue)
+        guessed = sum(weight for _, weight in fresh)
+        built = [row for decision, _ in fresh if (row := self._row(decision)) is not None]
+        self._pending += built
+        self._settle(written=0, failed=len(fresh) - len(built), weight=guessed - sum(map(_weight, built)))
+
+    def _idle(self) -> float:
+        """Seconds until something is due that no new decision brings."""
+        return max(0.0, (self._retry_at if self._pending else self._tidy_at) - time.monotonic())
+
+    def _batch_is_due(self) -> bool:
+        return len(self._queue) >= BATCH_ROWS or self._hurry or self._ending.is_set()
+
+    def _write(self) -> None:
+        batch = list(islice(self._pending, BATCH_ROWS))
+        try:
+            written = self._commit(batch)
+        except Exception as exc:  # the thread's outermost handler: whatever it is, the rows are kept
+            self._close()
+            self._stall(exc)
+            self._retry_at = time.monotonic() + self._backoff
+            self._backoff = min(self._backoff * 2, BACKOFF_MOST)
+            return
+        for _ in batch:
+            self._pending.popleft()
+        self._settle(written, len(batch) - written, sum(map(_weight, batch)))
+        self._recover()
+
+    def _settle(self, written: int, failed: int, weight: int) -> None:
+        with self._lock:
+            self._bytes -= weight
+            self._done += written + failed
+            self.written += written
+            self.failed += failed
+            self._settled.notify_all()
+
+    def _linger(self) -> bool:
+        """Before the last tries; False once `stop` has given up."""
+        left = self._deadline - time.monotonic()
+        time.sleep(min(BACKOFF_FIRST, max(0.0, left)))
+        return left > 0
+
+    def _abandon(self) -> None:
+        with self._lock:
+            lost = len(self._queue) + len(self._pending)
+            self._queue.clear()
+            self._pending.clear()
+        if lost:
+            self._settle(written=0, failed=lost, weight=self._bytes)
+            log.error("ledger_rows_lost", path=str(self.path), rows=lost)
+
+    def _row(self, decision: Decision) -> Row | None:
+        """None for what is no decision at all. A plan that cannot be told costs the row its plan, not the money."""
+        try:
+            plan = plan_text(decision.plan)
+        except Exception as exc:
+            self._report("ledger_plan_unreadable", exc, decision.request_id)
+            plan = None
+        if plan is not None:
+            self._plan_bytes += (len(plan) - self._plan_bytes) // 8
+        try:
+            return row_of(decision, plan)
+        except Exception as exc:
+            self._report("ledger_row_refused", exc, decision.request_id)
+            return None
+
+    def _report(self, event: str, exc: Exception, request_id: object) -> None:
+        """Faults of our own, told once for each kind: they would come with every request. The counter has them all."""
+        if (kind := (event, type(exc))) not in self._reported:
+            self._reported.add(kind)
+            log.error(event, request_id=request_id, exc_info=exc)
+
+    def _commit(self, rows: Sequence[Row]) -> int:
+        """All rows in one transaction; how many the tables took. A row that breaks their rules stalls nobody."""
+        connection, refused = self._open(), 0
+        connection.execute("BEGIN IMMEDIATE")
+        for row in rows:
+            try:
+                _insert(connection, row)
+            except (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError) as exc:
+                refused += 1
+                self._report("ledger_row_refused", exc, row.decision[0])
+        connection.execute("COMMIT")
+        return len(rows) - refused
+
+    def _stall(self, exc: Exception) -> None:
+        if self._stalled_at is None:
+            self._stalled_at, self._dropped_before = time.monotonic(), self.dropped
+            reason = exc if isinstance(exc, LedgerRefused) else self._reason(exc)
+            log.error("ledger_stalled", reason=str(reason), queued=self.queued)
+
+    def _reason(self, exc: Exception) -> Exception:
+        return refusal(self.path, exc) if isinstance(exc, sqlite3.Error | OSError) else exc
+
+    def _recover(self) -> None:
+        if self._stalled_at is not None:
+            stalled_ms = round((time.monotonic() - self._stalled_at) * 1000)
+            self._stalled_at, self._retry_at, self._backoff = None, 0.0, BACKOFF_FIRST
+            dropped = self.dropped - self._dropped_before
+            log.warning("ledger_recovered", stalled_ms=stalled_ms, queued=self.queued, dropped=dropped)
+
+    def _tidy(self) -> None:
+        try:
+            deleted, more = self._retention.step(self._open(), round(self._now() * 1000))
+        except Exception as exc:  # as above; if it lasts, the next batch meets it and says so
+            log.warning("ledger_tidy_failed", reason=str(self._reason(exc)))
+            self._close()
+            deleted, more = 0, False
+        self._tidied += deleted
+        self._tidy_at = time.monotonic() + (0 if more else TIDY_SECONDS)
+        if self._tidied and not more:
+            log.info("ledger_tidied", rows=self._tidied)
+            self._tidied = 0
+
+    # -- the connection ------------------------------------------------------------------------------------------
+
+    def _open(self) -> sqlite3.Connection:
+        """The connection, opened again after any failure, and where the path no longer leads to the open file:
+        rows written to a deleted file would be gone without a word."""
+        if self._connection is not None and self._moved():
+            log.warning("ledger_file_replaced", path=str(self.path))
+            # The WAL does not move along with a file that is renamed: what it holds goes home first.
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            self._close()
+        if self._connection is None:
+            self._connection = self._connect(self.path)
+            self._inode = os.stat(self.path).st_ino
+        return self._connection
+
+    def _moved(self) -> bool:
+        try:
+            return os.stat(self.path).st_ino != self._inode
+        except FileNotFoundError:
+            return True
+
+    def _close(self) -> None:
+        """Rolls back what is open."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(sqlite3.Error):  # on a disk that fails; the next one is opened in its place
+                connection.close()
+
+
+def _weight(row: Row) -> int:
+    return ROW_BYTES + ATTEMPT_BYTES * len(row.attempts) + len(row.plan or "")
+
+
+def _insert(connection: sqlite3.Connection, row: Row) -> None:
+    cursor = connection.execute(INSERT_DECISION, row.decision)
+    if not cursor.rowcount:
+        return
+    decision = cursor.lastrowid
+    connection.executemany(INSERT_ATTEMPT, ((decision, *attempt) for attempt in row.attempts))
+    if row.plan is not None:
+        connection.execute(INSERT_PLAN, (decision, row.plan))

@@ -1,0 +1,120 @@
+"""aiohttp's server without its Application: a table of paths, and errors in the surface's own words.
+
+A path is matched as it stands: nothing is decoded, folded or redirected, so that no two spellings mean the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import orjson
+import structlog
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+from proxy.dialects import DIALECTS
+from proxy.errors import GatewayError, Internal, InvalidRequest, UnknownPath, WrongMethod
+from proxy.server.identity import request_id
+from proxy.server.respond import error_answer, id_headers
+
+log = structlog.get_logger()
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+Paths = Mapping[str, Mapping[str, Handler]]  # path -> method -> handler; a path that ends in /* takes what is behind it
+
+
+class Connection(RequestHandler):
+    """One client connection. Bad HTTP is answered in JSON and told in one log line, without the sender's bytes."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        if status >= 500:
+            log.error("internal_error", error=type(exc).__name__ if exc else "unknown")
+            error: GatewayError = Internal("Something went wrong inside the gateway.")
+        else:
+            log.warning("bad_http", error=type(exc).__name__ if exc else "unknown", status=status)
+            error = InvalidRequest("The request is not proper HTTP.")
+        answer = error_answer(error, DIALECTS["openai-chat"], identity := request_id())
+        response = web.Response(
+            status=status, headers=[*answer.headers, *id_headers(identity, "openai-chat")], body=answer.body
+        )
+        response.force_close()
+        return response
+
+
+class Listener(web.Server):
+    """All connections of one or more sockets."""
+
+    def __init__(self, paths: Paths, *, keep_alive: float, handler_cancellation: bool = True) -> None:
+        self._exact = {path: methods for path, methods in paths.items() if not path.endswith("/*")}
+        self._below = {path[:-1]: methods for path, methods in paths.items() if path.endswith("/*")}
+        super().__init__(
+            self._dispatch,
+            keepalive_timeout=keep_alive,
+            handler_cancellation=handler_cancellation,
+            access_log=None,
+            auto_decompress=False,
+            lingering_time=2.0,
+        )
+
+    def __call__(self) -> RequestHandler:
+        return Connection(self, loop=asyncio.get_running_loop(), **self._kwargs)
+
+    async def _dispatch(self, request: web.BaseRequest) -> web.StreamResponse:
+        path = raw_path(request)
+        methods = self._exact.get(path) or self._found_below(path)
+        if methods is None:
+            return refusal(request, UnknownPath(f"{request.method} {_shown(path)} is not served here."))
+        handler = methods.get(request.method)
+        if handler is None and request.method == "HEAD":
+            handler = methods.get("GET")
+        if handler is None:
+            allowed = ", ".join(methods)
+            response = refusal(request, WrongMethod(f"{_shown(path)} takes {allowed}."))
+            response.headers["Allow"] = allowed
+            return response
+        return await handler(request)
+
+    def _found_below(self, path: str) -> Mapping[str, Handler] | None:
+        return next((methods for start, methods in self._below.items() if path.startswith(start)), None)
+
+
+def raw_path(request: web.BaseRequest) -> str:
+    """As the client sent it, less its query."""
+    return request.raw_path.partition("?")[0]
+
+
+def dialect_of(request: web.BaseRequest) -> str:
+    """Whose words an error on no particular surface is written in."""
+    anthropic = raw_path(request).startswith("/v1/messages") or "anthropic-version" in request.headers
+    return "anthropic" if anthropic else "openai-chat"
+
+
+def refusal(request: web.BaseRequest, error: GatewayError) -> web.Response:
+    """An error before, or beside, any surface."""
+    name = dialect_of(request)
+    identity = request_id()
+    answer = error_answer(error, DIALECTS[name], identity)
+    response = web.Response(
+        status=answer.status, headers=[*answer.headers, *id_headers(identity, name)], body=answer.body
+    )
+    if not request.content.is_eof():
+        response.force_close()
+    return response
+
+
+def json_response(document: Any, status: int = 200) -> web.Response:
+    return web.Response(status=status, body=orjson.dumps(document), content_type="application/json")
+
+
+def _shown(path: str) -> str:
+    return path[:100].encode("ascii", "backslashreplace").decode()

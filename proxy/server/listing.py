@@ -1,0 +1,143 @@
+"""`GET /v1/models`: what a caller may write into `model`, in OpenAI's shape with OpenRouter's fields, or in
+Anthropic's.
+
+Listed are the models that could be called now, the aliases, and `auto`. A model by its id is shown even where its
+provider lacks a key; its `state` says so. Patterns are no names and are not listed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
+from typing import Any
+from urllib.parse import unquote
+
+from aiohttp import web
+
+from proxy.catalog import ModelInfo, Price
+from proxy.errors import UnknownModel
+from proxy.routing.names import Candidate, nearest
+from proxy.routing.world import World
+from proxy.server.listener import json_response, raw_path, refusal
+from proxy.server.snapshot import Snapshot
+
+CREATED = 1_735_689_600  # the catalog knows no birthdays; clients want a number
+CREATED_AT = "2025-01-01T00:00:00Z"
+MOST = 1000
+PICO = Decimal(10) ** 12
+Entry = dict[str, Any]
+
+
+def list_models(snapshot: Snapshot, request: web.BaseRequest, now: float) -> web.Response:
+    entries = list(_entries(snapshot, now))
+    if "anthropic-version" in request.headers:
+        return json_response(_page(entries, request.query))
+    return json_response({"object": "list", "data": entries})
+
+
+def show_model(snapshot: Snapshot, request: web.BaseRequest, now: float) -> web.Response:
+    name = unquote(raw_path(request).removeprefix("/v1/models/"))
+    known = {entry["id"]: entry for entry in _entries(snapshot, now, every=True)}
+    entry = known.get(name)
+    if entry is None:
+        near = nearest(name, snapshot.table, known)
+        hint = f" Nearest: {', '.join(near)}." if near else ""
+        return refusal(request, UnknownModel(f"No model has the id {name[:100]!r}.{hint}", param="model"))
+    return json_response(_anthropic(entry) if "anthropic-version" in request.headers else entry)
+
+
+def _entries(snapshot: Snapshot, now: float, *, every: bool = False) -> Iterator[Entry]:
+    table, world = snapshot.table, snapshot.world
+    usable: set[str] = set()
+    for id, info in world.models.listed.items():
+        state = _state(world, info, now)
+        if state in ("ready", "cooling"):
+            usable.add(id)
+        if id in usable or (every and state != "disabled"):
+            yield _described(world, info, state)
+    for alias, targets in table.aliases.items():
+        if every or usable.intersection(targets):
+            yield _named(alias, {"alias_of": list(targets), "state": "ready"})
+    if usable:
+        yield _named("auto", {"description": "Chosen by what the prompt asks for.", "state": "ready"})
+
+
+def _named(id: str, more: Mapping[str, Any]) -> Entry:
+    return {"id": id, "object": "model", "created": CREATED, "owned_by": "pointsman", "name": id, **more}
+
+
+def _state(world: World, info: ModelInfo, now: float) -> str:
+    """ready, cooling, gone, not_configured, disabled."""
+    provider = world.table.providers[info.provider]
+    if not provider.enabled:
+        return "disabled"
+    if not provider.configured:
+        return "not_configured"
+    if info.id in world.models.gone:
+        return "gone"
+    return "cooling" if world.health.cooling(_candidate(info), now) else "ready"
+
+
+def _candidate(info: ModelInfo) -> Candidate:
+    return Candidate(info.id, info.provider, info.native)
+
+
+def _described(world: World, info: ModelInfo, state: str) -> Entry:
+    seen = world.latencies.get(info.provider, info.id)
+    return {
+        "id": info.id,
+        "object": "model",
+        "created": CREATED,
+        "owned_by": info.provider,
+        "name": info.id,
+        "provider": info.provider,
+        "native": info.native,
+        "context_length": info.context,
+        "max_output": info.max_output,
+        "pricing": _pricing(info.price),
+        "price_source": info.price_source,
+        "capabilities": sorted(info.capabilities) if info.capabilities is not None else None,
+        "quality": info.quality,
+        "reasoning": info.reasoning,
+        "local": info.local,
+        "state": state,
+        "ttft_ms": {"p50": round(seen.percentile(0.5)), "p95": round(seen.percentile(0.95))} if seen else None,
+        "tokens_per_s": round(seen.tokens_per_s, 1) if seen and seen.tokens_per_s is not None else None,
+    }
+
+
+def _pricing(price: Price | None) -> dict[str, str] | None:
+    """USD per token as decimal strings, as OpenRouter has them."""
+    if price is None:
+        return None
+    rates = {
+        "prompt": price.input,
+        "completion": price.output,
+        "input_cache_read": price.cache_read,
+        "input_cache_write": price.cache_write_5m,
+    }
+    return {name: f"{(Decimal(rate) / PICO).normalize():f}" for name, rate in rates.items() if rate is not None}
+
+
+# -- Anthropic's shape -------------------------------------------------------------------------------------------
+
+
+def _anthropic(entry: Entry) -> Entry:
+    return {"type": "model", "id": entry["id"], "display_name": entry["name"], "created_at": CREATED_AT}
+
+
+def _page(entries: Iterable[Entry], query: Mapping[str, str]) -> Entry:
+    """https://docs.anthropic.com/en/api/models-list: `limit`, `after_id`, `before_id`."""
+    models = [_anthropic(entry) for entry in entries]
+    ids = [model["id"] for model in models]
+    limit = min(max(int(query["limit"]), 1), MOST) if query.get("limit", "").isdecimal() else 20
+    start = ids.index(query["after_id"]) + 1 if query.get("after_id") in ids else 0
+    if query.get("before_id") in ids:
+        start = max(0, ids.index(query["before_id"]) - limit)
+    page = models[start : start + limit]
+    return {
+        "data": page,
+        "has_more": start + limit < len(models),
+        "first_id": page[0]["id"] if page else None,
+        "last_id": page[-1]["id"] if page else None,
+    }

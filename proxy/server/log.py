@@ -1,0 +1,319 @@
+"""Log lines: one event, one line, on one stream; JSON for machines, `key=value` for a person at a terminal.
+
+Owns what may stand in a line and how it leaves the process. What is worth a line is for the callers to say:
+`structlog.get_logger().info("request_done", surface="messages", status=200, duration_ms=5210)`.
+
+A line never holds a known secret, never breaks in two, whatever a caller or a provider put into a value, and is never
+waited for: a stream that blocks costs lines, which are counted, and no request.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import select
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, TextIO
+
+import orjson
+import structlog
+from aiohttp.http_exceptions import HttpProcessingError
+from structlog.typing import EventDict, WrappedLogger
+
+from proxy.secret import Scrubber
+
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+QUEUE_BYTES = 1 << 20
+LONGEST_VALUE = 2048  # characters; a model's name of 100 KB is cut
+SCRUBBED_AT_MOST = 1 << 16  # characters of one value; patterns over megabytes would hold up the loop
+DEEPEST = 4  # of nested lists and mappings
+FRAMES = 6  # innermost calls that are named with an exception
+
+# journald takes the severity of a line from this prefix, which makes `journalctl -p warning` work.
+PRIORITIES = {"debug": b"<7>", "info": b"<6>", "warning": b"<4>", "error": b"<3>", "critical": b"<2>"}
+
+# What moves a terminal's cursor, ends a line or turns its direction: C0 and C1 controls, the Unicode line ends,
+# zero-width and bidirectional marks, lone surrogates. Written as escapes even inside JSON, since `jq -r` undoes JSON's.
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+BARE = re.compile(r'[^\s"=\\]+')
+
+
+class Writer:
+    """A queue with a byte cap in front of one thread: `put` never waits, and drops what does not fit.
+
+    The methods named for levels make it the innermost logger of structlog.
+    """
+
+    def __init__(self, stream: TextIO, notice: Callable[[int], bytes], cap: int = QUEUE_BYTES) -> None:
+        """`notice(count)` is the line that reports `count` lines dropped since the last such line."""
+        self._stream = stream  # kept, or its descriptor might be closed and given to a socket
+        self._write = _sink(stream)
+        self._notice = notice
+        self._cap = cap
+        self._lines: list[bytes] = []
+        self._size = 0  # bytes queued and being written
+        self._closed = False
+        self._reported = 0
+        self.dropped = 0
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)  # a blocked one stops no exit
+        self._thread.start()
+
+    def put(self, line: bytes) -> None:
+        with self._changed:
+            if self._closed or self._size + len(line) > self._cap:
+                self.dropped += 1
+                return
+            self._lines.append(line)
+            self._size += len(line)
+            self._changed.notify()
+
+    debug = info = warning = error = critical = put
+
+    def close(self, timeout_s: float) -> None:
+        """Write what is queued, for at most `timeout_s`; lines that come later are dropped."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        lead = b""
+        while lines := self._next():
+            try:
+                self._write(lead + b"".join(lines))
+                lead = b""
+            except OSError:  # a full disk, a reader that went away
+                lead = b"\n"  # half a line may have been written
+                with self._changed:
+                    self.dropped += len(lines)
+
+    def _next(self) -> list[bytes]:
+        """What to write now; empty at the end."""
+        with self._changed:
+            self._size = sum(map(len, self._lines))  # what was taken the last time is written
+            self._changed.wait_for(lambda: self._lines or self._closed)
+            lines, self._lines = self._lines, []
+            if lines and (missing := self.dropped - self._reported):
+                self._reported += missing
+                lines.append(self._notice(missing))
+            return lines
+
+
+def _sink(stream: TextIO) -> Callable[[bytes], None]:
+    """Past Python's buffer where there is a descriptor: its lock would be held by a blocked writer at exit."""
+    try:
+        fd = stream.fileno()
+    except OSError:
+
+        def write_text(raw: bytes) -> None:
+            stream.write(raw.decode())
+            stream.flush()
+
+        return write_text
+
+    writable = select.poll()
+    writable.register(fd, select.POLLOUT)
+
+    def write(raw: bytes) -> None:
+        rest = memoryview(raw)
+        while rest:
+            try:
+                rest = rest[os.write(fd, rest) :]
+            except BlockingIOError:  # a terminal that another program has set non-blocking
+                writable.poll()
+
+    return write
+
+
+class Log:
+    """The log of this process, from `configure` to `close`."""
+
+    def __init__(self, *, json: bool, level: str, scrubber: Scrubber, stream: TextIO) -> None:
+        self._scrubber = scrubber
+        self._line = _json_line if json else _text_line
+        self._to_journal = _is_journal(stream)
+        self._writer = Writer(stream, self._dropped_line)
+        self._bridge = Bridge()
+        structlog.configure(
+            processors=[structlog.contextvars.merge_contextvars, structlog.processors.add_log_level, self._render],
+            wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+            logger_factory=lambda *_: self._writer,
+            cache_logger_on_first_use=False,
+        )
+        root = logging.getLogger()
+        root.addHandler(self._bridge)
+        root.setLevel(max(LEVELS[level], logging.WARNING))
+
+    @property
+    def dropped(self) -> int:
+        """Lines lost since the start, because the stream blocked or failed."""
+        return self._writer.dropped
+
+    def set_scrubber(self, scrubber: Scrubber) -> None:
+        """From the next line on. Requests under way still use the old table's keys: give both tables' secrets."""
+        self._scrubber = scrubber
+
+    def close(self, timeout_s: float = 2.0) -> None:
+        """The last lines leave, if the stream takes them in time; structlog and logging are as before."""
+        root = logging.getLogger()
+        root.removeHandler(self._bridge)
+        root.setLevel(logging.WARNING)
+        structlog.reset_defaults()
+        self._writer.close(timeout_s)
+
+    def _render(self, _logger: WrappedLogger, _method: str, fields: EventDict) -> bytes:
+        exc = _exception(fields.pop("exc_info", None))
+        level, event = fields.pop("level"), str(fields.pop("event"))
+        told = {"time": _now(), "level": level, "event": event, **fields, **(_told(exc) if exc else {})}
+        prefix = PRIORITIES[level] if self._to_journal else b""
+        return prefix + self._line({self._text(name): self._clean(value) for name, value in told.items()}) + b"\n"
+
+    def _dropped_line(self, count: int) -> bytes:
+        return self._render(None, "warning", {"event": "log_dropped", "level": "warning", "lines": count})
+
+    def _clean(self, value: object, depth: int = 0) -> Any:
+        """The value as JSON has it, with every text in it scrubbed, escaped and cut."""
+        match value:
+            case str():
+                return self._text(value)
+            case None | bool() | float():
+                return value
+            case int():
+                return value if -(1 << 63) <= value < 1 << 64 else str(value)  # beyond that orjson gives up
+            case bytes():
+                return self._text(value[:SCRUBBED_AT_MOST].decode("utf-8", "backslashreplace"))
+            case Mapping() if depth < DEEPEST:
+                return {self._text(str(name)): self._clean(part, depth + 1) for name, part in value.items()}
+            case list() | tuple() | set() | frozenset() if depth < DEEPEST:
+                return [self._clean(part, depth + 1) for part in value]
+            case _:
+                return self._text(str(value))
+
+    def _text(self, text: str) -> str:
+        shown = self._scrubber(text[:SCRUBBED_AT_MOST])
+        if len(shown) > LONGEST_VALUE:
+            shown = f"{shown[:LONGEST_VALUE]}... ({len(text)} characters)"
+        return shown if shown.isprintable() else UNPRINTABLE.sub(_escape, shown)
+
+
+class Bridge(logging.Handler):
+    """What libraries log, as one line a fault.
+
+    aiohttp's and asyncio's messages quote what a peer has sent, and their tracebacks repeat it: only the message's
+    fixed part, the exception's class and the place in the code are kept.
+    """
+
+    FIXED = re.compile(r"[^(<%:\n]*")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log = structlog.get_logger()
+        exc = _exception(record.exc_info)
+        if isinstance(exc, HttpProcessingError):  # bytes that are no HTTP: the peer's fault, and no news to anyone
+            peer = str(record.args[0]) if isinstance(record.args, tuple) and record.args else None
+            log.info("bad_http", peer=peer, exception=type(exc).__name__)
+            return
+        fixed = self.FIXED.match(str(record.msg))
+        message = fixed[0].strip() if fixed else ""
+        level = min(record.levelno // 10 * 10, logging.CRITICAL)
+        log.log(level, "library_error", logger=record.name, message=message, exc_info=exc)
+
+
+def configure(*, json: bool, level: str, scrubber: Scrubber, stream: TextIO | None = None) -> Log:
+    """Send the events of structlog and of the standard library's logging to `stream`, by default stderr.
+
+    `level` is one of LEVELS. Before this call structlog prints to stdout, readable.
+    """
+    return Log(json=json, level=level, scrubber=scrubber, stream=stream or sys.stderr)
+
+
+def wants_json(stream: TextIO | None = None) -> bool:
+    """A terminal is read by a person, a pipe, a file or the journal by a program."""
+    return not (stream or sys.stderr).isatty()
+
+
+def _is_journal(stream: TextIO) -> bool:
+    """https://www.freedesktop.org/software/systemd/man/latest/systemd.exec.html#%24JOURNAL_STREAM"""
+    try:
+        status = os.fstat(stream.fileno())
+    except OSError:
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+def _json_line(fields: dict[str, Any]) -> bytes:
+    return orjson.dumps(fields)
+
+
+def _text_line(fields: dict[str, Any]) -> bytes:
+    time, level, event, *rest = fields.items()
+    pairs = (f"{name}={_shown(value)}" for name, value in rest if value is not None)
+    return " ".join([time[1], f"{level[1]:<7}", event[1], *pairs]).encode()
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, str) and BARE.fullmatch(value):
+        return value
+    return orjson.dumps(value).decode()
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return {9: "\\t", 10: "\\n", 13: "\\r"}.get(code) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
+
+
+def _now() -> str:
+    """UTC, ISO 8601, milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _exception(info: object) -> BaseException | None:
+    """The exception in any of the forms that `exc_info` may have."""
+    match info:
+        case BaseException():
+            return info
+        case (_, BaseException() as exc, _):
+            return exc
+        case None | False | (None, None, None):
+            return None
+        case _:
+            return sys.exc_info()[1]
+
+
+def _told(exc: BaseException) -> dict[str, str]:
+    """Class and place of an exception. Its text stays out: it may quote a prompt, an answer or a key."""
+    chain = list(_causes(exc))
+    calls = [call for cause in reversed(chain) for call in _calls(cause.__traceback__)]
+    return {"exception": " from ".join(map(_name, chain)), "at": " < ".join(calls[:FRAMES])}
+
+
+def _causes(exc: BaseException | None) -> Iterator[BaseException]:
+    for _ in range(DEEPEST):
+        if exc is None:
+            return
+        yield exc
+        exc = exc.__cause__ or (None if exc.__suppress_context__ else exc.__context__)
+
+
+def _name(exc: BaseException) -> str:
+    match exc:
+        case BaseExceptionGroup():
+            return f"{type(exc).__name__}({', '.join(map(_name, exc.exceptions[:DEEPEST]))})"
+        case OSError(errno=int() as number) if name := os.strerror(number):
+            return f"{type(exc).__name__}({name})"
+        case _:
+            return type(exc).__name__
+
+
+def _calls(trace: TracebackType | None) -> list[str]:
+    """Innermost first. Modules, not files: a path tells about the machine."""
+    return [
+        f"{frame.f_globals.get('__name__', '?')}.{frame.f_code.co_qualname}:{line}"
+        for frame, line in reversed(list(traceback.walk_tb(trace)))
+    ]

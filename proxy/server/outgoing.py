@@ -1,0 +1,139 @@
+"""What goes to a provider: the client's bytes with the model's name spliced in, or the request in another dialect's
+words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import frozen
+
+from proxy import ir
+from proxy.dialects import DIALECTS, Dialect
+from proxy.errors import Unsupported
+from proxy.routing.facts import EXTENSIONS
+from proxy.routing.table import Provider
+from proxy.routing.world import Pick
+from proxy.secret import Secret
+from proxy.server.call import Call
+from proxy.server.upstream import Outgoing
+from proxy.wire import json_text, splice
+from proxy.wire.headers import request_headers
+
+AGENT = "pointsman"
+HOPS = "x-pointsman-hops"  # ids of the gateways that a request has passed; see LoopDetected
+
+
+@frozen
+class Prepared:
+    """`native`: the client speaks the dialect, so bytes pass; else the answer is translated back."""
+
+    outgoing: Outgoing
+    dialect: Dialect
+    native: bool
+    asked_usage: bool = False  # we asked for the usage chunk, the client did not
+    dropped: tuple[str, ...] = ()
+    byok: bool = False
+
+
+def choose_dialect(provider: Provider, surface: Dialect) -> Dialect:
+    """The surface's own where the provider speaks it, else the provider's first."""
+    spoken = [DIALECTS[name] for name in provider.dialects]
+    return next((dialect for dialect in spoken if dialect.speaks == surface.speaks), spoken[0])
+
+
+def prepare(call: Call, pick: Pick, key: Secret | None, *, byok: bool, hops: str) -> Prepared:
+    """Raises Unsupported where the provider's dialect cannot say what the client asks, InvalidRequest where the request
+    cannot be read for translation."""
+    snapshot = call.snapshot
+    provider = snapshot.table.providers[pick.candidate.provider]
+    dialect = choose_dialect(provider, call.dialect)
+    native = dialect.speaks == call.dialect.speaks
+    profile = call.plan.profile if call.plan else None
+    extra: tuple[tuple[str, str], ...] = ()
+    dropped: tuple[str, ...] = ()
+    asked_usage = False
+    if native:
+        asked_usage = call.stream and not call.wants_usage and "stream_options" in call.dialect.reads
+        body = _spliced(call, dialect, pick.candidate.native, include_usage=asked_usage)
+    else:
+        encoded = _encoded(call, dialect, pick)
+        body, dropped, extra = json_text.write(encoded.body), encoded.dropped, encoded.headers
+    path = dialect.path(call.surface.endpoint, pick.candidate.native, call.stream)
+    outgoing = Outgoing(
+        path=_behind_base(provider, path),
+        headers=_headers(call, provider, dialect, key, native=native, byok=byok, hops=hops, extra=extra),
+        body=body,
+        timeouts=snapshot.table.timeouts_for(provider.name, pick.candidate.model, profile),
+    )
+    return Prepared(outgoing, dialect, native, asked_usage, dropped, byok)
+
+
+def _spliced(call: Call, dialect: Dialect, native: str, *, include_usage: bool) -> bytes:
+    key = (native, dialect.mend_request is not None)
+    found = call.bodies.get(key)
+    if found is None:
+        body = call.body
+        if dialect.mend_request is not None and (mended := dialect.mend_request(call.document)) is not None:
+            body = json_text.write(mended)
+        drop = EXTENSIONS.intersection(call.document)
+        found = splice.rewrite(body, model=native, drop=drop, include_usage=include_usage)
+        call.bodies[key] = found
+    return found
+
+
+def _encoded(call: Call, dialect: Dialect, pick: Pick) -> ir.Encoded:
+    document: Mapping[str, Any] = {key: value for key, value in call.document.items() if key not in EXTENSIONS}
+    request = call.dialect.decode_request({"model": pick.candidate.native, **document})
+    encoded = dialect.encode_request(
+        request, ir.Target(pick.candidate.native, pick.candidate.provider, pick.info.max_output)
+    )
+    if encoded.dropped and call.facts is not None and call.facts.preferences.require_parameters:
+        raise Unsupported(
+            f"provider.require_parameters is set, and {pick.candidate.provider} has no word for "
+            f"{', '.join(encoded.dropped)}.",
+            param="provider.require_parameters",
+        )
+    return encoded
+
+
+def _headers(
+    call: Call,
+    provider: Provider,
+    dialect: Dialect,
+    key: Secret | None,
+    *,
+    native: bool,
+    byok: bool,
+    hops: str,
+    extra: tuple[tuple[str, str], ...],
+) -> tuple[tuple[str, str], ...]:
+    """Later ones replace earlier ones: the dialect's defaults, the client's that may pass, the table's, the
+    credential."""
+    passed = request_headers(call.request.headers.items(), dialect.name, native, byok)
+    merged: dict[str, tuple[str, str]] = {}
+    for name, value in (
+        *dialect.fixed_headers,
+        *passed,
+        *extra,
+        ("Content-Type", "application/json"),
+        ("Accept", "text/event-stream" if call.stream else "application/json"),
+        ("Accept-Encoding", "identity"),
+        ("User-Agent", AGENT),
+        (HOPS, hops),
+        *((name, secret.reveal()) for name, secret in provider.headers.items()),
+        *(dialect.credential(key.reveal()) if key is not None else ()),
+    ):
+        merged[name.lower()] = (name, value)
+    return tuple(merged.values())
+
+
+def _behind_base(provider: Provider, path: str) -> str:
+    """Vendors' SDKs differ in whether the base URL ends in /v1; local servers are named either way. One /v1, not
+    two."""
+    ends = provider.base_url.endswith("/v1")
+    if path.startswith("/v1/") and ends:
+        return path.removeprefix("/v1")
+    if provider.local and not ends and not path.startswith(("/v1/", "/api/")):
+        return f"/v1{path}"
+    return path

@@ -1,0 +1,213 @@
+"""The relay: candidates in order until one answers, by the table of failures. The one place that fails over.
+
+| error | same candidate | next |   (attributes of the error's class; see proxy.errors)
+Attempts share one cap and one deadline. Retries of the same candidate have a budget per provider, so that a provider in
+trouble is not asked more than it already is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+
+import structlog
+from attrs import define, field
+
+from proxy import errors
+from proxy.errors import GatewayError, UpstreamError
+from proxy.routing.plan import Plan
+from proxy.routing.world import Pick, World
+from proxy.secret import Secret
+from proxy.server.attempt import Opening, open_answer
+from proxy.server.call import Call
+from proxy.server.outgoing import prepare
+
+log = structlog.get_logger()
+BACKOFF = 0.1  # seconds; doubles with each try, full jitter
+LONGEST_BACKOFF = 2.0
+
+
+@define
+class Relay:
+    """One per process. `dice` and `clock` are arguments so that a test can hold them."""
+
+    dice: Callable[[], float]
+    clock: Callable[[], float]
+    instance: str  # this process, in the hop header
+
+    async def first_answer(self, call: Call, plan: Plan) -> Opening:
+        """Raises what the last failure was when nobody answers."""
+        health = call.snapshot.world.health
+        if plan.cooling:
+            if not health.begin_probe():
+                raise errors.AllCooling(
+                    "Every candidate failed lately and is resting; try again later.", retry_after=plan.cooling
+                )
+            try:
+                return await _Chain(self, call, plan, plan.chain[:1]).run()
+            finally:
+                health.end_probe()
+        return await _Chain(self, call, plan, plan.chain).run()
+
+
+@define
+class _Chain:
+    """The attempts of one request."""
+
+    relay: Relay
+    call: Call
+    plan: Plan
+    picks: tuple[Pick, ...]
+    last: GatewayError | None = None
+    began: float = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.began = self.relay.clock()
+
+    async def run(self) -> Opening:
+        window: int | None = None  # once a window was too small, only larger ones are tried
+        for position, pick in enumerate(self.picks):
+            if window is not None and not (pick.info.context is not None and pick.info.context > window):
+                continue
+            opening = await self._candidate(pick, alone=position == len(self.picks) - 1)
+            if opening is not None:
+                return opening
+            if self._spent() or not self._goes_on():
+                break
+            if isinstance(self.last, errors.ContextTooLong):
+                window = max(window or 0, pick.info.context or 0)
+        raise self.last or errors.Overloaded("There was no time left for any attempt.", retry_after=1.0)
+
+    async def _candidate(self, pick: Pick, *, alone: bool) -> Opening | None:
+        """All tries of one candidate; None when they failed, with `last` set."""
+        tries = 0
+        while True:
+            tries += 1
+            key = _key(self.call, pick, self.relay.clock())
+            error = None
+            try:
+                return await self._try(pick, key)
+            except UpstreamError as exc:
+                error = exc
+            except (errors.Unsupported, errors.Overloaded) as exc:
+                self.last = _telling(self.last, exc)
+                return None
+            self.last = error
+            wait = self._wait(pick, error, tries, alone=alone, key=key)
+            if wait is None or self._spent():
+                return None
+            await asyncio.sleep(wait)
+
+    async def _try(self, pick: Pick, key: _Key) -> Opening:
+        call, candidate = self.call, pick.candidate
+        prepared = prepare(call, pick, key.secret, byok=key.byok, hops=_hops(call, self.relay.instance))
+        attempt = call.begin_attempt(candidate.model, candidate.provider, candidate.native)
+        call.snapshot.world.health.asked(candidate.provider)
+        try:
+            opening = await open_answer(call, pick, prepared, attempt)
+        except UpstreamError as error:
+            attempt.outcome, attempt.detail = error.code, error.detail[:500]
+            self._blame(pick, key, error)
+            raise
+        except asyncio.CancelledError:
+            attempt.outcome = "client_closed"
+            raise
+        except GatewayError as error:
+            attempt.outcome = error.code
+            raise
+        finally:
+            attempt.duration_ms = call.elapsed_ms() - attempt.started_ms
+        opening.key_index = key.index
+        self._praise(pick, attempt.ttfb_ms or 0)
+        return opening
+
+    # -- what is learnt --------------------------------------------------------------------------------------
+
+    def _praise(self, pick: Pick, ttfb_ms: int) -> None:
+        world, now = self.call.snapshot.world, self.relay.clock()
+        world.health.succeeded(pick.candidate)
+        world.latencies.observe(pick.candidate, ttfb_ms, now)
+
+    def _blame(self, pick: Pick, key: _Key, error: UpstreamError) -> None:
+        if key.byok and error.cooldown == "key":
+            return  # the caller's own key says nothing of ours
+        health = self.call.snapshot.world.health
+        cooled = health.failed(pick.candidate, key.index, error, self.relay.clock())
+        fields = {"provider": pick.candidate.provider, "model": pick.candidate.model, "outcome": error.code}
+        if isinstance(error, errors.UpstreamRefusedKey):
+            log.error("credential_refused", key_number=(key.index or 0) + 1, **fields)
+        elif cooled:
+            log.warning("candidate_cooling", **fields)
+
+    # -- what is next ----------------------------------------------------------------------------------------
+
+    def _wait(self, pick: Pick, error: UpstreamError, tries: int, *, alone: bool, key: _Key) -> float | None:
+        """Seconds before the same candidate is tried again; None: not again."""
+        health, now = self.call.snapshot.world.health, self.relay.clock()
+        provider = pick.candidate.provider
+        other_key = not key.byok and _fit_key(self.call, provider, now) not in (None, key.index)
+        if error.cooldown == "key" and other_key:
+            return 0.0
+        if isinstance(error, errors.UpstreamRateLimited):
+            left: float = self.call.snapshot.table.retry.deadline - (now - self.began)
+            wait = BACKOFF * tries if error.retry_after is None else error.retry_after
+            return wait if alone and tries < self._most_tries() and wait < left else None
+        allowed = {"no": 1, "once": 2, "tries": self._most_tries()}[error.same]
+        if tries >= allowed or not health.may_retry(provider):
+            return None
+        if error.retry_after is not None and not alone:
+            return None  # it names a time; somebody else can answer now
+        jittered = self.relay.dice() * min(BACKOFF * (1 << tries), LONGEST_BACKOFF)
+        return max(jittered, min(error.retry_after or 0.0, LONGEST_BACKOFF))
+
+    def _most_tries(self) -> int:
+        return self.call.snapshot.table.retry.tries
+
+    def _spent(self) -> bool:
+        """Whether the cap on attempts or the deadline forbids another."""
+        retry = self.call.snapshot.table.retry
+        return len(self.call.decision.attempts) >= retry.attempts or self.relay.clock() - self.began >= retry.deadline
+
+    def _goes_on(self) -> bool:
+        """Whether the last failure leaves the next candidate a chance."""
+        if isinstance(self.last, errors.ContentBlocked):
+            profile = self.call.snapshot.table.profiles.get(self.plan.profile or "")
+            return profile is not None and profile.content_policy == "next"
+        return self.last is None or self.last.try_next
+
+
+@define
+class _Key:
+    """The credential of one try: ours by its number, the caller's, or none."""
+
+    secret: Secret | None = None
+    index: int | None = None
+    byok: bool = False
+
+
+def _key(call: Call, pick: Pick, now: float) -> _Key:
+    provider = call.snapshot.table.providers[pick.candidate.provider]
+    own = call.byok.get(provider.name)
+    if own is not None:
+        return _Key(own, byok=True)
+    if not provider.credentials:
+        return _Key()
+    index = _fit_key(call, provider.name, now) or 0
+    return _Key(provider.credentials[index], index)
+
+
+def _fit_key(call: Call, name: str, now: float) -> int | None:
+    """The first of the provider's credentials that is not cooling."""
+    world: World = call.snapshot.world
+    numbers: Iterator[int] = iter(range(len(world.table.providers[name].credentials)))
+    return next((index for index in numbers if not world.health.key_cooling(name, index, now)), None)
+
+
+def _hops(call: Call, instance: str) -> str:
+    passed = call.request.headers.get("x-pointsman-hops", "")
+    return f"{passed},{instance}" if passed else instance
+
+
+def _telling(last: GatewayError | None, new: GatewayError) -> GatewayError:
+    """Of two failures the one that tells the client more: a provider's over a candidate that could not be asked."""
+    return last if isinstance(last, UpstreamError) else new

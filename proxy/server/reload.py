@@ -1,0 +1,136 @@
+"""From routes.toml to the snapshot that new requests take. All or nothing: a bad file leaves what serves as it is."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import structlog
+from attrs import define, field
+
+from proxy.accounts.admission import Gate
+from proxy.catalog import PriceBook
+from proxy.dialects import DIALECTS
+from proxy.routing.affinity import Affinity
+from proxy.routing.health import Health
+from proxy.routing.latency import Latencies
+from proxy.routing.loading import Problem, TableRejected, load
+from proxy.routing.models import Discovered, Models
+from proxy.routing.table import Table, is_loopback
+from proxy.routing.world import World
+from proxy.secret import Scrubber
+from proxy.server.snapshot import Snapshot, UpstreamPool
+from proxy.server.watch import TableUnreadable, read_table
+
+log = structlog.get_logger()
+SECRET_BYTES = 64 << 10  # of a file that holds a key
+SWEEP = 1.0  # seconds between looks for upstreams that nobody uses any more
+
+
+def read_secret_file(path: str) -> str:
+    """Raises OSError for what is no small regular file: a FIFO would never end."""
+    file = Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(path)
+    with file.open(encoding="utf-8") as opened:
+        return opened.read(SECRET_BYTES)
+
+
+def load_table(raw: bytes, env: Mapping[str, str] = os.environ) -> Table:
+    """Raises TableRejected with every problem."""
+    return load(raw, env=env, read_file=read_secret_file, dialects=DIALECTS.keys())
+
+
+@define(eq=False)
+class Builder:
+    """Makes snapshots. What was observed, health, latencies and pins, outlives every table."""
+
+    book: PriceBook
+    pool: UpstreamPool = field(factory=UpstreamPool)
+    health: Health = field(factory=Health)
+    latencies: Latencies = field(factory=Latencies)
+    affinity: Affinity = field(factory=Affinity)
+
+    def build(self, table: Table, discovered: Iterable[Discovered] = ()) -> Snapshot:
+        """On the loop: upstreams open sessions. Raises TableRejected where a file that a provider names is unusable."""
+        models = Models.build(table, self.book, discovered)
+        world = World(table, models, self.health, self.latencies, self.affinity)
+        try:
+            upstreams = self.pool.for_table(table)
+        except (OSError, ValueError) as exc:
+            raise TableRejected([Problem("providers", f"a certificate or key file is unusable: {exc}")]) from exc
+        return Snapshot(
+            table=table,
+            world=world,
+            upstreams=upstreams,
+            gate=Gate(table.server.auth),
+            scrubber=Scrubber(table.secrets),
+            hosts=tuple(_internal_hosts(table)),
+        )
+
+
+def _internal_hosts(table: Table) -> Iterable[str]:
+    """Names of local providers and of loopback; a vendor's public name is no secret, and stands in its help links."""
+    for provider in table.providers.values():
+        host = urlsplit(provider.base_url).hostname
+        if host and (provider.local or is_loopback(host) or "." not in host):
+            yield host
+
+
+@define(eq=False)
+class Reloader:
+    """Reads, checks, builds, swaps. One at a time; storms coalesce, since each reads the newest content."""
+
+    path: Path
+    builder: Builder
+    current: Callable[[], Snapshot]
+    apply: Callable[[Snapshot], None]
+    told: Callable[[str, bool], None]  # revision, taken or not
+    _busy: asyncio.Lock = field(factory=asyncio.Lock)
+    last_error: str = ""
+
+    async def reload(self, *, force: bool = False) -> tuple[bool, str]:
+        """Whether the file's table serves now, and a sentence. Without `force` an unchanged file is left alone."""
+        async with self._busy:
+            try:
+                raw = await read_table(self.path)
+                table = await asyncio.to_thread(load_table, raw)
+                if not force and table.revision == self.current().table.revision:
+                    return True, "unchanged"
+                new = self.builder.build(table)
+            except (TableUnreadable, TableRejected) as exc:
+                return self._refuse(str(exc))
+            self._take(new)
+        return True, f"{table.revision} serves"
+
+    def _take(self, new: Snapshot) -> None:
+        old = self.current()
+        self.apply(new)
+        self.builder.pool.retire(old, new)
+        self.last_error = ""
+        self.told(new.table.revision, True)
+        for name in restart_needed(old.table, new.table):
+            log.warning("restart_needed", key=name)
+        log.info("table_loaded", revision=new.table.revision, models=len(new.world.models.listed))
+
+    def _refuse(self, reason: str) -> tuple[bool, str]:
+        if reason != self.last_error:
+            log.error("table_rejected", reason=reason[:2000], kept=self.current().table.revision)
+        self.last_error = reason
+        self.told(self.current().table.revision, False)
+        return False, reason
+
+    async def sweep(self) -> None:
+        """For ever: closes upstreams that no table names and no request uses."""
+        while True:
+            await asyncio.sleep(SWEEP)
+            await self.builder.pool.sweep()
+
+
+def restart_needed(old: Table, new: Table) -> list[str]:
+    """Keys of [server] that take effect at the next start only."""
+    fixed = ("listen", "admin", "state", "keep_alive", "header_timeout", "ledger_days", "ledger_bytes", "log_level")
+    return [f"server.{name}" for name in fixed if getattr(old.server, name) != getattr(new.server, name)]

@@ -1,0 +1,94 @@
+"""What one request keeps from its start to its end, whatever is reloaded meanwhile: a table and all that it made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from attrs import define, field
+
+from proxy.accounts.admission import Gate
+from proxy.routing.table import Provider, Table
+from proxy.routing.world import World
+from proxy.secret import Scrubber, Secret
+from proxy.server.upstream import EmbeddedUpstream, PlainUpstream, Upstream
+
+
+@define(eq=False)
+class Snapshot:
+    """Immutable but for `users`, the count of requests that still run on it."""
+
+    table: Table
+    world: World
+    upstreams: Mapping[str, Upstream]
+    gate: Gate
+    scrubber: Scrubber
+    hosts: tuple[str, ...] = ()  # of providers: internal names that no error text may carry to a client
+    users: int = 0
+
+
+# What concerns a provider's connections: models, keys and timeouts may change above them.
+Connection = tuple[str, str, int, str | None, str | None, str | None, Secret | None, bool]
+
+
+def open_upstream(provider: Provider) -> Upstream:
+    return EmbeddedUpstream() if provider.embedded else PlainUpstream(provider)
+
+
+@define
+class UpstreamPool:
+    """One upstream per provider and its settings. A reload that leaves a provider as it is keeps its connections; an
+    upstream that no table names any more is closed after the last request on it, not before."""
+
+    opener: Callable[[Provider], Upstream] = open_upstream
+    _open: dict[Connection, Upstream] = field(factory=dict)
+    _retiring: list[tuple[Snapshot, Upstream]] = field(factory=list)
+
+    def for_table(self, table: Table) -> dict[str, Upstream]:
+        """Opens what is new. Providers that lack something to call them get none."""
+        wanted = {name: p for name, p in table.providers.items() if p.enabled and not p.missing}
+        return {name: self._upstream(provider) for name, provider in wanted.items()}
+
+    def _upstream(self, provider: Provider) -> Upstream:
+        key = connection_settings(provider)
+        upstream = self._open.get(key)
+        if upstream is None:
+            upstream = self._open[key] = self.opener(provider)
+        return upstream
+
+    def retire(self, old: Snapshot, new: Snapshot) -> None:
+        """What `old` used and `new` does not is closed once nobody runs on `old`."""
+        kept = set(map(id, new.upstreams.values()))
+        for key, upstream in list(self._open.items()):
+            if id(upstream) not in kept:
+                del self._open[key]
+                self._retiring.append((old, upstream))
+
+    async def sweep(self) -> None:
+        """Closes what has no user left. A request may have begun on any earlier snapshot, so all up to the last busy
+        one wait."""
+        done: list[tuple[Snapshot, Upstream]] = []
+        waiting: list[tuple[Snapshot, Upstream]] = []
+        for old, upstream in self._retiring:
+            (waiting if old.users or waiting else done).append((old, upstream))
+        self._retiring = waiting
+        for _, upstream in done:
+            await upstream.close()
+
+    async def close(self) -> None:
+        for upstream in (*self._open.values(), *(upstream for _, upstream in self._retiring)):
+            await upstream.close()
+        self._open.clear()
+        self._retiring.clear()
+
+
+def connection_settings(provider: Provider) -> Connection:
+    return (
+        provider.name,
+        provider.base_url,
+        provider.connections,
+        provider.ca_file,
+        provider.client_cert,
+        provider.client_key,
+        provider.proxy,
+        provider.embedded,
+    )

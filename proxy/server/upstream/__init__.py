@@ -1,0 +1,7 @@
+"""Sending to a provider: one small interface, and its implementations."""
+
+from proxy.server.upstream.embedded import EmbeddedUpstream
+from proxy.server.upstream.exchange import Outgoing, Reply, Upstream
+from proxy.server.upstream.plain import PlainUpstream
+
+__all__ = ["EmbeddedUpstream", "Outgoing", "PlainUpstream", "Reply", "Upstream"]

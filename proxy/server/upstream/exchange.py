@@ -1,0 +1,57 @@
+"""The interface between the relay and whatever carries its bytes. Tests run the same contract over all
+implementations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from attrs import field, frozen
+
+from proxy.routing.table import Timeouts
+
+
+@frozen
+class Outgoing:
+    """One request to one provider. `path` stands behind the provider's base URL."""
+
+    path: str
+    headers: tuple[tuple[str, str], ...] = field(repr=False)
+    body: bytes = field(repr=False)
+    timeouts: Timeouts
+
+
+class Reply(Protocol):
+    """One answer, its head read. `headers` has lower-case names; where a name stands twice the last one counts.
+
+    Whoever has a reply reads it to its end or closes it. A closed reply's connection is never used again.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+
+    async def chunk(self) -> bytes:
+        """The next bytes as they came, b"" at the end. Raises UpstreamBroken where the body is cut, UpstreamTimeout
+        where the reply was expired."""
+
+    async def read(self, limit: int) -> tuple[bytes, bool]:
+        """The body up to its end, or a little more than `limit` bytes of it; and whether that is all. Raises like
+        `chunk`."""
+
+    async def finish(self) -> None:
+        """Reads what little may be left behind the last event, so that the connection can serve again; closes it where
+        more comes than that."""
+
+    def close(self) -> None:
+        """Gives the answer up: the connection is closed at once and not pooled."""
+
+    def expire(self, message: str) -> None:
+        """Closes, and makes whoever waits in `chunk` or `read` raise UpstreamTimeout with the message."""
+
+
+class Upstream(Protocol):
+    """One provider. Raises UpstreamUnreachable, UpstreamTimeout or UpstreamBroken, and CancelledError as it comes."""
+
+    async def send(self, outgoing: Outgoing) -> Reply: ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,217 @@
+"""The plain implementation: aiohttp's ClientSession, one per provider. The executable specification for any leaner
+one."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import ssl
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import aiohttp
+from aiohttp import ClientTimeout, TraceConfig
+from yarl import URL
+
+from proxy.errors import Overloaded, UpstreamBroken, UpstreamError, UpstreamTimeout, UpstreamUnreachable
+from proxy.routing.table import Provider
+from proxy.server.upstream.exchange import Outgoing
+
+STALE_TRIES = 3  # pooled connections that turn out closed, before a failure counts
+QUEUE_WAIT = 10.0  # seconds for a free connection of a provider at its limit
+LINGER = 1.0  # seconds that an answer may take to end once its last event is here
+MOST_SURPLUS = 4  # reads
+KEEP_ALIVE = 30.0  # seconds an idle connection is kept
+AT_ONCE = 1 << 20  # bytes
+CUT = "The provider's answer was cut off."
+
+
+class PlainReply:
+    """An aiohttp response as the relay wants it: raw bytes, no decoding."""
+
+    def __init__(self, response: aiohttp.ClientResponse, slot: asyncio.Semaphore) -> None:
+        self.status = response.status
+        self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
+        self._response = response
+        self._slot: asyncio.Semaphore | None = slot
+        self._expired = ""
+        self._surplus = 0
+
+    async def chunk(self) -> bytes:
+        try:
+            data = await self._response.content.readany()
+        except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as exc:
+            self.close()
+            raise self._failed(exc) from exc
+        except BaseException:
+            self.close()  # cancelled: nobody will read the rest
+            raise
+        if self._expired:
+            raise UpstreamTimeout(self._expired)
+        if not data:
+            self._free()
+        return data
+
+    async def read(self, limit: int) -> tuple[bytes, bool]:
+        parts: list[bytes] = []
+        size = 0
+        while size <= limit:
+            data = await self.chunk()
+            if not data:
+                return b"".join(parts), True
+            parts.append(data)
+            size += len(data)
+        return b"".join(parts), False
+
+    async def finish(self) -> None:
+        try:
+            async with asyncio.timeout(LINGER):
+                while await self.chunk():
+                    self._surplus += 1
+                    if self._surplus > MOST_SURPLUS:
+                        break
+        except (UpstreamError, TimeoutError):
+            self._surplus = MOST_SURPLUS + 1
+        if self._surplus > MOST_SURPLUS:
+            self.close()
+
+    def close(self) -> None:
+        self._response.close()
+        self._free()
+
+    def expire(self, message: str) -> None:
+        self._expired = message
+        self.close()
+
+    def _free(self) -> None:
+        slot, self._slot = self._slot, None
+        if slot is not None:
+            slot.release()
+
+    def _failed(self, exc: BaseException) -> UpstreamError:
+        if self._expired:
+            return UpstreamTimeout(self._expired)
+        return UpstreamBroken(CUT, detail=f"{type(exc).__name__}: {exc}")
+
+
+class PlainUpstream:
+    """One provider's session: its connections, TLS settings, DNS cache and limits."""
+
+    def __init__(self, provider: Provider) -> None:
+        self._provider = provider
+        self._slots = asyncio.Semaphore(provider.connections)
+        self._proxy = provider.proxy.reveal() if provider.proxy else None
+        self._urls: dict[str, URL] = {}
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=0,  # the semaphore is the limit: its queue can be measured and bounded
+                ssl=_tls(provider) or True,
+                keepalive_timeout=KEEP_ALIVE,
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=ClientTimeout(total=None),
+            auto_decompress=False,
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+            trace_configs=[_reuse_trace()],
+            trust_env=False,
+        )
+
+    async def send(self, outgoing: Outgoing) -> PlainReply:
+        await self._slot()
+        try:
+            response = await self._sent(outgoing)
+        except BaseException:
+            self._slots.release()
+            raise
+        reply = PlainReply(response, self._slots)
+        coding = reply.headers.get("content-encoding", "identity").strip().lower()
+        if coding not in ("", "identity"):
+            reply.close()
+            raise UpstreamBroken("The provider compressed its answer although it was asked not to.")
+        return reply
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def _slot(self) -> None:
+        if not self._slots.locked():
+            await self._slots.acquire()  # does not wait
+            return
+        try:
+            async with asyncio.timeout(QUEUE_WAIT):
+                await self._slots.acquire()
+        except TimeoutError as exc:
+            raise Overloaded("All connections to the provider are in use.", retry_after=1.0) from exc
+
+    async def _sent(self, outgoing: Outgoing) -> aiohttp.ClientResponse:
+        """A pooled connection that its provider closed meanwhile costs nothing but another try: no byte of an answer
+        came, and nobody read the request."""
+        for last in (*[False] * STALE_TRIES, True):
+            context = SimpleNamespace(reused=False)
+            try:
+                return await self._session.post(
+                    self._url(outgoing.path),
+                    data=_payload(outgoing.body),
+                    headers=outgoing.headers,
+                    allow_redirects=False,
+                    timeout=ClientTimeout(total=None, connect=_finite(outgoing.timeouts.connect)),
+                    proxy=self._proxy,
+                    trace_request_ctx=context,
+                )
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as exc:
+                if last or not context.reused or isinstance(exc, aiohttp.ClientConnectorError):
+                    raise _unsent(exc) from exc
+            except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as exc:
+                raise _unsent(exc) from exc
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    def _url(self, path: str) -> URL:
+        url = self._urls.get(path)
+        if url is None:
+            if len(self._urls) > 256:
+                self._urls.clear()
+            url = self._urls[path] = URL(self._provider.base_url + path, encoded=True)
+        return url
+
+
+def _payload(body: bytes) -> bytes | io.BytesIO:
+    """A large body goes in pieces: written at once it would hold up the loop, and aiohttp warns of it."""
+    return io.BytesIO(body) if len(body) > AT_ONCE else body
+
+
+def _reuse_trace() -> TraceConfig:
+    async def reused(_: aiohttp.ClientSession, context: SimpleNamespace, __: Any) -> None:
+        if context.trace_request_ctx is not None:
+            context.trace_request_ctx.reused = True
+
+    trace = TraceConfig()
+    trace.on_connection_reuseconn.append(reused)
+    return trace
+
+
+def _tls(provider: Provider) -> ssl.SSLContext | None:
+    """A context of the provider's own where it has a private CA or wants a client certificate."""
+    if not (provider.ca_file or provider.client_cert):
+        return None
+    context = ssl.create_default_context(cafile=provider.ca_file)
+    if provider.client_cert:
+        context.load_cert_chain(provider.client_cert, provider.client_key)
+    return context
+
+
+def _finite(seconds: float) -> float | None:
+    return None if seconds == float("inf") else seconds
+
+
+def _unsent(exc: BaseException) -> UpstreamError:
+    """What went wrong before a head came. The text of the exception may name hosts: it is for the record only."""
+    detail = f"{type(exc).__name__}: {exc}"
+    match exc:
+        case aiohttp.ConnectionTimeoutError() | aiohttp.SocketTimeoutError() | TimeoutError():
+            return UpstreamTimeout("The provider did not accept a connection in time.", detail=detail)
+        case aiohttp.ClientConnectorError() | aiohttp.ClientProxyConnectionError():
+            return UpstreamUnreachable("The provider could not be reached.", detail=detail)
+        case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError() | OSError():
+            return UpstreamBroken("The provider closed the connection without an answer.", detail=detail)
+    return UpstreamBroken("The provider's answer is not proper HTTP.", detail=detail)

@@ -1,0 +1,99 @@
+"""The clock of one answer: a single timer that looks, when it fires, at how long ago something happened.
+
+Nothing is armed per chunk: `touch` notes a time, and a timer that finds that it came too early sets itself anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from proxy.routing.table import Timeouts
+
+STUCK_WRITE = 60.0  # seconds without a client taking a byte; then it is not reading
+
+
+class Watchdog:
+    """Watches one reply. `expire(message)` ends the wait for the provider, `abandon()` the wait for the client.
+
+    `plain`: the whole answer is due within `answer`. Else the first event within `first_event`, the first content
+    within `first_content`, later ones never further apart than `idle`, all of it within `total`.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        timeouts: Timeouts,
+        expire: Callable[[str], None],
+        abandon: Callable[[], None],
+        *,
+        plain: bool,
+        started: float,
+    ) -> None:
+        self._loop = loop
+        self._timeouts = timeouts
+        self._expire = expire
+        self._abandon = abandon
+        self._started = started
+        self._plain = plain
+        self._last = loop.time()
+        self._begun = False
+        self._committed = False
+        self._writing: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._arm()
+
+    def touch(self) -> None:
+        """Bytes came."""
+        self._last = self._loop.time()
+        self._begun = True
+
+    def commit(self) -> None:
+        self._committed = True
+
+    def writing(self) -> None:
+        self._writing = self._loop.time()
+
+    def written(self) -> None:
+        """The time that a slow client took is not the provider's silence."""
+        self._writing = None
+        self._last = self._loop.time()
+
+    def cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _due(self) -> tuple[float, str]:
+        """The nearest deadline and what to say when it passes."""
+        limits = self._timeouts
+        if self._plain:
+            return self._started + limits.answer, "The provider did not answer in time."
+        candidates = [(self._started + limits.total, "The answer took longer than a request may take.")]
+        if not self._begun:
+            candidates.append((self._started + limits.first_event, "The provider sent no first event in time."))
+        elif not self._committed:
+            candidates.append((self._started + limits.first_content, "The provider sent no content in time."))
+        if self._begun:
+            candidates.append((self._last + limits.idle, "The provider's stream fell silent."))
+        return min(candidates)
+
+    def _arm(self) -> None:
+        """For the nearest deadline there is now, and often enough to meet those that come into force meanwhile."""
+        now = self._loop.time()
+        due = self._writing + STUCK_WRITE if self._writing is not None else self._due()[0]
+        nearest = min(due, now + self._timeouts.idle, now + STUCK_WRITE)
+        self._timer = self._loop.call_at(nearest, self._fire)
+
+    def _fire(self) -> None:
+        now = self._loop.time()
+        if self._writing is not None:
+            if now >= self._writing + STUCK_WRITE:
+                self._abandon()
+                return
+        else:
+            due, message = self._due()
+            if now >= due:
+                self._expire(message)
+                return
+        self._arm()

@@ -1,0 +1,177 @@
+"""Build the weights of the `auto` classifier from labelled prompts.
+
+    python scripts/train_classifier.py training/prompts more.jsonl --out proxy/data/classifier.weights
+
+A row is a JSON object with `label` (code, reasoning, summarization, extraction, long-context, chat) and the prompt:
+`text`, or `turns` (the user's, oldest first), or `messages` ({role, content}). Further fields: `length` (characters of
+a text that is given abridged), `lang`, `source` (rows of one origin: no origin outweighs the others), `licence`.
+Rows under a licence that does not allow it (non-commercial, research only, GPL) are left out unless `--any-licence`.
+Needs nothing but the standard library; the same rows in the same order give the same file.
+"""
+
+import argparse
+import json
+import random
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from math import exp
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from proxy.routing.classifier import EDGE, LABELS, LONG, LONG_LABELS, SHORT_LABELS, features
+
+SEED = 7
+EPOCHS = 14
+RATE, RATE_END = 0.12, 0.01  # step of the descent at the first and the last row
+DECAY = 0.004  # pull towards zero, per visit of a feature
+DROPPED = 0.15  # share of a row's features hidden at each visit: no single word may carry a class
+RARE = 3  # a feature needs this many rows ...
+ORIGINS = 2  # ... of this many origins, or it says more of the origin than of the class
+SOURCE_CAP = 60.0  # rows of one origin count like at most this many
+LENGTHENED = 4  # every so many-th summary or extraction is also learned as if its text were long
+SCALE = 24.0  # stored units per unit of score: a byte holds -5.3 .. 5.3
+WITHHELD = re.compile(r"\bNC\b|GPL|research", re.IGNORECASE)
+
+
+@frozen
+class Example:
+    names: tuple[str, ...]
+    label: int
+    choice: tuple[int, ...]  # the classes open to a text of this length
+    source: str
+    weight: float = 1.0
+
+
+def read(paths: Iterable[Path], any_licence: bool = False) -> Iterator[dict[str, Any]]:
+    """Rows of the files, and of the *.jsonl in the directories, that may be learned from."""
+    for path in paths:
+        for file in sorted(path.glob("*.jsonl")) if path.is_dir() else [path]:
+            for line in file.read_text(encoding="utf-8").splitlines():
+                row = json.loads(line)
+                row.setdefault("source", file.stem)
+                if any_licence or not WITHHELD.search(row.get("licence", "")):
+                    yield row
+
+
+def turns(row: dict[str, Any]) -> list[str]:
+    """The user's turns, oldest first."""
+    if "messages" in row:
+        return [message["content"] for message in row["messages"] if message["role"] == "user"]
+    return row["turns"] if "turns" in row else [row["text"]]
+
+
+def examples(rows: Iterable[dict[str, Any]]) -> list[Example]:
+    made: list[Example] = []
+    for row in rows:
+        text, label = turns(row)[-1], LABELS.index(row["label"])
+        size = row.get("length", len(text))
+        made.append(_example(text, size, label, row["source"]))
+        lengthened = row["label"] in LONG_LABELS and 2 * EDGE < size < LONG and len(made) % LENGTHENED == 0
+        if lengthened:
+            made.append(_example(text, 2 * LONG, label, row["source"]))
+    return made
+
+
+def _example(text: str, size: int, label: int, source: str) -> Example:
+    choice = LONG_LABELS if size >= LONG else SHORT_LABELS
+    names = tuple(sorted({*features(text, size)}))
+    return Example(names, label, tuple(n for n, name in enumerate(LABELS) if name in choice), source)
+
+
+def weigh(made: Sequence[Example]) -> list[float]:
+    """What a row counts: origins are capped, then classes are brought half way to equal."""
+    rows_of = Counter((one.source, one.label) for one in made)
+    capped = [min(1.0, SOURCE_CAP / rows_of[one.source, one.label]) for one in made]
+    classes: Counter[int] = Counter()
+    for one, weight in zip(made, capped, strict=True):
+        classes[one.label] += weight
+    mean = sum(classes.values()) / len(classes)
+    return [weight * (mean / classes[one.label]) ** 0.5 for one, weight in zip(made, capped, strict=True)]
+
+
+def vocabulary(made: Sequence[Example]) -> list[str]:
+    count: Counter[str] = Counter()
+    origins: dict[str, set[str]] = defaultdict(set)
+    for one in made:
+        count.update(one.names)
+        for name in one.names:
+            if len(origins[name]) < ORIGINS:
+                origins[name].add(one.source)
+    return sorted(
+        name for name, rows in count.items() if rows >= RARE and len(origins[name]) >= ORIGINS and _stores(name)
+    )
+
+
+def _stores(name: str) -> bool:
+    return name.isprintable()  # no lone surrogates, no line ends
+
+
+def descend(made: Sequence[Example], names: Sequence[str]) -> list[list[float]]:
+    """Logistic regression by stochastic gradient descent: per class a weight for each name."""
+    dice = random.Random(SEED)
+    number = {name: at for at, name in enumerate(names)}
+    rows = [
+        ([number[name] for name in one.names if name in number], one.label, one.choice, weight)
+        for one, weight in zip(made, weigh(made), strict=True)
+    ]
+    table = [[0.0] * len(names) for _ in LABELS]
+    for epoch in range(EPOCHS):
+        rate = RATE * (RATE_END / RATE) ** (epoch / (EPOCHS - 1))
+        dice.shuffle(rows)
+        for found, label, choice, weight in rows:
+            _step(table, [at for at in found if dice.random() >= DROPPED], label, choice, rate * weight)
+    return table
+
+
+def _step(table: list[list[float]], found: list[int], label: int, choice: tuple[int, ...], rate: float) -> None:
+    scores = {lane: sum(map(table[lane].__getitem__, found)) for lane in choice}
+    top = max(scores.values())
+    parts = {lane: exp(score - top) for lane, score in scores.items()}
+    total = sum(parts.values())
+    for lane, part in parts.items():
+        slope = part / total - (lane == label)
+        if abs(slope) < 0.01:
+            continue
+        column = table[lane]
+        for at in found:
+            column[at] -= rate * (slope + DECAY * column[at])
+
+
+def packed(table: Sequence[Sequence[float]], names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    """Each name with a byte per class; names whose weights all round to nothing are left out."""
+    for at, name in enumerate(names):
+        units = [max(-128, min(127, round(column[at] * SCALE))) for column in table]
+        if max(map(abs, units)) >= 2:
+            yield name, bytes(unit + 128 for unit in units)
+
+
+def write(table: Sequence[Sequence[float]], names: Sequence[str], rows: int) -> str:
+    about = {"format": 1, "labels": LABELS, "scale": SCALE, "rows": rows}
+    lines = [f"{weights.hex()} {name}" for name, weights in packed(table, names)]
+    return "\n".join([json.dumps(about), *lines]) + "\n"
+
+
+def train(rows: Iterable[dict[str, Any]], say: Callable[[str], None] = lambda line: None) -> str:
+    """The text of a weights file."""
+    made = examples(rows)
+    names = vocabulary(made)
+    say(f"{len(made)} examples, {len(names)} features")
+    return write(descend(made, names), names, len(made))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", nargs="+", type=Path, help="JSONL files, or directories of them")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "proxy/data/classifier.weights")
+    parser.add_argument("--any-licence", action="store_true", help="learn from every row, whatever its licence says")
+    asked = parser.parse_args()
+    text = train(read(asked.rows, asked.any_licence), print)
+    asked.out.write_text(text, encoding="utf-8")
+    print(f"{asked.out}: {len(text.encode()) // 1024} KiB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from proxy.server.ledger import Decisions, Filter, Ledger, LedgerRefused
+from proxy.server.ledger.schema import MIGRATIONS, Migration, open_reader, open_writer
+
+from .samples import NOON, count, decision, sql, write
+
+NEWEST = MIGRATIONS[-1].version
+NEXT = Migration(
+    NEWEST + 1, ("ALTER TABLE decisions ADD COLUMN region TEXT", "CREATE INDEX by_region ON decisions (region)")
+)
+NOBODY = 65534
+
+
+def start(path: Path) -> None:
+    ledger = Ledger(path)
+    ledger.start()
+    assert ledger.stop(30)
+
+
+def test_a_new_file_is_private_journaled_and_ours(path: Path) -> None:
+    with closing(open_writer(path)) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+        assert connection.execute("PRAGMA user_version").fetchone() == (NEWEST,)
+        assert connection.execute("PRAGMA auto_vacuum").fetchone() == (2,)  # INCREMENTAL
+        for each in path.parent.iterdir():  # its WAL as well
+            assert stat.S_IMODE(each.stat().st_mode) == 0o600
+
+
+def test_an_empty_file_is_a_new_one(path: Path) -> None:
+    path.touch()
+    start(path)
+    assert count(path) == 0
+
+
+def test_a_path_may_hold_what_an_uri_may_not(tmp_path: Path) -> None:
+    path = tmp_path / "a b?mode=rw&x=%41#1.db"
+    write(path, [decision()])
+    assert len(Decisions(path).page(Filter()).rows) == 1
+
+
+# -- migrations --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", range(NEWEST + 1))
+def test_each_older_version_is_brought_forward_with_its_rows(path: Path, version: int) -> None:
+    steps = (*MIGRATIONS, NEXT)
+    if version:
+        open_writer(path, steps[:version]).close()
+        sql(
+            path,
+            "INSERT INTO decisions (request_id, at_ms, surface, requested, stream, config, status, outcome,"
+            " fallback_used, attempt_count, charged_nanos, estimated, duration_ms, bytes_committed, dropped)"
+            " VALUES ('req_old', ?, 'chat', 'auto', 0, '', 200, 'ok', 0, 0, 7, 0, 0, 0, '[]')",
+            NOON,
+        )
+    with closing(open_writer(path, steps)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (NEXT.version,)
+        rows = connection.execute("SELECT request_id, charged_nanos, region FROM decisions").fetchall()
+    assert rows == ([("req_old", 7, None)] if version else [])
+
+
+def test_a_migration_that_fails_leaves_the_file_as_it_was(path: Path) -> None:
+    write(path, [decision()])
+    before = sql(path, "SELECT sql FROM sqlite_master")
+    broken = Migration(NEXT.version, (*NEXT.statements, "CREATE TABLE decisions (x)"))
+    with pytest.raises(LedgerRefused, match="decisions already exists"):
+        open_writer(path, (*MIGRATIONS, broken))
+    assert sql(path, "SELECT sql FROM sqlite_master") == before
+    assert sql(path, "PRAGMA user_version") == [(NEWEST,)]
+    assert count(path) == 1
+
+
+def test_the_versions_count_up_from_one() -> None:
+    assert [migration.version for migration in MIGRATIONS] == list(range(1, NEWEST + 1))
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------
+
+
+def newer(path: Path) -> None:
+    open_writer(path, (*MIGRATIONS, NEXT)).close()
+
+
+def other_program(path: Path) -> None:
+    sql(path, "CREATE TABLE bookmarks (url TEXT)")
+
+
+def other_application(path: Path) -> None:
+    sql(path, "PRAGMA application_id = 77")
+
+
+def text(path: Path) -> None:
+    path.write_text("this is no database, and it is somebody's\n" * 100)
+
+
+def spoilt_middle(path: Path) -> None:
+    write(path, map(decision, range(300)))
+    raw = bytearray(path.read_bytes())
+    raw[8192:-8192] = b"\xff" * (len(raw) - 16384)
+    path.write_bytes(raw)
+
+
+def cut_short(path: Path) -> None:
+    write(path, map(decision, range(300)))
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def directory(path: Path) -> None:
+    path.mkdir()
+
+
+def fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
+    "a newer schema": (newer, f"of schema {NEXT.version}, and this version knows {NEWEST} at most"),
+    "another program's database": (other_program, "another program's SQLite file"),
+    "another application's empty database": (other_application, "another program's SQLite file"),
+    "a text": (text, "not a SQLite file"),
+    "damage in the middle": (spoilt_middle, "damaged"),
+    "a file cut short": (cut_short, "damaged"),
+    "a directory": (directory, "not a regular file"),
+    "a FIFO": (fifo, "not a regular file"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "said"), REFUSED.values(), ids=REFUSED)
+def test_a_file_that_cannot_be_used_is_refused_and_left_alone(
+    path: Path, spoil: Callable[[Path], None], said: str
+) -> None:
+    spoil(path)
+    before = path.read_bytes() if path.is_file() else b""
+    with pytest.raises(LedgerRefused) as refused:
+        Ledger(path).start()
+    assert said in refused.value.message
+    assert str(path) in refused.value.message
+    assert path.exists()
+    assert (path.read_bytes() if path.is_file() else b"") == before
+
+
+def test_a_missing_directory_is_refused_and_not_made(tmp_path: Path) -> None:
+    with pytest.raises(LedgerRefused, match="there is no directory"):
+        Ledger(tmp_path / "absent" / "ledger.db").start()
+    assert not (tmp_path / "absent").exists()
+
+
+@contextmanager
+def unprivileged() -> Iterator[Path]:
+    """A directory of its own, and no right to pass over file modes."""
+    root = os.geteuid() == 0
+    with tempfile.TemporaryDirectory(dir="/tmp") as directory:
+        if root:
+            os.chown(directory, NOBODY, NOBODY)
+            os.seteuid(NOBODY)
+        try:
+            yield Path(directory)
+        finally:
+            if root:
+                os.seteuid(0)
+            os.chmod(directory, 0o700)
+
+
+def test_a_file_that_may_not_be_written_is_refused() -> None:
+    with unprivileged() as directory:
+        path = directory / "ledger.db"
+        write(path, [decision()])
+        path.chmod(0o400)
+        with pytest.raises(LedgerRefused, match="writable"):
+            Ledger(path).start()
+
+
+@pytest.mark.parametrize("existing", [True, False], ids=["with its file", "without"])
+def test_a_directory_that_may_not_be_written_is_refused(existing: bool) -> None:
+    with unprivileged() as directory:
+        path = directory / "ledger.db"
+        if existing:
+            write(path, [decision()])
+        directory.chmod(0o500)
+        with pytest.raises(LedgerRefused, match="writable"):
+            Ledger(path).start()
+
+
+def test_a_file_that_another_process_keeps_to_itself_is_refused(path: Path) -> None:
+    write(path, [decision()])
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        connection.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(LedgerRefused, match="another process keeps it locked"):
+            Ledger(path).start()
+
+
+def test_the_lock_of_one_write_does_not_hinder_a_start(path: Path) -> None:
+    write(path, [decision()])
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        ledger = Ledger(path)
+        ledger.start()
+    assert ledger.stop(30)
+
+
+# -- append-only, and the reader's view --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("table", ["decisions", "attempts"])
+def test_no_row_is_ever_changed(path: Path, table: str) -> None:
+    write(path, [decision(attempts=[])])
+    sql(path, "INSERT INTO attempts SELECT 1, 1, '', '', '', 0, 0, 0, '', 0, '', '', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0")
+    with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+        sql(path, f"UPDATE {table} SET cost_nanos = 0")
+
+
+def test_a_reader_cannot_write(path: Path) -> None:
+    write(path, [decision()])
+    with closing(open_reader(path)) as connection, pytest.raises(sqlite3.OperationalError, match="readonly"):
+        connection.execute("DELETE FROM decisions")
+
+
+def test_a_reader_makes_no_file(path: Path) -> None:
+    with pytest.raises(LedgerRefused, match="no such file"):
+        Decisions(path).page(Filter())
+    assert not path.exists()
+
+
+def test_a_reader_refuses_another_schema(path: Path) -> None:
+    newer(path)
+    with pytest.raises(LedgerRefused, match="this version knows"):
+        Decisions(path).page(Filter())
+    sql(path, "PRAGMA user_version = 0")
+    with pytest.raises(LedgerRefused, match="older schema"):
+        Decisions(path).page(Filter())
