@@ -122,7 +122,7 @@ class App:
         builder = Builder(load_prices())
         snapshot = builder.build(table)
         dice = random.SystemRandom().random
-        relay = Relay(dice, time.monotonic, secrets.token_hex(4))
+        relay = Relay(dice, time.monotonic, secrets.token_hex(4), self.metrics)
         self.gateway = Gateway(snapshot, relay, self.ledger, self.metrics, dice=dice)
         self.reloader = Reloader(self.config, builder, lambda: self.gateway.current, self._apply, self.metrics.reloaded)
         self._apply(snapshot)

@@ -174,11 +174,14 @@ def _explain_past(options: argparse.Namespace) -> int:
 # -- models and decisions ----------------------------------------------------------------------------------------
 
 
+COLUMNS = ("model", "provider", "native", "context", "USD/M in", "USD/M out", "capabilities", "state")
+
+
 def models(options: argparse.Namespace) -> int:
     """What the table offers: price, window, capabilities, and whether it could be called now."""
     table = _table(options.config)
     listed = Models.build(table, load_prices()).listed
-    rows: list[tuple[str, ...]] = [("model", "provider", "native", "context", "USD/M in", "USD/M out", "capabilities", "state")]
+    rows: list[tuple[str, ...]] = [COLUMNS]
     for id, info in listed.items():
         provider = table.providers[info.provider]
         state = "ready" if provider.configured else provider.missing or provider.missing_key or "disabled"
@@ -224,6 +227,8 @@ def decisions(options: argparse.Namespace) -> int:
 
 
 def _decisions(options: argparse.Namespace) -> Decisions:
+    if options.state is not None:
+        return Decisions(options.state / LEDGER)
     table = _table(options.config) if options.config.exists() else None
     return Decisions(state_directory(table, os.environ) / LEDGER)
 
@@ -287,6 +292,7 @@ def _parser() -> argparse.ArgumentParser:
     explaining.add_argument("--seed", type=int, default=0, metavar="N", help="of the dice for weighted draws")
     explaining.add_argument("--json", action="store_true", help="the plan as POST /v1/route gives it")
     _config(explaining)
+    _state(explaining)
 
     listing = command("models", models, "pointsman models --markdown > docs/models.md")
     form = listing.add_mutually_exclusive_group()
@@ -303,7 +309,14 @@ def _parser() -> argparse.ArgumentParser:
     deciding.add_argument("--failed", action="store_true", help="any outcome but ok")
     deciding.add_argument("--json", action="store_true")
     _config(deciding)
+    _state(deciding)
     return parser
+
+
+def _state(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--state", type=Path, metavar="DIR", help="where the ledger is (the daemon's; $STATE_DIRECTORY or as it says)"
+    )
 
 
 def _config(parser: argparse.ArgumentParser) -> None:

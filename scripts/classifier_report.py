@@ -8,16 +8,15 @@ say nothing about unseen prompts.
 
 import argparse
 import json
-
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from train_classifier import read, turns
 
 from proxy.routing.classifier import LABELS, classify
-from train_classifier import read, turns
 
 TIMED = (500, 20_000)  # characters
 REPEATS = 3

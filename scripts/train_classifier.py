@@ -27,10 +27,10 @@ SEED = 7
 EPOCHS = 14
 RATE, RATE_END = 0.12, 0.01  # step of the descent at the first and the last row
 DECAY = 0.004  # pull towards zero, per visit of a feature
-DROPPED = 0.15  # share of a row's features hidden at each visit: no single word may carry a class
-RARE = 3  # a feature needs this many rows ...
+DROPPED = 0.3  # share of a row's features hidden at each visit: no single word may carry a class
+RARE = 2  # a feature needs this many rows ...
 ORIGINS = 2  # ... of this many origins, or it says more of the origin than of the class
-SOURCE_CAP = 60.0  # rows of one origin count like at most this many
+SOURCE_CAP = 30.0  # rows of one origin count like at most this many
 LENGTHENED = 4  # every so many-th summary or extraction is also learned as if its text were long
 SCALE = 24.0  # stored units per unit of score: a byte holds -5.3 .. 5.3
 WITHHELD = re.compile(r"\bNC\b|GPL|research", re.IGNORECASE)
@@ -149,9 +149,9 @@ def packed(table: Sequence[Sequence[float]], names: Sequence[str]) -> Iterator[t
 
 
 def write(table: Sequence[Sequence[float]], names: Sequence[str], rows: int) -> str:
-    about = {"format": 1, "labels": LABELS, "scale": SCALE, "rows": rows}
-    lines = [f"{weights.hex()} {name}" for name, weights in packed(table, names)]
-    return "\n".join([json.dumps(about), *lines]) + "\n"
+    kept = list(packed(table, names))
+    about = {"format": 1, "labels": LABELS, "scale": SCALE, "rows": rows, "features": len(kept)}
+    return "\n".join([json.dumps(about), "".join(units.hex() for _, units in kept), *(name for name, _ in kept)]) + "\n"
 
 
 def train(rows: Iterable[dict[str, Any]], say: Callable[[str], None] = lambda line: None) -> str:

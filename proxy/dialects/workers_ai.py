@@ -14,6 +14,7 @@ https://developers.cloudflare.com/workers-ai/platform/errors/
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import orjson
@@ -22,7 +23,9 @@ from attrs import evolve
 from proxy import ir
 from proxy.dialects import failures, openai_chat
 from proxy.dialects.dialect import Dialect, Reading
-from proxy.dialects.openai_chat.stream_reader import DONE
+from proxy.dialects.openai_chat.failure import failure_in
+from proxy.dialects.openai_chat.stream_reader import DONE, StreamDecoder
+from proxy.dialects.openai_chat.tap import Tap
 from proxy.errors import UpstreamBroken
 from proxy.wire import sse
 
@@ -145,6 +148,10 @@ def _numbered(choice: Any, place: int) -> Any:
     return {"index": place, **choice} if isinstance(choice, dict) else choice
 
 
+def _failure_in(chunk: Mapping[str, Any], event: bytes) -> ir.Failure | None:
+    return native_failure(chunk) or failure_in(chunk, event)
+
+
 def _chunk(native: Mapping[str, Any]) -> dict[str, Any]:
     delta: dict[str, Any] = {"content": native["response"]}
     choice = {"index": 0, "delta": delta, "finish_reason": None}
@@ -160,10 +167,9 @@ def mend_answer(body: bytes) -> bytes:
     if b'"result"' not in body or _CHOICES in body:
         return body
     try:
-        parsed = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return body
-    completion = _completion(parsed)
+        completion = _completion(orjson.loads(body))
+    except (orjson.JSONDecodeError, UpstreamBroken):
+        return body  # the check complains about it
     return body if completion is None else orjson.dumps(completion)
 
 
@@ -217,6 +223,8 @@ DIALECT: Dialect = evolve(
     encode_request=encode_request,
     decode_answer=decode_answer,
     check_answer=check_answer,
+    stream_decoder=partial(StreamDecoder, failure_in=_failure_in),
+    tap=partial(Tap, failure_in=_failure_in),
     mend_request=mend_request,
     mend_frame=mend_frame,
     mend_answer=mend_answer,

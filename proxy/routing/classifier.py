@@ -27,9 +27,9 @@ MOST_SHOWN = 8
 
 # Below this margin the answer is a guess, and the table's safe class is the better one.
 LOW_MARGIN = 0.04
-# A follow-up ("now in Rust", "and for five?") says little by itself: its conversation's class gets a bonus, in units
-# of the model's scores, unless the turn is long enough to stand alone.
-EARLIER_BONUS, EARLIER_LONGEST, EARLIER_TURNS = 1.5, 240, 3
+# A short last turn says little by itself, and less where it points back ("now in Rust", "and for five?"): the class of
+# its conversation gets a bonus, in units of the model's scores.
+EARLIER_BONUS, FOLLOWS_BONUS, EARLIER_LONGEST, EARLIER_TURNS = 0.5, 3.0, 160, 3
 # A system prompt speaks only where the turn itself asks for nothing clear ("extract the fields" + a bare mail).
 SYSTEM_MARGIN, SYSTEM_SHARE = 0.3, 0.5
 
@@ -74,17 +74,20 @@ class Model:
         return [((total >> LANE * lane & mask) - zero) / self.scale for lane in range(len(LABELS))]
 
     def heaviest(self, found: Collection[str], label: str) -> tuple[tuple[str, float], ...]:
-        lane = LANE * LABELS.index(label)
-        mask, packed = (1 << LANE) - 1, self.packed
-        ranked = sorted([(ZERO - (packed[name] >> lane & mask), name) for name in found])[:MOST_SHOWN]
-        return tuple((name, -weight / self.scale) for weight, name in ranked if weight < 0)
+        """The features that speak most for a class; equal ones in the order of their names."""
+        lane, packed = LANE * LABELS.index(label), self.packed
+        units = [packed[name] >> lane & 0xFF for name in found]
+        floor = max(ZERO + 1, sorted(units)[-MOST_SHOWN:][0])
+        best = sorted([(ZERO - unit, name) for unit, name in zip(units, found, strict=True) if unit >= floor])
+        return tuple([(name, -unit / self.scale) for unit, name in best[:MOST_SHOWN]])
 
 
 def classify(turns: Sequence[str], system: str = "", *, safe: str = SAFE) -> Classified:
     """Classify the last of the user's `turns` (oldest first); the others and the system prompt are its context."""
     model = load()
     text = turns[-1] if turns else ""
-    found = model.packed.keys() & features(text)
+    seen = features(text)
+    found = model.packed.keys() & seen
     scores = model.score(found)
     choice = _open_to(len(text))
     shares = _softmax(scores, choice)
@@ -95,7 +98,7 @@ def classify(turns: Sequence[str], system: str = "", *, safe: str = SAFE) -> Cla
     own = max(shares, key=shares.__getitem__)
     earlier = _earlier(model, turns) if len(turns) > 1 and len(text) <= EARLIER_LONGEST else None
     if earlier is not None and earlier != own:
-        scores[LABELS.index(earlier)] += EARLIER_BONUS
+        scores[LABELS.index(earlier)] += FOLLOWS_BONUS if "ask:follow" in seen else EARLIER_BONUS
         shares = _softmax(scores, choice | {earlier})
     best = max(shares, key=shares.__getitem__)
     margin = _margin(shares)
@@ -212,7 +215,7 @@ def _shape(head: str, body: str, tail: str, tokens: list[str]) -> list[str]:
         shape.append("shape:speakers")
     if tail:
         opening, closing = head.find("\n"), len(tail) - tail.rfind("\n")
-        if 0 < opening:
+        if opening > 0:
             shape.append("shape:request, then text")
         if closing < EDGE:
             shape.append("shape:text, then request")
@@ -224,16 +227,14 @@ def _shape(head: str, body: str, tail: str, tokens: list[str]) -> list[str]:
 
 @cache
 def load() -> Model:
-    """The shipped weights: a line of JSON, then per feature twelve hex digits (a byte a class) and its name."""
-    head, *lines = (DATA / "classifier.weights").read_text(encoding="utf-8").split("\n")[:-1]
-    count, about = len(lines), json.loads(head)
-    flat = bytes.fromhex("".join([line[: 2 * len(LABELS)] for line in lines]))
-    wide, step = LANE // 8, len(LABELS) * LANE // 8
-    spread = bytearray(step * count)
+    """The shipped weights: a line of JSON, a line of hex (a byte per feature and class), then the features' names."""
+    head, weights, *names = (DATA / "classifier.weights").read_text(encoding="utf-8").split("\n")[:-1]
+    flat, wide, step = bytes.fromhex(weights), LANE // 8, len(LABELS) * LANE // 8
+    spread = bytearray(step * len(names))
     for lane in range(len(LABELS)):
         spread[lane * wide :: step] = flat[lane :: len(LABELS)]
-    packed = [int.from_bytes(spread[at : at + step], "little") for at in range(0, step * count, step)]
-    return Model(dict(zip([line[2 * len(LABELS) + 1 :] for line in lines], packed, strict=True)), about["scale"])
+    packed = [int.from_bytes(spread[at : at + step], "little") for at in range(0, len(spread), step)]
+    return Model(dict(zip(names, packed, strict=True)), json.loads(head)["scale"])
 
 
 @cache

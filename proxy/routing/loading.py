@@ -271,6 +271,12 @@ def _credential(path: str, text: str, unset: list[str], state: _Loading) -> str:
     if kind == "file" and rest:
         try:
             return state.read_file(rest).strip()
+        except FileNotFoundError:
+            if text.startswith("credential:"):  # systemd was given none: the provider is not configured
+                unset.append(f"the systemd credential {text.partition(':')[2]}")
+                return ""
+            state.wrong(f"{path}.api_key", "the file does not exist")
+            return ""
         except (OSError, UnicodeDecodeError) as exc:
             state.wrong(f"{path}.api_key", f"the file cannot be read: {type(exc).__name__}")
             return ""

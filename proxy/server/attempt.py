@@ -51,6 +51,7 @@ class Opening:
     whole: bool = True
     usage: ir.Usage | None = None
     key_index: int | None = None  # which of our credentials it was asked with
+    ended: Callable[[], None] | None = None  # to be called once, when the attempt is over
 
 
 async def open_answer(call: Call, pick: Pick, prepared: Prepared, attempt: Attempt) -> Opening:

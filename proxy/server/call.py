@@ -47,7 +47,8 @@ class Call:
     plan: Plan | None = None
     byok: Mapping[str, Secret] = field(factory=dict, repr=False)
     phase: GonePhase = "body"
-    upstream_wait: float = 0.0  # seconds spent waiting for providers: the rest is overhead
+    upstream_wait: float = 0.0  # seconds spent waiting for providers until the commit: the rest of it is overhead
+    first_byte_s: float | None = None  # from the start to the commit
     late_failure: GatewayError | None = None  # after the commit: told in-band, counted against the candidate
     bodies: dict[tuple[str, bool], bytes] = field(factory=dict, repr=False)  # spliced requests by native name
 

@@ -5,6 +5,8 @@ No failover, no HTTP status, no other model behind this point. Whatever happens 
 
 from __future__ import annotations
 
+import time
+
 from aiohttp import web
 
 from proxy import ir
@@ -39,7 +41,8 @@ def _decided(call: Call, opening: Opening) -> None:
     decision.fallback_used = plan is not None and plan.first is not None and candidate != plan.first
     decision.dropped = opening.prepared.dropped
     decision.price_source = opening.pick.info.price_source
-    decision.ttfb_ms = call.elapsed_ms()
+    call.first_byte_s = time.monotonic() - call.started
+    decision.ttfb_ms = int(call.first_byte_s * 1000)
 
 
 def _head(call: Call, opening: Opening, content_type: str, more: Headers) -> Headers:

@@ -129,6 +129,11 @@ class Gateway:
 
     def _learn(self, call: Call, opening: Opening) -> None:
         """What a finished answer says of its candidate: a late failure counts, a warm cache is remembered."""
+        if opening.ended is not None:
+            opening.ended()
+        if opening.stream is not None:
+            for kind, count in opening.stream.edits.items():
+                self.metrics.stream_edited(kind, count)
         world, candidate = call.snapshot.world, opening.pick.candidate
         if call.late_failure is not None:
             world.health.failed(candidate, opening.key_index, call.late_failure, self.clock())
@@ -155,7 +160,7 @@ class Gateway:
 
     def _count(self, call: Call) -> None:
         decision = call.decision
-        duration = decision.duration_ms / 1000
+        duration = time.monotonic() - call.started
         self.metrics.request_done(
             surface=decision.surface,
             model=decision.model,
@@ -163,7 +168,7 @@ class Gateway:
             status=decision.status,
             outcome=decision.outcome,
             duration_s=duration,
-            overhead_s=max(0.0, (decision.ttfb_ms or decision.duration_ms) / 1000 - call.upstream_wait),
+            overhead_s=max(0.0, (call.first_byte_s or duration) - call.upstream_wait),
             ttft_s=None if decision.ttfb_ms is None else decision.ttfb_ms / 1000,
             usage=decision.usage,
             cost_nanos=decision.cost_nanos,

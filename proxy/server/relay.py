@@ -15,6 +15,7 @@ from attrs import define, field
 
 from proxy import errors
 from proxy.errors import GatewayError, UpstreamError
+from proxy.metrics import Metrics
 from proxy.routing.plan import Plan
 from proxy.routing.world import Pick, World
 from proxy.secret import Secret
@@ -34,6 +35,7 @@ class Relay:
     dice: Callable[[], float]
     clock: Callable[[], float]
     instance: str  # this process, in the hop header
+    metrics: Metrics
 
     async def first_answer(self, call: Call, plan: Plan) -> Opening:
         """Raises what the last failure was when nobody answers."""
@@ -103,6 +105,9 @@ class _Chain:
         prepared = prepare(call, pick, key.secret, byok=key.byok, hops=_hops(call, self.relay.instance))
         attempt = call.begin_attempt(candidate.model, candidate.provider, candidate.native)
         call.snapshot.world.health.asked(candidate.provider)
+        in_flight = self.relay.metrics.in_flight(candidate.provider)
+        in_flight.inc()
+        opening = None
         try:
             opening = await open_answer(call, pick, prepared, attempt)
         except UpstreamError as error:
@@ -117,7 +122,11 @@ class _Chain:
             raise
         finally:
             attempt.duration_ms = call.elapsed_ms() - attempt.started_ms
-        opening.key_index = key.index
+            if opening is None:
+                in_flight.dec()
+        opening.key_index, opening.ended = key.index, in_flight.dec
+        self.relay.metrics.queued(candidate.provider, opening.reply.queued_s)
+        call.decision.queue_ms = (call.decision.queue_ms or 0) + int(opening.reply.queued_s * 1000)
         self._praise(pick, attempt.ttfb_ms or 0)
         return opening
 

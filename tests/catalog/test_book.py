@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 import pytest
+
 from proxy.catalog import Price, PriceBook, load_prices
 from proxy.ir import Usage
 

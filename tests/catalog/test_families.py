@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from proxy.catalog import CAPABILITIES, ModelInfo, family
 from proxy.catalog.families import FAMILIES
 

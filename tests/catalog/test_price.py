@@ -5,6 +5,7 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from proxy.catalog import Price, Tier, worst_case_nanos
 from proxy.ir import Usage
 

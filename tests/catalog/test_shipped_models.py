@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from proxy.catalog import CAPABILITIES, Price, load_prices
 
 ROUTES: dict[str, Any] = tomllib.loads(

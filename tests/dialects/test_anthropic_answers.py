@@ -8,12 +8,13 @@ import pytest
 from sdk_reading import Reading, read_message
 
 from proxy import errors, ir
-from proxy.dialects.anthropic import DIALECT, json_text
+from proxy.dialects.anthropic import DIALECT
 from proxy.dialects.anthropic.faults import write_failure
 from proxy.dialects.anthropic.usage import read_usage, write_usage
 from proxy.dialects.dialect import Reading as ErrorReading
 from proxy.dialects.dialect import Voice
 from proxy.errors import GatewayError, UpstreamBroken
+from proxy.wire import json_text
 
 DATA = Path(__file__).parents[1] / "data" / "anthropic"
 USAGES = json.loads((DATA / "usage.json").read_text())

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import anthropic
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sdk_reading import read_messages_stream
 
 from proxy import errors, ir
@@ -379,6 +382,34 @@ def test_a_lone_surrogate_leaves_as_the_escape_it_was() -> None:
     assert decoded(Frame(b'{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"\\ud83d"}}'))[
         2
     ] == ir.TextDelta(0, "\ud83d")
+
+
+WORDS = [
+    "type", "index", "delta", "content_block", "message", "usage", "text", "thinking", "partial_json", "signature",
+    "citation", "stop_reason", "error", "input", "id", "name", "input_tokens", "output_tokens", "data",
+]  # fmt: skip
+KINDS = [
+    "message_start", "content_block_start", "content_block_delta", "content_block_stop", "message_delta", "text",
+    "thinking", "tool_use", "server_tool_use", "text_delta", "input_json_delta", "signature_delta", "thinking_delta",
+]  # fmt: skip
+json_values = st.recursive(
+    st.none() | st.integers(-1, 3) | st.floats() | st.sampled_from(KINDS),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(WORDS), inner, max_size=5),
+    max_leaves=12,
+)
+
+
+@given(events=st.lists(st.dictionaries(st.sampled_from(WORDS), json_values, max_size=6), max_size=6))
+def test_any_events_are_a_stream_or_a_broken_one(events: list[dict[str, Any]]) -> None:
+    decoder, tap, encoder = DIALECT.stream_decoder(), DIALECT.tap(), DIALECT.stream_encoder(VOICE)
+    out = b""
+    with suppress(UpstreamBroken):
+        for event in events:
+            item = Frame(orjson.dumps(event))
+            tap.look(item)
+            out += encoder.feed(decoder.feed(item))
+    out += encoder.feed(decoder.close()) + encoder.feed([ir.End()])
+    assert kinds(out)[-1] == "message_stop"
 
 
 # -- the tap -----------------------------------------------------------------------------------------------------

@@ -252,6 +252,18 @@ def test_what_the_target_cannot_say_is_named() -> None:
     assert "metadata" not in encoded.body
 
 
+def test_what_only_openai_knows_goes_to_openai_alone() -> None:
+    members: dict[str, Any] = {"verbosity": "low", "cache_key": "k", "store": False, "metadata": {"a": "b"}}
+    request = _foreign(dialect="openai-responses", extra={"safety_identifier": "u", "include": ["x"]}, **members)
+    there, elsewhere = _encode(request, "gpt-5"), _encode(request, "llama-3.3-70b", "groq")
+    assert there.dropped == ("include", "metadata")
+    assert (there.body["store"], there.body["safety_identifier"], there.body["verbosity"]) == (False, "u", "low")
+    assert set(elsewhere.body) == {"model", "messages"}
+    assert set(elsewhere.dropped) == {"include", "text.verbosity", "metadata", "prompt_cache_key", "safety_identifier"}
+    kept = _foreign(dialect="openai-responses", store=True, metadata={"a": "b"})
+    assert _encode(kept, "gpt-5").body["metadata"] == {"a": "b"}
+
+
 REFUSED: dict[str, tuple[ir.Request, str]] = {
     "a tool that another provider runs": (
         _foreign(tools=(ir.ServerTool("code_execution", {"type": "x"}, "anthropic"),)),

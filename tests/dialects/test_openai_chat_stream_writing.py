@@ -153,7 +153,9 @@ def test_citations_refusals_sound_and_pictures() -> None:
             (ir.PartStart(1, ir.Audio(id="au")), [{"audio": {"id": "au"}}]),
             (ir.AudioDelta(1, "AAAA", "be"), [{"audio": {"data": "AAAA", "transcript": "be"}}]),
             (ir.PartStart(2, ir.Image(ir.Blob("AAAA", "image/png"))), [{"images": [picture]}]),
-            (ir.PartEnd(2, final=ir.Image(ir.Blob("AAAA", "image/png"))), [{"images": [picture]}]),
+            (ir.PartEnd(2, final=ir.Image(ir.Blob("AAAA", "image/png"))), []),
+            (ir.PartStart(3, ir.Opaque("image")), []),
+            (ir.PartEnd(3, final=ir.Image(ir.Blob("AAAA", "image/png"))), [{"images": [picture]}]),
             (ir.RefusalDelta(3, "no"), [{"refusal": "no"}]),
             (ir.Finish("refusal"), ["stop"]),
         ]

@@ -125,8 +125,14 @@ def test_an_error_in_a_stream_has_the_clients_shape() -> None:
     (failure,) = DIALECT.stream_decoder().feed(mended)
     assert isinstance(failure, ir.Failure)
     assert isinstance(failures.of_stream(failure), errors.UpstreamRefusedKey)
+
+
+def test_tap_and_decoder_know_the_codes_of_an_error_as_it_came() -> None:
+    (raw,) = Framer().feed(frame(envelope(3036, "spent")))
     tap = DIALECT.tap()
-    assert tap.look(Framer().feed(frame(envelope()))[0]) is ir.Sight.ERROR
+    assert tap.look(raw) is ir.Sight.ERROR
+    assert DIALECT.stream_decoder().feed(raw) == [tap.error]
+    assert tap.error == ir.Failure("insufficient_quota", "spent", 429, "3036")
 
 
 # -- answers and errors ------------------------------------------------------------------------------------------
@@ -147,7 +153,16 @@ def test_the_native_answer_becomes_a_completion() -> None:
         assert DIALECT.decode_answer(parsed).choices[0].parts[0] == ir.Text("hi")
 
 
-@pytest.mark.parametrize("body", [b'{"choices":[{"result":1}]}', b'{"result":', b"<html>", orjson.dumps(envelope())])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"result":{"response":"","tool_calls":[1]}}',
+        b'{"choices":[{"result":1}]}',
+        b'{"result":',
+        b"<html>",
+        orjson.dumps(envelope()),
+    ],
+)
 def test_other_answers_are_the_same_bytes(body: bytes) -> None:
     assert mend_answer(body) == body
 

@@ -1,6 +1,6 @@
 """Every way a file changes is noticed, on real files; and reading one never hangs."""
 
-# ruff: noqa: ASYNC240  (files of a few bytes: nothing else runs on these loops that they could hold up)
+
 
 from __future__ import annotations
 

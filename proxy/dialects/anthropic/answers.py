@@ -10,7 +10,6 @@ from typing import Any
 
 from proxy import ir
 from proxy.dialects import failures
-from proxy.dialects.anthropic import json_text
 from proxy.dialects.anthropic.blocks import NAME, BlockReader
 from proxy.dialects.anthropic.faults import read_failure
 from proxy.dialects.anthropic.stops import STOP_REASONS, write_stop
@@ -18,6 +17,7 @@ from proxy.dialects.anthropic.turns import call_id
 from proxy.dialects.anthropic.usage import read_usage, write_usage
 from proxy.dialects.dialect import Voice
 from proxy.errors import InvalidRequest, UpstreamBroken
+from proxy.wire import json_text
 
 _TIERS = ("standard", "priority", "batch")
 _OWN = ("container", "context_management", "diagnostics", "stop_details")

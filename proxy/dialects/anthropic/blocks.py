@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 from proxy import ir
-from proxy.dialects.anthropic import json_text
 from proxy.dialects.anthropic.fields import Fields, wrong
 from proxy.errors import InvalidRequest
+from proxy.wire import json_text
 
 NAME = "anthropic"
 

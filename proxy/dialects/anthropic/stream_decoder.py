@@ -11,12 +11,12 @@ from typing import Any
 from attrs import define, evolve, field
 
 from proxy import ir
-from proxy.dialects.anthropic import json_text
 from proxy.dialects.anthropic.blocks import NAME, BlockReader, read_citation
 from proxy.dialects.anthropic.faults import read_failure
 from proxy.dialects.anthropic.stops import STOP_REASONS
 from proxy.dialects.anthropic.usage import read_usage
 from proxy.errors import InvalidRequest, UpstreamBroken
+from proxy.wire import json_text
 from proxy.wire.sse import Frame
 
 Events = list[ir.StreamEvent]

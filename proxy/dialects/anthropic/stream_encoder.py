@@ -16,7 +16,6 @@ from typing import Any
 from attrs import define, field, frozen
 
 from proxy import ir
-from proxy.dialects.anthropic import json_text
 from proxy.dialects.anthropic.answers import message_id, tool_id, write_citation
 from proxy.dialects.anthropic.blocks import NAME
 from proxy.dialects.anthropic.faults import write_failure
@@ -24,7 +23,7 @@ from proxy.dialects.anthropic.stops import write_stop
 from proxy.dialects.anthropic.usage import write_usage
 from proxy.dialects.dialect import Voice
 from proxy.errors import GatewayError, UpstreamBroken
-from proxy.wire import sse
+from proxy.wire import json_text, sse
 
 MESSAGE_STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 _PING = b'event: ping\ndata: {"type":"ping"}\n\n'

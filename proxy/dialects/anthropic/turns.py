@@ -15,10 +15,10 @@ from itertools import takewhile
 from typing import Any
 
 from proxy import ir
-from proxy.dialects.anthropic import json_text
 from proxy.dialects.anthropic.blocks import NAME
 from proxy.dialects.anthropic.words import message_path, part_path
 from proxy.errors import InvalidRequest, Unsupported
+from proxy.wire import json_text
 
 Block = dict[str, Any]
 _INSTRUCTIONS = ("system", "developer")

@@ -96,7 +96,7 @@ class _Message:
             case ir.Image() if image := image_part(part):
                 self.images.append(image)
             case _:
-                pass  # a provider's own tool at work: the text that follows tells what came of it
+                return  # a provider's own tool at work: the text that follows tells what came of it
 
     def written(self) -> Mapping[str, Any]:
         said = self.content or (None if self.calls or self.refusal or self.audio else "")

@@ -38,12 +38,14 @@ def failure_of(parsed: Mapping[str, Any]) -> ir.Failure | None:
     if isinstance(error, dict):
         message = _text(error, "message") or "The provider reported an error without a message."
         return ir.Failure(_text(error, "type") or "api_error", message, _status(error), _code(error) or None)
-    listed = parsed.get("errors")
-    if parsed.get("success") is False and isinstance(listed, list) and listed:
-        return failure_of({"error": listed[0]})  # Cloudflare's envelope
     if error:
         return ir.Failure("api_error", error if isinstance(error, str) else "The provider reported an error.")
     return None
+
+
+def failure_in(chunk: Mapping[str, Any], event: bytes) -> ir.Failure | None:
+    """The same of a stream's frame: `event: error` may hold the error without its wrapping."""
+    return failure_of(chunk) or (failure_of({"error": chunk}) if event == b"error" else None)
 
 
 def write_error(error: GatewayError, status: int, request_id: str) -> dict[str, Any]:

@@ -241,6 +241,8 @@ def _content(parts: list[_Json], between: str) -> Any:
 
 
 def _inside(at: str, index: int) -> str:
+    if at == "input":
+        return at
     return f"{at}[{index}]" if at == "system" else f"{at}.content[{index}]"
 
 
@@ -256,7 +258,9 @@ def _document(part: ir.File, text: str) -> str:
 
 def _places(request: ir.Request) -> list[str]:
     """Each turn's path in the client's own words. Anthropic keeps the system apart, and results of tools in the user's
-    message together with what the user says next."""
+    message together with what the user says next; the items of Responses are no turns, so there is only their array."""
+    if request.dialect == "openai-responses":
+        return ["input"] * len(request.messages)
     if request.dialect != "anthropic":
         return [f"messages[{index}]" for index in range(len(request.messages))]
     places, index, before = [], -1, ""

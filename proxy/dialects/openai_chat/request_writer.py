@@ -12,6 +12,7 @@ from proxy import ir
 from proxy.dialects.openai_chat.message_writer import MessageWriter, cache_marker, keeps_cache
 from proxy.dialects.openai_chat.vocabulary import (
     NAME,
+    OPENAI,
     OPENAI_REASONING,
     SEARCHES,
     TAKES_EFFORT,
@@ -22,6 +23,15 @@ from proxy.errors import Unsupported
 
 # Members of Responses that Chat has under the same name and with the same meaning.
 _SAME_IN_RESPONSES = frozenset({"safety_identifier", "prompt_cache_retention", "prompt_cache_options", "top_logprobs"})
+# Members that compatible servers do not know, some of which refuse what they do not know. The paths are the client's.
+_OPENAI_ONLY = {
+    "verbosity": "text.verbosity",
+    "service_tier": "service_tier",
+    "metadata": "metadata",
+    "prompt_cache_key": "prompt_cache_key",
+    "store": "store",
+    **{name: name for name in _SAME_IN_RESPONSES - {"top_logprobs"}},
+}
 # Anthropic's tiers in OpenAI's words.
 _TIERS = {"auto": "auto", "standard_only": "default"}
 _EFFORT_OF_BUDGET = ((16_000, "high"), (4_000, "medium"), (0, "low"))  # tokens and more
@@ -38,6 +48,8 @@ def encode_request(request: ir.Request, target: ir.Target) -> ir.Encoded:
     body |= _account(request, dropped)
     body |= _streaming(request, target)
     _add_extra(body, request, dropped)
+    if request.dialect != NAME:
+        _without_openais_own(body, target, dropped)
     return ir.Encoded(body, tuple(dict.fromkeys(dropped)))
 
 
@@ -237,6 +249,16 @@ def _add_extra(body: dict[str, Any], request: ir.Request, dropped: list[str]) ->
             body[name] = {**value, **written} if isinstance(value, dict) and isinstance(written, dict) else value
         else:
             dropped.append(name)
+
+
+def _without_openais_own(body: dict[str, Any], target: ir.Target, dropped: list[str]) -> None:
+    """Another dialect's wishes that only OpenAI grants here. It takes metadata for stored answers alone."""
+    known = OPENAI.match(target.native) is not None
+    for name, at in _OPENAI_ONLY.items():
+        if name not in body or (known and (name != "metadata" or body.get("store") is True)):
+            continue
+        if (name, body.pop(name)) != ("store", False):  # nobody else stores unasked
+            dropped.append(at)
 
 
 def _said(members: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ https://platform.openai.com/docs/api-reference/chat/streaming, and what compatib
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
@@ -22,7 +22,7 @@ from proxy.dialects.openai_chat.answer_reader import (
     thinking_text,
     words_of,
 )
-from proxy.dialects.openai_chat.failure import failure_of
+from proxy.dialects.openai_chat.failure import failure_in
 from proxy.dialects.openai_chat.media import image_of
 from proxy.dialects.openai_chat.request_reader import read_signature
 from proxy.dialects.openai_chat.usage import usage_of
@@ -45,11 +45,6 @@ def parse(frame: Frame) -> dict[str, Any]:
     return chunk
 
 
-def failure_in(chunk: Mapping[str, Any], frame: Frame) -> ir.Failure | None:
-    """`event: error` may hold the error without its wrapping."""
-    return failure_of(chunk) or (failure_of({"error": chunk}) if frame.event == b"error" else None)
-
-
 @define
 class StreamDecoder:
     """Frames of one answer to IR events.
@@ -58,6 +53,7 @@ class StreamDecoder:
     its number.
     """
 
+    _failure_in: Callable[[Mapping[str, Any], bytes], ir.Failure | None] = failure_in
     _id: str = ""
     _started: bool = False
     _usage: ir.Usage = field(factory=ir.Usage)
@@ -72,7 +68,7 @@ class StreamDecoder:
         events: _Events = []
         failure = None
         if choices is None or "error" in chunk or frame.event:
-            failure = failure_in(chunk, frame)
+            failure = self._failure_in(chunk, frame.event)
             choices = [] if failure else _native_choices(chunk) if choices is None else choices
         if choices.__class__ is not list:
             raise UpstreamBroken("The provider sent a chunk whose choices are no array.")

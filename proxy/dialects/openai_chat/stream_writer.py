@@ -29,6 +29,7 @@ class _Choice:
     index: int
     calls: dict[int, int] = field(factory=dict)  # part -> place among the tool calls
     custom: set[int] = field(factory=set)
+    images: set[int] = field(factory=set)  # those that left whole at their start
     thinking: dict[int, tuple[ir.Thinking, int]] = field(factory=dict)  # part -> shell and index among the details
     summary: int | None = None  # the piece of a summary that is being written
     length: int = 0  # of the text so far: where a citation without a position points to
@@ -124,10 +125,12 @@ class StreamEncoder:
                 state.refused = True
                 return self._chunk(state, {"refusal": part.text})
             case ir.Audio():
-                known = {"id": part.id, "expires_at": part.expires_at, "transcript": part.transcript}
+                data = part.source.data if isinstance(part.source, ir.Blob) else None
+                known = {"id": part.id, "expires_at": part.expires_at, "data": data, "transcript": part.transcript}
                 audio = {name: value for name, value in known.items() if value}
                 return self._chunk(state, {"audio": audio}) if audio else b""
             case ir.Image():
+                state.images.add(number)
                 return self._image(state, part)
             case _:
                 return b""  # a provider's own tool at work: the text that follows tells what came of it
@@ -216,6 +219,8 @@ class StreamEncoder:
         if not isinstance(event.final, ir.Image):
             return b""
         opening, state = self._choice(event.choice)
+        if event.part in state.images:
+            return opening
         return opening + self._image(state, event.final)
 
     def _finish(self, event: ir.Finish) -> bytes:

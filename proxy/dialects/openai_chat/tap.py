@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from attrs import define
 
 from proxy import ir
 from proxy.dialects.openai_chat.answer_reader import broken_off, has_output
-from proxy.dialects.openai_chat.stream_reader import DONE, failure_in, parse
+from proxy.dialects.openai_chat.failure import failure_in
+from proxy.dialects.openai_chat.stream_reader import DONE, parse
 from proxy.dialects.openai_chat.usage import usage_of
 from proxy.dialects.openai_chat.vocabulary import BROKEN_OFF, stop_reason
 from proxy.errors import UpstreamBroken
@@ -38,6 +40,7 @@ class Tap:
     model: str | None = None
     error: ir.Failure | None = None
     produced: bool = False
+    _failure_in: Callable[[Mapping[str, Any], bytes], ir.Failure | None] = failure_in
     _called: bool = False
     _refused: bool = False
 
@@ -46,7 +49,7 @@ class Tap:
             return ir.Sight.END
         chunk = parse(frame)
         self._facts(chunk)
-        if failure := failure_in(chunk, frame):
+        if failure := self._failure_in(chunk, frame.event):
             self.error = failure
             return ir.Sight.ERROR
         choices = chunk.get("choices")

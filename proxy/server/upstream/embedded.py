@@ -24,6 +24,7 @@ CREATED = 1_700_000_000  # an echo has no birthday; a fixed one keeps answers eq
 
 class EmbeddedReply:
     status = 200
+    queued_s = 0.0
 
     def __init__(self, pieces: Iterator[bytes], media_type: str, pace: float) -> None:
         self.headers: Mapping[str, str] = {"content-type": media_type}

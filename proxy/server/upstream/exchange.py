@@ -29,6 +29,7 @@ class Reply(Protocol):
 
     status: int
     headers: Mapping[str, str]
+    queued_s: float  # seconds that the request waited for a free connection
 
     async def chunk(self) -> bytes:
         """The next bytes as they came, b"" at the end. Raises UpstreamBroken where the body is cut, UpstreamTimeout

@@ -30,7 +30,8 @@ CUT = "The provider's answer was cut off."
 class PlainReply:
     """An aiohttp response as the relay wants it: raw bytes, no decoding."""
 
-    def __init__(self, response: aiohttp.ClientResponse, slot: asyncio.Semaphore) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, slot: asyncio.Semaphore, queued_s: float) -> None:
+        self.queued_s = queued_s
         self.status = response.status
         self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
         self._response = response
@@ -118,13 +119,13 @@ class PlainUpstream:
         )
 
     async def send(self, outgoing: Outgoing) -> PlainReply:
-        await self._slot()
+        queued_s = await self._slot()
         try:
             response = await self._sent(outgoing)
         except BaseException:
             self._slots.release()
             raise
-        reply = PlainReply(response, self._slots)
+        reply = PlainReply(response, self._slots, queued_s)
         coding = reply.headers.get("content-encoding", "identity").strip().lower()
         if coding not in ("", "identity"):
             reply.close()
@@ -134,15 +135,19 @@ class PlainUpstream:
     async def close(self) -> None:
         await self._session.close()
 
-    async def _slot(self) -> None:
+    async def _slot(self) -> float:
+        """Seconds that it took to get one of the provider's connections."""
         if not self._slots.locked():
             await self._slots.acquire()  # does not wait
-            return
+            return 0.0
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         try:
             async with asyncio.timeout(QUEUE_WAIT):
                 await self._slots.acquire()
         except TimeoutError as exc:
             raise Overloaded("All connections to the provider are in use.", retry_after=1.0) from exc
+        return loop.time() - began
 
     async def _sent(self, outgoing: Outgoing) -> aiohttp.ClientResponse:
         """A pooled connection that its provider closed meanwhile costs nothing but another try: no byte of an answer
