@@ -99,6 +99,7 @@ class Dialect:
     write_error: Callable[[GatewayError, int, str], dict[str, Any]]  # error, status, request id -> body
     probes: tuple[bytes, ...]
     terminator: bytes
+    asks_usage: Callable[[str], bool] | None = None  # provider's name -> whether a stream is asked for its usage chunk
     mend_request: Callable[[Mapping[str, Any]], Mapping[str, Any] | None] | None = (
         None  # None: send the bytes as they are
     )

@@ -29,7 +29,8 @@ MOST_SHOWN = 8
 LOW_MARGIN = 0.04
 # A short last turn says little by itself, and less where it points back ("now in Rust", "and for five?"): the class of
 # its conversation gets a bonus, in units of the model's scores.
-EARLIER_BONUS, FOLLOWS_BONUS, EARLIER_LONGEST, EARLIER_TURNS = 0.5, 3.0, 160, 3
+EARLIER_BONUS, EARLIER_LONGEST, EARLIER_TURNS, EARLIER_MARGIN = 1.5, 240, 4, 0.15
+FOLLOWS_BONUS, FOLLOWS_LONGEST = 8.0, 80
 # A system prompt speaks only where the turn itself asks for nothing clear ("extract the fields" + a bare mail).
 SYSTEM_MARGIN, SYSTEM_SHARE = 0.3, 0.5
 
@@ -98,7 +99,7 @@ def classify(turns: Sequence[str], system: str = "", *, safe: str = SAFE) -> Cla
     own = max(shares, key=shares.__getitem__)
     earlier = _earlier(model, turns) if len(turns) > 1 and len(text) <= EARLIER_LONGEST else None
     if earlier is not None and earlier != own:
-        scores[LABELS.index(earlier)] += FOLLOWS_BONUS if "ask:follow" in seen else EARLIER_BONUS
+        scores[LABELS.index(earlier)] += FOLLOWS_BONUS if _follows(text, seen) else EARLIER_BONUS
         shares = _softmax(scores, choice | {earlier})
     best = max(shares, key=shares.__getitem__)
     margin = _margin(shares)
@@ -108,12 +109,19 @@ def classify(turns: Sequence[str], system: str = "", *, safe: str = SAFE) -> Cla
 
 
 def _earlier(model: Model, turns: Sequence[str]) -> str | None:
-    """The class of the latest earlier turn that is clear about it."""
+    """The class of the latest earlier turn that stands by itself."""
     for text in reversed(turns[-1 - EARLIER_TURNS : -1]):
-        shares = _softmax(model.score(model.packed.keys() & features(text)), _open_to(len(text)))
-        if _margin(shares) >= SYSTEM_MARGIN:
-            return max(shares, key=shares.__getitem__)
+        seen = features(text)
+        shares = _softmax(model.score(model.packed.keys() & seen), _open_to(len(text)))
+        best = max(shares, key=shares.__getitem__)
+        if _margin(shares) >= EARLIER_MARGIN and not (best == SAFE and _follows(text, seen)):
+            return best
     return None
+
+
+def _follows(text: str, seen: list[str]) -> bool:
+    """Whether a turn is short and points back."""
+    return len(text) <= FOLLOWS_LONGEST and "ask:follow" in seen
 
 
 def _open_to(size: int) -> frozenset[str]:

@@ -54,7 +54,8 @@ def prepare(call: Call, pick: Pick, key: Secret | None, *, byok: bool, hops: str
     dropped: tuple[str, ...] = ()
     asked_usage = False
     if native:
-        asked_usage = call.stream and not call.wants_usage and "stream_options" in call.dialect.reads
+        asks = dialect.asks_usage is not None and dialect.asks_usage(provider.name)
+        asked_usage = asks and call.stream and not call.wants_usage
         body = _spliced(call, dialect, pick.candidate.native, include_usage=asked_usage)
     else:
         encoded = _encoded(call, dialect, pick)

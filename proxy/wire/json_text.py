@@ -25,10 +25,14 @@ def read(data: bytes | str) -> Any:
 
 
 def write(value: Any) -> bytes:
+    """Raises ValueError where `value` is nested past all sense."""
     try:
         return orjson.dumps(value)
-    except TypeError:
-        return json.dumps(value, separators=(",", ":")).encode()
+    except TypeError:  # a lone surrogate, or more levels than orjson writes
+        try:
+            return json.dumps(value, separators=(",", ":")).encode()
+        except RecursionError as exc:
+            raise ValueError("the JSON is nested too deeply") from exc
 
 
 def _may_hold_surrogates(data: bytes | str) -> bool:

@@ -15,7 +15,7 @@ from proxy.dialects.openai_chat.shape import read_shape
 from proxy.dialects.openai_chat.stream_reader import StreamDecoder
 from proxy.dialects.openai_chat.stream_writer import StreamEncoder
 from proxy.dialects.openai_chat.tap import PROBES, Tap
-from proxy.dialects.openai_chat.vocabulary import NAME, READS
+from proxy.dialects.openai_chat.vocabulary import NAME, READS, takes_stream_options
 
 _PATHS = {"chat": "/chat/completions", "images": "/images/generations"}
 
@@ -50,4 +50,5 @@ DIALECT = Dialect(
     probes=PROBES,
     terminator=b"data: [DONE]\n\n",
     reads=READS,
+    asks_usage=takes_stream_options,
 )

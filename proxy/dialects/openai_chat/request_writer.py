@@ -18,6 +18,7 @@ from proxy.dialects.openai_chat.vocabulary import (
     TAKES_EFFORT,
     TAKES_ENABLE_THINKING,
     TAKES_THINKING,
+    takes_stream_options,
 )
 from proxy.errors import Unsupported
 
@@ -235,8 +236,7 @@ def _streaming(request: ir.Request, target: ir.Target) -> dict[str, Any]:
     out: dict[str, Any] = {} if cap is None else {limit: cap}
     if request.stream:
         out["stream"] = True
-        # Usage is always asked for: the ledger needs it. Mistral refuses the member, and sends usage unasked.
-        if "mistral" not in target.provider:
+        if takes_stream_options(target.provider):
             out["stream_options"] = {"include_usage": True}
     return out
 

@@ -71,6 +71,11 @@ READS = frozenset(
 EXTENSIONS = frozenset({"models", "sort", "max_price", "provider"})
 
 
+def takes_stream_options(provider: str) -> bool:
+    """Usage is always asked for: the record needs it. Mistral refuses the member, and sends usage unasked."""
+    return "mistral" not in provider
+
+
 def stop_reason(native: str, *, called: bool, refused: bool) -> ir.StopReason:
     """A forced tool choice ends with "stop" in OpenAI's words, and a refusal too: what was seen decides."""
     stop = STOP_REASONS.get(native.lower(), "unknown")
