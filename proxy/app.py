@@ -178,9 +178,9 @@ class App:
             if not is_loopback_socket(opened) and opened.family != socket.AF_UNIX:
                 raise StartRefused(_exposed(str(opened.getsockname()[0])))
         admin = Admin(self.gateway, self.reloader, Decisions(state / LEDGER), self.metrics)
-        self.addresses = await self._serve(
-            Listener(data_paths(self.gateway), keep_alive=server.keep_alive), sockets, server.drain
-        )
+        data = Listener(data_paths(self.gateway), keep_alive=server.keep_alive)
+        self.addresses = await self._serve(data, sockets, server.drain)
+        self._begin(data.close_slow_heads(server.header_timeout))
         self._admin_socket = state / ADMIN_SOCKET
         admin_sockets = [
             *open_listeners(parse_listen(server.admin), self.env),

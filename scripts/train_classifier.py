@@ -27,7 +27,7 @@ SEED = 7
 EPOCHS = 14
 RATE, RATE_END = 0.12, 0.01  # step of the descent at the first and the last row
 DECAY = 0.004  # pull towards zero, per visit of a feature
-DROPPED = 0.3  # share of a row's features hidden at each visit: no single word may carry a class
+DROPPED = 0.45  # share of a row's features hidden at each visit: no single word may carry a class
 RARE = 2  # a feature needs this many rows ...
 ORIGINS = 2  # ... of this many origins, or it says more of the origin than of the class
 SOURCE_CAP = 30.0  # rows of one origin count like at most this many
@@ -85,10 +85,10 @@ def weigh(made: Sequence[Example]) -> list[float]:
     """What a row counts: origins are capped, then classes are brought half way to equal."""
     rows_of = Counter((one.source, one.label) for one in made)
     capped = [min(1.0, SOURCE_CAP / rows_of[one.source, one.label]) for one in made]
-    classes: Counter[int] = Counter()
+    classes = dict.fromkeys(range(len(LABELS)), 0.0)
     for one, weight in zip(made, capped, strict=True):
         classes[one.label] += weight
-    mean = sum(classes.values()) / len(classes)
+    mean = sum(classes.values()) / len(LABELS)
     return [weight * (mean / classes[one.label]) ** 0.5 for one, weight in zip(made, capped, strict=True)]
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from aiohttp import web
 from attrs import define
 
 from proxy import ir
@@ -52,6 +53,7 @@ class Opening:
     usage: ir.Usage | None = None
     key_index: int | None = None  # which of our credentials it was asked with
     ended: Callable[[], None] | None = None  # to be called once, when the attempt is over
+    response: web.StreamResponse | None = None  # whose head left before there was content; see `server.early`
 
 
 async def open_answer(call: Call, pick: Pick, prepared: Prepared, attempt: Attempt) -> Opening:

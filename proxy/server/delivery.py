@@ -27,6 +27,8 @@ async def deliver(call: Call, opening: Opening) -> web.StreamResponse:
     try:
         if opening.stream is not None:
             return await _deliver_stream(call, opening, opening.stream)
+        if opening.response is not None:
+            return await _deliver_late(call, opening, opening.response)
         if not opening.whole:
             return await _deliver_large(call, opening)
         return await _deliver_whole(call, opening)
@@ -90,6 +92,15 @@ async def _deliver_whole(call: Call, opening: Opening) -> web.StreamResponse:
     return response
 
 
+async def _deliver_late(call: Call, opening: Opening, response: web.StreamResponse) -> web.StreamResponse:
+    """A document that came for a stream whose head has left already."""
+    _account(call, opening, opening.usage)
+    await _write(call, opening, response, opening.body)
+    await opening.reply.finish()
+    await response.write_eof()
+    return response
+
+
 async def _deliver_large(call: Call, opening: Opening) -> web.StreamResponse:
     """Too large to judge: it flows as it comes. A cut upstream becomes a cut connection, never a short answer."""
     response = web.StreamResponse(status=_status(opening), headers=_head(call, opening, JSON, []))
@@ -118,7 +129,7 @@ async def _deliver_stream(call: Call, opening: Opening, stream: Stream) -> web.S
     native = opening.prepared.native and content_type_of(opening.reply.headers) == "text/event-stream"
     content_type = opening.reply.headers["content-type"] if native else SSE
     headers = [*_head(call, opening, content_type, []), ("Cache-Control", "no-cache"), ("X-Accel-Buffering", "no")]
-    response = web.StreamResponse(status=_status(opening), headers=headers)
+    response = opening.response or web.StreamResponse(status=_status(opening), headers=headers)
     call.decision.status = response.status
     try:
         await _prepared(call, response)
@@ -173,8 +184,8 @@ async def _ended(call: Call, opening: Opening, stream: Stream, response: web.Str
 
 
 async def _prepared(call: Call, response: web.StreamResponse) -> None:
-    if isinstance(response, web.Response):
-        return  # leaves with its body when the handler returns
+    if isinstance(response, web.Response) or response.prepared:
+        return  # leaves with its body when the handler returns, or has left before
     try:
         await response.prepare(call.request)
     except ConnectionError as exc:

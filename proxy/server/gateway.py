@@ -22,6 +22,7 @@ from proxy.server import intake
 from proxy.server.attempt import Opening
 from proxy.server.call import Call, Surface
 from proxy.server.delivery import deliver
+from proxy.server.early import AlreadyAnswered
 from proxy.server.identity import request_id
 from proxy.server.ledger import Decision, Ledger
 from proxy.server.relay import Relay
@@ -50,6 +51,8 @@ class Gateway:
         call = self._begin(request, surface)
         try:
             return await self._answered(call)
+        except AlreadyAnswered as answered:
+            return answered.response
         except GatewayError as error:
             return self._refused(call, error)
         except asyncio.CancelledError:

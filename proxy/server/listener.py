@@ -17,7 +17,7 @@ from aiohttp.web_protocol import RequestHandler
 from proxy.dialects import DIALECTS
 from proxy.errors import GatewayError, Internal, InvalidRequest, UnknownPath, WrongMethod
 from proxy.server.identity import request_id
-from proxy.server.respond import error_answer, id_headers
+from proxy.server.respond import SERVER, error_answer, id_headers
 
 log = structlog.get_logger()
 
@@ -28,7 +28,18 @@ Paths = Mapping[str, Mapping[str, Handler]]  # path -> method -> handler; a path
 class Connection(RequestHandler):
     """One client connection. Bad HTTP is answered in JSON and told in one log line, without the sender's bytes."""
 
-    __slots__ = ()
+    __slots__ = ("head_since",)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.head_since: float | None = self._loop.time()  # when the head began that is still incomplete
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._messages or self._current_request is not None:
+            self.head_since = None
+        elif self.head_since is None:
+            self.head_since = self._loop.time()
 
     def handle_error(
         self,
@@ -68,6 +79,17 @@ class Listener(web.Server):
 
     def __call__(self) -> RequestHandler:
         return Connection(self, loop=asyncio.get_running_loop(), **self._kwargs)
+
+    async def close_slow_heads(self, seconds: float) -> None:
+        """For ever: ends connections that take longer than that to send a head. aiohttp has one clock for idle
+        connections and half-sent heads; a reader of half a head is worth less patience than an idle client."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(min(1.0, seconds / 4))
+            limit = loop.time() - seconds
+            for connection in list(self.connections):
+                if isinstance(connection, Connection) and (connection.head_since or limit) < limit:
+                    connection.force_close()
 
     async def _dispatch(self, request: web.BaseRequest) -> web.StreamResponse:
         path = raw_path(request)
@@ -113,7 +135,8 @@ def refusal(request: web.BaseRequest, error: GatewayError) -> web.Response:
 
 
 def json_response(document: Any, status: int = 200) -> web.Response:
-    return web.Response(status=status, body=orjson.dumps(document), content_type="application/json")
+    headers = {"Content-Type": "application/json", "Server": SERVER}
+    return web.Response(status=status, body=orjson.dumps(document), headers=headers)
 
 
 def _shown(path: str) -> str:

@@ -19,7 +19,8 @@ from proxy.metrics import Metrics
 from proxy.routing.plan import Plan
 from proxy.routing.world import Pick, World
 from proxy.secret import Secret
-from proxy.server.attempt import Opening, open_answer
+from proxy.server import early
+from proxy.server.attempt import Opening
 from proxy.server.call import Call
 from proxy.server.outgoing import prepare
 
@@ -109,10 +110,14 @@ class _Chain:
         in_flight.inc()
         opening = None
         try:
-            opening = await open_answer(call, pick, prepared, attempt)
+            opening = await early.open_or_commit(call, pick, prepared, attempt)
         except UpstreamError as error:
             attempt.outcome, attempt.detail = error.code, error.detail[:500]
             self._blame(pick, key, error)
+            raise
+        except early.AlreadyAnswered as answered:
+            attempt.outcome, attempt.detail = answered.error.code, answered.error.detail[:500]
+            self._blame(pick, key, answered.error)
             raise
         except asyncio.CancelledError:
             attempt.outcome = "client_closed"

@@ -20,6 +20,7 @@ from proxy.wire.headers import join_capped, printable
 
 Headers = list[tuple[str, str]]
 JSON = "application/json"
+SERVER = "pointsman"  # and no version: it would only help who looks for an old one
 LONGEST_RETRY = 3600.0  # seconds; the Anthropic SDK sleeps as told, however long
 
 STATUS: dict[type[GatewayError], int] = {
@@ -130,7 +131,7 @@ def cost_header(prefix: str, nanos: int | None) -> Headers:
 
 
 def id_headers(request_id: str, dialect: str) -> Headers:
-    ids: Headers = [("X-Request-Id", request_id)]
+    ids: Headers = [("X-Request-Id", request_id), ("Server", SERVER)]
     return [*ids, ("request-id", request_id)] if dialect == "anthropic" else ids
 
 

@@ -99,7 +99,10 @@ def test_a_shorter_turn_is_never_long_context(text: str) -> None:
     assert classify([text]).label != "long-context"
 
 
-CODE, MATHS = "Write a python function that parses an ISO date", "Solve 3x + 7 = 22 for x and show that it is the only root"
+CODE, MATHS = (
+    "Write a python function that parses an ISO date",
+    "Solve 3x + 7 = 22 for x and show that it is the only root",
+)
 CONVERSATIONS: dict[str, tuple[list[str], str]] = {
     "a follow-up keeps code": ([CODE, "now in Rust please"], "code"),
     "so does thanks": ([CODE, "thanks, and with two digits?"], "code"),
@@ -147,7 +150,7 @@ OBVIOUS: dict[str, Sequence[str]] = {
     "code": [
         "Write a Java method that reverses a linked list",
         "why does my docker build fail with exit code 1?",
-        'Traceback (most recent call last):\n  File "a.py", line 3, in <module>\nKeyError: \'id\'',
+        "Traceback (most recent call last):\n  File \"a.py\", line 3, in <module>\nKeyError: 'id'",
         "SELECT * FROM orders WHERE total > 100 -- how do I speed this up?",
         "git: how do I undo the last two commits",
         "¿Cómo leo un archivo CSV en Python?",

@@ -1,0 +1,91 @@
+"""`commit_after`: the head and keep-alive comments go out before there is content, so that no load balancer in between
+gives up on a model that thinks for minutes.
+
+The price is named in the docs: once the head has left, the candidate is chosen. What fails from then on is told
+in-band.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+from attrs import frozen
+
+from proxy.errors import ClientGone, UpstreamError
+from proxy.routing.world import Pick
+from proxy.server.attempt import Opening, open_answer
+from proxy.server.call import Call
+from proxy.server.ledger import Attempt
+from proxy.server.outgoing import Prepared
+from proxy.server.respond import id_headers, plan_headers
+
+KEEP_ALIVE = b": keep-alive\n\n"
+PACE = 10.0  # seconds between comments
+
+
+@frozen
+class AlreadyAnswered(Exception):
+    """The failure was told inside the stream, whose head had left: nothing is left to answer."""
+
+    response: web.StreamResponse
+    error: UpstreamError
+
+
+async def open_or_commit(call: Call, pick: Pick, prepared: Prepared, attempt: Attempt) -> Opening:
+    """As `open_answer`, unless `commit_after` passes first: then the opening comes with its response begun.
+
+    Raises AlreadyAnswered where the attempt fails after that.
+    """
+    after = prepared.outgoing.timeouts.commit_after
+    if not call.stream or after == float("inf"):
+        return await open_answer(call, pick, prepared, attempt)
+    opening = asyncio.ensure_future(open_answer(call, pick, prepared, attempt))
+    try:
+        await asyncio.wait({opening}, timeout=max(0.0, after - call.elapsed_ms() / 1000))
+        if opening.done():
+            return await opening
+        return await _committed(call, pick, opening)
+    finally:
+        if not opening.done():
+            opening.cancel()
+            await asyncio.wait({opening})
+
+
+async def _committed(call: Call, pick: Pick, opening: asyncio.Future[Opening]) -> Opening:
+    response = web.StreamResponse(headers=_head(call, pick))
+    call.decision.status = response.status
+    try:
+        await response.prepare(call.request)
+        while not opening.done():
+            await response.write(KEEP_ALIVE)
+            await asyncio.wait({opening}, timeout=PACE)
+        try:
+            answer = await opening
+        except UpstreamError as error:
+            call.decision.outcome = error.code
+            await response.write(call.dialect.stream_encoder(call.voice()).fail(error))
+            await response.write_eof()
+            raise AlreadyAnswered(response, error) from error
+    except ConnectionError as exc:
+        raise ClientGone("The client left.") from exc
+    answer.response = response
+    return answer
+
+
+def _head(call: Call, pick: Pick) -> list[tuple[str, str]]:
+    assert call.plan is not None
+    candidate = pick.candidate
+    return [
+        ("Content-Type", "text/event-stream; charset=utf-8"),
+        ("Cache-Control", "no-cache"),
+        *id_headers(call.request_id, call.dialect.name),
+        *plan_headers(
+            call.prefix,
+            call.plan,
+            answered=candidate.model,
+            provider=candidate.provider,
+            attempts=len(call.decision.attempts),
+            fallback=candidate != call.plan.first,
+        ),
+    ]
