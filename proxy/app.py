@@ -32,6 +32,7 @@ from proxy.server.daemon import (
     parse_listen,
     raise_open_files,
 )
+from proxy.server.discovery import Discovery
 from proxy.server.endpoints import data_paths
 from proxy.server.gateway import Gateway
 from proxy.server.ledger import Decisions, Ledger
@@ -84,6 +85,7 @@ class App:
     log: logging.Log | None = None
     gateway: Gateway = field(init=False)
     reloader: Reloader = field(init=False)
+    discovery: Discovery = field(init=False)
     ledger: Ledger = field(init=False)
     metrics: Metrics = field(factory=Metrics)
     notifier: Notifier = field(factory=Notifier.from_environment)
@@ -115,6 +117,7 @@ class App:
             raise
         self._begin(watch(self.config, self._file_changed, stop=self.stopping))
         self._begin(self.reloader.sweep())
+        self._begin(self.discovery.run())
         self._begin(feed_watchdog(self.notifier))
         self._announce(table)
 
@@ -124,7 +127,13 @@ class App:
         dice = random.SystemRandom().random
         relay = Relay(dice, time.monotonic, secrets.token_hex(4), self.metrics)
         self.gateway = Gateway(snapshot, relay, self.ledger, self.metrics, dice=dice)
-        self.reloader = Reloader(self.config, builder, lambda: self.gateway.current, self._apply, self.metrics.reloaded)
+
+        def current() -> Snapshot:
+            return self.gateway.current
+
+        self.reloader = Reloader(self.config, builder, current, self._apply, self.metrics.reloaded, self.env)
+        self.discovery = Discovery(current, self.reloader.rebuild, self.metrics, dice, relay.instance)
+        self.reloader.discovered = self.discovery.models
         self._apply(snapshot)
         self.metrics.reloaded(table.revision, True)
         self._collect()
@@ -132,6 +141,7 @@ class App:
     def _apply(self, snapshot: Snapshot) -> None:
         """From here on new requests take this snapshot."""
         self.gateway.current = snapshot
+        self.discovery.moved()
         self.metrics.known(models=snapshot.world.models.listed, providers=snapshot.table.providers)
         if self.log is not None:
             self.log.set_scrubber(snapshot.scrubber)

@@ -113,8 +113,10 @@ class Passthrough:
         out = b""
         tail = self._borders.held
         if tail and not self.done and self._is_whole(tail):
-            out = self.feed(b"\n\n" if self._dialect.framing == "sse" else b"\n")
-            out = out.removesuffix(b"\n\n" if self._dialect.framing == "sse" else b"\n") or out
+            border = _missing_border(tail, self._dialect.framing)
+            out = self.feed(border)
+            if out.endswith(tail + border):  # the frame leaves as it came; a mended one keeps the end it was given
+                out = out.removesuffix(border)
         if self.done or self._borders.overflowed:
             if self._borders.overflowed and not self.done:
                 raise UpstreamBroken(ENDLESS)
@@ -190,8 +192,8 @@ class Passthrough:
             elif sight is Sight.END:
                 self.done = True
             if self.done:
-                surplus = b"".join(raw for _, raw in pieces[position + 1 :]).strip()
-                self.edits["surplus_dropped"] += bool(surplus)
+                surplus = b"".join((*(raw for _, raw in pieces[position + 1 :]), self._borders.held))
+                self.edits["surplus_dropped"] += bool(surplus.strip())
                 break
         return b"".join(out)
 
@@ -233,6 +235,13 @@ class Passthrough:
                     if self._tap.error is not None:
                         self.failure = failures.of_stream(self._tap.error, byok=self._byok)
         return block
+
+
+def _missing_border(tail: bytes, framing: str) -> bytes:
+    """What makes a frame of a tail: a line end, and for events a blank line."""
+    if framing != "sse":
+        return b"\n"
+    return b"\r" if tail.endswith(b"\r") else b"\n" if tail.endswith(b"\n") else b"\n\n"
 
 
 def _split_lines(block: bytes) -> Iterable[tuple[Frame | None, bytes]]:

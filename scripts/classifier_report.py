@@ -78,10 +78,12 @@ def main() -> None:
     by_language: dict[str, list[Pair]] = defaultdict(list)
     for row, pair in zip(rows, pairs, strict=True):
         by_language[row.get("lang", "?")].append(pair)
-    print("\nlanguage   rows  right  macro-F1")
+    print("\nlanguage   rows  right  macro-F1  most frequent errors")
     for language, some in sorted(by_language.items(), key=lambda item: -len(item[1])):
-        right = sum(true == guess for true, guess in some)
-        print(f"{language:8} {len(some):6} {right / len(some):6.2f} {macro_f1(some):9.2f}")
+        errors = Counter(pair for pair in some if pair[0] != pair[1])
+        right = 1 - errors.total() / len(some)
+        told = ", ".join(f"{true} as {guess} {count}" for (true, guess), count in errors.most_common(3))
+        print(f"{language:8} {len(some):6} {right:6.2f} {macro_f1(some):9.2f}  {told}")
     for size in TIMED:
         p50, p99 = microseconds([turns(row)[-1] for row in rows][:1000], size)
         print(f"\n{size:,} characters: p50 {p50:.0f} us, p99 {p99:.0f} us", end="")

@@ -31,7 +31,8 @@ DROPPED = 0.45  # share of a row's features hidden at each visit: no single word
 RARE = 2  # a feature needs this many rows ...
 ORIGINS = 2  # ... of this many origins, or it says more of the origin than of the class
 SOURCE_CAP = 30.0  # rows of one origin count like at most this many
-LENGTHENED = 4  # every so many-th summary or extraction is also learned as if its text were long
+LENGTHENED = 25  # every so many-th summary or extraction is also learned as if its text were long
+FAINT = 3  # stored units: features whose weights are all smaller are left out
 SCALE = 24.0  # stored units per unit of score: a byte holds -5.3 .. 5.3
 WITHHELD = re.compile(r"\bNC\b|GPL|research", re.IGNORECASE)
 
@@ -141,10 +142,10 @@ def _step(table: list[list[float]], found: list[int], label: int, choice: tuple[
 
 
 def packed(table: Sequence[Sequence[float]], names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    """Each name with a byte per class; names whose weights all round to nothing are left out."""
+    """Each name with a byte per class; features that hardly count are left out."""
     for at, name in enumerate(names):
         units = [max(-128, min(127, round(column[at] * SCALE))) for column in table]
-        if max(map(abs, units)) >= 2:
+        if max(map(abs, units)) >= FAINT:
             yield name, bytes(unit + 128 for unit in units)
 
 

@@ -42,8 +42,8 @@ OUTSIDE = {
 
 # What lives as long as the process, by the name it is built with.
 LONG_LIVED = {
-    "Admin", "Affinity", "App", "Builder", "Gateway", "Health", "Latencies", "Ledger", "Listener", "Metrics",
-    "Notifier", "Relay", "Reloader", "UpstreamPool",
+    "Admin", "Affinity", "App", "Builder", "Discovery", "Gateway", "Health", "Latencies", "Ledger", "Listener",
+    "Metrics", "Notifier", "Relay", "Reloader", "UpstreamPool",
 }  # fmt: skip
 RESOURCES = {
     "ClientSession", "TCPConnector", "Thread", "ThreadPoolExecutor", "Task", "connect", "create_task", "ensure_future",

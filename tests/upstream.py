@@ -16,7 +16,7 @@ import socket
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import orjson
 from attrs import define, field, frozen
@@ -80,10 +80,10 @@ class Connection(asyncio.Protocol):
         self.number = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
         upstream = self._upstream
         upstream.opened += 1
+        upstream.transports.add(self._transport)
         self.number = upstream.opened
         upstream.told()
         if upstream.greeting is not None:
@@ -103,6 +103,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._upstream.closed += 1
+        self._upstream.transports.discard(self._transport)
         self._hung_up()
 
     def pause_writing(self) -> None:
@@ -224,6 +225,7 @@ class ScriptedUpstream:
         self.greeting: Act | None = None  # done to every new connection, before a request is read
         self.deaf = False  # reads heads, and of bodies no more than came along
         self.tasks: set[asyncio.Task[None]] = set()
+        self.transports: set[asyncio.Transport] = set()
         self._scripts: list[Script] = [plain({"error": {"message": "no script was given"}}, status=500)]
         self._chosen: Callable[[Seen], Script] | None = None
         self._news = asyncio.Event()
@@ -240,6 +242,9 @@ class ScriptedUpstream:
         for task in tasks:
             task.cancel()
         results = await asyncio.gather(*tasks, return_exceptions=True)
+        for transport in list(self.transports):
+            transport.abort()
+        await self.until(lambda it: not it.open)
         wrong = [result for result in results if isinstance(result, Exception)]
         assert not wrong, f"the upstream itself failed: {wrong}"
 

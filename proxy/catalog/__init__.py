@@ -6,18 +6,21 @@ latency and its health, is not here: it changes by the second and belongs to `ro
 """
 
 from proxy.catalog.book import PriceBook, Quote, load_prices
-from proxy.catalog.families import Family, family
+from proxy.catalog.families import Family, chats, family
+from proxy.catalog.lists import Listed
 from proxy.catalog.model import CAPABILITIES, ModelInfo
 from proxy.catalog.price import Price, Tier, worst_case_nanos
 
 __all__ = [
     "CAPABILITIES",
     "Family",
+    "Listed",
     "ModelInfo",
     "Price",
     "PriceBook",
     "Quote",
     "Tier",
+    "chats",
     "family",
     "load_prices",
     "worst_case_nanos",

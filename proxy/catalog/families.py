@@ -12,6 +12,12 @@ import re
 
 from attrs import evolve, frozen
 
+# Models that are no use in a conversation: they embed, rank, judge, draw, speak or transcribe.
+NO_CHAT = re.compile(
+    r"embed|rerank|minilm|moderation|guard|shieldgemma|whisper|transcri|text-to-speech|dall-e|gpt-image|imagen|diffusion"
+    r"|\b(bge|gte|e5|tts|flux|sdxl|veo|sora|realtime|babbage|davinci)\b",
+    re.IGNORECASE,
+)
 POINTS_PER_DOUBLING = 6  # of quality, per doubling of parameters: what the open families show between 3 and 70 billion
 
 # 8x7b is 56; the first size in a name is the whole model's (`gemma-4-26b-a4b` is 26, with 4 active).
@@ -112,6 +118,11 @@ FAMILIES = (
     _row(r"starcoder", "starcoder", "code", 16_384, 34, 20, 15),
     _row(r"smollm", "smollm", "", 8_192, 22, 15, 1.7),
 )  # fmt: skip
+
+
+def chats(name: str) -> bool:
+    """Whether a model of that name holds conversations, as far as a name tells."""
+    return NO_CHAT.search(name) is None
 
 
 def family(name: str) -> Family:

@@ -23,11 +23,12 @@ class ModelInfo:
     context: int | None = None  # tokens of input and output together
     max_output: int | None = None  # tokens
     price: Price | None = None
-    price_source: str | None = None  # "table", "prices@<snapshot>", "local", None when unpriced
+    price_source: str | None = None  # "table", "provider", "prices@<snapshot>", "local", None when unpriced
     capabilities: frozenset[str] | None = field(default=None)  # None excludes nothing, the empty set much
     quality: int | None = field(default=None, validator=_score)  # 0 to 100, the operator's judgement or a prior
     reasoning: int | None = field(default=None, validator=_score)  # 0 to 100
     local: bool = False  # on the operator's own machines: nothing leaves the house
+    chat: bool = True  # False: it embeds, ranks or draws, and no strategy chooses it for a conversation
 
     @capabilities.validator
     def _known(self, _: object, value: frozenset[str] | None) -> None:

@@ -26,6 +26,7 @@ class Voice:
     model: str  # for dialects whose answers must name one and the upstream named none
     created: int  # seconds since the epoch
     include_usage: bool = False  # openai-chat: the client asked for the usage chunk
+    asked: Mapping[str, Any] = field(factory=dict, repr=False)  # openai-responses repeats members of the request
 
 
 class StreamDecoder(Protocol):

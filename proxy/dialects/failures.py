@@ -76,6 +76,11 @@ MODEL_WORDS = (
     "does not exist or you do not have",
 )
 QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "billing_error"})
+# A provider's own words would send the client to look at its key, and some repeat parts of ours.
+OUR_CREDENTIAL = (
+    "The provider refused the credential that the gateway holds for it, or that account is out of money or quota: the "
+    "gateway's operator has to see to it."
+)
 QUOTA_WORDS = ("exceeded your current quota", "credit balance is too low", "insufficient credits")
 
 
@@ -103,7 +108,10 @@ def of_status(
 ) -> UpstreamError:
     """The error class of an upstream's answer that is no success."""
     kind = _kind(status, reading, byok=byok)
-    message = reading.message if reading.own and reading.message else f"The provider answered with status {status}."
+    if kind is errors.UpstreamRefusedKey:
+        message = OUR_CREDENTIAL
+    else:
+        message = reading.message if reading.own and reading.message else f"The provider answered with status {status}."
     return kind(message, param=reading.param, retry_after=retry_after, foreign=foreign, detail=f"status {status}")
 
 

@@ -20,10 +20,10 @@ LABELS: tuple[str, ...] = ("code", "reasoning", "summarization", "extraction", "
 LONG = 8_000  # characters: from here on a turn is long context, a summary or an extraction, and nothing else
 SAFE = "chat"
 
-EDGE = 120  # characters read as the request, at each end; a turn up to twice that is read whole
-BODY = 120  # characters read as the material behind the first edge
+EDGE = 100  # characters read as the request, at each end; a turn up to twice that is read whole
+BODY = 60  # characters read as the material behind the first edge
 MOST_TOKENS = 100  # a turn of Chinese has a token for every character
-MOST_SHOWN = 8
+MOST_SHOWN, LEAST_SHOWN = 8, 0.3  # how many reasons an answer has; their least weight, in units of score
 
 # Below this margin the answer is a guess, and the table's safe class is the better one.
 LOW_MARGIN = 0.04
@@ -40,14 +40,14 @@ DATA = Path(__file__).parents[1] / "data"
 
 _IDEOGRAMS = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _MARKS = "\x00-/:-@\\[-`{-\xbf\u2000-\u206f\u3000-\u303f\uff00-\uffef"
-# An ideogram, a word, or a run of marks such as `):`. The word is said by exclusion: Hindi's vowel signs are not \w.
-TOKEN = re.compile(rf"[{_IDEOGRAMS}]|[^\s{_MARKS}{_IDEOGRAMS}]+|[^\s\w{_IDEOGRAMS}]+|_+")
+# A word, a run of marks such as `):`, or an ideogram. The word is said by exclusion: Hindi's vowel signs are no \w.
+TOKEN = re.compile(rf"[^\s{_MARKS}{_IDEOGRAMS}]+|[^\s\w{_IDEOGRAMS}]+|_+|[{_IDEOGRAMS}]")
 DIGITS = re.compile(r"\d+")
 CAMEL = re.compile(r"[a-z][A-Z][a-z]")
 SPEAKER = re.compile(r"^[\w .@-]{1,24}: ", re.MULTILINE)
 SYMBOLS = "{}();=<>[]_$\\"
 SIZES: tuple[int, ...] = (20, 60, 150, 400, 1_000, 3_000, LONG)
-MEANINGS_PAIRED = 8
+MEANINGS_PAIRED = 6
 
 
 @frozen
@@ -67,6 +67,7 @@ class Model:
 
     packed: dict[str, int]
     scale: float  # stored units per unit of score
+    strong: dict[str, dict[str, float]]  # class -> the features that speak for it, in units of score: told as reasons
 
     def score(self, found: Collection[str]) -> list[float]:
         """One score per class, in the order of LABELS, for features that the model knows."""
@@ -76,11 +77,9 @@ class Model:
 
     def heaviest(self, found: Collection[str], label: str) -> tuple[tuple[str, float], ...]:
         """The features that speak most for a class; equal ones in the order of their names."""
-        lane, packed = LANE * LABELS.index(label), self.packed
-        units = [packed[name] >> lane & 0xFF for name in found]
-        floor = max(ZERO + 1, sorted(units)[-MOST_SHOWN:][0])
-        best = sorted([(ZERO - unit, name) for unit, name in zip(units, found, strict=True) if unit >= floor])
-        return tuple([(name, -unit / self.scale) for unit, name in best[:MOST_SHOWN]])
+        strong = self.strong[label]
+        best = sorted([(-strong[name], name) for name in strong.keys() & found])[:MOST_SHOWN]
+        return tuple([(name, -weight) for weight, name in best])
 
 
 def classify(turns: Sequence[str], system: str = "", *, safe: str = SAFE) -> Classified:
@@ -103,7 +102,9 @@ def classify(turns: Sequence[str], system: str = "", *, safe: str = SAFE) -> Cla
         shares = _softmax(scores, choice | {earlier})
     best = max(shares, key=shares.__getitem__)
     margin = _margin(shares)
-    fallback = margin < LOW_MARGIN
+    if margin < LOW_MARGIN and choice is LONG_LABELS:
+        best = "long-context"  # it asks for nothing else clearly, and the safe class might not hold so long a text
+    fallback = margin < LOW_MARGIN and choice is SHORT_LABELS
     label = safe if fallback else best
     return Classified(label, margin, model.heaviest(found, label), fallback, not fallback and best == earlier)
 
@@ -129,9 +130,10 @@ def _open_to(size: int) -> frozenset[str]:
 
 
 def _softmax(scores: Sequence[float], choice: Collection[str]) -> dict[str, float]:
-    top = max(scores)
-    weights = {label: exp(score - top) for label, score in zip(LABELS, scores, strict=True) if label in choice}
-    total = sum(weights.values()) or 1.0
+    chosen = {label: score for label, score in zip(LABELS, scores, strict=True) if label in choice}
+    top = max(chosen.values())
+    weights = {label: exp(score - top) for label, score in chosen.items()}
+    total = sum(weights.values())
     return {label: weight / total for label, weight in weights.items()}
 
 
@@ -207,7 +209,7 @@ def _shape(head: str, body: str, tail: str, tokens: list[str]) -> list[str]:
     sample = f"{head}{body}{tail}"
     lines = sample.count("\n")
     symbols = 100 * sum(map(sample.count, SYMBOLS)) // (len(sample) + 1)
-    numbers = sum(token[0] == "0" for token in tokens)
+    numbers = tokens.count("0")
     shape = [
         f"shape:lines {lines.bit_length()}",
         f"shape:symbols {symbols.bit_length()}",
@@ -242,7 +244,16 @@ def load() -> Model:
     for lane in range(len(LABELS)):
         spread[lane * wide :: step] = flat[lane :: len(LABELS)]
     packed = [int.from_bytes(spread[at : at + step], "little") for at in range(0, len(spread), step)]
-    return Model(dict(zip(names, packed, strict=True)), json.loads(head)["scale"])
+    scale = json.loads(head)["scale"]
+    strong = {label: _strong(names, flat[lane :: len(LABELS)], scale) for lane, label in enumerate(LABELS)}
+    return Model(dict(zip(names, packed, strict=True)), scale, strong)
+
+
+def _strong(names: list[str], units: bytes, scale: float) -> dict[str, float]:
+    """The features above LEAST_SHOWN; a regex finds them among all bytes sooner than a loop does."""
+    least = ZERO + int(LEAST_SHOWN * scale) + 1
+    above = re.compile(b"[\\x%02x-\\xff]" % least)
+    return {names[at]: (units[at] - ZERO) / scale for at in map(re.Match.start, above.finditer(units))}
 
 
 @cache

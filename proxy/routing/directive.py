@@ -19,6 +19,7 @@ from proxy.errors import InvalidRequest
 
 SORTS = ("price", "latency", "throughput", "quality")
 STRATEGIES = ("cost", "quality", "latency", "local")
+DIRECTIVES = ("industry", "strategy", "profile")
 VARIANTS = {"floor": "price", "nitro": "throughput"}
 LONGEST = 256  # characters of one entry; no id that we know comes near
 _GAP = re.compile(r"[;,\s]+")
@@ -48,7 +49,7 @@ def _kind(base: str) -> tuple[str, str]:
     if base == "auto":
         return "auto", "auto"
     head, colon, rest = base.partition(":")
-    if colon and head in ("industry", "strategy", "profile"):
+    if colon and head in DIRECTIVES:
         return head, rest
     return "name", base
 
@@ -67,7 +68,7 @@ def _suffixes(text: str, known: Callable[[str], bool], param: str) -> tuple[str,
             return text, None, None  # not in the closed list: then it is part of the name
     while not known(base):
         head, _, variant = base.rpartition(":")
-        if not head or variant not in VARIANTS:
+        if not head or head in DIRECTIVES or variant not in VARIANTS:  # profile:floor is the profile of that name
             break
         base, sort = head, sort or VARIANTS[variant]
     return base, sort, max_price

@@ -6,24 +6,19 @@ depth holds for what no check can see.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 from attrs import define, evolve, field
 
-from proxy.catalog import ModelInfo
 from proxy.routing import directive
 from proxy.routing.classifier import Classified, classify
+from proxy.routing.directive import Entry
 from proxy.routing.facts import Facts
-from proxy.routing.names import Candidate, find_pattern, is_known, nearest, split_native
+from proxy.routing.names import DEEPEST, find_pattern, is_known, nearest, split_native
 from proxy.routing.strategies import SORTS, STRATEGIES, draw
 from proxy.routing.table import Profile
 from proxy.routing.world import Dice, Pick, World
 
-DEEPEST = 8
-NOT_CHAT = re.compile(
-    r"embed|rerank|whisper|\btts\b|text-to-speech|dall-e|gpt-image|moderation|transcri", re.IGNORECASE
-)
 EMBEDDED_REASON = "no provider is configured, so the embedded one joins"
 
 
@@ -61,51 +56,70 @@ class Expansion:
             case "strategy":
                 picks = self._strategy(entry.name, depth)
             case "profile":
-                picks = self._profile(entry.name, depth)
+                picks = self._profile(entry, depth)
             case _:
-                picks = self._name(entry.name, depth)
+                picks = self._name(entry, depth)
         if entry.sort is not None:
             picks = SORTS[entry.sort](picks, self.facts, self.world, self.now)
             self._say(depth, f"sorted by {entry.sort}")
         if entry.max_price is not None:
-            picks = [evolve(pick, max_price=entry.max_price) for pick in picks]
+            picks = [pick.capped(entry.max_price) for pick in picks]
         return picks
 
-    def _name(self, name: str, depth: int) -> list[Pick]:
-        table, models = self.world.table, self.world.models
-        if (info := models.listed.get(name)) is not None:
-            self._say(depth, f"model {name}", "model")
-            return self._pick(info)
+    def _name(self, entry: Entry, depth: int) -> list[Pick]:
+        table, models, name = self.world.table, self.world.models, entry.name
+        if (info := models.find(name)) is not None:
+            self._say(depth, f"model {info.id}", "model")
+            return [Pick.of(info)]
         if (targets := table.aliases.get(name)) is not None:
             self._say(depth, f"alias {name} -> {', '.join(targets)}", "alias")
             return [pick for target in targets for pick in self._entry(target, depth + 1)]
         if name in table.profiles:
-            return self._profile(name, depth)
+            return self._profile(entry, depth)
         if (found := find_pattern(name, table.providers.values())) is not None:
             provider, pattern = found
             self._say(depth, f"pattern {pattern} -> {provider.name}", "pattern")
-            return self._pick(models.describe(name, provider.name, name))
+            return [Pick.of(models.describe(name, provider.name, name))]
         if (named := split_native(name, table.providers)) is not None:
             provider, native = named
             self._say(depth, f"{provider.name}'s own name {native}", "native")
-            return self._pick(models.describe(name, provider.name, native))
+            return [Pick.of(models.describe(name, provider.name, native))]
         return self._unknown(name, "no model, alias, profile or pattern has this name")
-
-    def _pick(self, info: ModelInfo) -> list[Pick]:
-        return [Pick(Candidate(info.id, info.provider, info.native), info)]
 
     # -- what stands for a list ------------------------------------------------------------------------------
 
     def _auto(self, depth: int) -> list[Pick]:
-        auto, shape = self.world.table.auto, self.facts.shape
+        auto = self.world.table.auto
         if self.klass is None:
-            self.klass = classify(shape.turns, shape.system, safe=auto.safe)
+            self.klass = self._classified(auto.safe)
         label = self.klass.label
         reason = f"{_cues(self.klass)} -> {label} list"
         if label not in auto.lists:
             reason, label = f"{reason}, which the table lacks -> chat list", "chat"
         self._say(depth, reason, "auto")
-        return self._all(auto.lists.get(label, ()), depth)
+        return self._all(auto.lists.get(label, ()), depth) + self._own_finds(label)
+
+    def _own_finds(self, label: str) -> list[Pick]:
+        """Behind the list: what was discovered on one's own machines, the specialists of the class first. What others
+        sell is for the table to choose."""
+        models = self.world.models
+        finds = [
+            pick for pick in self.world.pool(self.facts.endpoint) if pick.info.local and models.is_discovered(pick.info)
+        ]
+
+        def rank(pick: Pick) -> tuple[bool, int]:
+            return label not in (pick.info.capabilities or ()), -(pick.info.quality or 0)
+
+        return sorted(finds, key=rank)
+
+    def _classified(self, safe: str) -> Classified:
+        """Of a recorded request its class then; the safe one where it was unclear, or nobody had asked."""
+        shape, past = self.facts.shape, self.facts.past
+        if past is None:
+            return classify(shape.turns, shape.system, safe=safe)
+        if past.klass is None:
+            return Classified(safe, 0.0, (), fallback=True)
+        return evolve(past.klass, label=safe) if past.klass.fallback else past.klass
 
     def _industry(self, tag: str, depth: int) -> list[Pick]:
         industry = self.world.table.industries.get(tag)
@@ -120,9 +134,11 @@ class Expansion:
         if strategy is None:
             return self._unknown(f"strategy:{name}", f"no such strategy; they are {', '.join(STRATEGIES)}")
         self._say(depth, STRATEGY_REASONS[name], "strategy")
-        return strategy(self._pool(), self.facts, self.world, self.dice, self.now)
+        pool = [*self.world.pool(self.facts.endpoint), *self._embedded()]
+        return strategy(pool, self.facts, self.world, self.dice, self.now)
 
-    def _profile(self, name: str, depth: int) -> list[Pick]:
+    def _profile(self, entry: Entry, depth: int) -> list[Pick]:
+        name = entry.name
         profile = self.world.table.profiles.get(name)
         if profile is None:
             names = ", ".join(sorted(self.world.table.profiles))
@@ -130,13 +146,14 @@ class Expansion:
         self._say(depth, f"profile {name}", "profile")
         if self.profile is None:
             self.profile = name
-        entries = [entry for group in _groups(profile) for entry in self._drawn(profile, name, group)]
-        picks = self._all(entries, depth)
+        picks = self._all([model for group in _groups(profile) for model in self._drawn(profile, group)], depth)
         if profile.sort is not None:
             picks = SORTS[profile.sort](picks, self.facts, self.world, self.now)
+        if profile.max_price is not None and entry.max_price is None and self.facts.ceiling is None:
+            picks = [pick.capped(profile.max_price) for pick in picks]  # a default: the request's own word wins
         return picks
 
-    def _drawn(self, profile: Profile, name: str, group: list[tuple[str, int | None]]) -> list[str]:
+    def _drawn(self, profile: Profile, group: list[tuple[str, int | None]]) -> list[str]:
         if group[0][1] is None:
             return [entry for entry, _ in group]
         dice = self.dice
@@ -149,28 +166,14 @@ class Expansion:
 
     def _all(self, entries: Iterable[str], depth: int) -> list[Pick]:
         picks = [pick for entry in entries for pick in self._entry(entry, depth + 1)]
-        if depth == 0 and self.world.table.first_run:
-            picks += self._embedded()
-        return picks
-
-    def _pool(self) -> list[Pick]:
-        """What a strategy chooses from: every listed chat model that could be called."""
-        table, models = self.world.table, self.world.models
-        pool = []
-        for info in models.listed.values():
-            provider = table.providers[info.provider]
-            usable = provider.enabled and not provider.embedded and info.id not in models.gone
-            if usable and self.facts.endpoint in provider.endpoints and not NOT_CHAT.search(info.id):
-                pool.append(Pick(Candidate(info.id, info.provider, info.native), info, listed=False))
-        return pool + (self._embedded() if table.first_run else [])
+        return picks + self._embedded()
 
     def _embedded(self) -> list[Pick]:
-        """First-run aid: never while another provider is configured, so it never stands in for one that fails."""
-        found = [
-            Pick(Candidate(info.id, info.provider, info.native), info, listed=False)
-            for info in self.world.models.listed.values()
-            if self.world.table.providers[info.provider].embedded and self.world.table.providers[info.provider].enabled
-        ]
+        """First-run aid: never while another provider could be called, so it never stands in for one that fails."""
+        table, byok = self.world.table, self.facts.byok
+        if not table.first_run or not byok.isdisjoint(table.providers):
+            return []
+        found = [pick for pick in self.world.embedded if pick.info.id not in self.world.models.gone]
         if found and EMBEDDED_REASON not in self.reasons:
             self.reasons.append(EMBEDDED_REASON)
         return found

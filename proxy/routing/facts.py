@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from attrs import field, frozen
+from attrs import asdict, field, frozen
 
 from proxy import ir
 from proxy.errors import InvalidRequest, MissingModel
+from proxy.routing.classifier import Classified
 from proxy.routing.directive import LONGEST, parse_sort, parse_usd, shown
 
 EXTENSIONS = frozenset({"models", "sort", "max_price", "provider"})
@@ -24,6 +25,7 @@ OPENROUTER_ONLY = frozenset(
 )
 CHARS_PER_TOKEN = 4
 TOKENS_PER_MEDIUM = 800  # a picture of middling size; a guess for the estimate only
+RECORDED_DIGITS = 4  # of a conversation's key: a sticky draw goes by them, and they tell no two conversations apart
 
 
 @frozen
@@ -50,6 +52,14 @@ NO_PREFERENCES = Preferences()
 
 
 @frozen
+class Past:
+    """What a decision of the past said of the request's words, which no record keeps."""
+
+    klass: Classified | None = None  # None: nobody asked for its class
+    rule: str | None = None  # the rule that matched
+
+
+@frozen
 class Facts:
     """One request as routing sees it. `wanted` are the entries in order, `model` first."""
 
@@ -69,10 +79,36 @@ class Facts:
     conversation: str | None = None  # affinity key; see routing.affinity
     continues: bool = False  # the conversation has begun before: it has a session, or earlier turns
     byok: frozenset[str] = frozenset()  # providers for which the caller brought a key
+    past: Past | None = None  # of a recorded request: stands for its turns and headers, which are empty
 
     @property
     def requested(self) -> str:
         return ",".join(self.wanted)
+
+    def as_json(self) -> dict[str, Any]:
+        """What the record keeps so that the request can be planned again; `routing.recorded` reads it. Built in the
+        ledger's thread. No text, no header, no key; what says nothing is left out."""
+        shape, wishes = self.shape, self.preferences
+        said = {
+            "wanted": self.wanted,
+            "max_tokens": shape.max_tokens,
+            "n": shape.n if shape.n != 1 else None,
+            "sort": self.sort,
+            "ceiling": {name: str(usd) for name, usd in asdict(self.ceiling).items() if usd is not None}
+            if self.ceiling
+            else None,
+            "preferences": asdict(wishes) if wishes != NO_PREFERENCES else None,
+            "industry": self.industry,
+            "byok": sorted(self.byok),
+            "conversation": self.conversation[:RECORDED_DIGITS] if self.conversation else None,
+        }
+        always = {
+            "tokens_estimated": self.tokens,
+            "needs": sorted(shape.needs),
+            "dialect": self.dialect,
+            "endpoint": self.endpoint,
+        }
+        return always | {name: value for name, value in said.items() if value}
 
 
 def read_stream(body: Mapping[str, Any]) -> bool:

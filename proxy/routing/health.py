@@ -1,8 +1,8 @@
 """Which candidates and which credentials are cooling, and for how long. State in memory, the clock an argument.
 
-A candidate cools after `FAILURES` failures in a row within `WINDOW`, at once when it says it is overloaded; a
-credential cools at once on 429 (for what Retry-After says) and on being refused. A success ends the count. Survives
-reloads: the keys are plain values, not objects of one table.
+A candidate cools after `FAILURES` failures in a row within `WINDOW`, at once when it says that it is overloaded or how
+long it will be; a credential cools at once on 429 (for what Retry-After says) and on being refused. A success ends the
+count. Survives reloads: the keys are plain values, not objects of one table.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ REFUSED_KEY = 300.0
 PROBES = 3  # attempts at a time while everything is cooling
 RETRY_SHARE = 0.1  # of attempts; Google SRE: 10 % keeps three tries from trebling the load of a provider in trouble
 RETRIES_AT_ONCE = 10.0
+MOST_SECONDS = 86_400.0  # of any cooldown, whatever a provider says
 TRACKED = 10_000  # candidates and keys; the oldest entry goes
 
 Key = tuple[str, ...]
@@ -32,8 +33,7 @@ Key = tuple[str, ...]
 
 @define
 class _State:
-    failures: int = 0
-    first_failure: float = 0.0
+    failures: list[float] = field(factory=list)  # when; no longer ago than `WINDOW`
     until: float = 0.0
     rounds: int = 0
     reason: str = ""
@@ -46,6 +46,11 @@ class Health:
     probing: int = 0
     _states: OrderedDict[Key, _State] = field(factory=OrderedDict)
     _retry_tokens: dict[str, float] = field(factory=dict)
+    _latest: float = 0.0  # by then every cooldown has ended
+
+    def is_quiet(self, now: float) -> bool:
+        """Whether nothing at all is cooling: the usual case, and cheap to tell."""
+        return now >= self._latest
 
     def begin_probe(self) -> bool:
         """Whether one more attempt may be made while everything is cooling; `end_probe` gives the place back."""
@@ -98,18 +103,18 @@ class Health:
 
     def _count(self, key: Key, now: float, error: GatewayError) -> Literal["", "cooled"]:
         state = self._state(key)
-        if now - state.first_failure > WINDOW:
-            state.failures, state.first_failure = 0, now
-        state.failures += 1
-        if state.failures < FAILURES and error.retry_after is None:
-            return ""
+        state.failures = [*(at for at in state.failures if now - at <= WINDOW), now]
+        if len(state.failures) < FAILURES:
+            return "" if error.retry_after is None else self._cool(key, now, error.retry_after, error.code)
         seconds = max(error.retry_after or 0.0, min(BASE * 2**state.rounds, LONGEST))
         state.rounds = min(state.rounds + 1, 8)
+        state.failures.clear()
         return self._cool(key, now, seconds, error.code)
 
     def _cool(self, key: Key, now: float, seconds: float, reason: str) -> Literal["cooled"]:
         state = self._state(key)
-        state.until, state.reason, state.failures = max(state.until, now + min(seconds, 86_400.0)), reason, 0
+        state.until, state.reason = max(state.until, now + min(seconds, MOST_SECONDS)), reason
+        self._latest = max(self._latest, state.until)
         return "cooled"
 
     def _state(self, key: Key) -> _State:

@@ -27,8 +27,13 @@ class Observed:
     ttft_ms: float
     at: float
     count: int = 0
+    whole: bool = False  # only plain answers were seen: the time is that of all their tokens
     tokens_per_s: float | None = None
     recent: deque[float] = field(factory=lambda: deque(maxlen=WINDOW), repr=False)
+
+    def streamed(self, tokens_per_s: float) -> None:
+        old = self.tokens_per_s
+        self.tokens_per_s = tokens_per_s if old is None else old + NEWEST * (tokens_per_s - old)
 
     def percentile(self, share: float) -> float:
         ordered = sorted(self.recent)
@@ -41,11 +46,24 @@ class Latencies:
 
     _observed: OrderedDict[tuple[str, str], Observed] = field(factory=OrderedDict)
 
-    def observe(self, candidate: Candidate, ttft_ms: float, now: float, tokens_per_s: float | None = None) -> None:
+    def observe(
+        self,
+        candidate: Candidate,
+        ttft_ms: float,
+        now: float,
+        tokens_per_s: float | None = None,
+        *,
+        whole: bool = False,
+    ) -> None:
+        """`whole`: the time is that of a plain answer up to its end. It stands in where no stream has been seen lately,
+        and gives way to the first one."""
         key = (candidate.provider, candidate.model)
         seen = self._observed.get(key)
-        if seen is None or now - seen.at > STALE:
-            seen = self._observed[key] = Observed(ttft_ms, now)
+        fresh = seen is not None and now - seen.at <= STALE
+        if seen is not None and fresh and whole and not seen.whole:
+            return
+        if seen is None or not fresh or (seen.whole and not whole):
+            seen = self._observed[key] = Observed(ttft_ms, now, whole=whole)
             if len(self._observed) > TRACKED:
                 self._observed.popitem(last=False)
         seen.ttft_ms += NEWEST * (ttft_ms - seen.ttft_ms)
@@ -53,9 +71,14 @@ class Latencies:
         seen.count += 1
         seen.recent.append(ttft_ms)
         if tokens_per_s is not None:
-            old = seen.tokens_per_s
-            seen.tokens_per_s = tokens_per_s if old is None else old + NEWEST * (tokens_per_s - old)
+            seen.streamed(tokens_per_s)
         self._observed.move_to_end(key)
+
+    def observe_rate(self, candidate: Candidate, tokens_per_s: float) -> None:
+        """Of a stream that ended well; its first token has been observed already."""
+        seen = self._observed.get((candidate.provider, candidate.model))
+        if seen is not None:
+            seen.streamed(tokens_per_s)
 
     def get(self, provider: str, model: str) -> Observed | None:
         return self._observed.get((provider, model))

@@ -27,6 +27,10 @@ VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 PREFIX = re.compile(r"[A-Za-z][A-Za-z0-9-]*-")
 LISTEN = re.compile(r"systemd|unix:/.+|(\[[0-9A-Fa-f:.]+\]|[^:\s\[\]/]+):\d{1,5}")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+UNPRINTABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # what no header carries
+HIGHEST_PORT = 65_535
+LEAST_DISCOVER = 1.0  # seconds
 EMBEDDED = "embedded"
 
 
@@ -94,6 +98,8 @@ def _document(raw: bytes) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as exc:
         line = re.search(r"at line (\d+)", str(exc))
         raise TableRejected([Problem("", f"not TOML: {exc}", int(line[1]) if line else 0)]) from exc
+    except (ValueError, ArithmeticError) as exc:  # more digits than int() or Decimal() read
+        raise TableRejected([Problem("", "a number has too many digits")]) from exc
     except RecursionError as exc:
         raise TableRejected([Problem("", "nested too deeply")]) from exc
 
@@ -138,8 +144,11 @@ def _check_server(server: table.Server, state: _Loading) -> None:
     if not server.listen:
         state.wrong("server.listen", 'name at least one address, such as ["127.0.0.1:8080"]')
     for place, address in [*(("server.listen", a) for a in server.listen), ("server.admin", server.admin)]:
-        if not LISTEN.fullmatch(address):
+        port = address.rpartition(":")[2]
+        if not LISTEN.fullmatch(address) or (port.isdigit() and int(port) > HIGHEST_PORT):
             state.wrong(place, f'{address!r} is none of "host:port", "unix:/path", "systemd"')
+    if server.admin in server.listen and not server.admin.endswith(":0"):  # 0 is a port of the system's choice
+        state.wrong("server.admin", "the data listener has this address: metrics and keys are served apart from it")
 
 
 def _auto(lists: Mapping[str, Any], state: _Loading) -> table.Auto:
@@ -184,6 +193,9 @@ def _provider(name: str, section: sections.ProviderSection, state: _Loading, dia
     embedded = name == EMBEDDED
     if not unset:
         _check_url(path, base_url, embedded, state)
+    _check_headers(path, headers, state)
+    if section.discover is not None and section.discover < LEAST_DISCOVER:
+        state.wrong(f"{path}.discover", '"1s" or more is needed, or "off"')
     credentials, keyless, missing_key = _credentials(path, section, embedded, state)
     return Provider(
         name=name,
@@ -232,12 +244,19 @@ def _check_url(path: str, url: str, embedded: bool, state: _Loading) -> None:
     try:
         parts = urlsplit(url)
         valid = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+        valid = valid and not re.search(r"[\s\x00-\x1f\x7f]", url)
     except ValueError:
-        valid = None
+        valid = False
     if not valid:
         state.wrong(f"{path}.base_url", "an address such as https://api.example.com/v1 is needed")
-    elif parts.username or parts.query or parts.fragment:
+    elif "@" in parts.netloc or parts.query or parts.fragment:
         state.wrong(f"{path}.base_url", "no user name, query or fragment; a key belongs into api_key")
+
+
+def _check_headers(path: str, headers: Mapping[str, Secret], state: _Loading) -> None:
+    for name, value in headers.items():
+        if not HEADER_NAME.fullmatch(name) or UNPRINTABLE.search(value.reveal()):
+            state.wrong(f"{path}.headers.{name}", "no header has such a name or such a value")
 
 
 def _credentials(
@@ -261,25 +280,15 @@ def _credentials(
 
 
 def _credential(path: str, text: str, unset: list[str], state: _Loading) -> str:
-    kind, _, rest = text.partition(":")
-    if kind == "credential" and rest:
-        directory = state.env.get("CREDENTIALS_DIRECTORY", "")
-        if not directory:
-            unset.append(f"the systemd credential {rest}")
-            return ""
-        kind, rest = "file", f"{directory}/{rest}"
-    if kind == "file" and rest:
-        try:
-            return state.read_file(rest).strip()
-        except FileNotFoundError:
-            if text.startswith("credential:"):  # systemd was given none: the provider is not configured
-                unset.append(f"the systemd credential {text.partition(':')[2]}")
-                return ""
-            state.wrong(f"{path}.api_key", "the file does not exist")
-            return ""
-        except (OSError, UnicodeDecodeError) as exc:
-            state.wrong(f"{path}.api_key", f"the file cannot be read: {type(exc).__name__}")
-            return ""
+    kind, colon, rest = text.partition(":")
+    if not text or (colon and kind in ("file", "credential") and not rest):
+        state.wrong(f"{path}.api_key", 'name the key, such as "${MY_KEY}", "file:/path" or "credential:NAME"')
+        return ""
+    match kind if colon else "":
+        case "credential":
+            return _usable(path, _systemd_credential(path, rest, unset, state), state)
+        case "file":
+            return _usable(path, _key_file(path, rest, state), state)
     missing: list[str] = []
     value = _interpolated(text, state.env, missing)
     if missing:
@@ -287,22 +296,52 @@ def _credential(path: str, text: str, unset: list[str], state: _Loading) -> str:
         return ""
     if not VARIABLE.search(text):
         state.warnings.append(f"{path}.api_key: a literal key in the file; ${{VARIABLE}} or file: keeps it out")
-    return value
+    return _usable(path, value, state)
+
+
+def _key_file(path: str, name: str, state: _Loading) -> str:
+    key, wrong = "", ""
+    try:
+        key = state.read_file(name).strip()
+        wrong = "" if key else "is empty"
+    except FileNotFoundError:
+        wrong = "does not exist"
+    except (OSError, ValueError) as exc:  # ValueError: not UTF-8, or a NUL in the name
+        wrong = f"cannot be read: {type(exc).__name__}"
+    if wrong:
+        state.wrong(f"{path}.api_key", f"the file {wrong}")
+    return key
+
+
+def _systemd_credential(path: str, name: str, unset: list[str], state: _Loading) -> str:
+    """Absent or empty: systemd was given none, so the provider is not configured."""
+    directory, key = state.env.get("CREDENTIALS_DIRECTORY", ""), ""
+    try:
+        key = state.read_file(f"{directory}/{name}").strip() if directory else ""
+    except FileNotFoundError:
+        key = ""
+    except (OSError, ValueError) as exc:
+        state.wrong(f"{path}.api_key", f"the systemd credential {name} cannot be read: {type(exc).__name__}")
+    if not key:
+        unset.append(f"the systemd credential {name}")
+    return key
+
+
+def _usable(path: str, key: str, state: _Loading) -> str:
+    if UNPRINTABLE.search(key) or not key.isascii():
+        state.wrong(f"{path}.api_key", "the key has characters that no header carries: is it one line, and a key?")
+    return key
 
 
 def _check_names(providers: Mapping[str, Provider], state: _Loading) -> None:
-    heads = {
-        pattern.split("/", 1)[0]: provider.name
-        for provider in providers.values()
-        for pattern in provider.models
-        if pattern.endswith("/*")
-    }
-    for name in providers:
-        owner = heads.get(name)
-        if owner is not None and owner != name:
-            state.wrong(
-                f"providers.{name}", f"{name}/… would mean two things: {owner} has the pattern {name}/*; rename one"
-            )
+    for provider in providers.values():
+        for pattern in provider.models:
+            head, slash, rest = pattern.partition("/")
+            if slash and rest == "*" and head in providers and head != provider.name:
+                state.wrong(
+                    f"providers.{head}",
+                    f"{head}/… would mean two things: {provider.name} has the pattern {pattern}; rename one",
+                )
 
 
 def _unknown(what: str, name: str, known: Collection[str]) -> str:
@@ -318,11 +357,9 @@ def _placed(problems: Collection[Problem], raw: bytes) -> list[Problem]:
     lines = dict(_lines(raw.decode("utf-8", "replace")))
 
     def line(path: str) -> int:
-        while path:
-            if path in lines:
-                return lines[path]
-            path = re.sub(r"(\.[^.\[\]]+|\[\d+\])$", "", path) if re.search(r"[.\[]", path) else ""
-        return 0
+        while path and path not in lines:  # one step up; each cuts something off, whatever stands in a quoted key
+            path = path[: max(path.rfind("."), path.rfind("["), 0)]
+        return lines.get(path, 0)
 
     placed = [Problem(p.path, p.message, p.line or line(p.path)) for p in problems]
     return sorted(placed, key=lambda p: (p.line or 1 << 30, p.path))
@@ -332,7 +369,7 @@ def _lines(text: str) -> Iterator[tuple[str, int]]:
     """Dotted path of each table header and key, with its line. Good enough for messages: it reads no multi-line
     strings."""
     section, counts = "", dict[str, int]()
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if header := re.match(r"\s*\[(\[)?([^\[\]]+)\]", line):
             section = _plain(header[2])
             if header[1]:

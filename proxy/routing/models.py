@@ -3,16 +3,21 @@
 What the table says wins over what the provider's list says, and that over the price library and the priors by family.
 Names that only a pattern or `provider/native-id` covers are described when first asked for, and remembered within a
 bound.
+
+A model that only its provider's list names goes by its own name. Where that name means something else already, to the
+table or to a provider that stands before its own in the file, it goes by `provider/native-id`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
+from fnmatch import fnmatchcase
 
 from attrs import define, field, frozen
 
-from proxy.catalog import ModelInfo, Price, PriceBook, family
+from proxy.catalog import Family, Listed, ModelInfo, Price, PriceBook, Quote, chats, family
+from proxy.routing import directive
 from proxy.routing.table import ModelEntry, PriceEntry, Table
 
 REMEMBERED = 4096  # described pattern names; one more empties the memory
@@ -22,36 +27,49 @@ REMEMBERED = 4096  # described pattern names; one more empties the memory
 class Discovered:
     """One model of a provider's own list. `gone` since the last list no longer has it."""
 
-    id: str
     provider: str
-    native: str
-    context: int | None = None
-    capabilities: frozenset[str] | None = None
+    listed: Listed
     gone: bool = False
 
 
 @define
 class Models:
-    """Catalog of one table. `listed` are the models with a name of their own: what `strategy:` chooses from."""
+    """Catalog of one table. `listed` are the models with a name of their own: what `strategy:` chooses from.
+
+    `also` are further names of listed ones, as Ollama's `llama3.1` is of `llama3.1:latest`; `gone` are ids.
+    """
 
     table: Table
     book: PriceBook
     listed: Mapping[str, ModelInfo] = field(factory=dict)
+    also: Mapping[str, str] = field(factory=dict)
     gone: frozenset[str] = frozenset()
+    _found: dict[tuple[str, str], Discovered] = field(factory=dict, repr=False)  # by provider and native name
     _described: dict[tuple[str, str], ModelInfo] = field(factory=dict, repr=False)
 
     @classmethod
     def build(cls, table: Table, book: PriceBook, discovered: Iterable[Discovered] = ()) -> Models:
         models = cls(table, book)
-        listed = {id: models._of_entry(entry) for id, entry in table.models.items()}
-        gone = set()
-        for found in discovered:
-            if found.provider in table.providers and found.id not in listed and found.id not in table.aliases:
-                listed[found.id] = models._of_discovered(found)
-                if found.gone:
-                    gone.add(found.id)
-        models.listed, models.gone = listed, frozenset(gone)
+        place = {name: number for number, name in enumerate(table.providers)}
+        # A name that one provider has lost is another's that has it.
+        ordered = sorted(
+            (found for found in discovered if found.provider in place),
+            key=lambda found: (found.gone, place[found.provider]),
+        )
+        for found in ordered:
+            for native in (found.listed.native, *found.listed.also):
+                models._found.setdefault((found.provider, native), found)
+        models._list(ordered)
         return models
+
+    def find(self, name: str) -> ModelInfo | None:
+        """A listed model by its id or another name of its own."""
+        return self.listed.get(self.also.get(name, name))
+
+    def is_discovered(self, info: ModelInfo) -> bool:
+        """Whether its provider's own list has it."""
+        found = self._found.get((info.provider, info.native))
+        return found is not None and not found.gone
 
     def describe(self, id: str, provider: str, native: str) -> ModelInfo:
         """What is known of a name that nobody listed."""
@@ -63,48 +81,105 @@ class Models:
             found = self._described[key] = self._of_entry(ModelEntry(id, provider, native))
         return found
 
-    def _of_discovered(self, found: Discovered) -> ModelInfo:
-        entry = ModelEntry(found.id, found.provider, found.native, found.context, capabilities=found.capabilities)
-        return self._of_entry(entry)
+    def _list(self, discovered: Iterable[Discovered]) -> None:
+        listed = {id: self._of_entry(entry) for id, entry in self.table.models.items()}
+        gone = {id for id, entry in self.table.models.items() if self._is_gone(entry)}
+        also: dict[str, str] = {}
+        for found in discovered:
+            provider, native = found.provider, found.listed.native
+            entry = self.table.models.get(native)
+            if entry is not None and self._found.get((entry.provider, entry.native)) is found:
+                continue  # the table's entry of that name is this very model
+            id = native if native not in listed and self._is_free(native, provider) else f"{provider}/{native}"
+            if id in listed or id in self.table.aliases:
+                continue
+            listed[id] = self._of_entry(ModelEntry(id, provider, native))
+            if found.gone:
+                gone.add(id)
+            for name in found.listed.also:
+                if name not in listed and self._is_free(name, provider):
+                    also.setdefault(name, id)
+        self.listed, self.gone = listed, frozenset(gone)
+        self.also = {name: id for name, id in also.items() if name not in listed}
+
+    def _is_gone(self, entry: ModelEntry) -> bool:
+        found = self._found.get((entry.provider, entry.native))
+        return found is not None and found.gone
+
+    def _is_free(self, name: str, provider: str) -> bool:
+        """Whether the table leaves the name to whoever lists it. A pattern of another provider claims what it matches,
+        but not from the operator's own machines: their `gpt-oss:20b` is no OpenAI's `gpt-*`."""
+        table = self.table
+        if name in table.models or name in table.aliases or name in table.profiles:
+            return False
+        if directive.parse(name, lambda _: False).kind != "name" or name.partition("/")[0] in table.providers:
+            return False
+        patterns = {pattern for other in table.providers.values() if other.name != provider for pattern in other.models}
+        if table.providers[provider].local:
+            return name not in patterns
+        return not any(fnmatchcase(name, pattern) for pattern in patterns)
+
+    # -- one model -------------------------------------------------------------------------------------------
 
     def _of_entry(self, entry: ModelEntry) -> ModelInfo:
         provider = self.table.providers[entry.provider]
-        prior = family(entry.native if entry.native != entry.id else entry.id)
-        if prior.name == "unknown":
-            prior = family(entry.id)
+        found = self._found.get((entry.provider, entry.native))
+        listed = found.listed if found is not None else Listed(entry.native)
+        prior = _prior(listed.kin, entry.native, entry.id)
         free = provider.embedded or provider.local
-        quote = None if free else self.book.find(entry.provider, entry.native, base_url=provider.base_url)
-        price, source = _price(entry.price, quote.price if quote else None, self.book.source)
-        if price is None and free:
-            price, source = FREE, "local"
+        quote = None if free else self.book.find(entry.provider, listed.native, base_url=provider.base_url)
+        price, source = self._price(entry.price, listed.price, quote, free=free)
         return ModelInfo(
             id=entry.id,
             provider=entry.provider,
-            native=entry.native,
-            context=entry.context or (quote.context_window if quote else None) or prior.context,
-            max_output=entry.max_output,
+            native=listed.native,
+            context=entry.context or listed.context or (quote.context_window if quote else None) or prior.context,
+            max_output=entry.max_output or listed.max_output,
             price=price,
             price_source=source,
-            capabilities=entry.capabilities
-            if entry.capabilities is not None
-            else (None if prior.name == "unknown" else prior.capabilities),
+            capabilities=_first(entry.capabilities, listed.capabilities, _capabilities(prior)),
             quality=entry.quality if entry.quality is not None else prior.quality,
             reasoning=entry.reasoning if entry.reasoning is not None else prior.reasoning,
             local=provider.local,
+            chat=listed.chat if listed.chat is not None else chats(entry.id) and chats(listed.native),
         )
+
+    def _price(
+        self, entry: PriceEntry | None, listed: Price | None, quote: Quote | None, *, free: bool
+    ) -> tuple[Price | None, str | None]:
+        """And who says so."""
+        if entry is not None:
+            return _of_table(entry), "table"
+        if listed is not None:
+            return listed, "provider"
+        if free:
+            return FREE, "local"
+        return (quote.price, self.book.source) if quote is not None else (None, None)
 
 
 FREE = Price.per_million({"input": 0, "output": 0})  # what runs on one's own machines costs nothing by the token
 
 
-def _price(entry: PriceEntry | None, quoted: Price | None, source: str) -> tuple[Price | None, str | None]:
-    if entry is not None:
-        classes: dict[str, Decimal | None] = {
-            "input": entry.input,
-            "output": entry.output,
-            "cache_read": entry.cache_read,
-            "cache_write_5m": entry.cache_write,
-            "cache_write_1h": entry.cache_write_1h,
-        }
-        return Price.per_million({name: usd for name, usd in classes.items() if usd is not None}), "table"
-    return quoted, source if quoted is not None else None
+def _of_table(entry: PriceEntry) -> Price:
+    classes: dict[str, Decimal | None] = {
+        "input": entry.input,
+        "output": entry.output,
+        "cache_read": entry.cache_read,
+        "cache_write_5m": entry.cache_write,
+        "cache_write_1h": entry.cache_write_1h,
+    }
+    return Price.per_million({name: usd for name, usd in classes.items() if usd is not None})
+
+
+def _prior(*names: str) -> Family:
+    """Of the first name that tells a family."""
+    families = [family(name) for name in names]
+    return next((prior for prior in families if prior.name != "unknown"), families[-1])
+
+
+def _capabilities(prior: Family) -> frozenset[str] | None:
+    return None if prior.name == "unknown" else prior.capabilities
+
+
+def _first(*values: frozenset[str] | None) -> frozenset[str] | None:
+    return next((value for value in values if value is not None), None)

@@ -11,9 +11,10 @@ from fnmatch import fnmatchcase
 
 from attrs import frozen
 
-from proxy.catalog import ModelInfo
 from proxy.routing.directive import STRATEGIES
 from proxy.routing.table import Provider, Table
+
+DEEPEST = 8  # names that stand for names, one behind the other
 
 
 @frozen
@@ -56,6 +57,6 @@ def nearest(name: str, table: Table, models: Iterable[str], count: int = 3) -> l
     return [folded[match] for match in get_close_matches(name.lower()[:128], folded, n=count, cutoff=0.3)]
 
 
-def is_known(table: Table, models: Mapping[str, ModelInfo]) -> Callable[[str], bool]:
+def is_known(table: Table, models: Mapping[str, object]) -> Callable[[str], bool]:
     """Whether a whole string is an id, an alias or a profile: then no character in it means anything else."""
     return lambda name: name in models or name in table.aliases or name in table.profiles

@@ -2,32 +2,32 @@
 
     expand -> policy -> needs -> credential -> price -> order -> health -> affinity
 
-Each step is a function of its own, in that order, and says for each candidate that it drops why. A plan with an
-empty chain carries the refusal that the client gets; it is a plan all the same, so headers and the record can show it.
+Each step is a function of its own, and says for each candidate that it drops why. The order is known before anything is
+dropped, so candidates are judged from its head, one after the other, until the chain is full: a strategy over hundreds
+of models judges a few. A plan with an empty chain carries the refusal that the client gets; it is a plan all the same,
+so headers and the record can show it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from decimal import Decimal
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from attrs import define, field, frozen
+from attrs import asdict, define, field, frozen
 
 from proxy import errors
-from proxy.catalog import ModelInfo
 from proxy.errors import GatewayError
 from proxy.routing.classifier import Classified
 from proxy.routing.expansion import Expansion
-from proxy.routing.facts import Ceiling, Facts
+from proxy.routing.facts import Facts
 from proxy.routing.names import Candidate
 from proxy.routing.rules import first_match
+from proxy.routing.steps import STEPS, Judge
 from proxy.routing.strategies import SORTS
-from proxy.routing.table import Provider
-from proxy.routing.world import Dice, Pick, World, most_output, worst_nanos
+from proxy.routing.world import NANOS, Dice, Pick, World, worst_nanos
 
 MOST = 16  # candidates of one chain
-NANOS = 1_000_000_000
+MOST_DRAWS = 8  # recorded of one plan; only a shuffle among many equals throws more
 
 
 @frozen
@@ -40,7 +40,8 @@ class Dropped:
 @frozen
 class Plan:
     """`first` is the first candidate after expansion and sort, however it fared: an answer from any other is a
-    fallback.
+    fallback. `leads` is who leads by table and request alone, before health and affinity have their say. `draws` are
+    the dice as they fell: with them the same world makes the same plan again.
 
     `cooling` is 0, or the seconds until the chain's first recovers where every candidate is cooling.
     """
@@ -50,7 +51,7 @@ class Plan:
     reason: str
     chain: tuple[Pick, ...]
     first: Candidate | None
-    dropped: tuple[Dropped, ...]
+    judged: tuple[Dropped, ...]  # those that a step dropped; `dropped` has them all
     facts: Facts = field(repr=False)
     config: str = ""
     klass: Classified | None = None
@@ -59,6 +60,23 @@ class Plan:
     cooling: float = 0.0
     refusal: GatewayError | None = None
     unknown: tuple[tuple[str, str], ...] = ()
+    leads: Candidate | None = None
+    draws: tuple[float, ...] = ()
+    beyond: tuple[Pick, ...] = ()  # never judged, or cut off: the chain was full before them
+
+    @property
+    def dropped(self) -> tuple[Dropped, ...]:
+        """Built when asked for: behind a strategy there may be hundreds for whom the chain was full."""
+        serving = {pick.candidate for pick in self.chain} | {gone.candidate for gone in self.judged}
+        cut = dict.fromkeys(pick.candidate for pick in self.beyond if pick.candidate not in serving)
+        return (*self.judged, *(Dropped(candidate, "cap", f"a chain holds {MOST} candidates") for candidate in cut))
+
+    @property
+    def emptied_by(self) -> str | None:
+        """The step that left nobody; None for a plan with a chain."""
+        if self.chain:
+            return None
+        return _last_step(self.judged)
 
     def as_json(self) -> dict[str, Any]:
         """The form of `POST /v1/route`, `explain --json` and the records. Built off the request's path."""
@@ -70,10 +88,12 @@ class Plan:
             "rule": self.rule,
             "profile": self.profile,
             "candidates": [_pick_json(pick, self.facts) for pick in self.chain],
+            "leads": None if self.leads is None else asdict(self.leads),
             "dropped": [_dropped_json(dropped) for dropped in self.dropped]
             + [{"model": name, "provider": None, "step": "expand", "reason": why} for name, why in self.unknown],
             "needs": sorted(self.facts.shape.needs),
             "tokens_estimated": self.facts.tokens,
+            "draws": list(self.draws[:MOST_DRAWS]),
             "config": self.config,
         }
 
@@ -116,54 +136,95 @@ class _Draft:
 
     facts: Facts
     world: World
-    picks: list[Pick]
+    now: float
+    picks: list[Pick] = field(factory=list)
     dropped: list[Dropped] = field(factory=list)
+    beyond: Sequence[Pick] = ()
+    _kept: dict[tuple[str, str], str] = field(factory=dict)  # ids by provider and native name
+    _fallen: set[tuple[str, str]] = field(factory=set)  # provider and id
 
-    def keep(self, step: str, why_not: Callable[[Pick], str | None]) -> None:
-        """Drops each pick for which `why_not` has a reason."""
-        kept = []
-        for pick in self.picks:
-            reason = why_not(pick)
-            if reason is None:
-                kept.append(pick)
-            else:
-                self.dropped.append(Dropped(pick.candidate, step, reason))
-        self.picks = kept
+    def sift(self, order: Sequence[Pick], pinned: Candidate | None) -> None:
+        """Judges the order from its head until the chain is full of candidates that are fit, and the pinned one."""
+        judges = [(step, judge) for step, rule in STEPS.items() if (judge := rule(self.facts, self.world))]
+        fit = 0
+        for position, pick in enumerate(order):
+            if fit == MOST:
+                self.beyond = order[position:]
+                break
+            fit += self._judged(pick, judges)
+        if self.beyond and pinned is not None:
+            for pick in self.beyond:
+                if pick.candidate.model == pinned.model and pick.candidate == pinned:
+                    self._judged(pick, judges)
+                    break
 
-    def provider(self, pick: Pick) -> Provider:
-        return self.world.table.providers[pick.candidate.provider]
+    def _judged(self, pick: Pick, judges: Iterable[tuple[str, Judge]]) -> bool:
+        """Whether it is kept and fit. Who is named twice stands where it is named first; where that entry's own
+        `max_price` drops it, the next entry that names it is heard."""
+        candidate = pick.candidate
+        key, named = (candidate.provider, candidate.native), (candidate.provider, candidate.model)
+        if (other := self._kept.get(key)) is not None:
+            if other != candidate.model and named not in self._fallen:
+                self._drop(pick, "expand", f"the same model of {candidate.provider} as {other}")
+            return False
+        if named in self._fallen:
+            return False
+        for step, judge in judges:
+            if (why := judge(pick)) is not None:
+                self._drop(pick, step, why)
+                return False
+        self._kept[key] = candidate.model
+        self.picks.append(pick)
+        return not self.wait(pick)
+
+    def _drop(self, pick: Pick, step: str, reason: str) -> None:
+        candidate = pick.candidate
+        self.dropped.append(Dropped(candidate, step, reason))
+        if step != "price" or pick.max_price is None:
+            self._fallen.add((candidate.provider, candidate.model))
+
+    def wait(self, pick: Pick) -> float:
+        """Seconds until it is fit; 0 is now."""
+        health, now = self.world.health, self.now
+        if health.is_quiet(now):
+            return 0.0
+        provider = self.world.table.providers[pick.candidate.provider]
+        own = health.cooling(pick.candidate, now)
+        if provider.credentials and provider.name not in self.facts.byok:
+            keys = min(health.key_cooling(provider.name, index, now) for index in range(len(provider.credentials)))
+            return max(own, keys)
+        return own
 
 
 def resolve(facts: Facts, world: World, dice: Dice, now: float) -> Plan:
     """Pure in its arguments. An empty chain is a plan with a refusal; InvalidRequest is raised for a malformed
     entry."""
     table = world.table
+    draws: list[float] = []
     rule = first_match(facts, world) if table.rules else None
-    expansion = Expansion(facts, world, dice, now)
+    expansion = Expansion(facts, world, _noting(dice, draws), now)
     expansion.expand(rule.use if rule else facts.wanted)
-    draft = _Draft(facts, world, _unique(expansion.picks))
-    whole = _sorted(draft.picks, facts, world, now)  # before anything is dropped: its head tells what a fallback is
+    order = _sorted(expansion.picks, facts, world, now)
     reasons = list(expansion.reasons)
     if rule is not None:
         reasons.insert(0, f"rule {rule.name}")
     if facts.sort is not None:
         reasons.append(f"sorted by {facts.sort}")
-    for step in (_policy, _needs, _credential, _price):
-        step(draft)
-    draft.picks = _sorted(draft.picks, facts, world, now)
+    draft = _Draft(facts, world, now)
+    pinned = _pinned(draft)
+    draft.sift(order, pinned)
     _fallbacks(draft)
-    first = _first(whole, draft.dropped)
-    cooling = _health(draft, now)
-    if not cooling and _pin(draft, now):
+    first, leads = _first(order, draft.picks), draft.picks[0].candidate if draft.picks else None
+    cooling = _health(draft)
+    if not cooling and _pin(draft, pinned):
         reasons.append("stays where the conversation's cache is warm")
-    draft.keep("cap", _beyond_cap(draft))
     return Plan(
         requested=facts.requested,
         intent=expansion.intent or "unknown",
         reason="; ".join(reasons) or "nothing resolved",
-        chain=tuple(draft.picks),
+        chain=tuple(draft.picks[:MOST]),
         first=first,
-        dropped=tuple(draft.dropped),
+        judged=tuple(draft.dropped),
         facts=facts,
         config=table.revision,
         klass=expansion.klass,
@@ -172,110 +233,22 @@ def resolve(facts: Facts, world: World, dice: Dice, now: float) -> Plan:
         cooling=cooling,
         refusal=None if draft.picks else _refusal(draft, expansion),
         unknown=tuple(expansion.unknown),
+        leads=leads,
+        draws=tuple(draws),
+        beyond=(*draft.picks[MOST:], *draft.beyond),
     )
 
 
-def _unique(picks: list[Pick]) -> list[Pick]:
-    return list({(pick.candidate.provider, pick.candidate.model): pick for pick in reversed(picks)}.values())[::-1]
+def _noting(dice: Dice, draws: list[float]) -> Dice:
+    def throw() -> float:
+        draws.append(drawn := dice())
+        return drawn
 
-
-def _first(whole: list[Pick], dropped: list[Dropped]) -> Candidate | None:
-    """A strategy chooses among those that can serve, so what it merely looked at and dropped was never the first."""
-    gone = {drop.candidate for drop in dropped}
-    return next((pick.candidate for pick in whole if pick.listed or pick.candidate not in gone), None)
-
-
-# -- the steps ---------------------------------------------------------------------------------------------------
-
-
-def _policy(draft: _Draft) -> None:
-    wishes = draft.facts.preferences
-
-    def why_not(pick: Pick) -> str | None:
-        name = pick.candidate.provider
-        if wishes.only and name not in wishes.only:
-            return "not among provider.only"
-        if name in wishes.ignore:
-            return "among provider.ignore"
-        return None if draft.provider(pick).enabled else "the provider is disabled"
-
-    if wishes.only or wishes.ignore or not all(p.enabled for p in draft.world.table.providers.values()):
-        draft.keep("policy", why_not)
-
-
-def _needs(draft: _Draft) -> None:
-    facts = draft.facts
-    asked = facts.shape.max_tokens or 0
-
-    def why_not(pick: Pick) -> str | None:
-        info = pick.info
-        if facts.endpoint not in draft.provider(pick).endpoints:
-            return f"the provider does not serve {facts.endpoint}"
-        if info.capabilities is not None and (lacks := facts.shape.needs - info.capabilities):
-            return f"lacks {', '.join(sorted(lacks))}"
-        if info.context is not None and facts.tokens + asked > info.context:
-            return f"needs {facts.tokens + asked} tokens, the window holds {info.context}"
-        if info.id in draft.world.models.gone:
-            return "its provider no longer lists it"
-        return None
-
-    draft.keep("needs", why_not)
-
-
-def _credential(draft: _Draft) -> None:
-    byok = draft.facts.byok
-
-    def why_not(pick: Pick) -> str | None:
-        provider = draft.provider(pick)
-        if provider.missing:
-            return provider.missing
-        return None if provider.keyless or provider.credentials or provider.name in byok else provider.missing_key
-
-    draft.keep("credential", why_not)
-
-
-def _price(draft: _Draft) -> None:
-    facts = draft.facts
-    if facts.ceiling is None and not any(pick.max_price is not None for pick in draft.picks):
-        return
-
-    def why_not(pick: Pick) -> str | None:
-        ceiling = facts.ceiling
-        totals = [usd for usd in (pick.max_price, ceiling.total if ceiling else None) if usd is not None]
-        if totals and (reason := _too_dear(pick.info, facts, min(totals))):
-            return reason
-        return _rate_too_dear(pick.info, ceiling) if ceiling else None
-
-    draft.keep("price", why_not)
-
-
-def _too_dear(info: ModelInfo, facts: Facts, usd: Decimal) -> str | None:
-    nanos = worst_nanos(info, facts)
-    if nanos is None:
-        return f"its price is unknown, and the ceiling is {usd} USD"
-    if nanos <= usd * NANOS:
-        return None
-    assumed = (
-        "" if facts.shape.max_tokens is not None else f" (max_tokens is not given: {most_output(info, facts)} assumed)"
-    )
-    return f"may cost {Decimal(nanos) / NANOS:f} USD, the ceiling is {usd}{assumed}"
-
-
-def _rate_too_dear(info: ModelInfo, ceiling: Ceiling) -> str | None:
-    for word, limit, rate in (
-        ("prompt", ceiling.prompt, info.price.input if info.price else None),
-        ("completion", ceiling.completion, info.price.output if info.price else None),
-    ):
-        if limit is None:
-            continue
-        if rate is None:
-            return f"its {word} price is unknown, and the ceiling is {limit} USD per million tokens"
-        if rate > limit * 1_000_000:
-            return f"costs {Decimal(rate) / 1_000_000:f} USD per million {word} tokens, the ceiling is {limit}"
-    return None
+    return throw
 
 
 def _sorted(picks: list[Pick], facts: Facts, world: World, now: float) -> list[Pick]:
+    """Stable, and by each candidate alone: dropping some changes nothing between the others."""
     if facts.sort is not None:
         picks = SORTS[facts.sort](picks, facts, world, now)
     if order := facts.preferences.order:
@@ -284,15 +257,27 @@ def _sorted(picks: list[Pick], facts: Facts, world: World, now: float) -> list[P
     return picks
 
 
+def _first(order: Iterable[Pick], kept: Sequence[Pick]) -> Candidate | None:
+    """A strategy chooses among those that can serve, so what it merely looked at and dropped was never the first."""
+    head = kept[0] if kept else None
+    return next((pick.candidate for pick in order if pick.listed or pick is head), None)
+
+
+# -- order, health, affinity -----------------------------------------------------------------------------------------
+
+
 def _fallbacks(draft: _Draft) -> None:
-    if not draft.facts.preferences.allow_fallbacks and draft.picks:
-        head = draft.picks[0]
-        draft.keep("policy", lambda pick: None if pick is head else "provider.allow_fallbacks is false")
+    if draft.facts.preferences.allow_fallbacks or not draft.picks:
+        return
+    head, *others = draft.picks
+    reason = "provider.allow_fallbacks is false"
+    draft.dropped += [Dropped(pick.candidate, "policy", reason) for pick in (*others, *draft.beyond)]
+    draft.picks, draft.beyond = [head], ()
 
 
-def _health(draft: _Draft, now: float) -> float:
+def _health(draft: _Draft) -> float:
     """Cooling candidates go last, not away. Where all cool, the one that recovers first leads."""
-    waits = {id(pick): _wait(draft, pick, now) for pick in draft.picks}
+    waits = {id(pick): draft.wait(pick) for pick in draft.picks}
     if not any(waits.values()):
         return 0.0
     fit = [pick for pick in draft.picks if not waits[id(pick)]]
@@ -303,31 +288,23 @@ def _health(draft: _Draft, now: float) -> float:
     return 0.0 if fit else waits[id(cooling[0])]
 
 
-def _wait(draft: _Draft, pick: Pick, now: float) -> float:
-    health, provider = draft.world.health, draft.provider(pick)
-    own = health.cooling(pick.candidate, now)
-    if provider.credentials and provider.name not in draft.facts.byok:
-        keys = min(health.key_cooling(provider.name, index, now) for index in range(len(provider.credentials)))
-        return max(own, keys)
-    return own
-
-
-def _pin(draft: _Draft, now: float) -> bool:
-    """Moves the conversation's pinned candidate to the front. A new conversation has no claim on another's cache."""
+def _pinned(draft: _Draft) -> Candidate | None:
+    """The conversation's pinned candidate. A new conversation has no claim on another's cache."""
     facts, lifetime = draft.facts, draft.world.table.routing.affinity
-    if facts.conversation is None or not facts.continues or lifetime == float("inf") or len(draft.picks) < 2:
+    if facts.conversation is None or not facts.continues or lifetime == float("inf"):
+        return None
+    return draft.world.affinity.pinned(facts.conversation, draft.now, lifetime)
+
+
+def _pin(draft: _Draft, pinned: Candidate | None) -> bool:
+    """Moves the pinned candidate to the front, if it is among the chain's and fit."""
+    if pinned is None:
         return False
-    pinned = draft.world.affinity.pinned(facts.conversation, now, lifetime)
     for position, pick in enumerate(draft.picks):
-        if pick.candidate == pinned and position and not _wait(draft, pick, now):
+        if pick.candidate == pinned and position and not draft.wait(pick):
             draft.picks.insert(0, draft.picks.pop(position))
             return True
     return False
-
-
-def _beyond_cap(draft: _Draft) -> Callable[[Pick], str | None]:
-    places: Iterator[int] = iter(range(len(draft.picks)))
-    return lambda pick: None if next(places) < MOST else f"a chain holds {MOST} candidates"
 
 
 # -- nothing left ------------------------------------------------------------------------------------------------
@@ -339,7 +316,7 @@ def _refusal(draft: _Draft, expansion: Expansion) -> GatewayError:
         if expansion.unknown:
             return errors.UnknownModel(expansion.not_found(), param="model")
         return errors.UnknownModel(f"{draft.facts.requested!r} resolves to no model of this gateway.", param="model")
-    step = draft.dropped[-1].step
+    step = _last_step(draft.dropped)
     listed = "; ".join(
         f"{drop.candidate.model} ({drop.candidate.provider}): {drop.reason}" for drop in draft.dropped[:MOST]
     )
@@ -347,6 +324,12 @@ def _refusal(draft: _Draft, expansion: Expansion) -> GatewayError:
     reasons = listed + (f"; and {more} more" if more > 0 else "")
     kind, sentence = REFUSALS[step]
     return kind(f"{sentence} {reasons}.", param="model")
+
+
+def _last_step(dropped: Iterable[Dropped]) -> str:
+    """The step that emptied the chain: the last one at which somebody fell."""
+    fallen = {drop.step for drop in dropped}
+    return next((step for step in reversed(STEPS) if step in fallen), "expand")
 
 
 REFUSALS: dict[str, tuple[type[GatewayError], str]] = {

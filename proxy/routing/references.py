@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 
+from attrs import asdict
+
 from proxy.errors import InvalidRequest
 from proxy.routing import directive
-from proxy.routing.names import find_pattern, split_native
-from proxy.routing.table import CAPABILITIES, ENDPOINTS, Table
+from proxy.routing.names import DEEPEST, find_pattern, is_known, split_native
+from proxy.routing.table import CAPABILITIES, ENDPOINTS, Band, Table, TimeoutOverrides, Timeouts
 
 
 def check_references(table: Table) -> Iterator[tuple[str, str]]:
     """(path, message) of each problem."""
     yield from _check_models(table)
     yield from _check_numbers(table)
+    yield from _check_times(table)
+    yield from _check_rules(table)
     for path, entry in _entries(table):
         if problem := _unresolvable(entry, table):
             yield path, problem
@@ -55,6 +59,37 @@ def _check_numbers(table: Table) -> Iterator[tuple[str, str]]:
     for provider in table.providers.values():
         if provider.connections < 1:
             yield f"providers.{provider.name}.connections", "1 or more is needed"
+
+
+def _check_times(table: Table) -> Iterator[tuple[str, str]]:
+    """None of these may be nothing: the attempt would have failed before it began."""
+    layers: list[tuple[str, Timeouts | TimeoutOverrides | None]] = [("timeouts", table.timeouts)]
+    for section in ("providers", "models", "profiles"):
+        layers += [(f"{section}.{name}.timeouts", it.timeouts) for name, it in getattr(table, section).items()]
+    given = {f"{path}.{name}": value for path, layer in layers if layer for name, value in asdict(layer).items()}
+    server, retry = table.server, table.retry
+    given |= {"server.header_timeout": server.header_timeout, "server.body_timeout": server.body_timeout}
+    given |= {"server.max_body": server.max_body, "retry.deadline": retry.deadline}
+    for path, value in given.items():
+        if value == 0 and not path.endswith(".commit_after"):
+            yield path, "more than nothing is needed"
+
+
+def _check_rules(table: Table) -> Iterator[tuple[str, str]]:
+    names: dict[str, int] = {}
+    for number, rule in enumerate(table.rules):
+        if names.setdefault(rule.name, number) != number:
+            yield (
+                f"rules[{number}].name",
+                f"rules[{names[rule.name]}] has this name: the record could not tell them apart",
+            )
+        for key, band in (("tokens", rule.tokens), ("cost", rule.cost)):
+            if band is not None and _is_empty(band):
+                yield f"rules[{number}].{key}", "min is above max, so nothing ever matches"
+
+
+def _is_empty(band: Band) -> bool:
+    return band.min is not None and band.max is not None and band.min > band.max
 
 
 def _check_words(table: Table) -> Iterator[tuple[str, str]]:
@@ -102,8 +137,9 @@ def _unresolvable(text: str, table: Table) -> str | None:
     """Why an entry can never resolve, or None."""
     if not text:
         return "name at least one model"
+    known = is_known(table, table.models)
     try:
-        entry = directive.parse(text, lambda name: name in table.models or name in table.aliases)
+        entry = directive.parse(text, known)
     except InvalidRequest as exc:
         return exc.message
     match entry.kind:
@@ -115,10 +151,10 @@ def _unresolvable(text: str, table: Table) -> str | None:
             return _absent("strategy", entry.name, directive.STRATEGIES)
         case "profile":
             return _absent("profile", entry.name, table.profiles)
-    known = [*table.models, *table.aliases, *table.profiles]
-    if entry.name in known or find_pattern(entry.name, table.providers.values()):
+    if known(entry.name) or find_pattern(entry.name, table.providers.values()):
         return None
-    return None if split_native(entry.name, table.providers) else _absent("model", entry.name, known)
+    names = [*table.models, *table.aliases, *table.profiles]
+    return None if split_native(entry.name, table.providers) else _absent("model", entry.name, names)
 
 
 def _absent(what: str, name: str, known: Iterable[str]) -> str | None:
@@ -129,63 +165,80 @@ def _absent(what: str, name: str, known: Iterable[str]) -> str | None:
     return f"no {what} is called {name!r}" + (f"; near: {', '.join(near)}" if near else "")
 
 
+Node = tuple[str, str]  # the section and the name in it: an alias may be called what a profile is called
+
+
 def _check_cycles(table: Table) -> Iterator[tuple[str, str]]:
-    """Depth-first over what stands for something else; a cycle is reported once, with its path printed."""
+    """Depth-first over what stands for something else, with a stack of its own: a chain may be thousands long. Each
+    cycle is reported once, with its path printed, and so is what is too deep for a request to follow."""
     edges = _edges(table)
-    done: set[str] = set()
-
-    def visit(node: str, trail: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-        if node in trail:
-            yield (*trail[trail.index(node) :], node)
-        elif node not in done:
-            for following in edges.get(node, ()):
-                yield from visit(following, (*trail, node))
-            done.add(node)
-
+    depths: dict[Node, int] = {}
     for start in edges:
-        for cycle in visit(start, ()):
-            yield _path_of(cycle[0], table), f"comes round to itself: {' -> '.join(cycle)}"
+        trail: dict[Node, Iterator[Node]] = {}
+        if start not in depths:
+            trail[start] = iter(edges[start])
+        while trail:
+            node, following = next(reversed(trail.items()))
+            child = next(following, None)
+            if child is None:
+                depths[node] = 1 + max((depths.get(below, 0) for below in edges[node]), default=0)
+                if depths[node] == DEEPEST + 1:
+                    yield _path_of(node), f"stands for more than {DEEPEST} names in a row: shorten it"
+                del trail[node]
+            elif child in trail:
+                cycle = [*list(trail)[list(trail).index(child) :], child]
+                yield _path_of(child), f"comes round to itself: {' -> '.join(map(_shown, cycle))}"
+            elif child in edges and child not in depths:
+                trail[child] = iter(edges[child])
 
 
-def _edges(table: Table) -> dict[str, list[str]]:
-    """Node -> the nodes its entries stand for. Directives are nodes of their own: auto lists may name profiles."""
-    nodes: dict[str, list[str]] = {}
-
-    def target(text: str) -> str:
-        entry = directive.parse(text, lambda name: name in table.models or name in table.aliases)
-        if entry.kind in ("industry", "profile"):
-            return f"{entry.kind}:{entry.name}"
-        if entry.kind == "name" and entry.name not in table.models and entry.name not in table.aliases:
-            return f"profile:{entry.name}" if entry.name in table.profiles else entry.name
-        return entry.name
-
+def _edges(table: Table) -> dict[Node, list[Node]]:
+    """What stands for something else, and the things of that kind that it stands for."""
+    edges: dict[Node, list[Node]] = {}
     for path, text in _entries(table):
+        if path.startswith("rules["):
+            continue  # where a request enters: nothing stands for a rule
         try:
-            nodes.setdefault(_node(path, table), []).append(target(text))
+            node = _target(text, table)
         except InvalidRequest:
             continue  # reported already as unresolvable
-    return nodes
+        edges.setdefault(_node(path), []).extend([node] if node else [])
+    return edges
 
 
-def _node(path: str, table: Table) -> str:
-    section, _, rest = path.partition(".")
-    match section:
-        case "aliases":
-            return rest
+def _target(text: str, table: Table) -> Node | None:
+    """What an entry stands for, as a request would find it; None for a model."""
+    entry = directive.parse(text, is_known(table, table.models))
+    match entry.kind:
         case "auto":
-            return "auto"
-        case "industries" | "profiles":
-            return f"{'industry' if section == 'industries' else 'profile'}:{rest.rpartition('.')[0]}"
-    return path  # a rule: nothing points back at it
-
-
-def _path_of(node: str, table: Table) -> str:
-    kind, _, name = node.partition(":")
-    match kind:
+            return "auto", "auto"
         case "industry":
-            return f"industries.{name}.models"
+            return "industries", entry.name
         case "profile":
-            return f"profiles.{name}.candidates"
-        case "auto":
-            return "auto"
-    return f"aliases.{node}" if node in table.aliases else node
+            return "profiles", entry.name
+        case "name" if entry.name in table.models:
+            return None
+        case "name" if entry.name in table.aliases:
+            return "aliases", entry.name
+        case "name" if entry.name in table.profiles:
+            return "profiles", entry.name
+    return None
+
+
+def _node(path: str) -> Node:
+    section, _, rest = path.partition(".")
+    if section == "auto":
+        return "auto", "auto"
+    return section, rest.rpartition(".")[0] if section in ("industries", "profiles") else rest
+
+
+def _shown(node: Node) -> str:
+    section, name = node
+    return {"industries": f"industry:{name}", "profiles": f"profile:{name}"}.get(section, name)
+
+
+def _path_of(node: Node) -> str:
+    section, name = node
+    return {"industries": f"industries.{name}.models", "profiles": f"profiles.{name}.candidates", "auto": "auto"}.get(
+        section, f"{section}.{name}"
+    )

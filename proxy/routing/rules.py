@@ -13,28 +13,51 @@ from proxy.routing import directive
 from proxy.routing.facts import Facts
 from proxy.routing.names import is_known
 from proxy.routing.table import Rule
-from proxy.routing.world import World, expected_nanos
-
-NANOS = 1_000_000_000
+from proxy.routing.world import NANOS, World, expected_nanos
 
 
 def first_match(facts: Facts, world: World) -> Rule | None:
     return next((rule for rule in world.table.rules if _matches(rule, facts, world)), None)
 
 
+def undecided(facts: Facts, world: World) -> Rule | None:
+    """Of a recorded request: the first rule that only its words and headers, which are not kept, may still match."""
+    fitting = (rule for rule in world.table.rules if _fits(rule, facts, world))
+    first = next(fitting, None)
+    return None if first is None or _says(first, facts) else first
+
+
 def _matches(rule: Rule, facts: Facts, world: World) -> bool:
+    return _fits(rule, facts, world) and _says(rule, facts)
+
+
+def _fits(rule: Rule, facts: Facts, world: World) -> bool:
+    """All conditions but those on words and headers."""
     shape = facts.shape
     return (
         _concerns(rule, facts, world)
         and (rule.tokens is None or rule.tokens.holds(facts.tokens))
-        and (not rule.keywords or _mentions(rule, shape.turns))
         and (not rule.industries or not _tags(facts).isdisjoint(rule.industries))
         and set(rule.needs) <= shape.needs
         and (not rule.projects or facts.project in rule.projects)
         and (not rule.endpoints or facts.endpoint in rule.endpoints)
-        and all(fnmatchcase(facts.headers.get(name.lower(), ""), value) for name, value in rule.headers.items())
         and (rule.cost is None or _costs(rule, facts, world))
     )
+
+
+def _says(rule: Rule, facts: Facts) -> bool:
+    """The conditions on words and headers. Of a recorded request they hold for the rule that matched it then."""
+    if facts.past is not None and (rule.keywords or rule.headers):
+        return facts.past.rule == rule.name
+    return (not rule.keywords or _mentions(rule, facts.shape.turns)) and all(
+        _bears(facts, name.lower(), value) for name, value in rule.headers.items()
+    )
+
+
+def _bears(facts: Facts, name: str, pattern: str) -> bool:
+    """A header that is not there matches nothing, `*` included."""
+    value = facts.headers.get(name)
+    return value is not None and fnmatchcase(value, pattern)
 
 
 def _concerns(rule: Rule, facts: Facts, world: World) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
+from datetime import date, datetime, time
 from decimal import Decimal, InvalidOperation
 from difflib import get_close_matches
 from typing import Any, Literal, get_args, get_origin
@@ -18,11 +19,15 @@ import cattrs
 from attrs import field, frozen
 
 from proxy.routing import table
+from proxy.routing.directive import shown
 from proxy.routing.table import Duration, ModelEntry, Share, Size, TimeoutOverrides
 
 DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 SIZE = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB|KB|MB|GB)")
+MOST_SECONDS = 366 * 86_400
+MOST_NUMBER = 1_000_000_000  # USD, or tokens: beyond it is a slip of the keyboard
+MOST_WEIGHT = 1_000_000
 BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
@@ -105,11 +110,28 @@ def model_entry(id: str, section: ModelSection) -> ModelEntry:
 
 # -- strict readers ----------------------------------------------------------------------------------------------
 
+TOML_TYPES = {
+    str: "a string",
+    bool: "a boolean",
+    int: "a whole number",
+    Decimal: "a number",
+    list: "a list",
+    dict: "a table",
+    datetime: "a date",
+    date: "a date",
+    time: "a time of day",
+}
+
+
+def toml_type(value: Any) -> str:
+    """For messages: the value itself may be a key that stands in the wrong place."""
+    return TOML_TYPES.get(type(value), type(value).__name__)
+
 
 def _exactly(kind: type, word: str) -> Callable[[Any, Any], Any]:
     def read(value: Any, _: Any) -> Any:
         if type(value) is not kind:
-            raise ValueError(f"{word} is needed, not {value!r}")
+            raise ValueError(f"{word} is needed, not {toml_type(value)}")
         return value
 
     return read
@@ -117,10 +139,10 @@ def _exactly(kind: type, word: str) -> Callable[[Any, Any], Any]:
 
 def _decimal(value: Any, _: Any) -> Decimal:
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
-        raise ValueError(f"a number is needed, not {value!r}")
+        raise ValueError(f"a number is needed, not {toml_type(value)}")
     number = Decimal(value)
-    if not number.is_finite() or number < 0:
-        raise ValueError(f"a number of zero or more is needed, not {value}")
+    if not number.is_finite() or not 0 <= number <= MOST_NUMBER:
+        raise ValueError(f"a number from 0 to {MOST_NUMBER:,} is needed")
     return number
 
 
@@ -129,21 +151,24 @@ def _duration(value: Any, _: Any) -> Duration:
         return table.OFF
     match = DURATION.fullmatch(value) if isinstance(value, str) else None
     if match is None:
-        raise ValueError(f'a time such as "500ms", "5s", "2m", "1h" or "off" is needed, not {value!r}')
-    return Duration(float(match[1]) * SECONDS[match[2]])
+        raise ValueError(f'a time such as "500ms", "5s", "2m", "1h" or "off" is needed, not {shown(value)}')
+    seconds = float(match[1]) * SECONDS[match[2]]
+    if seconds > MOST_SECONDS:
+        raise ValueError('a year is the most; "off" is for ever')
+    return Duration(seconds)
 
 
 def _size(value: Any, _: Any) -> Size:
     match = SIZE.fullmatch(value) if isinstance(value, str) else None
     if match is None:
-        raise ValueError(f'a size such as "64KiB", "32MiB" or "2GiB" is needed, not {value!r}')
+        raise ValueError(f'a size such as "64KiB", "32MiB" or "2GiB" is needed, not {shown(value)}')
     return Size(int(match[1]) * BYTES[match[2]])
 
 
 def _share(value: Any, _: Any) -> Share:
     number = _decimal(value, None)
     if number > 1:
-        raise ValueError(f"a share from 0 to 1 is needed, not {value}")
+        raise ValueError("a share from 0 to 1 is needed")
     return Share(float(number))
 
 
@@ -162,20 +187,20 @@ def _profile_candidate(value: Any, _: Any) -> table.ProfileCandidate:
     if unknown := set(value) - {"model", "weight"}:
         raise ValueError(f"unknown key {sorted(unknown)[0]!r}; known are model, weight")
     weight = value.get("weight")
-    if weight is not None and (type(weight) is not int or weight < 0):
-        raise ValueError(f"weight is a whole number of zero or more, not {weight!r}")
+    if weight is not None and (type(weight) is not int or not 0 <= weight <= MOST_WEIGHT):
+        raise ValueError(f"weight is a whole number from 0 to {MOST_WEIGHT:,}")
     return table.ProfileCandidate(value["model"], weight)
 
 
 def _strings(value: Any, _: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
-        raise ValueError(f"a list of strings is needed, not {value!r}")
+        raise ValueError("a list of strings is needed, none of them empty")
     return tuple(value)
 
 
 def _literal(value: Any, kind: Any) -> Any:
     if value not in get_args(kind):
-        raise ValueError(f"one of {', '.join(map(repr, get_args(kind)))} is needed, not {value!r}")
+        raise ValueError(f"one of {', '.join(map(repr, get_args(kind)))} is needed, not {shown(value)}")
     return value
 
 
@@ -189,10 +214,12 @@ def _is_literal(wanted: Any) -> bool:
 
 def _converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
+    # Registered by class: a hook by predicate does not reach the plain types inside attrs classes, which cattrs would
+    # convert with str() and int().
+    converter.register_structure_hook(str, _exactly(str, "a string"))
+    converter.register_structure_hook(int, _exactly(int, "a whole number"))
+    converter.register_structure_hook(bool, _exactly(bool, "true or false"))
     readers: dict[Any, Callable[[Any, Any], Any]] = {
-        str: _exactly(str, "a string"),
-        int: _exactly(int, "a whole number"),
-        bool: _exactly(bool, "true or false"),
         Decimal: _decimal,
         Duration: _duration,
         Size: _size,

@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 
+from proxy.catalog import worst_case_nanos
+from proxy.catalog.price import PICO_PER_NANO
 from proxy.routing.facts import Facts
 from proxy.routing.latency import PRIOR_MS
-from proxy.routing.world import Dice, Pick, World, expected_nanos
+from proxy.routing.world import Dice, Pick, World, expected_output
 
 BAND = 0.20  # candidates this near to the fastest share its traffic
 UNKNOWN = math.inf  # sorts last
 
 
 def by_price(picks: Sequence[Pick], facts: Facts, world: World, now: float) -> list[Pick]:
+    tokens, output = facts.tokens, expected_output(facts)
+
     def key(pick: Pick) -> float:
-        nanos = expected_nanos(pick.info, facts)
-        return UNKNOWN if nanos is None else nanos
+        price = pick.info.price
+        if price is not None and not price.tiers and price.input is not None and price.output is not None:
+            return tokens * price.input + output * price.output  # pico-USD: most prices are as plain as that
+        nanos = worst_case_nanos(price, tokens, output)
+        return UNKNOWN if nanos is None else nanos * PICO_PER_NANO
 
     return sorted(picks, key=key)
 
 
 def by_latency(picks: Sequence[Pick], facts: Facts, world: World, now: float) -> list[Pick]:
-    return sorted(picks, key=lambda pick: _ttft(pick, world, now))
+    return [pick for _, pick in _timed(picks, world, now)]
 
 
 def by_throughput(picks: Sequence[Pick], facts: Facts, world: World, now: float) -> list[Pick]:
@@ -61,11 +70,11 @@ def quality(picks: Sequence[Pick], facts: Facts, world: World, dice: Dice, now: 
 def latency(picks: Sequence[Pick], facts: Facts, world: World, dice: Dice, now: float) -> list[Pick]:
     """Fastest first token first. Those within the band of the fastest share the lead, so nobody is stampeded, and a
     bounded share of the traffic goes to the candidate seen longest ago, so nobody is forgotten."""
-    ordered = by_latency(picks, facts, world, now)
+    timed = _timed(picks, world, now)
+    ordered = [pick for _, pick in timed]
     if len(ordered) < 2:
         return ordered
-    limit = _ttft(ordered[0], world, now) * (1 + BAND)
-    band = sum(1 for pick in ordered if _ttft(pick, world, now) <= limit)
+    band = bisect_right(timed, timed[0][0] * (1 + BAND), key=itemgetter(0))
     behind = ordered[band:]
     if behind and dice() < world.table.routing.explore:
         explored = min(behind, key=lambda pick: _seen_at(pick, world))
@@ -110,9 +119,11 @@ def draw(weights: Sequence[int], dice: Dice) -> list[int]:
     return rest
 
 
-def _ttft(pick: Pick, world: World, now: float) -> float:
-    seen = world.latencies.ttft_ms(pick.candidate, now)
-    return PRIOR_MS if seen is None else seen
+def _timed(picks: Sequence[Pick], world: World, now: float) -> list[tuple[float, Pick]]:
+    """With their times to the first token in ms, fastest first."""
+    seen = [world.latencies.ttft_ms(pick.candidate, now) for pick in picks]
+    timed = [(PRIOR_MS if ms is None else ms, pick) for ms, pick in zip(seen, picks, strict=True)]
+    return sorted(timed, key=itemgetter(0))
 
 
 def _seen_at(pick: Pick, world: World) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from decimal import Decimal
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from proxy.catalog import ModelInfo, worst_case_nanos
 from proxy.routing.affinity import Affinity
@@ -17,6 +17,7 @@ from proxy.routing.names import Candidate
 from proxy.routing.table import Table
 
 EXPECTED_OUTPUT = 512  # tokens of an answer, where the request allows as many
+NANOS = 1_000_000_000  # of a USD
 ASSUMED_OUTPUT = 4096  # most tokens of an answer, where neither the request nor the catalog says
 
 
@@ -27,7 +28,15 @@ class Pick:
     candidate: Candidate
     info: ModelInfo
     listed: bool = True
-    max_price: Decimal | None = None  # USD, from a suffix of the entry that named it
+    max_price: Decimal | None = None  # USD, from a suffix of the entry that named it, or from a profile
+
+    @classmethod
+    def of(cls, info: ModelInfo, *, listed: bool = True) -> Pick:
+        return cls(Candidate(info.id, info.provider, info.native), info, listed)
+
+    def capped(self, usd: Decimal) -> Pick:
+        """Every ceiling on the way to it holds, so the lowest does."""
+        return evolve(self, max_price=usd if self.max_price is None else min(usd, self.max_price))
 
 
 @frozen
@@ -39,15 +48,47 @@ class World:
     health: Health = field(factory=Health)
     latencies: Latencies = field(factory=Latencies)
     affinity: Affinity = field(factory=Affinity)
+    _pools: dict[str, tuple[Pick, ...]] = field(init=False, factory=dict, eq=False, repr=False)  # by endpoint
+
+    def pool(self, endpoint: str) -> tuple[Pick, ...]:
+        """What a strategy chooses from: every listed chat model that could be called. A discovered one for which the
+        table has a name of its own is there by that name alone."""
+        found = self._pools.get(endpoint)
+        if found is None:
+            table, models = self.table, self.models
+            named = {(info.provider, info.native) for id, info in models.listed.items() if id in table.models}
+            serving = {name for name, it in table.providers.items() if it.enabled and endpoint in it.endpoints}
+            found = self._pools[endpoint] = tuple(
+                Pick.of(info, listed=False)
+                for id, info in models.listed.items()
+                if info.chat
+                and info.provider in serving
+                and not table.providers[info.provider].embedded
+                and id not in models.gone
+                and (id in table.models or (info.provider, info.native) not in named)
+            )
+        return found
+
+    @property
+    def embedded(self) -> tuple[Pick, ...]:
+        return tuple(
+            Pick.of(info, listed=False)
+            for info in self.models.listed.values()
+            if (provider := self.table.providers[info.provider]).embedded and provider.enabled
+        )
 
 
 Dice = Callable[[], float]  # [0, 1)
 
 
+def expected_output(facts: Facts) -> int:
+    """Tokens of a probable answer."""
+    return min(facts.shape.max_tokens or EXPECTED_OUTPUT, EXPECTED_OUTPUT) * facts.shape.n
+
+
 def expected_nanos(info: ModelInfo, facts: Facts) -> int | None:
     """What this request will probably cost there; None without a price."""
-    output = min(facts.shape.max_tokens or EXPECTED_OUTPUT, EXPECTED_OUTPUT) * facts.shape.n
-    return worst_case_nanos(info.price, facts.tokens, output)
+    return worst_case_nanos(info.price, facts.tokens, expected_output(facts))
 
 
 def most_output(info: ModelInfo, facts: Facts) -> int:

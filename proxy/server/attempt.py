@@ -117,7 +117,10 @@ async def _judge(call: Call, reply: Reply, prepared: Prepared) -> None:
 
 
 async def _failure(call: Call, reply: Reply, prepared: Prepared) -> UpstreamError:
-    body, whole = await reply.read(ERROR_LIMIT)
+    try:
+        body, whole = await reply.read(ERROR_LIMIT)
+    except UpstreamBroken:  # cut short: the status has been said all the same
+        body, whole = b"", False
     reply.close()
     dialect = prepared.dialect
     try:

@@ -49,6 +49,7 @@ class Call:
     phase: GonePhase = "body"
     upstream_wait: float = 0.0  # seconds spent waiting for providers until the commit: the rest of it is overhead
     first_byte_s: float | None = None  # from the start to the commit
+    delivered: bool = False  # all of the answer has left: a client that hangs up now had it
     late_failure: GatewayError | None = None  # after the commit: told in-band, counted against the candidate
     bodies: dict[tuple[str, bool], bytes] = field(factory=dict, repr=False)  # spliced requests by native name
 
@@ -69,7 +70,7 @@ class Call:
     def voice(self) -> Voice:
         """For encoders of answers to this client."""
         requested = self.facts.wanted[0] if self.facts else ""
-        return Voice(self.request_id, requested, self.decision.at_ms // 1000, include_usage=self.wants_usage)
+        return Voice(self.request_id, requested, self.decision.at_ms // 1000, self.wants_usage, self.document)
 
     def elapsed_ms(self) -> int:
         return int((time.monotonic() - self.started) * 1000)

@@ -177,8 +177,10 @@ async def _ended(call: Call, opening: Opening, stream: Stream, response: web.Str
     except (ConnectionError, RuntimeError) as exc:
         opening.reply.close()
         raise ClientGone("The client left.") from exc
+    call.delivered = True
     if stream.failure is None and opening.attempt.outcome == "ok":
-        await opening.reply.finish()
+        if await opening.reply.finish():
+            stream.edits["surplus_dropped"] = 1  # once for a stream, however many reads it came in
     else:
         opening.reply.close()
 

@@ -18,8 +18,14 @@ from proxy.server.listing import list_models, show_model
 CHAT = Surface("chat", "openai-chat")
 AI_CHAT = Surface("chat", "openai-chat", default_model="meta-llm")
 MESSAGES = Surface("messages", "anthropic")
-SURFACES = {"/v1/chat/completions": CHAT, "/ai/chat": AI_CHAT, "/v1/messages": MESSAGES}
-BY_NAME = {"chat": CHAT, "messages": MESSAGES}
+RESPONSES = Surface("responses", "openai-responses")
+SURFACES = {
+    "/v1/chat/completions": CHAT,
+    "/ai/chat": AI_CHAT,
+    "/v1/messages": MESSAGES,
+    "/v1/responses": RESPONSES,
+}
+BY_NAME = {"chat": CHAT, "messages": MESSAGES, "responses": RESPONSES}
 
 
 def data_paths(gateway: Gateway) -> Paths:
@@ -48,6 +54,7 @@ def _admitted(gateway: Gateway, handler: Handler) -> Handler:
     async def admitted(request: web.BaseRequest) -> web.StreamResponse:
         try:
             gateway.current.gate.admit(intake.caller_of(request))
+            intake.check_hops(request.headers, gateway.relay.instance)  # one that discovers its own models never ends
             return await handler(request)
         except GatewayError as error:
             return refusal(request, error)

@@ -24,10 +24,11 @@ from proxy.server.call import Call, Surface
 from proxy.server.delivery import deliver
 from proxy.server.early import AlreadyAnswered
 from proxy.server.identity import request_id
-from proxy.server.ledger import Decision, Ledger
+from proxy.server.ledger import Attempt, Decision, Ledger
 from proxy.server.relay import Relay
 from proxy.server.respond import error_answer, id_headers, plan_headers
 from proxy.server.snapshot import Snapshot
+from proxy.streams import Stream
 
 log = structlog.get_logger()
 LONGEST_MODEL = 256  # characters of what a client asked for, in the record
@@ -56,7 +57,8 @@ class Gateway:
         except GatewayError as error:
             return self._refused(call, error)
         except asyncio.CancelledError:
-            self._left(call)
+            if not call.delivered:
+                self._left(call)
             raise
         except Exception:
             log.exception("internal_error", request_id=call.request_id, surface=surface.name)
@@ -138,6 +140,8 @@ class Gateway:
             for kind, count in opening.stream.edits.items():
                 self.metrics.stream_edited(kind, count)
         world, candidate = call.snapshot.world, opening.pick.candidate
+        if (rate := tokens_per_s(opening.stream, opening.attempt)) is not None:
+            world.latencies.observe_rate(candidate, rate)
         if call.late_failure is not None:
             world.health.failed(candidate, opening.key_index, call.late_failure, self.clock())
         elif call.facts is not None and call.facts.conversation and call.plan is not None and len(call.plan.chain) > 1:
@@ -153,11 +157,7 @@ class Gateway:
         if permit is None:
             return  # not admitted: no row, so that nobody can fill the ledger from outside
         permit.settle(decision.usage, decision.cost_nanos)
-        facts = call.facts
-        if facts is not None:
-            decision.facts = {"tokens_estimated": facts.tokens, "needs": sorted(facts.shape.needs)}
-            if facts.industry:
-                decision.facts["industry"] = facts.industry
+        decision.facts = call.facts
         self._count(call)
         self.ledger.record(decision)
 
@@ -182,6 +182,14 @@ class Gateway:
         if decision.gone_phase is not None:
             self.metrics.client_gone(decision.gone_phase)
         log.info("request_done", **log_fields(decision))
+
+
+def tokens_per_s(stream: Stream | None, attempt: Attempt) -> float | None:
+    """Of a stream that came to its end: tokens after the first content by the time that they took."""
+    if stream is None or not stream.done or stream.failure is not None or attempt.usage is None:
+        return None
+    tokens, took_ms = attempt.usage.output or 0, attempt.duration_ms - (attempt.ttfb_ms or 0)
+    return (tokens - 1) * 1000 / took_ms if tokens > 1 and took_ms > 0 else None
 
 
 def log_fields(decision: Decision) -> dict[str, object]:

@@ -38,7 +38,7 @@ def list_models(snapshot: Snapshot, request: web.BaseRequest, now: float) -> web
 def show_model(snapshot: Snapshot, request: web.BaseRequest, now: float) -> web.Response:
     name = unquote(raw_path(request).removeprefix("/v1/models/"))
     known = {entry["id"]: entry for entry in _entries(snapshot, now, every=True)}
-    entry = known.get(name)
+    entry = known.get(snapshot.world.models.also.get(name, name))
     if entry is None:
         near = nearest(name, snapshot.table, known)
         hint = f" Nearest: {', '.join(near)}." if near else ""

@@ -44,6 +44,9 @@ UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2
 BARE = re.compile(r'[^\s"=\\]+')
 
 
+GATHER_S = 0.02  # lines of so long leave in one write: a wake-up per line would cost the loop more than the line
+
+
 class Writer:
     """A queue with a byte cap in front of one thread: `put` never waits, and drops what does not fit.
 
@@ -72,7 +75,8 @@ class Writer:
                 return
             self._lines.append(line)
             self._size += len(line)
-            self._changed.notify()
+            if len(self._lines) == 1:  # the thread is awake, and gathers, while there is more than one
+                self._changed.notify()
 
     debug = info = warning = error = critical = put
 
@@ -99,6 +103,7 @@ class Writer:
         with self._changed:
             self._size = sum(map(len, self._lines))  # what was taken the last time is written
             self._changed.wait_for(lambda: self._lines or self._closed)
+            self._changed.wait_for(lambda: self._closed, GATHER_S)
             lines, self._lines = self._lines, []
             if lines and (missing := self.dropped - self._reported):
                 self._reported += missing

@@ -62,7 +62,7 @@ def prepare(call: Call, pick: Pick, key: Secret | None, *, byok: bool, hops: str
         body, dropped, extra = json_text.write(encoded.body), encoded.dropped, encoded.headers
     path = dialect.path(call.surface.endpoint, pick.candidate.native, call.stream)
     outgoing = Outgoing(
-        path=_behind_base(provider, path),
+        path=behind_base(provider, path),
         headers=_headers(call, provider, dialect, key, native=native, byok=byok, hops=hops, extra=extra),
         body=body,
         timeouts=snapshot.table.timeouts_for(provider.name, pick.candidate.model, profile),
@@ -129,7 +129,7 @@ def _headers(
     return tuple(merged.values())
 
 
-def _behind_base(provider: Provider, path: str) -> str:
+def behind_base(provider: Provider, path: str) -> str:
     """Vendors' SDKs differ in whether the base URL ends in /v1; local servers are named either way. One /v1, not
     two."""
     ends = provider.base_url.endswith("/v1")

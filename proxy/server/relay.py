@@ -140,7 +140,7 @@ class _Chain:
     def _praise(self, pick: Pick, ttfb_ms: int) -> None:
         world, now = self.call.snapshot.world, self.relay.clock()
         world.health.succeeded(pick.candidate)
-        world.latencies.observe(pick.candidate, ttfb_ms, now)
+        world.latencies.observe(pick.candidate, ttfb_ms, now, whole=not self.call.stream)
 
     def _blame(self, pick: Pick, key: _Key, error: UpstreamError) -> None:
         if key.byok and error.cooldown == "key":
@@ -187,7 +187,8 @@ class _Chain:
         if isinstance(self.last, errors.ContentBlocked):
             profile = self.call.snapshot.table.profiles.get(self.plan.profile or "")
             return profile is not None and profile.content_policy == "next"
-        return self.last is None or self.last.try_next
+        # A provider whose connections are all in use says nothing of the next one's.
+        return self.last is None or self.last.try_next or isinstance(self.last, errors.Overloaded)
 
 
 @define

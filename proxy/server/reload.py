@@ -89,6 +89,8 @@ class Reloader:
     current: Callable[[], Snapshot]
     apply: Callable[[Snapshot], None]
     told: Callable[[str, bool], None]  # revision, taken or not
+    env: Mapping[str, str] = field(factory=lambda: os.environ, repr=False)
+    discovered: Callable[[Table], Iterable[Discovered]] = lambda table: ()  # what its providers list by themselves
     _busy: asyncio.Lock = field(factory=asyncio.Lock)
     last_error: str = ""
 
@@ -97,14 +99,22 @@ class Reloader:
         async with self._busy:
             try:
                 raw = await read_table(self.path)
-                table = await asyncio.to_thread(load_table, raw)
+                table = await asyncio.to_thread(load_table, raw, self.env)
                 if not force and table.revision == self.current().table.revision:
                     return True, "unchanged"
-                new = self.builder.build(table)
+                new = self.builder.build(table, self.discovered(table))
             except (TableUnreadable, TableRejected) as exc:
                 return self._refuse(str(exc))
             self._take(new)
         return True, f"{table.revision} serves"
+
+    async def rebuild(self) -> None:
+        """The table in force with what its providers list now. Its upstreams stay as they are."""
+        async with self._busy:
+            old = self.current()
+            new = self.builder.build(old.table, self.discovered(old.table))
+            self.apply(new)
+            self.builder.pool.retire(old, new)
 
     def _take(self, new: Snapshot) -> None:
         old = self.current()

@@ -41,7 +41,8 @@ class UpstreamPool:
 
     opener: Callable[[Provider], Upstream] = open_upstream
     _open: dict[Connection, Upstream] = field(factory=dict)
-    _retiring: list[tuple[Snapshot, Upstream]] = field(factory=list)
+    _superseded: list[Snapshot] = field(factory=list)  # requests may still run on them
+    _retiring: list[Upstream] = field(factory=list)
 
     def for_table(self, table: Table) -> dict[str, Upstream]:
         """Opens what is new. Providers that lack something to call them get none."""
@@ -56,26 +57,25 @@ class UpstreamPool:
         return upstream
 
     def retire(self, old: Snapshot, new: Snapshot) -> None:
-        """What `old` used and `new` does not is closed once nobody runs on `old`."""
+        """What `new` does not use is closed once nobody runs on a snapshot that does. `old` takes no more requests."""
+        self._superseded.append(old)
         kept = set(map(id, new.upstreams.values()))
         for key, upstream in list(self._open.items()):
             if id(upstream) not in kept:
                 del self._open[key]
-                self._retiring.append((old, upstream))
+                self._retiring.append(upstream)
 
     async def sweep(self) -> None:
-        """Closes what has no user left. A request may have begun on any earlier snapshot, so all up to the last busy
-        one wait."""
-        done: list[tuple[Snapshot, Upstream]] = []
-        waiting: list[tuple[Snapshot, Upstream]] = []
-        for old, upstream in self._retiring:
-            (waiting if old.users or waiting else done).append((old, upstream))
-        self._retiring = waiting
-        for _, upstream in done:
+        """Closes what has no user left: neither on the snapshot before the last reload nor on an earlier one."""
+        self._superseded = [snapshot for snapshot in self._superseded if snapshot.users]
+        used = {id(upstream) for snapshot in self._superseded for upstream in snapshot.upstreams.values()}
+        done = [upstream for upstream in self._retiring if id(upstream) not in used]
+        self._retiring = [upstream for upstream in self._retiring if id(upstream) in used]
+        for upstream in done:
             await upstream.close()
 
     async def close(self) -> None:
-        for upstream in (*self._open.values(), *(upstream for _, upstream in self._retiring)):
+        for upstream in (*self._open.values(), *self._retiring):
             await upstream.close()
         self._open.clear()
         self._retiring.clear()

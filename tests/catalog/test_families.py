@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.catalog import CAPABILITIES, ModelInfo, family
+from proxy.catalog import CAPABILITIES, ModelInfo, chats, family
 from proxy.catalog.families import FAMILIES
 
 NAMES = {
@@ -86,3 +86,21 @@ def test_a_model_refuses_a_capability_that_does_not_exist() -> None:
 
 def test_unknown_capabilities_are_not_none_at_all() -> None:
     assert ModelInfo("m", "p", "n").capabilities is None
+
+
+NO_CHAT = (
+    "text-embedding-3-small", "nomic-embed-text:latest", "mxbai-embed-large", "all-minilm", "bge-m3", "gte-large",
+    "intfloat/e5-mistral", "jina-reranker-v2", "whisper-large-v3", "gpt-4o-mini-tts", "tts-1", "dall-e-3",
+    "gpt-image-1", "omni-moderation-latest", "llama-guard3:8b", "gpt-oss-safeguard:20b", "shieldgemma",
+    "gpt-4o-transcribe", "sora-2", "stable-diffusion-3", "flux.1-dev", "gpt-4o-realtime-preview", "davinci-002",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NO_CHAT)
+def test_a_name_tells_who_holds_no_conversations(name: str) -> None:
+    assert not chats(name)
+
+
+@pytest.mark.parametrize("name", [*filter(None, NAMES), "gpt-4o-audio-preview", "reflux:7b", "gemini-2.5-flash-image"])
+def test_all_others_do(name: str) -> None:
+    assert chats(name)

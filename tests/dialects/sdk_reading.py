@@ -118,3 +118,51 @@ def _text(content: Any) -> str:
     if isinstance(content, list):
         return "".join(part["text"] for part in content if part["type"] == "text")
     return content or ""
+
+
+def read_response_stream(body: bytes) -> Reading:
+    """Through the SDK's own accumulator, which demands the order of events; an `error` event raises openai.APIError."""
+    with (
+        _serving(body, "text/event-stream") as http,
+        openai.OpenAI(api_key="k", max_retries=0, http_client=http) as client,
+        client.responses.stream(model="m", input="x") as stream,
+    ):
+        final = None
+        for event in stream:
+            if event.type in ("response.completed", "response.incomplete", "response.failed"):
+                final = event.response.model_dump(warnings=False)
+    assert final is not None, "a stream ends in a terminal event"
+    return of_response(final)
+
+
+def read_response(body: bytes) -> Reading:
+    with (
+        _serving(body, "application/json") as http,
+        openai.OpenAI(api_key="k", max_retries=0, http_client=http) as client,
+    ):
+        return of_response(client.responses.create(model="m", input="x").model_dump(warnings=False))
+
+
+def of_response(response: dict[str, Any]) -> Reading:
+    """`stop` is the status, or the reason of an incomplete one; calls are the client's own, custom ones with their
+    text."""
+    output, details = response["output"], response.get("incomplete_details") or {}
+    content = [part for item in output if item["type"] == "message" for part in item["content"] or ()]
+    thoughts = [item for item in output if item["type"] == "reasoning"]
+    pieces = [piece for item in thoughts for piece in [*(item["summary"] or ()), *(item.get("content") or ())]]
+    usage = response.get("usage") or {}
+    return Reading(
+        text="".join(part.get("text") or part.get("refusal") or "" for part in content),
+        calls=tuple(
+            (item["name"], json.loads(item["arguments"] or "{}") if "arguments" in item else item["input"])
+            for item in output
+            if item["type"] in ("function_call", "custom_tool_call")
+        ),
+        stop=details.get("reason") or response["status"],
+        usage={
+            "input_total": usage.get("input_tokens"),
+            "cache_read": (usage.get("input_tokens_details") or {}).get("cached_tokens"),
+            "output": usage.get("output_tokens"),
+        },
+        thinking="".join(piece["text"] for piece in pieces),
+    )

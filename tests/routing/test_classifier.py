@@ -142,6 +142,12 @@ def test_a_low_margin_falls_back_to_the_safe_class_and_says_so(monkeypatch: pyte
     assert classify([CODE], safe="code").label == "code"
 
 
+def test_a_long_turn_of_low_margin_is_long_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(classifier, "LOW_MARGIN", 1.0)
+    answer = classify([f"Summarize this\n\n{ARTICLE}"])
+    assert (answer.label, answer.fallback) == ("long-context", False)
+
+
 def test_a_clear_prompt_does_not_fall_back() -> None:
     assert not classify([CODE]).fallback
 

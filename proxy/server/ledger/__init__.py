@@ -2,11 +2,11 @@
 
 from proxy.server.ledger.query import Cursor, Decisions, Filter, Page, SearchTooLong, rows_as_json
 from proxy.server.ledger.records import Attempt, Decision, Explains, GonePhase
-from proxy.server.ledger.render import render_table
+from proxy.server.ledger.render import Column, clean, render_table
 from proxy.server.ledger.schema import LedgerRefused
 from proxy.server.ledger.writer import Ledger
 
 __all__ = [
-    "Attempt", "Cursor", "Decision", "Decisions", "Explains", "Filter", "GonePhase", "Ledger", "LedgerRefused", "Page",
-    "SearchTooLong", "render_table", "rows_as_json",
+    "Attempt", "Column", "Cursor", "Decision", "Decisions", "Explains", "Filter", "GonePhase", "Ledger",
+    "LedgerRefused", "Page", "SearchTooLong", "clean", "render_table", "rows_as_json",
 ]  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -104,6 +104,10 @@ COMMON = {"model", "provider", "requested", "surface", "project", "key_id"}
 BELOW_CURSOR = "(at_ms, id) < (?, ?)"
 
 SELECT_PAGE = f"SELECT id, {', '.join(DECISION)} FROM decisions"  # noqa: S608  constants
+SELECT_PLANNED = (
+    f"SELECT id, {', '.join(DECISION)}, plan FROM decisions LEFT JOIN plans ON plans.decision = decisions.id"  # noqa: S608
+)
+SELECT_COUNT = "SELECT count(*) FROM decisions"
 NEWEST_FIRST = "ORDER BY at_ms DESC, id DESC LIMIT ?"
 SELECT_ONE = f"{SELECT_PAGE} WHERE request_id = ?"
 SELECT_ATTEMPTS = f"SELECT {', '.join(ATTEMPT)} FROM attempts WHERE decision = ? ORDER BY n, rowid"  # noqa: S608
@@ -118,8 +122,9 @@ class Decisions:
     path: Path
     patience: float = field(default=PATIENCE, kw_only=True)
 
-    def page(self, filters: Filter, limit: int = 100, before: str | None = None) -> Page:
-        """Up to `limit` rows (at most `PAGE_MOST`), newest request first, from below the cursor `before` on.
+    def page(self, filters: Filter, limit: int = 100, before: str | None = None, *, plans: bool = False) -> Page:
+        """Up to `limit` rows (at most `PAGE_MOST`), newest request first, from below the cursor `before` on; with
+        `plans` each has its `plan` (None where it had none).
 
         Rows that stand in the ledger at the first page come exactly once, however many are added meanwhile.
         Raises ValueError for a bad cursor.
@@ -127,12 +132,21 @@ class Decisions:
         limit = min(max(limit, 1), PAGE_MOST)
         conditions, values = _conditions(filters, Cursor.parse(before) if before is not None else None)
         where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+        select = SELECT_PLANNED if plans else SELECT_PAGE
         with self._connected() as connection:
-            found = connection.execute(" ".join((SELECT_PAGE, where, NEWEST_FIRST)), (*values, limit + 1)).fetchall()
-        rows = [decision_json(columns[1:]) for columns in found[:limit]]
+            found = connection.execute(" ".join((select, where, NEWEST_FIRST)), (*values, limit + 1)).fetchall()
+        rows = [_planned(columns) if plans else decision_json(columns[1:]) for columns in found[:limit]]
         if len(found) <= limit:
             return Page(rows)
         return Page(rows, str(Cursor(rows[-1]["at_ms"], found[limit - 1][0])))
+
+    def count(self, filters: Filter) -> int:
+        """How many rows all pages together hold."""
+        conditions, values = _conditions(filters, None)
+        where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+        with self._connected() as connection:
+            (rows,) = connection.execute(" ".join((SELECT_COUNT, where)), values).fetchone()
+        return int(rows)
 
     def one(self, request_id: str) -> dict[str, Any] | None:
         """A decision with its `attempts` and its `plan` (None where it had none)."""
@@ -160,6 +174,12 @@ class Decisions:
                 if getattr(exc, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
                     raise SearchTooLong(f"not done after {self.patience:g} s; ask for a narrower span of time") from exc
                 raise refusal(self.path, exc) from exc
+
+
+def _planned(columns: Sequence[Any]) -> dict[str, Any]:
+    """A row of `SELECT_PLANNED`."""
+    plan = columns[-1]
+    return decision_json(columns[1:-1]) | {"plan": plan and orjson.loads(plan)}
 
 
 def rows_as_json(page: Page) -> bytes:

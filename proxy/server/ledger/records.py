@@ -17,7 +17,8 @@ GonePhase = Literal["body", "queue", "connect", "first_byte", "stream", "plain"]
 
 
 class Explains(Protocol):
-    """A plan as the ledger needs it. `as_json` runs in the writer thread, so what it reads must not change any more."""
+    """A plan, or facts, as the ledger needs them. `as_json` runs in the writer thread, so what it reads must not change
+    any more."""
 
     def as_json(self) -> Mapping[str, Any]: ...
 
@@ -59,7 +60,7 @@ class Decision:
     key_id: str | None = None
     config: str = ""  # the table's revision
     plan: Explains | None = None
-    facts: dict[str, Any] | None = None  # small: tokens_estimated, needs, class, industry
+    facts: Explains | Mapping[str, Any] | None = None  # small: what planning it again takes, never a prompt
     status: int = 0  # what the client got; 499 where it had left
     outcome: str = "ok"  # or an error code
     model: str | None = None  # who answered; None where nobody did

@@ -1,4 +1,4 @@
-"""Decisions as a table of plain text, for `pointsman decisions`."""
+"""Rows as a table of plain text: decisions for `pointsman decisions`, and whatever else has columns."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ class Column:
     right: bool = False
 
 
-def render_table(rows: Iterable[Mapping[str, Any]], width: int) -> str:
-    """The rows of a `Page`, one line each under a line of titles, aligned, no line above `width` cells if it can be.
+def render_table(rows: Iterable[Mapping[str, Any]], width: int, columns: Sequence[Column] | None = None) -> str:
+    """One line each under a line of titles, aligned, no line above `width` cells if it can be. Without `columns` they
+    are the rows of a `Page`.
 
     Names are cut with an ellipsis first, then columns leave; time, status, outcome and cost always stay.
     """
     rows = list(rows)
-    table = [(column, [_clean(column.cell(row)) for row in rows]) for column in COLUMNS]
+    table = [(column, [clean(column.cell(row)) for row in rows]) for column in columns or COLUMNS]
     widths = [max(map(_cells, (column.title, *cells))) for column, cells in table]
     while _total(widths) > width:
         if (index := _widest(table, widths)) is not None:
@@ -65,7 +66,7 @@ def _dispensable(table: Sequence[tuple[Column, list[str]]]) -> int | None:
     return max(ranks, key=ranks.__getitem__, default=None)
 
 
-def _clean(cell: str) -> str:
+def clean(cell: str) -> str:
     """A model's name is a client's text: its control characters must not reach the terminal."""
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in cell)
 

@@ -117,10 +117,10 @@ def plan_text(plan: Explains | None) -> str | None:
     return raw.decode()
 
 
-def _facts(facts: Mapping[str, Any] | None) -> str | None:
+def _facts(facts: Explains | Mapping[str, Any] | None) -> str | None:
     if facts is None:
         return None
-    raw = _dumps(facts)
+    raw = _dumps(facts if isinstance(facts, Mapping) else facts.as_json())
     return raw.decode() if len(raw) <= FACTS_BYTES else '{"cut":true}'
 
 

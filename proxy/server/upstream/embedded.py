@@ -46,8 +46,9 @@ class EmbeddedReply:
     async def read(self, limit: int) -> tuple[bytes, bool]:
         return b"".join(self._pieces), True
 
-    async def finish(self) -> None:
+    async def finish(self) -> bool:
         self.close()
+        return False
 
     def close(self) -> None:
         self._pieces.clear()

@@ -19,6 +19,12 @@ class Outgoing:
     headers: tuple[tuple[str, str], ...] = field(repr=False)
     body: bytes = field(repr=False)
     timeouts: Timeouts
+    method: str = "POST"
+
+
+def url_of(base_url: str, path: str) -> str:
+    """Ollama's own paths, /api/…, stand beside the /v1 that its base URL may end in, not behind it."""
+    return (base_url.removesuffix("/v1") if path.startswith("/api/") else base_url) + path
 
 
 class Reply(Protocol):
@@ -39,9 +45,9 @@ class Reply(Protocol):
         """The body up to its end, or a little more than `limit` bytes of it; and whether that is all. Raises like
         `chunk`."""
 
-    async def finish(self) -> None:
+    async def finish(self) -> bool:
         """Reads what little may be left behind the last event, so that the connection can serve again; closes it where
-        more comes than that."""
+        more comes than that. Whether anything but blank lines came."""
 
     def close(self) -> None:
         """Gives the answer up: the connection is closed at once and not pooled."""

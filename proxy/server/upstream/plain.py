@@ -7,16 +7,18 @@ import asyncio
 import io
 import ssl
 from collections.abc import Mapping
-from types import SimpleNamespace
+from contextvars import ContextVar
 from typing import Any
+from weakref import WeakSet
 
 import aiohttp
-from aiohttp import ClientTimeout, TraceConfig
+from aiohttp import ClientTimeout
+from aiohttp.connector import Connection
 from yarl import URL
 
 from proxy.errors import Overloaded, UpstreamBroken, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from proxy.routing.table import Provider
-from proxy.server.upstream.exchange import Outgoing
+from proxy.server.upstream.exchange import Outgoing, url_of
 
 STALE_TRIES = 3  # pooled connections that turn out closed, before a failure counts
 QUEUE_WAIT = 10.0  # seconds for a free connection of a provider at its limit
@@ -24,6 +26,7 @@ LINGER = 1.0  # seconds that an answer may take to end once its last event is he
 MOST_SURPLUS = 4  # reads
 KEEP_ALIVE = 30.0  # seconds an idle connection is kept
 AT_ONCE = 1 << 20  # bytes
+_reused: ContextVar[bool] = ContextVar("reused", default=False)  # of this task's last connection
 CUT = "The provider's answer was cut off."
 
 
@@ -38,6 +41,10 @@ class PlainReply:
         self._slot: asyncio.Semaphore | None = slot
         self._expired = ""
         self._surplus = 0
+        protocol = response.connection.protocol if response.connection is not None else None
+        self._lost = protocol.closed if protocol is not None else None
+        if self._lost is not None:
+            self._lost.add_done_callback(self._connection_lost)
 
     async def chunk(self) -> bytes:
         try:
@@ -65,10 +72,12 @@ class PlainReply:
             size += len(data)
         return b"".join(parts), False
 
-    async def finish(self) -> None:
+    async def finish(self) -> bool:
+        found = False
         try:
             async with asyncio.timeout(LINGER):
-                while await self.chunk():
+                while data := await self.chunk():
+                    found = found or not data.isspace()
                     self._surplus += 1
                     if self._surplus > MOST_SURPLUS:
                         break
@@ -76,6 +85,7 @@ class PlainReply:
             self._surplus = MOST_SURPLUS + 1
         if self._surplus > MOST_SURPLUS:
             self.close()
+        return found
 
     def close(self) -> None:
         self._response.close()
@@ -85,7 +95,16 @@ class PlainReply:
         self._expired = message
         self.close()
 
+    def _connection_lost(self, lost: asyncio.Future[None]) -> None:
+        """aiohttp closes a connection over a malformed chunk, and forgets to tell whoever waits for the next one."""
+        lost.exception()
+        content = self._response.content
+        if not content.is_eof() and content.exception() is None:
+            content.set_exception(aiohttp.ClientPayloadError("the connection was closed"))
+
     def _free(self) -> None:
+        if self._lost is not None:
+            self._lost.remove_done_callback(self._connection_lost)
         slot, self._slot = self._slot, None
         if slot is not None:
             slot.release()
@@ -105,7 +124,7 @@ class PlainUpstream:
         self._proxy = provider.proxy.reveal() if provider.proxy else None
         self._urls: dict[str, URL] = {}
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
+            connector=_Connector(
                 limit=0,  # the semaphore is the limit: its queue can be measured and bounded
                 ssl=_tls(provider) or True,
                 keepalive_timeout=KEEP_ALIVE,
@@ -114,7 +133,6 @@ class PlainUpstream:
             timeout=ClientTimeout(total=None),
             auto_decompress=False,
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-            trace_configs=[_reuse_trace()],
             trust_env=False,
         )
 
@@ -153,19 +171,19 @@ class PlainUpstream:
         """A pooled connection that its provider closed meanwhile costs nothing but another try: no byte of an answer
         came, and nobody read the request."""
         for last in (*[False] * STALE_TRIES, True):
-            context = SimpleNamespace(reused=False)
+            _reused.set(False)
             try:
-                return await self._session.post(
+                return await self._session.request(
+                    outgoing.method,
                     self._url(outgoing.path),
-                    data=_payload(outgoing.body),
+                    data=_payload(outgoing.body) if outgoing.method == "POST" else None,
                     headers=outgoing.headers,
                     allow_redirects=False,
                     timeout=ClientTimeout(total=None, connect=_finite(outgoing.timeouts.connect)),
                     proxy=self._proxy,
-                    trace_request_ctx=context,
                 )
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as exc:
-                if last or not context.reused or isinstance(exc, aiohttp.ClientConnectorError):
+                if last or not _reused.get() or isinstance(exc, aiohttp.ClientConnectorError):
                     raise _unsent(exc) from exc
             except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as exc:
                 raise _unsent(exc) from exc
@@ -176,7 +194,7 @@ class PlainUpstream:
         if url is None:
             if len(self._urls) > 256:
                 self._urls.clear()
-            url = self._urls[path] = URL(self._provider.base_url + path, encoded=True)
+            url = self._urls[path] = URL(url_of(self._provider.base_url, path), encoded=True)
         return url
 
 
@@ -185,14 +203,24 @@ def _payload(body: bytes) -> bytes | io.BytesIO:
     return io.BytesIO(body) if len(body) > AT_ONCE else body
 
 
-def _reuse_trace() -> TraceConfig:
-    async def reused(_: aiohttp.ClientSession, context: SimpleNamespace, __: Any) -> None:
-        if context.trace_request_ctx is not None:
-            context.trace_request_ctx.reused = True
+class _Connector(aiohttp.TCPConnector):
+    """Tells whether the connection that a request got has been used before."""
 
-    trace = TraceConfig()
-    trace.on_connection_reuseconn.append(reused)
-    return trace
+    async def connect(self, *args: Any, **kwargs: Any) -> Connection:
+        while True:
+            connection = await super().connect(*args, **kwargs)
+            protocol = connection.protocol
+            assert protocol is not None
+            if not protocol.should_close:
+                break
+            connection.close()  # it spoke while nobody asked: what it said is no answer to this request
+        _reused.set(protocol in self._used)
+        self._used.add(protocol)
+        return connection
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._used: WeakSet[Any] = WeakSet()
 
 
 def _tls(provider: Provider) -> ssl.SSLContext | None:

@@ -1,0 +1,58 @@
+"""The commands. Each prints what a person wants to read, or JSON for a program, and exits with a code a script can use:
+
+0 well · 1 what was asked for is wrong (a bad table, an unknown model, a change that would refuse requests) ·
+2 the words of the command are wrong · 3 the gateway refuses to start, or its ledger cannot be read.
+
+One module per command: `add(commands)` gives it its words.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from proxy.app import StartRefused
+from proxy.cli import decisions, explain, models, replay, serve
+from proxy.cli.words import BadTable, Commands
+from proxy.server.daemon import ListenRefused
+from proxy.server.ledger import LedgerRefused
+from proxy.server.watch import TableUnreadable
+
+REFUSED = (StartRefused, TableUnreadable, ListenRefused, LedgerRefused)
+
+EXAMPLES = """examples:
+  pointsman serve --config routes.toml
+  pointsman check routes.toml
+  pointsman explain auto --prompt "why does this SQL query scan the whole table?"
+  pointsman explain "strategy:cost;max_price:0.01" --json
+  pointsman decisions --failed --since 1h
+  pointsman replay --since 7d --against new-routes.toml
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except BadTable as bad:
+        print(bad, file=sys.stderr)
+        return 1
+    except REFUSED as exc:
+        print(f"pointsman: {exc}", file=sys.stderr)
+        return 3
+    except (KeyboardInterrupt, BrokenPipeError):
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pointsman",
+        description="A lean LLM gateway: decides where a request goes, tries until one answers, and says why.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = Commands(parser.add_subparsers(title="commands", metavar="COMMAND", required=True))
+    for module in (serve, explain, models, decisions, replay):
+        module.add(commands)
+    return parser

@@ -1,0 +1,45 @@
+"""`decisions`: the ledger's newest rows."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import time
+
+from proxy.cli.words import Commands, config_option, ledger_of, print_json, seconds, state_option
+from proxy.server.ledger import Filter, SearchTooLong, render_table
+
+
+def decisions(options: argparse.Namespace) -> int:
+    """The ledger's newest rows."""
+    filters = Filter(
+        model=options.model,
+        provider=options.provider,
+        outcome=options.outcome,
+        failed=True if options.failed else None,
+        since_ms=int((time.time() - options.since) * 1000) if options.since is not None else None,
+    )
+    try:
+        page = ledger_of(options).page(filters, options.limit)
+    except SearchTooLong as exc:
+        print(f"pointsman: {exc}", file=sys.stderr)
+        return 1
+    if options.json:
+        print_json(page.rows)
+    else:
+        print(render_table(page.rows, shutil.get_terminal_size((140, 40)).columns))
+    return 0
+
+
+def add(commands: Commands) -> None:
+    deciding = commands.add("decisions", decisions, "pointsman decisions --failed --since 1h")
+    deciding.add_argument("--limit", type=int, default=20, metavar="N", help="newest rows to show (20)")
+    deciding.add_argument("--since", type=seconds, metavar="SPAN", help="such as 15m, 1h, 7d")
+    deciding.add_argument("--model", help="the catalog id that answered")
+    deciding.add_argument("--provider")
+    deciding.add_argument("--outcome", help="ok, or an error code")
+    deciding.add_argument("--failed", action="store_true", help="any outcome but ok")
+    deciding.add_argument("--json", action="store_true")
+    config_option(deciding)
+    state_option(deciding)

@@ -1,0 +1,50 @@
+"""`serve` and `check`: what takes a table as it is, to serve it or to judge it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from proxy.app import App
+from proxy.cli.words import Commands, config_option, reading, table_of
+from proxy.secret import Scrubber
+from proxy.server import log as logging
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Runs until SIGTERM or SIGINT."""
+    import uvloop  # only this command needs it
+
+    sink = logging.configure(json=logging.wants_json(), level=options.log_level, scrubber=Scrubber())
+    try:
+        with reading(options.config):
+            uvloop.run(App(options.config, log=sink).run())
+    finally:
+        sink.close()
+    return 0
+
+
+def check(options: argparse.Namespace) -> int:
+    """Every problem of a table with its place; 1 if there is any."""
+    table = table_of(options.config)
+    for warning in table.warnings:
+        print(f"{options.config}: warning: {warning}")
+    lacking = [p for p in table.providers.values() if p.enabled and not p.configured]
+    for provider in lacking:
+        print(
+            f"{options.config}: provider {provider.name} is not configured: {provider.missing or provider.missing_key}"
+        )
+    ready = len(table.providers) - len(lacking)
+    print(
+        f"{options.config}: good. {len(table.models)} models, {ready} of {len(table.providers)} providers configured."
+    )
+    return 0
+
+
+def add(commands: Commands) -> None:
+    serving = commands.add("serve", serve, "pointsman serve --config /etc/pointsman/routes.toml")
+    config_option(serving)
+    serving.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+
+    checking = commands.add("check", check, "pointsman check routes.toml")
+    checking.add_argument("config", type=Path, metavar="FILE", help="the table to check")

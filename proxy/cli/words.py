@@ -1,0 +1,107 @@
+"""What the commands share: the words that mean the same in each, and how they find a table and the ledger."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+from attrs import frozen
+
+from proxy.app import LEDGER, state_directory
+from proxy.routing.loading import TableRejected
+from proxy.routing.table import Table
+from proxy.server.ledger import Decisions
+from proxy.server.reload import load_table
+from proxy.server.watch import read_table
+
+
+class BadTable(Exception):
+    """A file that is no table. The text is a line for each problem, with its place."""
+
+    def __init__(self, path: Path, rejected: TableRejected) -> None:
+        lines = []
+        for problem in rejected.problems:
+            place = f"{path}:{problem.line}" if problem.line else str(path)
+            where = f"{problem.path}: " if problem.path else ""
+            lines.append(f"{place}: {where}{problem.message}")
+        count = len(rejected.problems)
+        lines.append(f"{path}: {count} problem{'s' if count != 1 else ''}; nothing was changed.")
+        super().__init__("\n".join(lines))
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Names the file whose problems a TableRejected within holds."""
+    try:
+        yield
+    except TableRejected as rejected:
+        raise BadTable(path, rejected) from rejected
+
+
+def table_of(path: Path) -> Table:
+    """Raises BadTable or TableUnreadable."""
+    with reading(path):
+        return load_table(asyncio.run(read_table(path)))
+
+
+def ledger_of(options: argparse.Namespace) -> Decisions:
+    """The ledger that `--state` names, else the one that the daemon with this table would write."""
+    if options.state is not None:
+        return Decisions(options.state / LEDGER)
+    table = table_of(options.config) if options.config.exists() else None
+    return Decisions(state_directory(table, os.environ) / LEDGER)
+
+
+def print_json(document: Any) -> None:
+    sys.stdout.write(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n")
+
+
+# -- words -------------------------------------------------------------------------------------------------------
+
+
+@frozen
+class Commands:
+    """Where commands are added: a name, what runs it (the first line of its docstring is its summary), an example."""
+
+    parsers: argparse._SubParsersAction[argparse.ArgumentParser]
+
+    def add(self, name: str, run: Callable[[argparse.Namespace], int], *examples: str) -> argparse.ArgumentParser:
+        summary, _, rest = (run.__doc__ or "").partition("\n")
+        lines = "\n  ".join(examples)
+        made = self.parsers.add_parser(
+            name,
+            help=summary,
+            description="\n".join((summary, *(line.strip() for line in rest.splitlines()))).strip(),
+            epilog=f"example{'s' if len(examples) > 1 else ''}:\n  {lines}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        made.set_defaults(run=run)
+        return made
+
+
+def seconds(text: str) -> float:
+    """`90s`, `15m`, `1h`, `7d`."""
+    unit = {"s": 1, "m": 60, "h": 3600, "d": 86400}.get(text[-1:])
+    if unit is None or not text[:-1].replace(".", "", 1).isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no span of time such as 90s, 15m, 1h or 7d")
+    return float(text[:-1]) * unit
+
+
+def state_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--state", type=Path, metavar="DIR", help="where the ledger is (the daemon's; $STATE_DIRECTORY or as it says)"
+    )
+
+
+def config_option(parser: argparse.ArgumentParser) -> None:
+    default = Path(os.environ.get("POINTSMAN_CONFIG", "routes.toml"))
+    parser.add_argument(
+        "--config", type=Path, default=default, metavar="FILE", help="the table ($POINTSMAN_CONFIG, else routes.toml)"
+    )

@@ -1,0 +1,114 @@
+"""The steps of a plan that drop candidates: policy, needs, credential, price.
+
+Each looks at the request once and gives a judge of candidates, or None where it has no say. A judge gives the reason
+against a candidate, in words for the client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+
+from proxy.catalog import ModelInfo
+from proxy.routing.facts import Ceiling, Facts
+from proxy.routing.world import NANOS, Pick, World, most_output, worst_nanos
+
+Judge = Callable[[Pick], str | None]  # why not, or None
+
+
+def _policy(facts: Facts, world: World) -> Judge | None:
+    wishes, providers = facts.preferences, world.table.providers
+
+    if not wishes.only and not wishes.ignore and all(provider.enabled for provider in providers.values()):
+        return None
+
+    def judge(pick: Pick) -> str | None:
+        name = pick.candidate.provider
+        if wishes.only and name not in wishes.only:
+            return "not among provider.only"
+        if name in wishes.ignore:
+            return "among provider.ignore"
+        return None if providers[name].enabled else "the provider is disabled"
+
+    return judge
+
+
+def _needs(facts: Facts, world: World) -> Judge:
+    providers, gone = world.table.providers, world.models.gone
+    needs, endpoint = facts.shape.needs, facts.endpoint
+    tokens = facts.tokens + (facts.shape.max_tokens or 0)
+
+    def judge(pick: Pick) -> str | None:
+        info = pick.info
+        if endpoint not in providers[pick.candidate.provider].endpoints:
+            return f"the provider does not serve {endpoint}"
+        if needs and info.capabilities is not None and (lacks := needs - info.capabilities):
+            return f"lacks {', '.join(sorted(lacks))}"
+        if info.context is not None and tokens > info.context:
+            return f"needs {tokens} tokens, the window holds {info.context}"
+        if info.id in gone:
+            return "its provider does not list it"
+        return None
+
+    return judge
+
+
+def _credential(facts: Facts, world: World) -> Judge:
+    providers, byok = world.table.providers, facts.byok
+
+    def judge(pick: Pick) -> str | None:
+        provider = providers[pick.candidate.provider]
+        if provider.missing:
+            return provider.missing
+        return None if provider.keyless or provider.credentials or provider.name in byok else provider.missing_key
+
+    return judge
+
+
+def _price(facts: Facts, world: World) -> Judge:
+    ceiling = facts.ceiling
+    total = ceiling.total if ceiling else None
+
+    def judge(pick: Pick) -> str | None:
+        if ceiling is None and pick.max_price is None:
+            return None
+        totals = [usd for usd in (pick.max_price, total) if usd is not None]
+        if totals and (reason := _too_dear(pick.info, facts, min(totals))):
+            return reason
+        return _rate_too_dear(pick.info, ceiling) if ceiling else None
+
+    return judge
+
+
+def _too_dear(info: ModelInfo, facts: Facts, usd: Decimal) -> str | None:
+    nanos = worst_nanos(info, facts)
+    if nanos is None:
+        return f"its price is unknown, and the ceiling is {usd} USD"
+    if nanos <= usd * NANOS:
+        return None
+    assumed = (
+        "" if facts.shape.max_tokens is not None else f" (max_tokens is not given: {most_output(info, facts)} assumed)"
+    )
+    return f"may cost {Decimal(nanos) / NANOS:f} USD, the ceiling is {usd}{assumed}"
+
+
+def _rate_too_dear(info: ModelInfo, ceiling: Ceiling) -> str | None:
+    for word, limit, rate in (
+        ("prompt", ceiling.prompt, info.price.input if info.price else None),
+        ("completion", ceiling.completion, info.price.output if info.price else None),
+    ):
+        if limit is None:
+            continue
+        if rate is None:
+            return f"its {word} price is unknown, and the ceiling is {limit} USD per million tokens"
+        if rate > limit * 1_000_000:
+            return f"costs {Decimal(rate) / 1_000_000:f} USD per million {word} tokens, the ceiling is {limit}"
+    return None
+
+
+STEPS: dict[str, Callable[[Facts, World], Judge | None]] = {
+    "policy": _policy,
+    "needs": _needs,
+    "credential": _credential,
+    "price": _price,
+}

@@ -1,0 +1,1 @@
+"""The real gateway between the official SDKs and recorded provider traffic."""

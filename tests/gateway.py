@@ -1,0 +1,296 @@
+"""The gateway under test: the real App on free loopback ports, and the real process.
+
+A test gives the table as text and talks HTTP. What was decided is read from the ledger, as an operator would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import aiohttp
+import orjson
+from attrs import define, field, frozen
+from multidict import CIMultiDictProxy
+from playbook import CHAT, Tongue
+from upstream import GUARD_S, ScriptedUpstream
+
+from proxy.app import LEDGER, App
+from proxy.server import log as logging
+from proxy.server.ledger import Decisions, Filter
+
+SERVER = """
+[server]
+listen = ["127.0.0.1:0"]
+admin = "127.0.0.1:0"
+{server}
+"""
+
+
+@frozen
+class Answer:
+    """A whole answer as the client has it."""
+
+    status: int
+    headers: CIMultiDictProxy[str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return orjson.loads(self.body)
+
+    @property
+    def request_id(self) -> str:
+        return self.headers["X-Request-Id"]
+
+
+@define(eq=False)
+class Running:
+    """A gateway that serves."""
+
+    base: str
+    admin: str
+    state: Path
+    client: aiohttp.ClientSession = field(repr=False)
+    config: Path
+    app: App | None = None  # where it runs in this process
+
+    @property
+    def port(self) -> int:
+        return int(self.base.rpartition(":")[2])
+
+    async def post(
+        self, path: str, document: Any, headers: Mapping[str, str] | None = None, *, base: str | None = None
+    ) -> Answer:
+        body = document if isinstance(document, bytes) else orjson.dumps(document)
+        sent = {"Content-Type": "application/json", **(headers or {})}
+        async with self.client.post((base or self.base) + path, data=body, headers=sent) as response:
+            return Answer(response.status, response.headers, await response.read())
+
+    async def get(self, url: str, headers: Mapping[str, str] | None = None) -> Answer:
+        async with self.client.get(url, headers=headers) as response:
+            return Answer(response.status, response.headers, await response.read())
+
+    async def ask(self, tongue: Tongue = CHAT, model: str = "first", *, stream: bool = False, **more: Any) -> Answer:
+        """One request, its answer read whole."""
+        headers = more.pop("headers", None)
+        return await self.post(tongue.path, tongue.request(model, stream=stream, **more), headers)
+
+    async def rows(self, times: int = 1) -> list[dict[str, Any]]:
+        """The newest so many decisions with their attempts, oldest first, once they are written."""
+        decisions = Decisions(self.state / LEDGER)
+        async with asyncio.timeout(GUARD_S):
+            while True:
+                await self.settled()
+                page = await asyncio.to_thread(decisions.page, Filter(), 1000)
+                if len(page.rows) >= times:
+                    break
+        found = [await asyncio.to_thread(decisions.one, row["request_id"]) for row in page.rows[:times]]
+        return [row for row in reversed(found) if row is not None]
+
+    async def row(self, request_id: str | None = None) -> dict[str, Any]:
+        """One decision, by its request's id or the newest."""
+        if request_id is None:
+            return (await self.rows())[0]
+        decisions = Decisions(self.state / LEDGER)
+        async with asyncio.timeout(GUARD_S):
+            while (row := await asyncio.to_thread(decisions.one, request_id)) is None:
+                await self.settled()
+        return row
+
+    async def settled(self) -> None:
+        """What was recorded up to now is in the file."""
+        if self.app is not None:
+            assert await asyncio.to_thread(self.app.ledger.flush, GUARD_S)
+
+    async def quiet(self) -> None:
+        """Every request has ended, its clean-up included."""
+        assert self.app is not None
+        async with asyncio.timeout(GUARD_S):
+            while self.app.gateway.running:
+                await asyncio.sleep(0)
+
+    async def over_socket(self, method: str, path: str, document: Any = None) -> Answer:
+        """Through the admin socket in the state directory."""
+        connector = aiohttp.UnixConnector(str(self.state / "admin.sock"))
+        async with (
+            aiohttp.ClientSession(connector=connector) as session,
+            session.request(method, f"http://localhost{path}", json=document) as response,
+        ):
+            return Answer(response.status, response.headers, await response.read())
+
+
+Start = Callable[[str], Awaitable[Running]]
+
+
+@asynccontextmanager
+async def gateway(table: str, home: Path, *, log: logging.Log | None = None, server: str = "") -> AsyncIterator[Running]:
+    """In this process. `table` is all of routes.toml but the listeners."""
+    config, state = home / "routes.toml", home / "state"
+    config.write_text(whole(table, server))
+    app = App(config, env={**os.environ, "STATE_DIRECTORY": str(state)}, log=log)
+    await app.start()
+    app.gateway.relay.dice = lambda: 0.0  # no jitter, so no waiting before a retry
+    try:
+        async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False) as client:
+            base, admin = f"http://{app.addresses[0]}", f"http://{app.admin_addresses[0]}"
+            yield Running(base, admin, state, client, config, app)
+    finally:
+        await app.stop(drain=0)
+
+
+def whole(table: str, server: str = "") -> str:
+    return SERVER.format(server=server) + table
+
+
+def provider(
+    name: str,
+    upstream: ScriptedUpstream | str,
+    tongue: Tongue = CHAT,
+    *,
+    keys: Sequence[str] | None = ("canary-house-key-0001",),
+    models: Mapping[str, str] | None = None,
+    more: str = "",
+) -> str:
+    """A block of routes.toml, and one model of it that is named like the provider. `more` is more keys of the block;
+    `models` maps names to more keys of theirs."""
+    root = upstream if isinstance(upstream, str) else upstream.root
+    credential = 'api_key = "none"' if keys is None else f"api_keys = {orjson.dumps(list(keys)).decode()}"
+    blocks = [
+        f'[models."{model}"]\nprovider = "{name}"\nnative = "native-of-{model}"\n{lines}\n'
+        for model, lines in (models or {name: ""}).items()
+    ]
+    head = f'[providers.{name}]\ndialects = ["{tongue.name}"]\nbase_url = "{root}{tongue.suffix}"\n{credential}\n{more}\n'
+    return head + "".join(blocks)
+
+
+def chain(*models: str, name: str = "chain", more: str = "") -> str:
+    """A profile that tries these in turn: `profile:chain`."""
+    return f"[profiles.{name}]\ncandidates = {orjson.dumps(models).decode()}\n{more}\n"
+
+
+def refused_port() -> int:
+    """A port of this machine on which nobody listens."""
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+# -- a client that does what no library would -------------------------------------------------------------------
+
+
+@define(eq=False)
+class RawClient:
+    """One connection, byte by byte."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    @classmethod
+    async def connect(cls, running: Running, *, limit: int = 1 << 16) -> Self:
+        return cls(*await asyncio.open_connection("127.0.0.1", running.port, limit=limit))
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def request(self, tongue: Tongue, document: Any, *headers: str, cut: int | None = None) -> None:
+        """A POST; `cut` sends only so many bytes of its body."""
+        body = document if isinstance(document, bytes) else orjson.dumps(document)
+        lines = (f"POST {tongue.path} HTTP/1.1", "Host: localhost", "Content-Type: application/json", *headers)
+        head = "\r\n".join((*lines, f"Content-Length: {len(body)}", "", "")).encode()
+        await self.send(head + body[:cut])
+
+    async def until(self, end: bytes) -> bytes:
+        async with asyncio.timeout(GUARD_S):
+            return await self.reader.readuntil(end)
+
+    async def rest(self) -> bytes:
+        """All that comes up to the connection's end."""
+        async with asyncio.timeout(GUARD_S):
+            return await self.reader.read()
+
+    async def answer(self) -> tuple[int, dict[str, str], bytes]:
+        """One answer that has a Content-Length."""
+        head = await self.until(b"\r\n\r\n")
+        first, *lines = head.decode().strip().split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        async with asyncio.timeout(GUARD_S):
+            body = await self.reader.readexactly(int(headers.get("content-length", "0")))
+        return int(first.split()[1]), headers, body
+
+    def leave(self) -> None:
+        """Hangs up at once."""
+        self.writer.transport.abort()
+
+
+# -- the real process --------------------------------------------------------------------------------------------
+
+
+@define(eq=False)
+class Process:
+    """`python -m proxy serve`, its log on a pipe."""
+
+    child: asyncio.subprocess.Process
+    lines: list[dict[str, Any]] = field(factory=list)
+
+    async def says(self, event: str) -> dict[str, Any]:
+        """Reads the log up to the next line of that event."""
+        assert self.child.stderr is not None
+        async with asyncio.timeout(GUARD_S):
+            while raw := await self.child.stderr.readline():
+                line = orjson.loads(raw) if raw.startswith(b"{") else {"event": raw.decode()}
+                self.lines.append(line)
+                if line["event"] == event:
+                    return line
+        raise AssertionError(f"the process ended without saying {event}: {self.lines}")
+
+    def signal(self, number: signal.Signals) -> None:
+        self.child.send_signal(number)
+
+    async def ends(self) -> int:
+        """Reads the log to its end; the exit code."""
+        assert self.child.stderr is not None
+        async with asyncio.timeout(GUARD_S):
+            rest = await self.child.stderr.read()
+            self.lines += [orjson.loads(raw) for raw in rest.splitlines() if raw.startswith(b"{")]
+            return await self.child.wait()
+
+
+@asynccontextmanager
+async def process(table: str, home: Path, *, server: str = "") -> AsyncIterator[tuple[Running, Process]]:
+    config, state = home / "routes.toml", home / "state"
+    config.write_text(whole(table, server))
+    child = await serve(config, state)
+    try:
+        told = await Process.says(child, "serving")
+        async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as client:
+            yield Running(f"http://{told['listen'][0]}", f"http://{told['admin'][0]}", state, client, config), child
+    finally:
+        if child.child.returncode is None:
+            child.child.kill()
+            await child.child.communicate()
+
+
+async def serve(config: Path, state: Path) -> Process:
+    return Process(
+        await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "proxy", "serve", "--config", str(config),
+            env={**os.environ, "STATE_DIRECTORY": str(state)},
+            cwd=Path(__file__).parents[1],
+            stderr=asyncio.subprocess.PIPE,
+            limit=1 << 20,
+        )
+    )  # fmt: skip
+
+
+PRINTABLE = re.compile(r"[\x20-\x7e]{1,1024}")
