@@ -8,7 +8,7 @@ ROUTES ?= routes.toml
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test test-slow test-all lint check fix classifier-report prices clean
+.PHONY: help venv run test test-slow test-all lint check fix conformance classifier-report prices clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ test-slow: $(VENV)/.test ## the tests that `make test` leaves out: several minut
 test-all: ## every test: `make test` and `make test-slow`
 	@$(MAKE) --no-print-directory test
 	@$(MAKE) --no-print-directory test-slow
+
+conformance: $(VENV)/.test ## checks against recorded traffic by surface and dialect; needs ../shared
+	@$(BIN)/python scripts/conformance_report.py
 
 lint: $(VENV)/.test ## format, lint and types, without changing anything
 	@$(BIN)/ruff format --check proxy tests scripts

@@ -45,6 +45,7 @@ from proxy.server.watch import read_table, watch
 log = structlog.get_logger()
 LEDGER = "ledger.sqlite3"
 ADMIN_SOCKET = "admin.sock"
+LAST_WORDS = 1.0  # seconds for what is still said once the drain is over
 
 
 class StartRefused(Exception):
@@ -189,7 +190,7 @@ class App:
                 raise StartRefused(_exposed(str(opened.getsockname()[0])))
         admin = Admin(self.gateway, self.reloader, Decisions(state / LEDGER), self.metrics)
         data = Listener(data_paths(self.gateway), keep_alive=server.keep_alive)
-        self.addresses = await self._serve(data, sockets, server.drain)
+        self.addresses = await self._serve(data, sockets)
         self._begin(data.close_slow_heads(server.header_timeout))
         self._admin_socket = state / ADMIN_SOCKET
         admin_sockets = [
@@ -197,12 +198,10 @@ class App:
             *open_listeners(parse_listen(f"unix:{self._admin_socket}"), self.env),
         ]
         self._admin_socket.chmod(0o660)
-        self.admin_addresses = await self._serve(
-            Listener(admin.paths(), keep_alive=server.keep_alive), admin_sockets, 1.0
-        )
+        self.admin_addresses = await self._serve(Listener(admin.paths(), keep_alive=server.keep_alive), admin_sockets)
 
-    async def _serve(self, listener: Listener, sockets: list[socket.socket], drain: float) -> list[str]:
-        runner = web.ServerRunner(listener, handle_signals=False, shutdown_timeout=drain)
+    async def _serve(self, listener: Listener, sockets: list[socket.socket]) -> list[str]:
+        runner = web.ServerRunner(listener, handle_signals=False, shutdown_timeout=LAST_WORDS)
         await runner.setup()
         self._runners.append(runner)
         for opened in sockets:
@@ -260,13 +259,26 @@ class App:
         await self.stopping.wait()
         await self.stop()
 
+    async def _drain(self, seconds: float | None) -> None:
+        """No new connections, no idle ones; what runs may finish; what does not is told so in its own stream."""
+        for runner in self._runners:
+            for site in list(runner.sites):
+                await site.stop()
+            if runner.server is not None:
+                runner.server.pre_shutdown()
+        if not hasattr(self, "gateway"):
+            return
+        grace = self.gateway.current.table.server.drain if seconds is None else seconds
+        if not await self.gateway.drained(grace):
+            self.gateway.cut()
+            await self.gateway.drained(LAST_WORDS)
+
     async def stop(self, drain: float | None = None) -> None:
         """Stops accepting, lets what runs finish within the drain time, writes every row."""
         self.stopping.set()
         self.notifier.notify("STOPPING=1", "STATUS=draining")
+        await self._drain(drain)
         for runner in self._runners:
-            if drain is not None:
-                runner._shutdown_timeout = drain
             await runner.cleanup()
         self._runners.clear()
         for task in list(self._tasks):

@@ -525,6 +525,7 @@ class Failure:
     message: str
     status: int | None = None
     code: str | None = None
+    retry_after: float | None = None  # seconds
 
 
 @frozen

@@ -95,7 +95,7 @@ _ALL = (
     Spec("pointsman_client_disconnects_total", "counter", ("phase",), "requests",
          "Clients that left before the end, by what their request was waiting for."),
     Spec("pointsman_stream_edits_total", "counter", ("kind",), "edits",
-         "Changes made to a provider's stream on its way."),
+         "Changes made to a provider's answer on its way."),
     Spec("pointsman_config_info", "gauge", ("revision",), "",
          "1 for the revision of the table in use."),
     Spec("pointsman_config_reloads_total", "counter", ("result",), "reloads",

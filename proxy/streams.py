@@ -20,7 +20,7 @@ from attrs import evolve
 
 from proxy import ir
 from proxy.dialects import failures
-from proxy.dialects.dialect import Dialect, StreamDecoder, StreamEncoder, Voice
+from proxy.dialects.dialect import Dialect, StreamDecoder, StreamEncoder, Upstream, Voice
 from proxy.errors import GatewayError, UpstreamBroken
 from proxy.ir import Sight
 from proxy.wire import ndjson, sse
@@ -62,7 +62,15 @@ class Passthrough:
     provider's frames are mended one by one.
     """
 
-    def __init__(self, dialect: Dialect, voice: Voice, *, strip_usage: bool = False, byok: bool = False) -> None:
+    def __init__(
+        self,
+        dialect: Dialect,
+        voice: Voice,
+        *,
+        strip_usage: bool = False,
+        byok: bool = False,
+        clean: Callable[[str], str] = str,
+    ) -> None:
         self.committed = False
         self.done = False
         self.failure: GatewayError | None = None
@@ -72,6 +80,7 @@ class Passthrough:
         self._tap = dialect.tap()
         self._strip_usage = strip_usage
         self._byok = byok
+        self._clean = clean  # takes out of an error's words what no client may read
         self._probes = dialect.probes
         self._mend = dialect.mend_frame
         self._borders = sse.Borders() if dialect.framing == "sse" else ndjson.Borders()
@@ -115,7 +124,9 @@ class Passthrough:
         if tail and not self.done and self._is_whole(tail):
             border = _missing_border(tail, self._dialect.framing)
             out = self.feed(border)
-            if out.endswith(tail + border):  # the frame leaves as it came; a mended one keeps the end it was given
+            # The frame leaves as it came, a terminator too: bytes are not ours to mend. But an error keeps the end that
+            # it was given, or a client would not dispatch it and take what came for all; so does a mended frame.
+            if self.failure is None and out.endswith(tail + border):
                 out = out.removesuffix(border)
         if self.done or self._borders.overflowed:
             if self._borders.overflowed and not self.done:
@@ -187,6 +198,8 @@ class Passthrough:
                 continue
             out.append(self._mended(frame, raw))
             if sight is Sight.ERROR and self._tap.error is not None:
+                told = out[-1].decode("utf-8", "surrogateescape")
+                out[-1] = self._clean(told).encode("utf-8", "surrogateescape")
                 self.failure = failures.of_stream(self._tap.error, byok=self._byok)
                 self.done = True
             elif sight is Sight.END:
@@ -253,7 +266,9 @@ def _split_lines(block: bytes) -> Iterable[tuple[Frame | None, bytes]]:
 class Translation:
     """Another dialect's stream: frames to events to the client's frames. Nothing waits that the format lets go."""
 
-    def __init__(self, dialect: Dialect, encoder: StreamEncoder, *, byok: bool = False) -> None:
+    def __init__(
+        self, dialect: Upstream, encoder: StreamEncoder, *, byok: bool = False, clean: Callable[[str], str] = str
+    ) -> None:
         self.committed = False
         self.done = False
         self.failure: GatewayError | None = None
@@ -261,6 +276,7 @@ class Translation:
         self._decoder: StreamDecoder = dialect.stream_decoder()
         self._encoder = encoder
         self._byok = byok
+        self._clean = clean  # takes out of an error's words what no client may read
         self._framer = sse.Framer() if dialect.framing == "sse" else None
         self._lines = ndjson.Framer() if dialect.framing == "ndjson" else None
         self._usage: ir.Usage | None = None
@@ -366,6 +382,7 @@ class Translation:
         if not self.committed and not any(map(bears_content, before)):
             raise error
         out = self._out(before)
+        error.message = self._clean(error.message)
         self.failure, self.done = error, True
         return out + self._encoder.fail(error)
 

@@ -38,6 +38,6 @@ async def second() -> AsyncIterator[ScriptedUpstream]:
 
 @pytest.fixture
 async def start(home: Path) -> AsyncIterator[Start]:
-    """`await start(table)`: a gateway in this process, stopped when the test ends."""
+    """`await start(table, server)`: a gateway in this process, stopped when the test ends."""
     async with AsyncExitStack() as stack:
-        yield lambda table: stack.enter_async_context(gateway(table, home))
+        yield lambda table, server="": stack.enter_async_context(gateway(table, home, server=server))

@@ -10,10 +10,10 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol
 
 import aiohttp
 import orjson
@@ -61,6 +61,19 @@ class Running:
     client: aiohttp.ClientSession = field(repr=False)
     config: Path
     app: App | None = None  # where it runs in this process
+    connections: list[RawClient] = field(factory=list, repr=False)
+
+    async def connect(self, *, limit: int = 1 << 16) -> RawClient:
+        """A client of one connection; closed at the latest with the gateway."""
+        opened = RawClient(*await asyncio.open_connection("127.0.0.1", self.port, limit=limit))
+        self.connections.append(opened)
+        return opened
+
+    async def close(self) -> None:
+        for opened in self.connections:
+            opened.leave()
+            with suppress(OSError):
+                await opened.writer.wait_closed()
 
     @property
     def port(self) -> int:
@@ -127,7 +140,10 @@ class Running:
             return Answer(response.status, response.headers, await response.read())
 
 
-Start = Callable[[str], Awaitable[Running]]
+class Start(Protocol):
+    """Starts a gateway; `server` is more keys of the table's [server]."""
+
+    def __call__(self, table: str, server: str = "") -> Awaitable[Running]: ...
 
 
 @asynccontextmanager
@@ -141,7 +157,9 @@ async def gateway(table: str, home: Path, *, log: logging.Log | None = None, ser
     try:
         async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False) as client:
             base, admin = f"http://{app.addresses[0]}", f"http://{app.admin_addresses[0]}"
-            yield Running(base, admin, state, client, config, app)
+            running = Running(base, admin, state, client, config, app)
+            yield running
+            await running.close()
     finally:
         await app.stop(drain=0)
 
@@ -194,10 +212,6 @@ class RawClient:
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
-
-    @classmethod
-    async def connect(cls, running: Running, *, limit: int = 1 << 16) -> Self:
-        return cls(*await asyncio.open_connection("127.0.0.1", running.port, limit=limit))
 
     async def send(self, data: bytes) -> None:
         self.writer.write(data)
@@ -274,7 +288,9 @@ async def process(table: str, home: Path, *, server: str = "") -> AsyncIterator[
     try:
         told = await Process.says(child, "serving")
         async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as client:
-            yield Running(f"http://{told['listen'][0]}", f"http://{told['admin'][0]}", state, client, config), child
+            running = Running(f"http://{told['listen'][0]}", f"http://{told['admin'][0]}", state, client, config)
+            yield running, child
+            await running.close()
     finally:
         if child.child.returncode is None:
             child.child.kill()

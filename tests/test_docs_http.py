@@ -19,6 +19,7 @@ from proxy.dialects.dialect import Voice
 from proxy.errors import Foreign, GatewayError
 from proxy.routing import facts
 from proxy.server import endpoints, intake, outgoing, respond
+from proxy.server.call import Surface
 from proxy.wire import headers as passing
 
 PREFIX = "x-nyuro-"
@@ -93,12 +94,30 @@ def test_errors_stand_under_whoever_has_to_act(source: str, heading: str) -> Non
     assert {row["source"] for row in rows(section(ERRORS, heading))} == {source}
 
 
-@pytest.mark.parametrize("surface", [0, 1], ids=["openai", "anthropic"])
-def test_an_error_inside_a_stream_is_told_as_it_comes(surface: int) -> None:
-    row = rows(section(ERRORS, "## An error inside a stream"))[surface]
-    told = SURFACES[surface].stream_encoder(Voice("req_0", "m", 0)).fail(errors.UpstreamBroken("It broke off."))
-    assert told.decode().startswith(spans(row["what comes"])[0].partition(" {")[0])
-    assert spans(row["what does not"])[0] not in told.decode()
+FRAMED = {
+    name: surface
+    for name, surface in endpoints.BY_NAME.items()
+    if (operation := dialects.DIALECTS[surface.dialect].operations.get(surface.operation)) is None or operation.framed
+}
+
+
+@pytest.mark.parametrize("surface", FRAMED.values(), ids=FRAMED)
+def test_an_error_inside_a_stream_is_told_as_it_comes(surface: Surface) -> None:
+    told = {row["surface"]: row for row in rows(section(ERRORS, "## An error inside a stream"))}
+    assert told.keys() == FRAMED.keys()
+    encoder = dialects.DIALECTS[surface.dialect].stream_encoder(Voice("req_0", "m", 0))
+    sent = encoder.fail(errors.UpstreamBroken("It broke off.")).decode()
+    for line in spans(told[surface.name]["what comes"]):
+        assert f"\n{line.partition(' {')[0]}" in f"\n{sent}"
+    for line in spans(told[surface.name]["what does not"]):
+        assert line not in sent
+
+
+@pytest.mark.parametrize("kind", respond.STATUS, ids=lambda kind: kind.__name__)
+def test_both_surfaces_of_openai_tell_errors_alike(kind: type[GatewayError]) -> None:
+    chat, responses = (dialects.DIALECTS[name] for name in ("openai-chat", "openai-responses"))
+    status = respond.status_of(kind("No."), chat)
+    assert chat.write_error(kind("No."), status, "req_0") == responses.write_error(kind("No."), status, "req_0")
 
 
 # -- headers that are read ---------------------------------------------------------------------------------------

@@ -165,7 +165,8 @@ class Connection(asyncio.Protocol):
                 """Nothing is done."""
 
     async def _write(self, data: bytes) -> None:
-        if self._over:
+        await asyncio.sleep(0)  # the loop hears of a hang-up in between
+        if self._over or self._transport.is_closing():
             raise _Hung
         self._transport.write(data)
         self._upstream.sent += len(data)

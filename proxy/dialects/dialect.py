@@ -1,7 +1,8 @@
 """The record by which a wire format joins the registry, and the protocols its stream classes keep.
 
-One module holds all that is known of one wire format; there is no base class. A provider that speaks a known dialect
-is a block in routes.toml, not code.
+One module holds all that is known of one wire format; there is no base class for them to share. A provider that speaks
+a known dialect is a block in routes.toml, not code. An `Upstream` is spoken by providers alone; a `Dialect` by clients
+as well.
 """
 
 from __future__ import annotations
@@ -63,40 +64,68 @@ class Tap(Protocol):
 
 @frozen
 class Reading:
-    """What a provider's error body says. `own` is True where it is this dialect's error JSON."""
+    """What a provider's error body says. `own` is True where it is this dialect's error JSON. `retry_after` in seconds,
+    where the body and not a header tells it."""
 
     own: bool
     message: str = ""
     type: str = ""
     code: str = ""
     param: str | None = None
+    retry_after: float | None = None
+
+
+Mend = Callable[[Any], Any]  # a JSON answer -> what leaves instead; None: it leaves as it came
 
 
 @frozen
-class Dialect:
-    """Everything the gateway asks of a wire format.
+class Operation:
+    """What clients and providers of a dialect do besides conversing. Its bytes only ever pass: nothing is translated.
+
+    `framed`: its streams are made of the dialect's own frames, which the tap reads; other streams flow unread.
+    `opaque`: the answer may be anything, sound or text, and is judged only where it is JSON.
+    """
+
+    read_shape: Callable[[Mapping[str, Any]], ir.Shape]
+    check_answer: Callable[[Any], ir.Usage | None]  # of a JSON answer; raises UpstreamBroken
+    framed: bool = False
+    opaque: bool = False
+    mend_answer: Callable[[Mapping[str, Any]], Mend | None] | None = None  # by what the request asked for
+
+
+@frozen
+class Upstream:
+    """What the gateway asks of a wire format that providers speak: requests go out in it, answers come back.
 
     `speaks` names the dialect whose bytes pass through unchanged to and from this one (usually itself).
-    `probes`: after the commit only frames that hold one of these byte strings are parsed by the tap.
-    `terminator`: bytes that end a good stream; added where a provider forgot them after a finish reason.
     """
 
     name: str
     speaks: str
     framing: Literal["sse", "ndjson"]
-    path: Callable[[str, str, bool], str]  # endpoint, native model, stream -> path behind base_url
+    path: Callable[[str, str, bool], str]  # "chat" or an operation, native model, stream -> path behind base_url
     credential: Callable[[str], tuple[tuple[str, str], ...]]  # key -> headers
     fixed_headers: tuple[tuple[str, str], ...]  # sent unless the client sent its own
-    read_shape: Callable[[Mapping[str, Any]], ir.Shape]
-    decode_request: Callable[[Mapping[str, Any]], ir.Request]
     encode_request: Callable[[ir.Request, ir.Target], ir.Encoded]
     decode_answer: Callable[[Mapping[str, Any]], ir.Answer]
-    encode_answer: Callable[[ir.Answer, Voice], Mapping[str, Any]]
-    check_answer: Callable[[Any], ir.Usage | None]  # of a plain answer passed through; raises UpstreamBroken
+    check_answer: Callable[[Any], ir.Usage | None]  # of a plain answer; raises UpstreamBroken
     stream_decoder: Callable[[], StreamDecoder]
+    read_error: Callable[[Any], Reading]  # parsed JSON of an error body, or None
+
+
+@frozen
+class Dialect(Upstream):
+    """A wire format that clients speak too: it can be read and answered in, and its bytes may pass as they are.
+
+    `probes`: after the commit only frames that hold one of these byte strings are parsed by the tap.
+    `terminator`: bytes that end a good stream; added where a provider forgot them after a finish reason.
+    """
+
+    read_shape: Callable[[Mapping[str, Any]], ir.Shape]
+    decode_request: Callable[[Mapping[str, Any]], ir.Request]
+    encode_answer: Callable[[ir.Answer, Voice], Mapping[str, Any]]
     stream_encoder: Callable[[Voice], StreamEncoder]
     tap: Callable[[], Tap]
-    read_error: Callable[[Any], Reading]  # parsed JSON of an error body, or None
     write_error: Callable[[GatewayError, int, str], dict[str, Any]]  # error, status, request id -> body
     probes: tuple[bytes, ...]
     terminator: bytes
@@ -107,3 +136,4 @@ class Dialect:
     mend_frame: Callable[[bytes], bytes] | None = None  # raw frame -> raw frame, for near-compatible providers
     mend_answer: Callable[[bytes], bytes] | None = None
     reads: frozenset[str] = field(factory=frozenset)  # top-level members that the gateway itself reads
+    operations: Mapping[str, Operation] = field(factory=dict)  # by name, which is its path's tail: "audio/speech"

@@ -75,6 +75,8 @@ MODEL_WORDS = (
     "is not found for api version",
     "does not exist or you do not have",
 )
+# Google answers 400 to a credential that it does not know.
+KEY_CODES = frozenset({"api_key_invalid", "api_key_expired"})
 QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "billing_error"})
 # A provider's own words would send the client to look at its key, and some repeat parts of ours.
 OUR_CREDENTIAL = (
@@ -99,7 +101,7 @@ def status_of(failure: ir.Failure) -> int:
 def of_stream(failure: ir.Failure, *, byok: bool = False) -> UpstreamError:
     """The error that an event inside a 200 stands for."""
     status = status_of(failure)
-    reading = Reading(True, failure.message, failure.kind, failure.code or "")
+    reading = Reading(True, failure.message, failure.kind, failure.code or "", retry_after=failure.retry_after)
     return of_status(status, reading, Foreign(status, b""), byok=byok)
 
 
@@ -112,13 +114,15 @@ def of_status(
         message = OUR_CREDENTIAL
     else:
         message = reading.message if reading.own and reading.message else f"The provider answered with status {status}."
+    if retry_after is None:
+        retry_after = reading.retry_after
     return kind(message, param=reading.param, retry_after=retry_after, foreign=foreign, detail=f"status {status}")
 
 
 def _kind(status: int, reading: Reading, *, byok: bool) -> type[UpstreamError]:
     code, message = reading.code.lower(), reading.message.lower()
     types = {code, reading.type.lower()}
-    if status == 402 or (status in (403, 429) and (types & QUOTA_CODES or _holds(message, QUOTA_WORDS))):
+    if status == 402 or (status in (403, 429) and _spent(types, message, reading)):
         return errors.CallerKeyRefused if byok else errors.UpstreamRefusedKey
     if types & MODEL_CODES:
         return errors.UpstreamUnknownModel
@@ -126,7 +130,7 @@ def _kind(status: int, reading: Reading, *, byok: bool) -> type[UpstreamError]:
         return errors.ContextTooLong
     if status in (400, 403, 422) and (types & POLICY_CODES or _holds(message, POLICY_WORDS)):
         return errors.ContentBlocked
-    if status in (401, 403):
+    if status in (401, 403) or types & KEY_CODES:
         return errors.CallerKeyRefused if byok else errors.UpstreamRefusedKey
     if status == 429:
         return errors.UpstreamRateLimited
@@ -139,6 +143,11 @@ def _kind(status: int, reading: Reading, *, byok: bool) -> type[UpstreamError]:
     if status < 400:
         return errors.UpstreamBroken
     return errors.UpstreamRejected
+
+
+def _spent(types: set[str], message: str, reading: Reading) -> bool:
+    """No money left, as against too many requests: Gemini calls both a quota, and says of one when it comes back."""
+    return bool(types & QUOTA_CODES) or (reading.retry_after is None and _holds(message, QUOTA_WORDS))
 
 
 def _holds(message: str, words: tuple[str, ...]) -> bool:

@@ -22,7 +22,7 @@ from attrs import evolve
 
 from proxy import ir
 from proxy.dialects import failures, openai_chat
-from proxy.dialects.dialect import Dialect, Reading
+from proxy.dialects.dialect import Dialect, Operation, Reading
 from proxy.dialects.openai_chat.failure import failure_in
 from proxy.dialects.openai_chat.stream_reader import DONE, StreamDecoder
 from proxy.dialects.openai_chat.tap import Tap
@@ -216,6 +216,17 @@ def _calls(native: Any) -> list[dict[str, Any]]:
     return calls
 
 
+def _checked(operation: Operation) -> Operation:
+    """An error in the native envelope may come under a 200 here too."""
+
+    def check(parsed: Any) -> ir.Usage | None:
+        if failure := native_failure(parsed):
+            raise failures.of_stream(failure)
+        return operation.check_answer(parsed)
+
+    return evolve(operation, check_answer=check)
+
+
 DIALECT: Dialect = evolve(
     openai_chat.DIALECT,
     name=NAME,
@@ -228,4 +239,5 @@ DIALECT: Dialect = evolve(
     mend_request=mend_request,
     mend_frame=mend_frame,
     mend_answer=mend_answer,
+    operations={name: _checked(operation) for name, operation in openai_chat.DIALECT.operations.items()},
 )

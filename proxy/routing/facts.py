@@ -108,7 +108,7 @@ class Facts:
             "dialect": self.dialect,
             "endpoint": self.endpoint,
         }
-        return always | {name: value for name, value in said.items() if value}
+        return always | {name: value for name, value in said.items() if value or value == 0}
 
 
 def read_stream(body: Mapping[str, Any]) -> bool:

@@ -356,10 +356,12 @@ def _unknown(what: str, name: str, known: Collection[str]) -> str:
 def _placed(problems: Collection[Problem], raw: bytes) -> list[Problem]:
     lines = dict(_lines(raw.decode("utf-8", "replace")))
 
-    def line(path: str) -> int:
+    def line(problem: str) -> int:
+        path = problem
         while path and path not in lines:  # one step up; each cuts something off, whatever stands in a quoted key
             path = path[: max(path.rfind("."), path.rfind("["), 0)]
-        return lines.get(path, 0)
+        inside = (number for known, number in lines.items() if known.startswith(f"{problem}."))
+        return lines.get(path) or next(inside, 0)
 
     placed = [Problem(p.path, p.message, p.line or line(p.path)) for p in problems]
     return sorted(placed, key=lambda p: (p.line or 1 << 30, p.path))

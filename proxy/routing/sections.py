@@ -268,7 +268,7 @@ def _walk(error: BaseException, path: str) -> Iterator[tuple[str, str]]:
                 hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
                 yield _join(path, name), f"unknown key; {hint}"
         case KeyError():
-            yield _join(path, str(error.args[0])), "is missing"
+            yield path, "is missing"
         case ValueError() | InvalidOperation():
             yield path, str(error)
         case _:

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from decimal import Decimal
 
 from proxy.catalog import ModelInfo
+from proxy.dialects import UPSTREAMS
 from proxy.routing.facts import Ceiling, Facts
+from proxy.routing.table import Provider
 from proxy.routing.world import NANOS, Pick, World, most_output, worst_nanos
 
 Judge = Callable[[Pick], str | None]  # why not, or None
@@ -37,20 +39,34 @@ def _needs(facts: Facts, world: World) -> Judge:
     providers, gone = world.table.providers, world.models.gone
     needs, endpoint = facts.shape.needs, facts.endpoint
     tokens = facts.tokens + (facts.shape.max_tokens or 0)
+    # Elsewhere the window is that of each input by itself; and what is too long for it is counted all the same.
+    must_fit = endpoint == "chat" and facts.surface != "count_tokens"
 
     def judge(pick: Pick) -> str | None:
         info = pick.info
-        if endpoint not in providers[pick.candidate.provider].endpoints:
-            return f"the provider does not serve {endpoint}"
+        if reason := _cannot_serve(providers[pick.candidate.provider], facts):
+            return reason
+        if info.guessed and facts.wanted == (info.id,):
+            return "its provider does not list it" if info.id in gone else None  # a guess is no reason to refuse a name
         if needs and info.capabilities is not None and (lacks := needs - info.capabilities):
             return f"lacks {', '.join(sorted(lacks))}"
-        if info.context is not None and tokens > info.context:
+        if must_fit and info.context is not None and tokens > info.context:
             return f"needs {tokens} tokens, the window holds {info.context}"
         if info.id in gone:
             return "its provider does not list it"
         return None
 
     return judge
+
+
+def _cannot_serve(provider: Provider, facts: Facts) -> str | None:
+    """A conversation is translated where need be; of the other endpoints only bytes pass."""
+    endpoint = facts.endpoint
+    if endpoint not in provider.endpoints:
+        return f"the provider does not serve {endpoint}"
+    if endpoint == "chat" or any(UPSTREAMS[name].speaks == facts.dialect for name in provider.dialects):
+        return None
+    return f"the provider has no {endpoint} endpoint in a dialect this surface speaks"
 
 
 def _credential(facts: Facts, world: World) -> Judge:

@@ -41,7 +41,6 @@ class Server:
     drain: Duration = Duration(30.0)
     state: str | None = None
     workers: int = 1
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
     ledger_days: int = 90
     ledger_bytes: Size = Size(2 << 30)
 

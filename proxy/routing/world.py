@@ -83,7 +83,8 @@ Dice = Callable[[], float]  # [0, 1)
 
 def expected_output(facts: Facts) -> int:
     """Tokens of a probable answer."""
-    return min(facts.shape.max_tokens or EXPECTED_OUTPUT, EXPECTED_OUTPUT) * facts.shape.n
+    said = facts.shape.max_tokens
+    return (EXPECTED_OUTPUT if said is None else min(said, EXPECTED_OUTPUT)) * facts.shape.n
 
 
 def expected_nanos(info: ModelInfo, facts: Facts) -> int | None:

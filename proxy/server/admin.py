@@ -22,6 +22,7 @@ from proxy.server.intake import caller_of
 from proxy.server.ledger import Decisions, Filter, LedgerRefused, SearchTooLong
 from proxy.server.listener import Paths, json_response, raw_path, refusal
 from proxy.server.reload import Reloader
+from proxy.server.respond import SERVER
 
 FLAGS = {"true": True, "1": True, "false": False, "0": False}
 NUMBERS = ("since_ms", "until_ms", "status", "min_cost_nanos", "min_duration_ms")
@@ -61,7 +62,9 @@ class Admin:
         return guarded
 
     async def show_metrics(self, request: web.BaseRequest) -> web.StreamResponse:
-        return web.Response(body=self.metrics.render(), headers={"Content-Type": self.metrics.content_type})
+        return web.Response(
+            body=self.metrics.render(), headers={"Content-Type": self.metrics.content_type, "Server": SERVER}
+        )
 
     async def list_decisions(self, request: web.BaseRequest) -> web.StreamResponse:
         filters, limit, before = read_filter(dict(request.query))

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
-from attrs import define
+from attrs import define, evolve, field
 
 from proxy import ir
 from proxy.dialects import failures
-from proxy.dialects.dialect import Reading
+from proxy.dialects.dialect import Dialect, Operation, Reading
 from proxy.errors import Foreign, UpstreamBroken, UpstreamError, UpstreamTimeout
 from proxy.routing.world import Pick
 from proxy.server.call import Call
@@ -26,13 +27,15 @@ from proxy.server.respond import content_type_of
 from proxy.server.upstream import Reply
 from proxy.server.watchdog import Watchdog
 from proxy.streams import Passthrough, Stream, Translation, events_of
-from proxy.wire import json_text
+from proxy.wire import json_text, sse
 from proxy.wire.headers import retry_after
 
 PLAIN_LIMIT = 8 << 20  # a plain answer up to here is judged whole; beyond it is committed and flows
 TRANSLATED_LIMIT = 32 << 20  # a translation needs the whole
+MENDED_LIMIT = 64 << 20  # 2,048 vectors of 3,072 floats have 34 MB as base64
 ERROR_LIMIT = 1 << 20
 SUCCESS = frozenset({200, 201, 202, 203})
+PAGES = (b"<!doctype html", b"<html")
 NO_STREAM = frozenset({b"<", b"{", b"["})  # how a page or a JSON document begins, and no event
 UPSTREAM_IDS = ("x-request-id", "request-id", "cf-ray", "apim-request-id")
 
@@ -53,6 +56,8 @@ class Opening:
     usage: ir.Usage | None = None
     key_index: int | None = None  # which of our credentials it was asked with
     ended: Callable[[], None] | None = None  # to be called once, when the attempt is over
+    opaque: bool = False  # flows unread, under its own content type
+    edits: Counter[str] = field(factory=Counter)  # of a plain answer; see `streams.Stream.edits`
     response: web.StreamResponse | None = None  # whose head left before there was content; see `server.early`
 
 
@@ -68,13 +73,17 @@ async def open_answer(call: Call, pick: Pick, prepared: Prepared, attempt: Attem
     try:
         opening = Opening(pick, prepared, reply, watchdog, attempt)
         await _judge(call, reply, prepared)
-        if call.stream and content_type_of(reply.headers) != "application/json":
+        if call.framed and content_type_of(reply.headers) != "application/json":
             await _first_content(call, opening)
+        elif _is_opaque(call, prepared, reply):
+            await _first_bytes(call, opening)
         else:
             await _whole_answer(call, opening)
-    except BaseException:
+    except BaseException as exc:
         watchdog.cancel()
         reply.close()
+        if isinstance(exc, UpstreamError):
+            exc.message = call.clean(exc.message)
         raise
     finally:
         call.upstream_wait += loop.time() - began
@@ -129,7 +138,7 @@ async def _failure(call: Call, reply: Reply, prepared: Prepared) -> UpstreamErro
         reading = Reading(own=False)
     clean = whole and reading.own and _is_clean(call, body)
     if reading.own and not clean:
-        reading = Reading(own=True, type=reading.type, code=reading.code)
+        reading = evolve(reading, message="", param=None)
     foreign = Foreign(reply.status, body if clean else b"", reply.headers, dialect.speaks if clean else "")
     wait = retry_after(reply.headers, time.time(), limited=reply.status == 429)
     return failures.of_status(reply.status, reading, foreign, byok=prepared.byok, retry_after=wait)
@@ -176,9 +185,40 @@ async def _misnamed(call: Call, opening: Opening, begun: bytes) -> None:
 
 
 def make_stream(call: Call, prepared: Prepared) -> Stream:
-    if prepared.native:
-        return Passthrough(prepared.dialect, call.voice(), strip_usage=prepared.asked_usage, byok=prepared.byok)
-    return Translation(prepared.dialect, call.dialect.stream_encoder(call.voice()), byok=prepared.byok)
+    if prepared.native and isinstance(prepared.dialect, Dialect):
+        return Passthrough(
+            prepared.dialect, call.voice(), strip_usage=prepared.asked_usage, byok=prepared.byok, clean=call.clean
+        )
+    return Translation(
+        prepared.dialect, call.dialect.stream_encoder(call.voice()), byok=prepared.byok, clean=call.clean
+    )
+
+
+# -- what is not read --------------------------------------------------------------------------------------------
+
+
+def _is_opaque(call: Call, prepared: Prepared, reply: Reply) -> bool:
+    """Sound, text, subtitles, and events of an operation whose streams nobody reads."""
+    operation = prepared.operation
+    if operation is None or not (operation.opaque or call.stream):
+        return False
+    kind = content_type_of(reply.headers)
+    return kind != "application/json" and not kind.endswith("+json")
+
+
+async def _first_bytes(call: Call, opening: Opening) -> None:
+    """All that can be told of them is that they are no page, and not nothing: only a text may be empty, as what was
+    heard in silence."""
+    call.phase = "plain"
+    kind = content_type_of(opening.reply.headers)
+    data = await opening.reply.chunk()
+    if kind == "text/html" or data.lstrip()[:14].lower().startswith(PAGES):
+        raise UpstreamBroken("The provider answered with a page.")
+    if not data and not kind.startswith("text/"):
+        raise UpstreamBroken("The provider answered with nothing.")
+    opening.body, opening.whole, opening.opaque = data, False, True
+    opening.watchdog.touch()
+    opening.watchdog.commit()
 
 
 # -- a plain answer ----------------------------------------------------------------------------------------------
@@ -186,9 +226,10 @@ def make_stream(call: Call, prepared: Prepared) -> Stream:
 
 async def _whole_answer(call: Call, opening: Opening) -> None:
     call.phase = "plain"
-    native = opening.prepared.native and not call.stream
-    body, whole = await opening.reply.read(PLAIN_LIMIT if native else TRANSLATED_LIMIT)
-    if not whole and native:
+    native = opening.prepared.native and not call.framed
+    mended = opening.prepared.mend is not None
+    body, whole = await opening.reply.read(MENDED_LIMIT if mended else PLAIN_LIMIT if native else TRANSLATED_LIMIT)
+    if not whole and native and not mended:
         opening.body, opening.whole = body, False  # too large to judge: it flows, and a cut will show as one
         return
     _settle_whole(call, opening, body, whole=whole)
@@ -200,6 +241,9 @@ def _settle_whole(call: Call, opening: Opening, body: bytes, *, whole: bool) -> 
         raise UpstreamBroken("The provider's answer is too large.")
     prepared, dialect = opening.prepared, opening.prepared.dialect
     document = _parsed(body)
+    if prepared.operation is not None:
+        _settle_operation(call, opening, prepared.operation, document, body)
+        return
     opening.usage = dialect.check_answer(document)
     if call.stream:
         events = events_of(dialect.decode_answer(document))
@@ -211,7 +255,20 @@ def _settle_whole(call: Call, opening: Opening, body: bytes, *, whole: bool) -> 
         answer = dialect.decode_answer(document)
         opening.body = json_text.write(call.dialect.encode_answer(answer, call.voice()))
         return
-    opening.body = body if dialect.mend_answer is None else dialect.mend_answer(body)
+    mend = dialect.mend_answer if isinstance(dialect, Dialect) else None
+    opening.body = body if mend is None else mend(body)
+
+
+def _settle_operation(call: Call, opening: Opening, operation: Operation, document: Any, body: bytes) -> None:
+    """Nothing is translated: what came leaves, less what has to be mended; for a stream as its one event."""
+    opening.usage = operation.check_answer(document)
+    mend = opening.prepared.mend
+    opening.body = body
+    if mend is not None and (mended := mend(document)) is not None:
+        opening.body = json_text.write(mended)
+        opening.edits["vectors_encoded"] += 1
+    if call.framed:
+        opening.body = sse.encode(json_text.write(document)) + call.dialect.terminator
 
 
 def _parsed(body: bytes) -> Any:

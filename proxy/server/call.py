@@ -10,22 +10,29 @@ from aiohttp import web
 from attrs import define, field, frozen
 
 from proxy.accounts.admission import Permit
-from proxy.dialects.dialect import Dialect, Voice
+from proxy.dialects.dialect import Dialect, Operation, Voice
 from proxy.errors import GatewayError
 from proxy.routing.facts import Facts
 from proxy.routing.plan import Plan
-from proxy.secret import Secret
+from proxy.secret import MASK, Scrubber, Secret
 from proxy.server.ledger import Attempt, Decision, GonePhase
 from proxy.server.snapshot import Snapshot
+from proxy.wire import multipart
 
 
 @frozen
 class Surface:
-    """A path that we offer. `default_model` is what an absent `model` means there; None: it has to be named."""
+    """A path that we offer. `default_model` is what an absent `model` means there; None: it has to be named.
+
+    `endpoint` is what a provider has to serve, `operation` what it is asked for: "chat", or one of the dialect's
+    operations. `form`: multipart/form-data is taken besides JSON.
+    """
 
     name: str
     dialect: str
     endpoint: str = "chat"
+    operation: str = "chat"
+    form: bool = False
     default_model: str | None = None
 
 
@@ -43,6 +50,7 @@ class Call:
     permit: Permit | None = None
     body: bytes = field(default=b"", repr=False)
     document: Mapping[str, Any] = field(factory=dict, repr=False)
+    form: list[multipart.Field] | None = field(default=None, repr=False)  # the parts of `body` where it is a form
     facts: Facts | None = None
     plan: Plan | None = None
     byok: Mapping[str, Secret] = field(factory=dict, repr=False)
@@ -50,12 +58,24 @@ class Call:
     upstream_wait: float = 0.0  # seconds spent waiting for providers until the commit: the rest of it is overhead
     first_byte_s: float | None = None  # from the start to the commit
     delivered: bool = False  # all of the answer has left: a client that hangs up now had it
+    head_sent: bool = False  # from here on no other answer can be given
+    cut: GatewayError | None = None  # why the gateway itself ends the answer, where it does
     late_failure: GatewayError | None = None  # after the commit: told in-band, counted against the candidate
     bodies: dict[tuple[str, bool], bytes] = field(factory=dict, repr=False)  # spliced requests by native name
 
     @property
     def stream(self) -> bool:
         return self.decision.stream
+
+    @property
+    def operation(self) -> Operation | None:
+        """What the client asks for; None is a conversation."""
+        return self.dialect.operations.get(self.surface.operation)
+
+    @property
+    def framed(self) -> bool:
+        """Whether a stream is wanted whose frames are read on their way."""
+        return self.stream and (self.operation is None or self.operation.framed)
 
     @property
     def prefix(self) -> str:
@@ -71,6 +91,24 @@ class Call:
         """For encoders of answers to this client."""
         requested = self.facts.wanted[0] if self.facts else ""
         return Voice(self.request_id, requested, self.decision.at_ms // 1000, self.wants_usage, self.document)
+
+    def told(self, error: GatewayError) -> str:
+        """An error's detail as the record may have it: a library quotes what a provider sent, and that may be a key."""
+        return self._scrubbed(error.detail)[:500]
+
+    def clean(self, text: str) -> str:
+        """A provider's words as a client may read them: without keys and internal hosts."""
+        text = self._scrubbed(text)
+        for host in self.snapshot.hosts:
+            text = text.replace(host, MASK)
+        return text
+
+    def _scrubbed(self, text: str) -> str:
+        text = self.snapshot.scrubber(text)
+        for key in self.byok.values():
+            if len(key.reveal()) >= Scrubber.SHORTEST:
+                text = text.replace(key.reveal(), MASK)
+        return text
 
     def elapsed_ms(self) -> int:
         return int((time.monotonic() - self.started) * 1000)

@@ -5,6 +5,7 @@ No failover, no HTTP status, no other model behind this point. Whatever happens 
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 from aiohttp import web
@@ -19,6 +20,10 @@ from proxy.wire.headers import answer_headers
 
 SSE = "text/event-stream; charset=utf-8"
 JSON = "application/json"
+OCTETS = "application/octet-stream"
+STREAMING: Headers = [("Cache-Control", "no-cache"), ("X-Accel-Buffering", "no")]  # no proxy may hold it back
+STREAM_BYTES_PER_TOKEN = 200  # an event of a few letters in its wrapping
+PLAIN_BYTES_PER_TOKEN = 4
 
 
 async def deliver(call: Call, opening: Opening) -> web.StreamResponse:
@@ -78,11 +83,11 @@ def _status(opening: Opening) -> int:
 async def _deliver_whole(call: Call, opening: Opening) -> web.StreamResponse:
     """Head and body in one write. A stream that came as a document leaves as one, too."""
     _account(call, opening, opening.usage)
-    content_type = SSE if call.stream else opening.reply.headers.get("content-type", JSON)
-    if not call.stream and content_type_of({"content-type": content_type}) != JSON:
+    content_type = SSE if call.framed else opening.reply.headers.get("content-type", JSON)
+    if not call.framed and content_type_of({"content-type": content_type}) != JSON:
         content_type = JSON
     headers = _head(
-        call, opening, content_type, [] if call.stream else cost_header(call.prefix, call.decision.cost_nanos)
+        call, opening, content_type, [] if call.framed else cost_header(call.prefix, call.decision.cost_nanos)
     )
     response = web.Response(status=_status(opening), headers=headers, body=opening.body)
     call.decision.status, call.decision.bytes_committed = response.status, len(opening.body)
@@ -102,8 +107,11 @@ async def _deliver_late(call: Call, opening: Opening, response: web.StreamRespon
 
 
 async def _deliver_large(call: Call, opening: Opening) -> web.StreamResponse:
-    """Too large to judge: it flows as it comes. A cut upstream becomes a cut connection, never a short answer."""
-    response = web.StreamResponse(status=_status(opening), headers=_head(call, opening, JSON, []))
+    """Too large to judge, or nothing that could be: it flows as it comes. A cut upstream becomes a cut connection,
+    never a short answer."""
+    content_type = opening.reply.headers.get("content-type", OCTETS) if opening.opaque else JSON
+    more = STREAMING if content_type_of({"content-type": content_type}) == "text/event-stream" else []
+    response = web.StreamResponse(status=_status(opening), headers=_head(call, opening, content_type, more))
     call.decision.status = response.status
     try:
         await _prepared(call, response)
@@ -117,6 +125,7 @@ async def _deliver_large(call: Call, opening: Opening) -> web.StreamResponse:
         _failed(call, opening, error)
         _abort(call)
     finally:
+        _account(call, opening, None)
         opening.reply.close()
     return response
 
@@ -128,21 +137,26 @@ async def _deliver_stream(call: Call, opening: Opening, stream: Stream) -> web.S
     call.phase = "stream"
     native = opening.prepared.native and content_type_of(opening.reply.headers) == "text/event-stream"
     content_type = opening.reply.headers["content-type"] if native else SSE
-    headers = [*_head(call, opening, content_type, []), ("Cache-Control", "no-cache"), ("X-Accel-Buffering", "no")]
+    headers = _head(call, opening, content_type, STREAMING)
     response = opening.response or web.StreamResponse(status=_status(opening), headers=headers)
     call.decision.status = response.status
     try:
         await _prepared(call, response)
         await _pump(call, opening, stream, response)
-    except UpstreamError as error:
+    except UpstreamError as broken:
+        error = call.cut or broken
         _failed(call, opening, error)
         opening.reply.close()
         if stream.torn:
             _abort(call)
             return response
         await _write(call, opening, response, stream.fail(error))
-    except BaseException:
+    except (ClientGone, asyncio.CancelledError):
         opening.reply.close()
+        raise
+    except BaseException:  # a fault of ours: no second answer may follow half a first one
+        opening.reply.close()
+        _abort(call)
         raise
     finally:
         if stream.failure is not None:
@@ -189,6 +203,7 @@ async def _prepared(call: Call, response: web.StreamResponse) -> None:
     if isinstance(response, web.Response) or response.prepared:
         return  # leaves with its body when the handler returns, or has left before
     try:
+        call.head_sent = True
         await response.prepare(call.request)
     except ConnectionError as exc:
         raise ClientGone("The client left.") from exc
@@ -215,7 +230,7 @@ def _abort(call: Call) -> None:
 
 
 def _failed(call: Call, opening: Opening, error: GatewayError) -> None:
-    opening.attempt.outcome, opening.attempt.detail = error.code, error.detail[:500]
+    opening.attempt.outcome, opening.attempt.detail = error.code, call.told(error)
     call.decision.outcome = error.code
     call.late_failure = error
 
@@ -226,4 +241,15 @@ def _account(call: Call, opening: Opening, usage: ir.Usage | None) -> None:
     price = opening.pick.info.price
     cost = price.cost_nanos(usage) if price is not None and usage is not None else None
     opening.attempt.cost_nanos = call.decision.cost_nanos = cost
+    if cost is None and price is not None and usage is None and call.facts is not None:
+        call.decision.estimated = True
+        cost = price.cost_nanos(ir.Usage(input=call.facts.tokens, output=_tokens_in(opening)))
     call.decision.charged_nanos = cost or 0
+
+
+def _tokens_in(opening: Opening) -> int:
+    """A guess at what an answer without usage has cost in output tokens: by the bytes that left."""
+    if opening.opaque:
+        return 0
+    per_token = STREAM_BYTES_PER_TOKEN if opening.stream is not None else PLAIN_BYTES_PER_TOKEN
+    return opening.attempt.bytes_out // per_token

@@ -15,7 +15,7 @@ from attrs import define, evolve, field, frozen
 
 from proxy.catalog.lists import OLLAMA, SHOW, Listed, Source, read_show, sources
 from proxy.catalog.roster import Change, Roster
-from proxy.dialects import DIALECTS, failures
+from proxy.dialects import UPSTREAMS, failures
 from proxy.dialects.dialect import Reading
 from proxy.errors import Foreign, GatewayError, UpstreamBroken
 from proxy.metrics import Metrics
@@ -257,7 +257,7 @@ class _Provider:
     def _headers(self) -> tuple[tuple[str, str], ...]:
         """Later ones replace earlier ones, as for a client's request."""
         provider = self.provider
-        dialect = DIALECTS[provider.dialects[0]]
+        dialect = UPSTREAMS[provider.dialects[0]]
         key = next(iter(provider.credentials), None)
         merged = {
             name.lower(): (name, value)

@@ -38,7 +38,7 @@ async def open_or_commit(call: Call, pick: Pick, prepared: Prepared, attempt: At
     Raises AlreadyAnswered where the attempt fails after that.
     """
     after = prepared.outgoing.timeouts.commit_after
-    if not call.stream or after == float("inf"):
+    if not call.framed or after == float("inf"):
         return await open_answer(call, pick, prepared, attempt)
     opening = asyncio.ensure_future(open_answer(call, pick, prepared, attempt))
     try:

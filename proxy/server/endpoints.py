@@ -19,13 +19,34 @@ CHAT = Surface("chat", "openai-chat")
 AI_CHAT = Surface("chat", "openai-chat", default_model="meta-llm")
 MESSAGES = Surface("messages", "anthropic")
 RESPONSES = Surface("responses", "openai-responses")
+COUNT_TOKENS = Surface("count_tokens", "anthropic", operation="count_tokens")
+
+
+def _passing(name: str, operation: str = "", *, form: bool = False, default_model: str | None = None) -> Surface:
+    """Of OpenAI's words, and served by nobody else: its bytes pass."""
+    return Surface(name, "openai-chat", name, operation or name, form, default_model)
+
+
+EMBEDDINGS = _passing("embeddings")
 SURFACES = {
     "/v1/chat/completions": CHAT,
     "/ai/chat": AI_CHAT,
     "/v1/messages": MESSAGES,
+    "/v1/messages/count_tokens": COUNT_TOKENS,
     "/v1/responses": RESPONSES,
+    "/v1/completions": _passing("completions"),
+    "/v1/embeddings": EMBEDDINGS,
+    "/ai/embeddings": EMBEDDINGS,
+    "/v1/images/generations": _passing("images", "images/generations"),
+    "/v1/images/edits": _passing("images", "images/edits", form=True),
+    "/v1/images/variations": _passing("images", "images/variations", form=True),
+    "/v1/audio/transcriptions": _passing("audio", "audio/transcriptions", form=True),
+    "/v1/audio/translations": _passing("audio", "audio/translations", form=True),
+    "/v1/audio/speech": _passing("audio", "audio/speech"),
+    "/v1/moderations": _passing("moderations", default_model="omni-moderation-latest"),  # OpenAI's own default
+    "/v1/rerank": _passing("rerank"),
 }
-BY_NAME = {"chat": CHAT, "messages": MESSAGES, "responses": RESPONSES}
+BY_NAME = {surface.name: surface for surface in reversed(SURFACES.values())}  # of several paths the first
 
 
 def data_paths(gateway: Gateway) -> Paths:

@@ -8,17 +8,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import structlog
 from aiohttp import web
 from attrs import define, field
 
 from proxy.dialects import DIALECTS
-from proxy.errors import ClientGone, GatewayError, Internal
+from proxy.errors import ClientGone, GatewayError, Internal, Overloaded
 from proxy.metrics import Metrics
 from proxy.routing.facts import read_stream
 from proxy.routing.plan import Plan, resolve
-from proxy.server import intake
+from proxy.server import counting, intake
 from proxy.server.attempt import Opening
 from proxy.server.call import Call, Surface
 from proxy.server.delivery import deliver
@@ -46,6 +47,8 @@ class Gateway:
     now: Callable[[], float] = time.time
     dice: Callable[[], float] = field(kw_only=True)
     running: int = 0
+    _open: dict[Call, Opening] = field(factory=dict)  # answers under way
+    _idle: asyncio.Event = field(factory=asyncio.Event)  # set whenever the last request has ended
 
     async def serve(self, request: web.BaseRequest, surface: Surface) -> web.StreamResponse:
         """Never raises but for cancellation: whatever goes wrong is answered in the surface's own words."""
@@ -62,6 +65,8 @@ class Gateway:
             raise
         except Exception:
             log.exception("internal_error", request_id=call.request_id, surface=surface.name)
+            if call.head_sent and request.transport is not None:
+                request.transport.abort()  # half an answer has left: only a broken connection tells that it is half
             return self._refused(call, Internal("Something went wrong inside the gateway."))
         finally:
             self._finish(call)
@@ -70,6 +75,7 @@ class Gateway:
         snapshot = self.current
         snapshot.users += 1
         self.running += 1
+        self._idle.clear()
         identity = request_id()
         decision = Decision(
             request_id=identity,
@@ -84,27 +90,52 @@ class Gateway:
         request, server = call.request, call.snapshot.table.server
         call.permit = call.snapshot.gate.admit(intake.caller_of(request))
         intake.check_hops(request.headers, self.relay.instance)
-        call.body = await intake.read_body(request, server.max_body, server.body_timeout)
+        call.body = await intake.read_body(request, server.max_body, server.body_timeout, form=call.surface.form)
         plan = self.plan(call)
+        if call.surface.endpoint == "chat":
+            intake.check_turns(call.document, call.dialect.name)
         if plan.refusal is not None:
             raise plan.refusal
+        if call.surface.operation == "count_tokens":
+            return await counting.count(call, plan, self._relayed)
+        return await self._relayed(call, plan)
+
+    async def _relayed(self, call: Call, plan: Plan) -> web.StreamResponse:
         opening = await self.relay.first_answer(call, plan)
+        self._open[call] = opening
         try:
             return await deliver(call, opening)
         finally:
+            del self._open[call]
             self._learn(call, opening)
 
     def plan(self, call: Call) -> Plan:
         """Reads the body that the call holds, and resolves it. Raises what is wrong with the request."""
         call.phase = "queue"
-        call.document = intake.parse(call.body, call.dialect.reads)
+        form = intake.parse_form(call.body, call.request.headers)
+        call.form, call.document = form or (None, intake.parse(call.body, call.dialect.reads))
         call.decision.stream = read_stream(call.document)
-        call.byok = intake.byok_of(call.request.headers, call.prefix)
+        call.byok = intake.byok_of(call.request.headers, call.prefix, call.snapshot.table.providers)
         facts = call.facts = intake.read_facts(call)
         call.decision.requested = facts.requested[:LONGEST_MODEL]
         plan = call.plan = resolve(facts, call.snapshot.world, self.dice, self.clock())
         call.decision.plan = plan
         return plan
+
+    async def drained(self, seconds: float) -> bool:
+        """Waits until no request runs, for so long at most."""
+        if not self.running:
+            return True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        return not self.running
+
+    def cut(self) -> None:
+        """Ends every answer under way; each is told in its own stream."""
+        for call, opening in list(self._open.items()):
+            call.cut = Overloaded("The gateway is shutting down; the answer was cut off.", retry_after=1.0)
+            opening.reply.expire(call.cut.message)
 
     # -- how it ended ----------------------------------------------------------------------------------------
 
@@ -136,14 +167,15 @@ class Gateway:
         """What a finished answer says of its candidate: a late failure counts, a warm cache is remembered."""
         if opening.ended is not None:
             opening.ended()
-        if opening.stream is not None:
-            for kind, count in opening.stream.edits.items():
-                self.metrics.stream_edited(kind, count)
+        for kind, count in (opening.edits if opening.stream is None else opening.stream.edits).items():
+            self.metrics.stream_edited(kind, count)
         world, candidate = call.snapshot.world, opening.pick.candidate
         if (rate := tokens_per_s(opening.stream, opening.attempt)) is not None:
             world.latencies.observe_rate(candidate, rate)
         if call.late_failure is not None:
             world.health.failed(candidate, opening.key_index, call.late_failure, self.clock())
+        elif call.operation is not None:
+            return
         elif call.facts is not None and call.facts.conversation and call.plan is not None and len(call.plan.chain) > 1:
             world.affinity.pin(call.facts.conversation, candidate, self.clock())
 
@@ -151,6 +183,8 @@ class Gateway:
         """The one place where a request ends. Awaits nothing: a cancelled request is settled like any other."""
         call.snapshot.users -= 1
         self.running -= 1
+        if not self.running:
+            self._idle.set()
         decision = call.decision
         decision.duration_ms = call.elapsed_ms()
         permit = call.permit

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -19,10 +19,12 @@ from proxy.routing.table import is_loopback
 from proxy.secret import Secret
 from proxy.server.call import Call
 from proxy.server.outgoing import HOPS
-from proxy.wire import json_text, splice
+from proxy.wire import json_text, multipart, splice
 
 MOST_HOPS = 5
 LONGEST_ID = 128
+FORM = "multipart/form-data"
+TURNS = {"openai-chat": "messages", "anthropic": "messages"}  # the member that holds the conversation, by dialect
 SESSION_HEADERS = ("x-claude-code-session-id", "session_id", "session-id", "x-session-id")
 
 
@@ -36,12 +38,16 @@ def caller_of(request: web.BaseRequest) -> Caller:
 # -- the body ----------------------------------------------------------------------------------------------------
 
 
-async def read_body(request: web.BaseRequest, limit: int, seconds: float) -> bytes:
-    """Raises BodyTooLarge, BodyTimeout, WrongMediaType, InvalidRequest. Never waits longer than `seconds`."""
-    _check_head(request, limit)
+async def read_body(request: web.BaseRequest, limit: int, seconds: float, *, form: bool = False) -> bytes:
+    """Raises BodyTooLarge, BodyTimeout, WrongMediaType, InvalidRequest. Never waits longer than `seconds`. `form`: one
+    is taken besides JSON."""
+    _check_head(request, limit, form=form)
     content = request.content
     if content.is_eof():
-        return content.read_nowait() if content.total_bytes else b""
+        whole = content.read_nowait() if content.total_bytes else b""
+        if len(whole) > limit:
+            raise _too_large(limit)
+        return whole
     if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     parts: list[bytes] = []
@@ -60,18 +66,22 @@ async def read_body(request: web.BaseRequest, limit: int, seconds: float) -> byt
     return b"".join(parts)
 
 
-def _check_head(request: web.BaseRequest, limit: int) -> None:
+def _check_head(request: web.BaseRequest, limit: int, *, form: bool) -> None:
     coding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if coding not in ("", "identity"):
         raise errors.WrongMediaType(
             "Content-Encoding: send the body uncompressed; this gateway does not decode bodies."
         )
-    given = request.headers.get("Content-Type", "")
-    kind = given.partition(";")[0].strip().lower()
-    if kind and kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
-        raise errors.WrongMediaType(f"Content-Type is {kind[:60]!r}; send application/json.")
+    kind = _media_type(request.headers)
+    json = kind in ("", "application/json") or (kind.startswith("application/") and kind.endswith("+json"))
+    if not json and not (form and kind == FORM):
+        raise errors.WrongMediaType(f"Content-Type is {kind[:60]!r}; send {FORM if form else 'application/json'}.")
     if request.content_length is not None and request.content_length > limit:
         raise _too_large(limit)
+
+
+def _media_type(headers: Mapping[str, str]) -> str:
+    return headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
 
 def _too_large(limit: int) -> errors.BodyTooLarge:
@@ -94,6 +104,53 @@ def parse(body: bytes, reads: frozenset[str]) -> Mapping[str, Any]:
     return document
 
 
+def parse_form(body: bytes, headers: Mapping[str, str]) -> tuple[list[multipart.Field], Mapping[str, Any]] | None:
+    """The parts of a form, and what routing reads of them; None where the body is none. Raises InvalidRequest.
+
+    Members of our own have no place in it: they come as headers.
+    """
+    if _media_type(headers) != FORM:
+        return None
+    boundary = multipart.boundary_of(headers["Content-Type"])
+    if boundary is None:
+        raise errors.InvalidRequest("Content-Type names no boundary between the parts of the form.")
+    try:
+        found = multipart.fields(body, boundary)
+    except ValueError as exc:
+        raise errors.InvalidRequest(f"The form cannot be read: {exc}.") from exc
+    names = [field.name for field in found]
+    if "" in names:
+        raise errors.InvalidRequest("A part of the form has no name.")
+    if names.count("model") > 1:
+        raise errors.InvalidRequest("model stands twice in the form; send it once.", param="model")
+    document: dict[str, Any] = {name: multipart.value_of(body, found, name) for name in ("model", "prompt")}
+    document["stream"] = multipart.value_of(body, found, "stream") in ("true", "True", "1")
+    return found, document
+
+
+def check_turns(body: Mapping[str, Any], dialect: str) -> None:
+    """Raises InvalidRequest where there is nothing to answer. What stands inside a turn is the provider's to judge."""
+    member = TURNS.get(dialect)
+    if member is None:
+        return
+    turns = body.get(member)
+    if not isinstance(turns, list) or not turns:
+        what = "is missing" if turns is None else "is empty" if turns == [] else f"is a list, not {_kind(turns)}"
+        raise errors.InvalidRequest(
+            f'{member} {what}: send it such as [{{"role": "user", "content": "Hello"}}].', param=member
+        )
+    for number, turn in enumerate(turns):
+        if not isinstance(turn, dict):
+            param = f"{member}[{number}]"
+            raise errors.InvalidRequest(f"{param} is an object with role and content, not {_kind(turn)}.", param=param)
+
+
+def _kind(value: Any) -> str:
+    """In JSON's words; never the value itself, which may be a prompt."""
+    kinds = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "null"}
+    return kinds.get(type(value), "a number")
+
+
 def _where(exc: ValueError, body: bytes) -> str:
     if not body.strip():
         return "it is empty"
@@ -110,20 +167,22 @@ def check_hops(headers: CIMultiDictProxy[str], instance: str) -> None:
         raise errors.LoopDetected("The request came back to this gateway: a provider's base_url points at the gateway.")
 
 
-def byok_of(headers: CIMultiDictProxy[str], prefix: str) -> dict[str, Secret]:
-    """Keys that the caller brings, by provider: `<prefix>Key-<provider>`."""
+def byok_of(headers: CIMultiDictProxy[str], prefix: str, providers: Iterable[str]) -> dict[str, Secret]:
+    """Keys that the caller brings, by provider: `<prefix>Key-<provider>`, in any case."""
     start = f"{prefix}key-".lower()
-    return {
-        name.lower().removeprefix(start): Secret(value.strip())
+    brought = {
+        lower.removeprefix(start): Secret(value.strip())
         for name, value in headers.items()
-        if name.lower().startswith(start) and value.strip()
+        if (lower := name.lower()).startswith(start) and value.strip()
     }
+    return {name: brought[name.lower()] for name in providers if name.lower() in brought} if brought else {}
 
 
 def read_facts(call: Call) -> Facts:
     """Raises InvalidRequest or MissingModel; looks at members of our own and at the request's shape."""
     body, headers, prefix = call.document, call.request.headers, call.prefix.lower()
-    shape = call.dialect.read_shape(body)
+    shape = (call.operation or call.dialect).read_shape(body)
+    converses = call.surface.endpoint == "chat"
     scope = call.permit.scope if call.permit else ""
     session = next((headers[name] for name in SESSION_HEADERS if name in headers), None)
     if session is None and isinstance(body.get("prompt_cache_key"), str):
@@ -135,7 +194,7 @@ def read_facts(call: Call) -> Facts:
         endpoint=call.surface.endpoint,
         wanted=reading.read_wanted(body, headers, prefix, call.surface.default_model),
         shape=shape,
-        tokens=reading.estimate_tokens(shape, _wide(call.body)),
+        tokens=reading.estimate_tokens(shape, _wide(call.body) if call.form is None else 0),
         stream=call.stream,
         sort=reading.read_sort(body, headers, prefix),
         ceiling=reading.read_ceiling(body, headers, prefix),
@@ -143,7 +202,7 @@ def read_facts(call: Call) -> Facts:
         industry=reading.read_industry(body),
         headers=headers,
         project=call.permit.project if call.permit else None,
-        conversation=conversation_key(scope, session, shape.system[:2000], first_turn),
+        conversation=conversation_key(scope, session, shape.system[:2000], first_turn) if converses else None,
         continues=session is not None or len(shape.turns) > 1,
         byok=frozenset(call.byok),
     )

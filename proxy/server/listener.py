@@ -135,7 +135,7 @@ def refusal(request: web.BaseRequest, error: GatewayError) -> web.Response:
 
 
 def json_response(document: Any, status: int = 200) -> web.Response:
-    headers = {"Content-Type": "application/json", "Server": SERVER}
+    headers = {"Content-Type": "application/json", "Server": SERVER, "X-Request-Id": request_id()}
     return web.Response(status=status, body=orjson.dumps(document), headers=headers)
 
 

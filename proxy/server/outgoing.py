@@ -3,13 +3,15 @@ words."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from attrs import frozen
 
 from proxy import ir
-from proxy.dialects import DIALECTS, Dialect
+from proxy.dialects import UPSTREAMS, Dialect, Upstream
+from proxy.dialects.dialect import Mend, Operation
 from proxy.errors import Unsupported
 from proxy.routing.facts import EXTENSIONS
 from proxy.routing.table import Provider
@@ -17,10 +19,12 @@ from proxy.routing.world import Pick
 from proxy.secret import Secret
 from proxy.server.call import Call
 from proxy.server.upstream import Outgoing
-from proxy.wire import json_text, splice
+from proxy.wire import json_text, multipart, splice
 from proxy.wire.headers import request_headers
 
 AGENT = "pointsman"
+JSON = "application/json"
+_VERSION = re.compile(r"/v\d\w*(?:/|$)")
 HOPS = "x-pointsman-hops"  # ids of the gateways that a request has passed; see LoopDetected
 
 
@@ -29,16 +33,18 @@ class Prepared:
     """`native`: the client speaks the dialect, so bytes pass; else the answer is translated back."""
 
     outgoing: Outgoing
-    dialect: Dialect
+    dialect: Upstream
     native: bool
     asked_usage: bool = False  # we asked for the usage chunk, the client did not
     dropped: tuple[str, ...] = ()
     byok: bool = False
+    operation: Operation | None = None  # None is a conversation
+    mend: Mend | None = None  # what this request needs done to a good answer
 
 
-def choose_dialect(provider: Provider, surface: Dialect) -> Dialect:
+def choose_dialect(provider: Provider, surface: Dialect) -> Upstream:
     """The surface's own where the provider speaks it, else the provider's first."""
-    spoken = [DIALECTS[name] for name in provider.dialects]
+    spoken = [UPSTREAMS[name] for name in provider.dialects]
     return next((dialect for dialect in spoken if dialect.speaks == surface.speaks), spoken[0])
 
 
@@ -53,24 +59,33 @@ def prepare(call: Call, pick: Pick, key: Secret | None, *, byok: bool, hops: str
     extra: tuple[tuple[str, str], ...] = ()
     dropped: tuple[str, ...] = ()
     asked_usage = False
-    if native:
+    if native and isinstance(dialect, Dialect):
         asks = dialect.asks_usage is not None and dialect.asks_usage(provider.name)
-        asked_usage = asks and call.stream and not call.wants_usage
+        asked_usage = asks and call.framed and not call.wants_usage
         body = _spliced(call, dialect, pick.candidate.native, include_usage=asked_usage)
     else:
         encoded = _encoded(call, dialect, pick)
         body, dropped, extra = json_text.write(encoded.body), encoded.dropped, encoded.headers
-    path = dialect.path(call.surface.endpoint, pick.candidate.native, call.stream)
+    path = dialect.path(call.surface.operation, pick.candidate.native, call.stream)
     outgoing = Outgoing(
         path=behind_base(provider, path),
         headers=_headers(call, provider, dialect, key, native=native, byok=byok, hops=hops, extra=extra),
         body=body,
         timeouts=snapshot.table.timeouts_for(provider.name, pick.candidate.model, profile),
     )
-    return Prepared(outgoing, dialect, native, asked_usage, dropped, byok)
+    return Prepared(outgoing, dialect, native, asked_usage, dropped, byok, *_operation(call, dialect))
+
+
+def _operation(call: Call, dialect: Upstream) -> tuple[Operation | None, Mend | None]:
+    operation = dialect.operations.get(call.surface.operation) if isinstance(dialect, Dialect) else None
+    if operation is None or operation.mend_answer is None:
+        return operation, None
+    return operation, operation.mend_answer(call.document)
 
 
 def _spliced(call: Call, dialect: Dialect, native: str, *, include_usage: bool) -> bytes:
+    if call.form is not None:
+        return multipart.replace(call.body, call.form, "model", native)
     key = (native, dialect.mend_request is not None)
     found = call.bodies.get(key)
     if found is None:
@@ -83,7 +98,7 @@ def _spliced(call: Call, dialect: Dialect, native: str, *, include_usage: bool) 
     return found
 
 
-def _encoded(call: Call, dialect: Dialect, pick: Pick) -> ir.Encoded:
+def _encoded(call: Call, dialect: Upstream, pick: Pick) -> ir.Encoded:
     document: Mapping[str, Any] = {key: value for key, value in call.document.items() if key not in EXTENSIONS}
     request = call.dialect.decode_request({"model": pick.candidate.native, **document})
     encoded = dialect.encode_request(
@@ -101,7 +116,7 @@ def _encoded(call: Call, dialect: Dialect, pick: Pick) -> ir.Encoded:
 def _headers(
     call: Call,
     provider: Provider,
-    dialect: Dialect,
+    dialect: Upstream,
     key: Secret | None,
     *,
     native: bool,
@@ -117,8 +132,8 @@ def _headers(
         *dialect.fixed_headers,
         *passed,
         *extra,
-        ("Content-Type", "application/json"),
-        ("Accept", "text/event-stream" if call.stream else "application/json"),
+        ("Content-Type", JSON if call.form is None else call.request.headers["Content-Type"]),
+        ("Accept", _accepted(call)),
         ("Accept-Encoding", "identity"),
         ("User-Agent", AGENT),
         (HOPS, hops),
@@ -129,12 +144,23 @@ def _headers(
     return tuple(merged.values())
 
 
+def _accepted(call: Call) -> str:
+    if call.stream:
+        return "text/event-stream"
+    return "*/*" if call.operation is not None and call.operation.opaque else JSON
+
+
 def behind_base(provider: Provider, path: str) -> str:
     """Vendors' SDKs differ in whether the base URL ends in /v1; local servers are named either way. One /v1, not
-    two."""
-    ends = provider.base_url.endswith("/v1")
+    two. The same for Ollama's /api and for Gemini's /v1beta, which Vertex AI has in the middle, and by another name."""
+    base = provider.base_url
+    ends = base.endswith("/v1")
     if path.startswith("/v1/") and ends:
         return path.removeprefix("/v1")
-    if provider.local and not ends and not path.startswith(("/v1/", "/api/")):
+    if path.startswith("/v1beta/") and _VERSION.search(base):
+        return path.removeprefix("/v1beta")
+    if path.startswith("/api/") and base.endswith("/api"):
+        return path.removeprefix("/api")
+    if provider.local and not ends and not path.startswith(("/v1/", "/v1beta/", "/api/")):
         return f"/v1{path}"
     return path

@@ -112,11 +112,11 @@ class _Chain:
         try:
             opening = await early.open_or_commit(call, pick, prepared, attempt)
         except UpstreamError as error:
-            attempt.outcome, attempt.detail = error.code, error.detail[:500]
+            attempt.outcome, attempt.detail = error.code, call.told(error)
             self._blame(pick, key, error)
             raise
         except early.AlreadyAnswered as answered:
-            attempt.outcome, attempt.detail = answered.error.code, answered.error.detail[:500]
+            attempt.outcome, attempt.detail = answered.error.code, call.told(answered.error)
             self._blame(pick, key, answered.error)
             raise
         except asyncio.CancelledError:
@@ -140,7 +140,8 @@ class _Chain:
     def _praise(self, pick: Pick, ttfb_ms: int) -> None:
         world, now = self.call.snapshot.world, self.relay.clock()
         world.health.succeeded(pick.candidate)
-        world.latencies.observe(pick.candidate, ttfb_ms, now, whole=not self.call.stream)
+        if self.call.operation is None:  # how soon it draws or counts says nothing of how soon it speaks
+            world.latencies.observe(pick.candidate, ttfb_ms, now, whole=not self.call.stream)
 
     def _blame(self, pick: Pick, key: _Key, error: UpstreamError) -> None:
         if key.byok and error.cooldown == "key":

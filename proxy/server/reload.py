@@ -13,7 +13,7 @@ from attrs import define, field
 
 from proxy.accounts.admission import Gate
 from proxy.catalog import PriceBook
-from proxy.dialects import DIALECTS
+from proxy.dialects import UPSTREAMS
 from proxy.routing.affinity import Affinity
 from proxy.routing.health import Health
 from proxy.routing.latency import Latencies
@@ -41,7 +41,7 @@ def read_secret_file(path: str) -> str:
 
 def load_table(raw: bytes, env: Mapping[str, str] = os.environ) -> Table:
     """Raises TableRejected with every problem."""
-    return load(raw, env=env, read_file=read_secret_file, dialects=DIALECTS.keys())
+    return load(raw, env=env, read_file=read_secret_file, dialects=UPSTREAMS.keys())
 
 
 @define(eq=False)
@@ -142,5 +142,5 @@ class Reloader:
 
 def restart_needed(old: Table, new: Table) -> list[str]:
     """Keys of [server] that take effect at the next start only."""
-    fixed = ("listen", "admin", "state", "keep_alive", "header_timeout", "ledger_days", "ledger_bytes", "log_level")
+    fixed = ("listen", "admin", "state", "keep_alive", "header_timeout", "drain", "ledger_days", "ledger_bytes")
     return [f"server.{name}" for name in fixed if getattr(old.server, name) != getattr(new.server, name)]

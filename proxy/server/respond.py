@@ -16,10 +16,11 @@ from proxy import errors
 from proxy.dialects.dialect import Dialect
 from proxy.errors import GatewayError
 from proxy.routing.plan import Plan
-from proxy.wire.headers import join_capped, printable
+from proxy.wire.headers import answer_headers, join_capped, printable
 
 Headers = list[tuple[str, str]]
 JSON = "application/json"
+OURS = ("retry-after", "retry-after-ms", "x-should-retry")  # said in our own words on an error
 SERVER = "pointsman"  # and no version: it would only help who looks for an old one
 LONGEST_RETRY = 3600.0  # seconds; the Anthropic SDK sleeps as told, however long
 
@@ -97,6 +98,12 @@ def error_answer(error: GatewayError, dialect: Dialect, request_id: str, *, trie
     if not error.retry_helps or (tried and error.retry_after is None):
         headers.append(("x-should-retry", "false"))
     foreign = error.foreign
+    if foreign is not None:
+        headers += [
+            pair
+            for pair in answer_headers(foreign.headers.items(), foreign.dialect == dialect.speaks)
+            if pair[0] not in OURS
+        ]
     if foreign is not None and foreign.body and foreign.dialect == dialect.speaks and status == foreign.status:
         return ErrorAnswer(status, headers, foreign.body)
     return ErrorAnswer(status, headers, orjson.dumps(dialect.write_error(error, status, request_id)))

@@ -83,6 +83,9 @@ class Watchdog:
         now = self._loop.time()
         due = self._writing + STUCK_WRITE if self._writing is not None else self._due()[0]
         nearest = min(due, now + self._timeouts.idle, now + STUCK_WRITE)
+        content = self._started + self._timeouts.first_content  # in force with the first event, which moves no timer
+        if not self._plain and not self._committed and content > now:
+            nearest = min(nearest, content)
         self._timer = self._loop.call_at(nearest, self._fire)
 
     def _fire(self) -> None:

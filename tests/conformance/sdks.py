@@ -109,15 +109,19 @@ def ask(url: str, surface: str, body: Mapping[str, Any]) -> Heard:
 async def ask_async(url: str, surface: str, body: Mapping[str, Any]) -> Heard:
     """The same with the client for asyncio."""
     async with async_openai_client(url) if surface == "chat" else async_anthropic_client(url) as client:
-        answer = await create(client, body)
-        if body.get("stream") is not True:
-            return Heard(dumped([answer]), False, surface)
-        found: list[BaseModel] = []
-        try:
-            async for event in answer:
-                found.append(event)
-        except ERRORS as error:
-            return Heard(dumped(found), True, surface, error)
+        return await hear_async(client, surface, body)
+
+
+async def hear_async(client: Any, surface: str, body: Mapping[str, Any]) -> Heard:
+    answer = await create(client, body)
+    if body.get("stream") is not True:
+        return Heard(dumped([answer]), False, surface)
+    found: list[BaseModel] = []
+    try:
+        async for event in answer:
+            found.append(event)
+    except ERRORS as error:
+        return Heard(dumped(found), True, surface, error)
     return Heard(dumped(found), True, surface)
 
 
@@ -133,6 +137,15 @@ def final_message(url: str, body: Mapping[str, Any]) -> Said:
     arguments = _messages({name: value for name, value in body.items() if name != "stream"})
     with anthropic_client(url) as claude, claude.messages.stream(**arguments) as stream:
         return message_said(stream.get_final_message().model_dump(warnings=False))
+
+
+def final_completion(url: str, body: Mapping[str, Any]) -> Said:
+    """What `chat.completions.stream` puts together by itself."""
+    arguments = _chat({name: value for name, value in body.items() if name != "stream"})
+    with openai_client(url) as gpt, gpt.chat.completions.stream(**arguments) as stream:
+        for _ in stream:
+            continue  # it accumulates what passes
+        return completion_said(stream.current_completion_snapshot.model_dump(warnings=False))
 
 
 def is_for_sdk(recording: Recording) -> bool:

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import pytest
@@ -170,12 +171,14 @@ class Running:
 
 
 @contextmanager
-def running(directory: Path, table: str) -> Iterator[Running]:
-    gateway = Running(directory, table).start()
-    try:
-        yield gateway
-    finally:
-        gateway.stop()
+def running(table: str) -> Iterator[Running]:
+    """In a directory with a short path: that of its admin socket has 107 bytes at most."""
+    with TemporaryDirectory(prefix="pm-") as home:
+        gateway = Running(Path(home), table).start()
+        try:
+            yield gateway
+        finally:
+            gateway.stop()
 
 
 HEAD = """

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from .conftest import Start
-from .recordings import Recording, data_of, frames, parametrized
-from .serving import Running, post, posted, provider, replaying
+from .recordings import Recording, data_of, frames, named, parametrized
+from .serving import Replay, Running, post, posted, provider, replaying
 
 DONE = b"data: [DONE]\n\n"
 # Streams of which a client gets other bytes for a reason.
@@ -122,6 +122,37 @@ def test_a_stream_that_ends_without_a_finish_reason_ends_in_an_error_and_no_term
     assert DONE.strip() not in answer.body
 
 
+FRAMED = ("oai-oc-streams-tool-call", "ant-tl-tools-streaming", "oai-pa-stop-settings-openai", "ant-pa-memory-tool")
+
+
+@pytest.mark.parametrize("framing", ["close", "length", "chunked"])
+@parametrized(lambda recording: recording.name in FRAMED)
+def test_it_is_no_matter_how_the_provider_frames_its_body(
+    start: Start, replay: Replay, recording: Recording, framing: str
+) -> None:
+    dialect = {"chat": "openai-chat", "messages": "anthropic"}[recording.surface]
+    gateway = start(provider("only", dialect, replay.case(f"{recording.name};split=9;framing={framing}")))
+    body, asks = body_for(recording, "only/m", asked=None)
+    answer = post(gateway.url, recording.surface, body)
+    assert (answer.status, answer.cut, answer.body) == (200, False, expected(recording, asked=asks))
+
+
+@pytest.mark.parametrize("surface", ["chat", "messages"])
+def test_a_stream_framed_by_its_close_that_ends_too_early_is_an_error(
+    start: Start, replay: Replay, surface: str
+) -> None:
+    """Nothing in HTTP tells that it was cut, and an SDK would take what came for all."""
+    name = {"chat": "oai-oc-streams-tool-call", "messages": "ant-tl-tools-streaming"}[surface]
+    whole = b"".join(frames(named(name).body)[:5])
+    dialect = {"chat": "openai-chat", "messages": "anthropic"}[surface]
+    gateway = start(provider("only", dialect, replay.case(f"{name};framing=close;cut={len(whole)}")))
+    body, _ = body_for(named(name), "only/m", asked=True)
+    answer = post(gateway.url, surface, body)
+    assert answer.body.startswith(whole)
+    (told,) = frames(answer.body.removeprefix(whole))
+    assert json.loads(data_of(told))["error"]["message"]
+
+
 # -- the edits, where no recording has what they are for --------------------------------------------------------------
 
 CHUNK = b'data: {"choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":%b}]}\n\n'
@@ -158,7 +189,11 @@ EDITS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("split", [0, 1, pytest.param(7, marks=pytest.mark.slow)], ids=["whole", "by one", "by seven"])
+@pytest.mark.parametrize(
+    "split",
+    [pytest.param(0, marks=pytest.mark.slow), 1, pytest.param(7, marks=pytest.mark.slow)],
+    ids=["whole", "by one", "by seven"],
+)
 @pytest.mark.parametrize(("surface", "sent", "expected", "edit"), EDITS.values(), ids=EDITS)
 def test_an_edit(
     start: Start, tmp_path: Path, surface: str, sent: bytes, expected: bytes, edit: str, split: int

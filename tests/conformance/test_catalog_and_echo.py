@@ -42,18 +42,18 @@ friend = "made/of glass?"
 
 
 @pytest.fixture(scope="module")
-def catalog(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def catalog() -> Iterator[Running]:
     more = "".join(f'[models.m{number}]\nprovider = "there"\n' for number in range(60))
-    with running(tmp_path_factory.mktemp("catalog"), HEAD + MODELS + more) as gateway:
+    with running(HEAD + MODELS + more) as gateway:
         yield gateway
 
 
 @pytest.fixture(scope="module")
-def echo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def echo() -> Iterator[Running]:
     """The table that the project ships, on a machine where no variable is set."""
     shipped = (Path(__file__).parents[2] / "routes.toml").read_text()
     table = shipped.replace('"127.0.0.1:8080"', '"127.0.0.1:0"').replace('"127.0.0.1:8081"', '"127.0.0.1:0"')
-    with running(tmp_path_factory.mktemp("echo"), table) as gateway:
+    with running(table) as gateway:
         yield gateway
 
 
@@ -119,7 +119,7 @@ def body_for(surface: str, model: str, *, stream: bool, tools: bool) -> dict[str
 @pytest.mark.parametrize("tools", [False, True], ids=["without tools", "with tools"])
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
 @pytest.mark.parametrize("surface", ["chat", "messages"])
-@pytest.mark.parametrize("model", [ECHO, "auto"])
+@pytest.mark.parametrize("model", [pytest.param(ECHO, marks=pytest.mark.slow), "auto"])
 async def test_a_machine_without_a_key_answers(
     echo: Running, model: str, surface: str, stream: bool, tools: bool
 ) -> None:

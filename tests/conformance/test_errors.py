@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import anthropic
@@ -13,7 +13,7 @@ import pytest
 from .conftest import Start
 from .recordings import Recording, parametrized
 from .sdks import ERRORS, Error, anthropic_client, ask, ask_async, create, openai_client
-from .serving import Replay, Running, post, provider
+from .serving import HEAD, Replay, Running, post, provider, running
 from .test_sdk_translated import OTHER, calls_of
 
 OUR_KEY = "ant-rl-error-handling-with-raises-appropriate-auth-error"
@@ -227,10 +227,17 @@ REFUSALS: dict[str, tuple[dict[str, Any], dict[str, str], int, str, str, str]] =
 }  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def refusing(replay: Replay) -> Iterator[Running]:
+    there = provider("there", "openai-chat", f"{replay.url}/v1")
+    with running(f'{HEAD}max_body = "64KiB"\n{OWN}{there}') as gateway:
+        yield gateway
+
+
 @pytest.mark.parametrize("surface", ["chat", "messages"])
 @pytest.mark.parametrize(("body", "headers", "status", "gpt", "claude", "code"), REFUSALS.values(), ids=REFUSALS)
 def test_a_refusal_of_the_gateways_own(
-    start: Start,
+    refusing: Running,
     replay: Replay,
     surface: str,
     body: dict[str, Any],
@@ -241,10 +248,10 @@ def test_a_refusal_of_the_gateways_own(
     code: str,
 ) -> None:
     """The SDK raises its own class for it, and does not ask again."""
-    gateway = start('max_body = "64KiB"\n' + OWN + provider("there", "openai-chat", replay.url + "/v1"))
     sent = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 64, **body}
+    rows = len(refusing.rows())
     mark = replay.mark()
-    error = _raised(gateway, surface, sent, headers)
+    error = _raised(refusing, surface, sent, headers)
     assert error.status_code == status
     assert type(error).__name__ == (gpt if surface == "chat" else claude)
     assert error.response.headers["x-should-retry"] == "false"
@@ -253,7 +260,7 @@ def test_a_refusal_of_the_gateways_own(
     assert told == code
     assert not replay.since(mark)
     if status != 401:  # who is not admitted leaves no row
-        assert [row["status"] for row in gateway.rows()] == [status]
+        assert [row["status"] for row in refusing.rows()[rows:]] == [status]
 
 
 def _raised(gateway: Running, surface: str, body: dict[str, Any], headers: dict[str, str]) -> Any:

@@ -151,7 +151,7 @@ def test_a_stream_that_breaks_off_passes_up_to_its_last_whole_event_and_says_so(
 
 @pytest.mark.parametrize("surface", ["chat", "messages"])
 @pytest.mark.parametrize("name", [CHAT, MESSAGES])
-@pytest.mark.parametrize("how", ["", ";rst=1"], ids=["closed", "reset"])
+@pytest.mark.parametrize("how", [pytest.param("", marks=pytest.mark.slow), ";rst=1"], ids=["closed", "reset"])
 async def test_an_sdk_raises_where_a_stream_breaks_off(
     start: Start, replay: Replay, surface: str, name: str, how: str
 ) -> None:

@@ -144,3 +144,15 @@ def test_a_messages_request_arrives_whole_at_a_chat_provider(
     gateway: Running, replay: Replay, recording: Recording
 ) -> None:
     check(gateway, replay, recording)
+
+
+@calls_of("chat")
+@parametrized(lambda recording: recording.name == "oai-tl-openai")
+def test_several_answers_to_one_question_are_more_than_messages_can_say(
+    gateway: Running, replay: Replay, recording: Recording
+) -> None:
+    mark = replay.mark()
+    body = {**recording.asked(), "model": "/".join(ANSWERS["messages"]), "n": 2}
+    answer = post(gateway.url, "chat", json.dumps(body).encode())
+    assert (answer.status, answer.json()["error"]["param"], answer.json()["error"]["code"]) == (400, "n", "unsupported")
+    assert not replay.since(mark)

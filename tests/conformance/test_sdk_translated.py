@@ -9,7 +9,7 @@ import pytest
 from attrs import evolve
 
 from .recordings import Recording, Said, parametrized, said_in
-from .sdks import ask, ask_async, final_message
+from .sdks import ask, ask_async, final_completion, final_message
 from .serving import Running
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -120,6 +120,15 @@ def test_what_the_anthropic_client_puts_together_is_what_a_chat_provider_said(
 @parametrized(speaks_messages)
 def test_the_openai_client_reads_what_a_messages_provider_said(gateway: Running, recording: Recording) -> None:
     check(gateway, recording, "chat", stream=recording.stream)
+
+
+@calls_of("chat")
+@parametrized(lambda recording: speaks_messages(recording) and recording.stream)
+def test_what_the_openai_client_puts_together_is_what_a_messages_provider_said(
+    gateway: Running, recording: Recording
+) -> None:
+    body = request_for(recording, "chat", stream=True)
+    assert final_completion(gateway.url, body) == translated(recording, "chat")
 
 
 @calls_of("messages")

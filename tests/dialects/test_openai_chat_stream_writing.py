@@ -147,15 +147,15 @@ def test_citations_refusals_sound_and_pictures() -> None:
             (ir.TextDelta(0, "ab"), [{"content": "ab"}]),
             (
                 ir.CitationDelta(0, ir.Citation("https://x", "X")),
-                [{"annotations": [{"type": "url_citation", "url_citation": cited}]}],
+                [{"annotations": [{"index": 0, "type": "url_citation", "url_citation": cited}]}],
             ),
             (ir.CitationDelta(0, ir.Citation(cited_text="page 3")), []),
             (ir.PartStart(1, ir.Audio(id="au")), [{"audio": {"id": "au"}}]),
             (ir.AudioDelta(1, "AAAA", "be"), [{"audio": {"data": "AAAA", "transcript": "be"}}]),
-            (ir.PartStart(2, ir.Image(ir.Blob("AAAA", "image/png"))), [{"images": [picture]}]),
+            (ir.PartStart(2, ir.Image(ir.Blob("AAAA", "image/png"))), [{"images": [{"index": 0, **picture}]}]),
             (ir.PartEnd(2, final=ir.Image(ir.Blob("AAAA", "image/png"))), []),
             (ir.PartStart(3, ir.Opaque("image")), []),
-            (ir.PartEnd(3, final=ir.Image(ir.Blob("AAAA", "image/png"))), [{"images": [picture]}]),
+            (ir.PartEnd(3, final=ir.Image(ir.Blob("AAAA", "image/png"))), [{"images": [{"index": 1, **picture}]}]),
             (ir.RefusalDelta(3, "no"), [{"refusal": "no"}]),
             (ir.Finish("refusal"), ["stop"]),
         ]

@@ -35,7 +35,7 @@ PROMPTS = {
     "reasoning": "Prove step by step that the square root of 2 is irrational. Think carefully about each step.",
     "summarization": "Summarize the following article in three sentences: The council met on Monday and talked about "
     "the harbour, the school and the new road. It was decided to repair the harbour first.",
-    "extraction": "Extract all names, dates and amounts from this invoice as JSON: Invoice 17, ACME Ltd, 3 May, 200 EUR.",
+    "extraction": "Extract all names, dates and amounts from this invoice as JSON: Invoice 17, ACME, 3 May, 200 EUR.",
     "long-context": "The river rose in the night and the village moved up the hill, as it did every spring. " * 120,
     "chat": "Hi there! How are you today?",
 }

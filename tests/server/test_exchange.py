@@ -6,12 +6,12 @@ An implementation joins by one line in OPENERS.
 from __future__ import annotations
 
 import asyncio
-import socket
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 from attrs import evolve
+from backlog import full_backlog
 from gateway import refused_port
 from upstream import Act, CUT, LAST, RESET, SILENCE, Reached, Script, ScriptedUpstream, head, piece, plain, streamed, within
 
@@ -232,21 +232,6 @@ async def test_clear_text_on_a_tls_port_is_unreachable(
     async with opened(opener, upstream.root.replace("http:", "https:")) as client:
         with pytest.raises(UpstreamUnreachable):
             await client.send(outgoing())
-
-
-@contextmanager
-def full_backlog() -> Iterator[int]:
-    """A port whose queue of connections is full: the kernel answers no further SYN."""
-    with ExitStack() as stack:
-        listener = stack.enter_context(socket.socket())
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        port: int = listener.getsockname()[1]
-        for _ in range(3):
-            filler = stack.enter_context(socket.socket())
-            filler.setblocking(False)
-            filler.connect_ex(("127.0.0.1", port))
-        yield port
 
 
 async def test_a_connection_that_does_not_come_about_times_out(opener: Callable[[Provider], Upstream]) -> None:

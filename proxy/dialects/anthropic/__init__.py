@@ -5,7 +5,7 @@ https://platform.claude.com/docs/en/api/messages · recorded traffic is what the
 
 from __future__ import annotations
 
-from proxy.dialects.anthropic.answers import check_answer, decode_answer, encode_answer
+from proxy.dialects.anthropic.answers import check_answer, check_count, decode_answer, encode_answer
 from proxy.dialects.anthropic.blocks import NAME
 from proxy.dialects.anthropic.faults import read_error, write_error
 from proxy.dialects.anthropic.outgoing import encode_request
@@ -14,17 +14,22 @@ from proxy.dialects.anthropic.shape import read_shape
 from proxy.dialects.anthropic.stream_decoder import StreamDecoder
 from proxy.dialects.anthropic.stream_encoder import MESSAGE_STOP, StreamEncoder
 from proxy.dialects.anthropic.tap import PROBES, Tap
-from proxy.dialects.dialect import Dialect
+from proxy.dialects.dialect import Dialect, Operation
 from proxy.errors import Unsupported
 
-VERSION = "2023-06-01"  # the only one there is; what changed since is told by `anthropic-beta`
+# For requests whose client named none, translated ones above all. The next, 2026-10-21, refuses temperature, top_p and
+# top_k, which clients of other dialects send. https://platform.claude.com/docs/en/api/versioning
+VERSION = "2023-06-01"
 
 
-def path(endpoint: str, native: str, stream: bool) -> str:
+_PATHS = {"chat": "/v1/messages", "count_tokens": "/v1/messages/count_tokens"}
+
+
+def path(operation: str, native: str, stream: bool) -> str:
     """Behind a base URL without /v1, as Anthropic's SDKs have it."""
-    if endpoint != "chat":
-        raise Unsupported(f"The Messages API has no endpoint for {endpoint}.")
-    return "/v1/messages"
+    if operation not in _PATHS:
+        raise Unsupported(f"The Messages API has no endpoint for {operation}.")
+    return _PATHS[operation]
 
 
 def credential(key: str) -> tuple[tuple[str, str], ...]:
@@ -51,6 +56,7 @@ DIALECT = Dialect(
     write_error=write_error,
     probes=PROBES,
     terminator=MESSAGE_STOP,
+    operations={"count_tokens": Operation(read_shape, check_count)},
     reads=frozenset(
         {"model", "stream", "max_tokens", "messages", "system", "tools", "tool_choice", "thinking", "output_config",
          "output_format", "metadata"}

@@ -41,6 +41,15 @@ def check_answer(parsed: Any) -> ir.Usage | None:
     return read_usage(parsed["usage"]) if isinstance(parsed.get("usage"), dict) else None
 
 
+def check_count(parsed: Any) -> ir.Usage | None:
+    """The answer of count_tokens, which bills nothing: https://platform.claude.com/docs/en/build-with-claude/token-counting"""
+    if isinstance(parsed, dict) and (parsed.get("type") == "error" or isinstance(parsed.get("error"), dict)):
+        raise failures.of_stream(read_failure(parsed))
+    if not isinstance(parsed, dict) or not isinstance(parsed.get("input_tokens"), int):
+        raise UpstreamBroken("The provider's answer is no count of tokens.")
+    return ir.Usage(input=0, output=0)
+
+
 def decode_answer(body: Mapping[str, Any]) -> ir.Answer:
     """A message. What only this API says of it (`container`, counts of searches) stands in `extra`."""
     usage = check_answer(body)

@@ -25,6 +25,7 @@ _WORDS: dict[str, dict[str, str]] = {
         "response_format": "output_config.format",
         "stop": "stop_sequences",
         "user": "metadata.user_id",
+        "parallel_tools": "tool_choice.disable_parallel_tool_use",
     },
 }
 

@@ -9,6 +9,7 @@ from proxy.dialects.dialect import Dialect
 from proxy.dialects.openai_chat.answer_reader import check_answer, decode_answer
 from proxy.dialects.openai_chat.answer_writer import encode_answer
 from proxy.dialects.openai_chat.failure import read_error, write_error
+from proxy.dialects.openai_chat.operations import OPERATIONS
 from proxy.dialects.openai_chat.request_reader import decode_request
 from proxy.dialects.openai_chat.request_writer import encode_request
 from proxy.dialects.openai_chat.shape import read_shape
@@ -17,12 +18,9 @@ from proxy.dialects.openai_chat.stream_writer import StreamEncoder
 from proxy.dialects.openai_chat.tap import PROBES, Tap
 from proxy.dialects.openai_chat.vocabulary import NAME, READS, takes_stream_options
 
-_PATHS = {"chat": "/chat/completions", "images": "/images/generations"}
 
-
-def path(endpoint: str, native: str, stream: bool) -> str:
-    """Audio has several paths: what stands behind `/audio` is the caller's."""
-    return _PATHS.get(endpoint, f"/{endpoint}")
+def path(operation: str, native: str, stream: bool) -> str:
+    return "/chat/completions" if operation == "chat" else f"/{operation}"
 
 
 def credential(key: str) -> tuple[tuple[str, str], ...]:
@@ -51,4 +49,5 @@ DIALECT = Dialect(
     terminator=b"data: [DONE]\n\n",
     reads=READS,
     asks_usage=takes_stream_options,
+    operations=OPERATIONS,
 )

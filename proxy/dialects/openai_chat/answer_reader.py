@@ -22,8 +22,6 @@ from proxy.dialects.openai_chat.vocabulary import BROKEN_OFF, NAME, stop_reason
 from proxy.errors import UpstreamBroken
 
 _KNOWN = frozenset({"id", "object", "created", "model", "choices", "usage", "service_tier", "system_fingerprint"})
-# The fruit of the other endpoints: embeddings and images, rerank and moderations, transcriptions.
-_OTHER_ANSWERS = (("data", list), ("results", list), ("text", str))
 _OUTPUT = (
     "content", "reasoning", "reasoning_content", "reasoning_details", "refusal", "tool_calls", "function_call", "audio",
     "images", "annotations",
@@ -32,11 +30,9 @@ _NO_WORD = re.compile(r"[^\w-]")
 
 
 def check_answer(parsed: Any) -> ir.Usage | None:
-    """The usage of a good answer of any endpoint. An output that is empty for a reason that is told is good."""
-    answer = _answer(parsed)
-    choices = answer.get("choices")
-    if choices is None and any(isinstance(answer.get(name), kind) for name, kind in _OTHER_ANSWERS):
-        return usage_of(answer)
+    """The usage of a good answer, to a conversation or a completion. An output that is empty for a reason that is told
+    is good."""
+    answer = answered(parsed)
     for choice in _choices(answer):
         message = _message(choice)
         if not (native_stop(choice) or choice.get("text") or any(has_output(message.get(name)) for name in _OUTPUT)):
@@ -46,7 +42,7 @@ def check_answer(parsed: Any) -> ir.Usage | None:
 
 def decode_answer(parsed: Mapping[str, Any]) -> ir.Answer:
     check_answer(parsed)
-    answer = _answer(parsed)
+    answer = answered(parsed)
     ident = _text(answer, "id")
     choices = [_choice(choice, ident) for choice in _choices(answer)]
     choices[0] = _with_sources(choices[0], answer)
@@ -147,7 +143,8 @@ def words_of(called: Mapping[str, Any]) -> str:
     return orjson.dumps(words).decode() if isinstance(words, dict) else words if isinstance(words, str) else ""
 
 
-def _answer(parsed: Any) -> Mapping[str, Any]:
+def answered(parsed: Any) -> Mapping[str, Any]:
+    """The object of an answer that tells of no failure."""
     if not isinstance(parsed, dict):
         raise UpstreamBroken("The provider's answer is not a JSON object.")
     if failure := failure_of(parsed):

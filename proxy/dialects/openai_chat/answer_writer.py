@@ -14,7 +14,7 @@ from attrs import define, field
 from proxy import ir
 from proxy.dialects.dialect import Voice
 from proxy.dialects.openai_chat.media import image_part
-from proxy.dialects.openai_chat.message_writer import tool_call
+from proxy.dialects.openai_chat.message_writer import google_proof, tool_call
 from proxy.dialects.openai_chat.reasoning import write_details
 from proxy.dialects.openai_chat.usage import write_usage
 from proxy.dialects.openai_chat.vocabulary import NAME, finish_reason
@@ -77,11 +77,13 @@ class _Message:
     annotations: list[dict[str, Any]] = field(factory=list)
     images: list[dict[str, Any]] = field(factory=list)
     audio: dict[str, Any] | None = None
+    proof: str | None = None  # of the text, Gemini's
 
     def add(self, part: ir.Part) -> None:
         match part:
             case ir.Text():
                 start, self.content = len(self.content), self.content + part.text
+                self.proof = part.signature or self.proof
                 found = (annotation(citation, start, len(self.content)) for citation in part.citations)
                 self.annotations += (raw for raw in found if raw)
             case ir.Thinking():
@@ -113,6 +115,7 @@ class _Message:
             "content": said,
             "refusal": self.refusal or None,
             **{name: value for name, value in optional.items() if value},
+            **google_proof(self.proof),
         }
 
 

@@ -225,12 +225,16 @@ def cache_marker(cache: ir.Cache, target: ir.Target) -> _Json:
 
 
 def tool_call(call: ir.ToolCall) -> _Json:
-    """Gemini's proof of the call goes where its own compatible endpoint has it."""
-    proof = {"extra_content": {"google": {"thought_signature": call.signature}}} if call.signature else {}
+    proof = google_proof(call.signature)
     if call.custom:
         return {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": call.arguments}, **proof}
     function = {"name": call.name, "arguments": call.arguments or "{}"}
     return {"id": call.id, "type": "function", "function": function, **proof}
+
+
+def google_proof(signature: str | None) -> _Json:
+    """Gemini's proof of a call or a text goes where its own compatible endpoint has it."""
+    return {"extra_content": {"google": {"thought_signature": signature}}} if signature else {}
 
 
 def _content(parts: list[_Json], between: str) -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
-from attrs import define, field
+from attrs import define, evolve, field
 
 from proxy import ir
 from proxy.dialects.openai_chat.media import source_of
@@ -113,6 +113,8 @@ class _History:
 
     def _assistant(self, raw: dict[str, Any], at: str) -> tuple[ir.Part, ...]:
         parts: list[ir.Part] = [*read_reasoning(raw), *_content(raw, at)]
+        if parts and isinstance(last := parts[-1], ir.Text):
+            parts[-1] = evolve(last, signature=read_signature(raw))
         if refusal := string(raw, "refusal", at):
             parts.append(ir.Refusal(refusal))
         if audio := record(raw, "audio", at):
@@ -146,9 +148,10 @@ def _tool_call(raw: dict[str, Any], at: str) -> ir.ToolCall:
     )
 
 
-def read_signature(call: Mapping[str, Any]) -> str | None:
-    """Gemini's proof of a tool call, where its own compatible endpoint puts it: `extra_content.google`."""
-    extra = call.get("extra_content")
+def read_signature(signed: Mapping[str, Any]) -> str | None:
+    """Gemini's proof of a tool call, or of a message's text, where its own compatible endpoint puts it:
+    `extra_content.google`."""
+    extra = signed.get("extra_content")
     google = extra.get("google") if isinstance(extra, dict) else None
     signature = google.get("thought_signature") if isinstance(google, dict) else None
     return signature if isinstance(signature, str) else None

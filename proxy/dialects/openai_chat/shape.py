@@ -23,9 +23,9 @@ def read_shape(body: Mapping[str, Any]) -> ir.Shape:
     chars, media = 0, 0
     turns: list[str] = []
     system: list[str] = []
-    for message in _dicts(body.get("messages")):
+    for message in dicts(body.get("messages")):
         texts, kinds = _content(message.get("content"))
-        calls = list(_dicts(message.get("tool_calls")))
+        calls = list(dicts(message.get("tool_calls")))
         needs.update(_MEDIA[kind] for kind in kinds)
         if len(calls) > 1:
             needs.add("parallel_tools")
@@ -41,8 +41,8 @@ def read_shape(body: Mapping[str, Any]) -> ir.Shape:
         needs=frozenset(needs),
         chars=chars + _tool_chars(body),
         media=media,
-        max_tokens=_whole(body.get("max_completion_tokens")) or _whole(body.get("max_tokens")),
-        n=_whole(body.get("n")) or 1,
+        max_tokens=whole(body.get("max_completion_tokens")) or whole(body.get("max_tokens")),
+        n=whole(body.get("n")) or 1,
         turns=tuple(turns),
         system="\n".join(system),
     )
@@ -76,7 +76,7 @@ def _content(content: Any) -> tuple[list[str], list[str]]:
     if isinstance(content, str):
         return [content], []
     texts, kinds = [], []
-    for part in _dicts(content):
+    for part in dicts(content):
         if isinstance(text := part.get("text"), str):
             texts.append(text)
         elif isinstance(kind := part.get("type"), str) and kind in _MEDIA:
@@ -112,11 +112,11 @@ def _size(value: Any) -> int:
     return total if value else 0
 
 
-def _whole(value: Any) -> int | None:
+def whole(value: Any) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value <= 10**12:
         return None
     return int(value)
 
 
-def _dicts(items: Any) -> Iterator[dict[str, Any]]:
+def dicts(items: Any) -> Iterator[dict[str, Any]]:
     return (item for item in items if isinstance(item, dict)) if isinstance(items, list) else iter(())

@@ -13,6 +13,7 @@ from proxy.dialects.dialect import Voice
 from proxy.dialects.openai_chat.answer_writer import annotation
 from proxy.dialects.openai_chat.failure import write_in_band
 from proxy.dialects.openai_chat.media import image_part
+from proxy.dialects.openai_chat.message_writer import google_proof
 from proxy.dialects.openai_chat.reasoning import write_delta, write_details
 from proxy.dialects.openai_chat.usage import write_usage
 from proxy.dialects.openai_chat.vocabulary import finish_reason
@@ -32,6 +33,8 @@ class _Choice:
     images: set[int] = field(factory=set)  # those that left whole at their start
     thinking: dict[int, tuple[ir.Thinking, int]] = field(factory=dict)  # part -> shell and index among the details
     summary: int | None = None  # the piece of a summary that is being written
+    citations: int = 0  # so far: the SDK puts a list of a stream together by its entries' `index`
+    pictures: int = 0
     length: int = 0  # of the text so far: where a citation without a position points to
     refused: bool = False
     finished: bool = False
@@ -115,6 +118,7 @@ class StreamEncoder:
         match part:
             case ir.Text():
                 text = self._chunk(state, {"content": part.text}) if part.text else b""
+                text += self._chunk(state, google_proof(part.signature)) if part.signature else b""
                 state.length += len(part.text)
                 return text + b"".join(self._cited(state, cited) for cited in part.citations)
             case ir.Thinking():
@@ -157,12 +161,15 @@ class StreamEncoder:
         said: dict[str, Any] = {"index": place, "id": call.id, "type": kind}
         said[kind] = {"name": call.name, words: call.arguments}
         if call.signature:
-            said["extra_content"] = {"google": {"thought_signature": call.signature}}
+            said |= google_proof(call.signature)
         return self._chunk(state, {"tool_calls": [said]})
 
     def _image(self, state: _Choice, image: ir.Image) -> bytes:
         part = image_part(image)
-        return self._chunk(state, {"images": [part]}) if part else b""
+        if part is None:
+            return b""
+        place, state.pictures = state.pictures, state.pictures + 1
+        return self._chunk(state, {"images": [{"index": place, **part}]})
 
     def _text(self, event: ir.TextDelta) -> bytes:
         opening, state = self._choice(event.choice)
@@ -181,9 +188,12 @@ class StreamEncoder:
         return opening + self._thought_chunk(state, text, details)
 
     def _signature(self, event: ir.SignatureDelta) -> bytes:
-        """As OpenRouter has it: the proof alone, under the index of its thinking."""
+        """As OpenRouter has it: the proof alone, under the index of its thinking. As Google has it where it proves a
+        text."""
         opening, state = self._choice(event.choice)
-        shell, index = state.thinking.get(event.part, _UNPROVED)
+        if event.part not in state.thinking:
+            return opening + (self._chunk(state, google_proof(event.signature)) if event.signature else b"")
+        shell, index = state.thinking[event.part]
         proved = ir.Thinking(signature=event.signature, encrypted=event.encrypted, id=shell.id, dialect=shell.dialect)
         details = write_details(proved, index)
         return opening + (self._chunk(state, {"reasoning_details": details}) if details else b"")
@@ -202,7 +212,10 @@ class StreamEncoder:
 
     def _cited(self, state: _Choice, citation: ir.Citation) -> bytes:
         raw = annotation(citation, state.length, state.length)
-        return self._chunk(state, {"annotations": [raw]}) if raw else b""
+        if raw is None:
+            return b""
+        place, state.citations = state.citations, state.citations + 1
+        return self._chunk(state, {"annotations": [{"index": place, **raw}]})
 
     def _refusal(self, event: ir.RefusalDelta) -> bytes:
         opening, state = self._choice(event.choice)

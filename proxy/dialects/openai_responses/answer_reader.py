@@ -23,12 +23,7 @@ _IMAGE_TYPES = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg", 
 
 
 def check_answer(parsed: Any) -> ir.Usage | None:
-    """The usage of a good answer. One without output is good if it says how it stands: a background response does.
-
-    A provider may speak this dialect and have other endpoints too, whose answers are Chat's.
-    """
-    if isinstance(parsed, dict) and not parsed.keys() & {"output", "status", "choices"}:
-        return chat.check_answer(parsed)
+    """The usage of a good answer. One without output is good if it says how it stands: a background response does."""
     output = _output(parsed)
     if not isinstance(parsed.get("status"), str) and not any(map(says_something, output)):
         raise UpstreamBroken("The provider's answer holds no output and no status.")

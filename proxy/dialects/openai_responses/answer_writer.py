@@ -10,7 +10,8 @@ from attrs import define, evolve, field
 from proxy import ir
 from proxy.dialects.dialect import Voice
 from proxy.dialects.openai_responses import response
-from proxy.dialects.openai_responses.proofs import seal_call
+from proxy.dialects.openai_responses.freeform import input_of, names_in
+from proxy.dialects.openai_responses.proofs import seal_proof
 from proxy.dialects.openai_responses.usage import write_usage
 from proxy.dialects.openai_responses.vocabulary import NAME, status_of
 
@@ -25,7 +26,7 @@ def encode_answer(answer: ir.Answer, voice: Voice) -> Mapping[str, Any]:
     body = response.response_of(ident, answer.model or voice.model, created, answer.service_tier, voice)
     refused = any(isinstance(part, ir.Refusal) for part in choice.parts)
     status, reason = status_of(choice.stop, refused=refused)
-    output = _Output(ident, response.logprobs_of(choice.logprobs))
+    output = _Output(ident, response.logprobs_of(choice.logprobs), names_in(voice.asked))
     for part in choice.parts:
         output.add(part)
     if output.items and status != "completed" and "status" in output.items[-1]:
@@ -46,6 +47,7 @@ class _Output:
 
     ident: str
     logprobs: list[Mapping[str, Any]]  # of the first text
+    freeform: frozenset[str]  # names of the tools that the client knows as custom ones
     items: list[dict[str, Any]] = field(factory=list)
     _content: list[dict[str, Any]] | None = None  # of the message being written
 
@@ -53,6 +55,8 @@ class _Output:
         match part:
             case ir.Text():
                 self._say(self._text(part))
+                if part.signature is not None:
+                    self._prove("text", part.signature)
             case ir.Refusal():
                 self._say(response.refusal_part(part.text))
             case _:
@@ -89,11 +93,16 @@ class _Output:
 
     def _call(self, call: ir.ToolCall) -> dict[str, Any]:
         if call.signature is not None:
-            self._content = None
-            self.items.append(response.proof_item(self._id("rs"), seal_call("gemini", call.signature)))
+            self._prove("call", call.signature)
+        if call.name in self.freeform and not call.custom:
+            call = evolve(call, custom=True, arguments=input_of(call.arguments))
         ident = call.item_id or self._id("ctc" if call.custom else "fc")
         whole = call if call.custom or call.arguments else evolve(call, arguments="{}")
         return response.call_item(ident, evolve(whole, id=call.id or f"call_{ident}"), "completed")
+
+    def _prove(self, of: str, signature: str) -> None:
+        self._content = None
+        self.items.append(response.proof_item(self._id("rs"), seal_proof(of, signature)))
 
     def _id(self, prefix: str) -> str:
         return response.item_id(prefix, self.ident, len(self.items))

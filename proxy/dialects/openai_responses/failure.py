@@ -31,7 +31,7 @@ def failure_in(event: Mapping[str, Any], kind: str) -> ir.Failure | None:
     the bare error object of a server that knows Chat's way alone."""
     if kind == "response.failed":
         response = event.get("response")
-        return failure_of_response(response if isinstance(response, dict) else {})
+        return failure_of_response({**(response if isinstance(response, dict) else {}), "status": "failed"})
     if kind != "error" and not event.get("error"):
         return None
     return _judged(failure_of(event) or failure_of({"error": {**event, "type": event.get("code")}}))

@@ -120,6 +120,10 @@ class TurnReader:
         if kind == "call":
             self._proof = data
             return
+        if kind == "text":
+            if self._parts and isinstance(last := self._parts[-1], ir.Text):
+                self._parts[-1] = evolve(last, signature=data)
+            return
         thinking = ir.Thinking(content or "\n\n".join(summary), dialect=mint)
         match kind:
             case "signature":

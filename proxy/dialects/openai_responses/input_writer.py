@@ -110,7 +110,8 @@ class InputWriter:
         """Reasoning of this dialect goes back to it; from another client's hand only with its proof, since the API
         knows nothing of items that it did not store."""
         if part.dialect != NAME or not (self._own or part.encrypted):
-            self.dropped.append(at)
+            chat = self.request.dialect == "openai-chat"
+            self.dropped.append(f"{at.partition('.')[0]}.reasoning_content" if chat else at)
             return
         item: _Json = {"type": "reasoning"}
         if part.id:

@@ -6,6 +6,7 @@ it got it. So that is where the proof of thinking from elsewhere travels too, se
     pointsman/anthropic/signature/EqQB…     thinking, and what its provider wants back with it
     pointsman/anthropic/redacted/EmwK…      thinking that nobody may read
     pointsman/gemini/call/CiQB…             proof of the tool call that comes behind it
+    pointsman/gemini/text/CiQB…             proof of the words that came before it
     pointsman/openai-chat/                  thinking without a proof
 
 Each proof goes back to its own mint alone. No seal ever reaches a provider that speaks this dialect, which would refuse
@@ -33,8 +34,9 @@ def seal(thinking: ir.Thinking) -> str | None:
     return f"{_SEAL}{thinking.dialect}/"
 
 
-def seal_call(dialect: str, signature: str) -> str:
-    return f"{_SEAL}{dialect}/call/{signature}"
+def seal_proof(of: str, signature: str) -> str:
+    """Of a call or a text, which Gemini alone proves."""
+    return f"{_SEAL}gemini/{of}/{signature}"
 
 
 def is_sealed(item: Any) -> bool:

@@ -23,6 +23,7 @@ from proxy.dialects.openai_chat.members import (
     text,
     wrong,
 )
+from proxy.dialects.openai_responses.freeform import as_functions
 from proxy.dialects.openai_responses.input_reader import TurnReader
 from proxy.dialects.openai_responses.vocabulary import (
     ENCRYPTED,
@@ -57,7 +58,8 @@ _KEPT_ITEMS = {
 
 
 def decode_request(body: Mapping[str, Any]) -> ir.Request:
-    """A request on its way to a provider that does not speak this dialect, and keeps nothing from one to the next.
+    """A request on its way to a provider that does not speak this dialect: it keeps nothing from one request to the
+    next, and knows functions alone.
 
     Raises InvalidRequest with the path of what is wrong, Unsupported for what needs a provider with a memory: another
     candidate may have one.
@@ -66,7 +68,7 @@ def decode_request(body: Mapping[str, Any]) -> ir.Request:
     request = read_request(body)
     include = [word for word in request.extra.get("include", ()) if word != ENCRYPTED]  # which every answer holds
     extra = {name: value for name, value in request.extra.items() if name != "include"}
-    return evolve(request, extra=extra | {"include": include} if include else extra)
+    return as_functions(evolve(request, extra=extra | {"include": include} if include else extra))
 
 
 def read_request(body: Mapping[str, Any]) -> ir.Request:

@@ -159,7 +159,7 @@ def _cap(request: ir.Request, target: ir.Target, dropped: list[str]) -> int | No
     if target.max_output is not None:
         cap = min(cap, target.max_output)  # no more can come, and OpenAI answers 400 to a larger number
     if cap < _LEAST_OUTPUT:
-        dropped.append("max_tokens")
+        dropped.append("max_completion_tokens" if request.dialect == "openai-chat" else "max_tokens")
         cap = _LEAST_OUTPUT
     return cap
 

@@ -100,7 +100,7 @@ def reasoning_item(ident: str, thinking: ir.Thinking, status: str) -> _Json:
 
 
 def proof_item(ident: str, proof: str) -> _Json:
-    """Carries the proof of the call behind it, which has no place for one."""
+    """Carries the proof of the call behind it, or of the words before it, which have no place for one."""
     return {"id": ident, "type": "reasoning", "status": "completed", "summary": [], "encrypted_content": proof}
 
 
@@ -152,11 +152,11 @@ def logprobs_of(logprobs: Any) -> list[Mapping[str, Any]]:
     return [entry for entry in content if isinstance(entry, dict)] if isinstance(content, list) else []
 
 
-def is_whole(call: ir.ToolCall) -> bool:
-    """Whether nothing can follow: the arguments are a complete JSON object."""
-    if call.custom or not call.arguments.rstrip().endswith("}"):
-        return call.custom
+def is_whole(arguments: str) -> bool:
+    """Whether nothing can follow: a complete JSON object."""
+    if not arguments.rstrip().endswith("}"):
+        return False
     try:
-        return isinstance(json_text.read(call.arguments), dict)
+        return isinstance(json_text.read(arguments), dict)
     except ValueError:
         return False

@@ -23,52 +23,17 @@ from proxy.dialects.dialect import Voice
 from proxy.dialects.openai_responses import response as written
 from proxy.dialects.openai_responses.answer_writer import BROKEN_OFF
 from proxy.dialects.openai_responses.failure import response_error, write_event
-from proxy.dialects.openai_responses.proofs import seal_call
+from proxy.dialects.openai_responses.freeform import Input, names_in
+from proxy.dialects.openai_responses.proofs import seal_proof
+from proxy.dialects.openai_responses.stream_parts import Item, Part, delta_head
 from proxy.dialects.openai_responses.usage import write_usage
 from proxy.dialects.openai_responses.vocabulary import NAME, status_of
 from proxy.errors import GatewayError
 from proxy.wire import json_text, sse
 
 _PING = b": ping\n\n"
+_WORDS = {True: "custom_tool_call_input", False: "function_call_arguments"}  # by whether the call is a custom tool's
 _Json = dict[str, Any]
-
-
-@define
-class _Item:
-    """An output item under way. `content` is a message's."""
-
-    index: int
-    ident: str
-    content: list[_Json] = field(factory=list)
-    open: int = 0  # pieces of its content that have not ended
-
-
-@define
-class _Part:
-    """A part under way, with what has been said of it. `head` is all of a delta of its text or arguments up to them."""
-
-    shell: ir.Part
-    item: _Item
-    place: int = 0  # among the pieces of its item's content
-    said: list[str] = field(factory=list)
-    length: int = 0
-    head: bytes = b""
-    notes: list[_Json] = field(factory=list)
-    logprobs: list[Any] = field(factory=list)
-    summary: dict[int, list[str]] = field(factory=dict)
-    proof: ir.SignatureDelta | None = None
-
-    @property
-    def text(self) -> str:
-        return "".join(self.said)
-
-    @property
-    def ids(self) -> _Json:
-        return {"item_id": self.item.ident, "output_index": self.item.index}
-
-    @property
-    def at(self) -> _Json:
-        return {**self.ids, "content_index": self.place}
 
 
 @define
@@ -80,12 +45,16 @@ class StreamEncoder:
     _number: int = 0  # the next event's
     _items: int = 0
     _output: dict[int, _Json] = field(factory=dict)  # items that have ended, by their index
-    _parts: dict[int, _Part] = field(factory=dict)  # those under way
-    _message: _Item | None = None  # the last one, while more may be said in it
+    _parts: dict[int, Part] = field(factory=dict)  # those under way
+    _message: Item | None = None  # the last one, while more may be said in it
     _finish: ir.Finish | None = None
     _usage: ir.Usage = field(factory=ir.Usage)
+    _freeform: frozenset[str] = field(init=False)
     _refused: bool = False
     _over: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        self._freeform = names_in(self.voice.asked)
 
     def feed(self, events: Sequence[ir.StreamEvent]) -> bytes:
         out = []
@@ -159,19 +128,19 @@ class StreamEncoder:
 
     # -- items -------------------------------------------------------------------------------------------------------
 
-    def _begin(self, prefix: str, ident: str | None = None) -> _Item:
-        item = _Item(self._items, ident or written.item_id(prefix, self._body["id"], self._items))
+    def _begin(self, prefix: str, ident: str | None = None) -> Item:
+        item = Item(self._items, ident or written.item_id(prefix, self._body["id"], self._items))
         self._items += 1
         return item
 
-    def _added(self, item: _Item, raw: _Json) -> bytes:
+    def _added(self, item: Item, raw: _Json) -> bytes:
         return self._event("response.output_item.added", {"output_index": item.index, "item": raw})
 
-    def _done(self, item: _Item, raw: _Json) -> bytes:
+    def _done(self, item: Item, raw: _Json) -> bytes:
         self._output[item.index] = raw
         return self._event("response.output_item.done", {"output_index": item.index, "item": raw})
 
-    def _whole(self, item: _Item, raw: _Json) -> bytes:
+    def _whole(self, item: Item, raw: _Json) -> bytes:
         """An item that has no deltas."""
         return self._added(item, raw) + self._done(item, raw)
 
@@ -191,7 +160,7 @@ class StreamEncoder:
         if part is None:
             return self._picture(event.final) if isinstance(event.final, ir.Image) else b""
         if isinstance(part.shell, ir.ToolCall):
-            if not written.is_whole(evolve(part.shell, arguments=part.text or "{}")):
+            if not part.is_whole:
                 return b""
         elif isinstance(part.shell, ir.ServerCall | ir.ServerResult | ir.Opaque) and event.final is not None:
             part.shell = event.final
@@ -208,14 +177,13 @@ class StreamEncoder:
         if item is None:
             item = self._message = self._begin("msg")
             out = self._added(item, written.message_item(item.ident, [], "in_progress"))
-        part = self._parts[number] = _Part(shell, item, len(item.content))
+        part = self._parts[number] = Part(shell, item, len(item.content))
         item.open += 1
         if isinstance(shell, ir.Refusal):
             empty, self._refused = written.refusal_part(""), True
         else:
             empty = written.text_part("", [], [])
-            head = {"type": "response.output_text.delta", **part.at}
-            part.head = b'event: response.output_text.delta\ndata: %b,"delta":' % json_text.write(head)[:-1]
+            part.head = delta_head("response.output_text.delta", part.at)
         item.content.append(empty)
         out += self._event("response.content_part.added", {**part.at, "part": empty})
         if isinstance(shell, ir.Refusal):
@@ -223,7 +191,7 @@ class StreamEncoder:
         out += self._plain_text(part, ir.TextDelta(number, shell.text)) if shell.text else b""
         return out + b"".join([self._cited(part, citation) for citation in shell.citations])
 
-    def _plain_text(self, part: _Part, event: ir.TextDelta) -> bytes:
+    def _plain_text(self, part: Part, event: ir.TextDelta) -> bytes:
         if not event.text:
             return b""
         part.said.append(event.text)
@@ -249,7 +217,7 @@ class StreamEncoder:
         part = self._parts.get(event.part)
         return b"" if part is None else self._cited(part, event.citation)
 
-    def _cited(self, part: _Part, citation: ir.Citation) -> bytes:
+    def _cited(self, part: Part, citation: ir.Citation) -> bytes:
         note = written.annotation(citation, 0, part.length)
         if note is None:
             return b""
@@ -257,7 +225,7 @@ class StreamEncoder:
         part.notes.append(note)
         return self._event("response.output_text.annotation.added", {**place, "annotation": note})
 
-    def _end_words(self, part: _Part, status: str) -> bytes:
+    def _end_words(self, part: Part, status: str) -> bytes:
         text, item = part.text, part.item
         if isinstance(part.shell, ir.Refusal):
             whole = written.refusal_part(text)
@@ -267,6 +235,8 @@ class StreamEncoder:
             out = self._event("response.output_text.done", {**part.at, "text": text, "logprobs": part.logprobs})
         item.content[part.place] = whole
         item.open -= 1
+        signature = part.proof.signature if part.proof is not None else getattr(part.shell, "signature", None)
+        item.proof = signature or item.proof
         out += self._event("response.content_part.done", {**part.at, "part": whole})
         # Words that follow are said in the same message, unless something else has begun in between.
         return out if item is self._message and item.index == self._items - 1 else out + self._close(item, status)
@@ -274,19 +244,24 @@ class StreamEncoder:
     def _end_message(self, status: str) -> bytes:
         return b"" if self._message is None else self._close(self._message, status)
 
-    def _close(self, item: _Item, status: str) -> bytes:
+    def _close(self, item: Item, status: str) -> bytes:
         if item.open:
             return b""
         if item is self._message:
             self._message = None
-        return self._done(item, written.message_item(item.ident, item.content, status))
+        out = self._done(item, written.message_item(item.ident, item.content, status))
+        return out if item.proof is None else out + self._prove("text", item.proof)
+
+    def _prove(self, of: str, signature: str) -> bytes:
+        item = self._begin("rs")
+        return self._whole(item, written.proof_item(item.ident, seal_proof(of, signature)))
 
     # -- reasoning ---------------------------------------------------------------------------------------------------
 
     def _begin_thinking(self, number: int, shell: ir.Thinking) -> bytes:
         item = self._begin("rs", shell.id)
         empty = ir.Thinking(dialect=shell.dialect)
-        self._parts[number] = _Part(evolve(shell, text="", summary=()), item)
+        self._parts[number] = Part(evolve(shell, text="", summary=()), item)
         out = self._added(item, written.reasoning_item(item.ident, empty, "in_progress"))
         pieces = [ir.ThinkingDelta(number, piece, 0, index) for index, piece in enumerate(shell.summary)]
         if shell.text:
@@ -312,7 +287,7 @@ class StreamEncoder:
         where = {**part.ids, "summary_index": index}
         return out + self._event("response.reasoning_summary_text.delta", {**where, "delta": text})
 
-    def _begin_piece(self, part: _Part, index: int) -> bytes:
+    def _begin_piece(self, part: Part, index: int) -> bytes:
         if index in part.summary:
             return b""
         part.summary[index] = []
@@ -325,7 +300,7 @@ class StreamEncoder:
             part.proof = event
         return b""
 
-    def _end_thinking(self, part: _Part, status: str) -> bytes:
+    def _end_thinking(self, part: Part, status: str) -> bytes:
         out, summary = [], []
         for index, pieces in sorted(part.summary.items()):
             text = "".join(pieces)
@@ -348,35 +323,41 @@ class StreamEncoder:
     def _begin_call(self, number: int, shell: ir.ToolCall) -> bytes:
         out = b""
         if shell.signature is not None:
-            proof = self._begin("rs")
-            out = self._whole(proof, written.proof_item(proof.ident, seal_call("gemini", shell.signature)))
+            out = self._prove("call", shell.signature)
+        freeform = None
+        if shell.name in self._freeform and not shell.custom:
+            shell, freeform = evolve(shell, custom=True), Input()
         item = self._begin("ctc" if shell.custom else "fc", shell.item_id)
         call = evolve(shell, id=shell.id or f"call_{item.ident}", arguments="")
-        part = self._parts[number] = _Part(call, item)
-        kind = "custom_tool_call_input" if shell.custom else "function_call_arguments"
-        head = {"type": f"response.{kind}.delta", **part.ids}
-        part.head = b'event: response.%b.delta\ndata: %b,"delta":' % (kind.encode(), json_text.write(head)[:-1])
+        part = self._parts[number] = Part(call, item, freeform=freeform)
+        part.head = delta_head(f"response.{_WORDS[shell.custom]}.delta", part.ids)
         out += self._added(item, written.call_item(item.ident, call, "in_progress"))
         return out + self._arguments(ir.ArgumentsDelta(number, shell.arguments))
 
     def _arguments(self, event: ir.ArgumentsDelta) -> bytes:
         part = self._parts.get(event.part)
-        if part is None or not event.text:
+        if part is None:
             return b""
-        part.said.append(event.text)
+        return self._argued(part, event.text if part.freeform is None else part.freeform.feed(event.text))
+
+    def _argued(self, part: Part, text: str) -> bytes:
+        if not text:
+            return b""
+        part.said.append(text)
         if not part.head:
             return b""  # of a tool that its provider runs: told whole, when it has ended
         number = self._number
         self._number += 1
-        return b'%b%b,"sequence_number":%d}\n\n' % (part.head, json_text.write(event.text), number)
+        return b'%b%b,"sequence_number":%d}\n\n' % (part.head, json_text.write(text), number)
 
-    def _end_call(self, part: _Part, status: str) -> bytes:
+    def _end_call(self, part: Part, status: str) -> bytes:
         assert isinstance(part.shell, ir.ToolCall)
-        arguments = part.text if part.shell.custom else part.text or "{}"
-        call = evolve(part.shell, arguments=arguments)
-        kind, words = ("custom_tool_call_input", "input") if call.custom else ("function_call_arguments", "arguments")
-        done = self._event(f"response.{kind}.done", {**part.ids, words: arguments})
-        return done + self._done(part.item, written.call_item(part.item.ident, call, status))
+        out = b"" if part.freeform is None else self._argued(part, part.freeform.close())
+        custom = part.shell.custom
+        words = part.text or ("" if custom else "{}")
+        done = {**part.ids, ("input" if custom else "arguments"): words}
+        item = written.call_item(part.item.ident, evolve(part.shell, arguments=words), status)
+        return out + self._event(f"response.{_WORDS[custom]}.done", done) + self._done(part.item, item)
 
     # -- tools of providers ------------------------------------------------------------------------------------------
 
@@ -385,16 +366,16 @@ class StreamEncoder:
         follows tells what came of it."""
         if shell.dialect == NAME:
             ident = shell.raw.get("id")
-            part = self._parts[number] = _Part(shell, self._begin("item", ident if isinstance(ident, str) else None))
+            part = self._parts[number] = Part(shell, self._begin("item", ident if isinstance(ident, str) else None))
             return self._added(part.item, dict(shell.raw))
         if not isinstance(shell, ir.ServerCall) or shell.name != "web_search":
             return b""
-        part = self._parts[number] = _Part(shell, self._begin("ws"))
+        part = self._parts[number] = Part(shell, self._begin("ws"))
         out = self._added(part.item, written.search_item(part.item.ident, "", "in_progress"))
         steps = ("in_progress", "searching")
         return out + b"".join([self._event(f"response.web_search_call.{step}", part.ids) for step in steps])
 
-    def _end_other(self, part: _Part, status: str) -> bytes:
+    def _end_other(self, part: Part, status: str) -> bytes:
         shell = part.shell
         if isinstance(shell, ir.ServerCall) and shell.dialect != NAME:
             item = written.search_item(part.item.ident, part.text or shell.arguments, status)
@@ -424,7 +405,7 @@ _SHELLS: dict[type, Callable[[StreamEncoder, int, Any], bytes]] = {
     ir.Opaque: StreamEncoder._begin_other,
     ir.Image: StreamEncoder._begin_picture,
 }
-_ENDS: dict[type, Callable[[StreamEncoder, _Part, str], bytes]] = {
+_ENDS: dict[type, Callable[[StreamEncoder, Part, str], bytes]] = {
     ir.Text: StreamEncoder._end_words,
     ir.Refusal: StreamEncoder._end_words,
     ir.Thinking: StreamEncoder._end_thinking,

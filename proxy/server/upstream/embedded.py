@@ -12,10 +12,9 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import orjson
-
 from proxy.errors import UpstreamTimeout
 from proxy.server.upstream.exchange import Outgoing
+from proxy.wire import json_text
 
 PACE = 0.02  # seconds between words
 LONGEST = 4_000  # characters of the question that are given back
@@ -65,7 +64,7 @@ class EmbeddedUpstream:
         self._pace = pace
 
     async def send(self, outgoing: Outgoing) -> EmbeddedReply:
-        body = orjson.loads(outgoing.body)
+        body = json_text.read(outgoing.body)
         question = _last_turn(body)
         answer = f"You said: {question}" if question else "You said nothing that I can read."
         usage = _usage(question, answer)
@@ -98,7 +97,7 @@ def _usage(question: str, answer: str) -> dict[str, int]:
 
 def _plain(answer: str, usage: dict[str, int]) -> bytes:
     message = {"role": "assistant", "content": answer}
-    return orjson.dumps(
+    return json_text.write(
         {
             "id": "chatcmpl-echo",
             "object": "chat.completion",
@@ -113,7 +112,7 @@ def _plain(answer: str, usage: dict[str, int]) -> bytes:
 def _stream(answer: str, usage: dict[str, int] | None) -> Iterator[bytes]:
     def chunk(choices: list[dict[str, Any]], **more: Any) -> bytes:
         head = {"id": "chatcmpl-echo", "object": "chat.completion.chunk", "created": CREATED, "model": "embedded/echo"}
-        return b"data: " + orjson.dumps({**head, "choices": choices, **more}) + b"\n\n"
+        return b"data: " + json_text.write({**head, "choices": choices, **more}) + b"\n\n"
 
     def delta(content: dict[str, Any], finish: str | None = None) -> bytes:
         return chunk([{"index": 0, "delta": content, "finish_reason": finish}])

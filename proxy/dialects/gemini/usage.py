@@ -1,0 +1,56 @@
+"""Token counts in disjoint classes.
+
+`promptTokenCount` holds the cached tokens; what the provider's own tools brought in is counted apart from it, and so
+are thoughts from `candidatesTokenCount`. https://ai.google.dev/api/generate-content#UsageMetadata
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from proxy import ir
+
+_MOST = 10**12  # more tokens than any answer has; beyond it the number is noise
+
+
+def read_usage(raw: Any) -> ir.Usage:
+    """Absurd numbers are unknown, never an error. A total without output counts says that there was none."""
+    if not isinstance(raw, dict):
+        return ir.Usage()
+    prompt, cached = _count(raw, "promptTokenCount"), _count(raw, "cachedContentTokenCount")
+    if prompt is not None and cached is not None:
+        cached = min(cached, prompt)
+    brought_in = _count(raw, "toolUsePromptTokenCount") or 0
+    said, thoughts = _count(raw, "candidatesTokenCount"), _count(raw, "thoughtsTokenCount")
+    output = None if said is None and thoughts is None else (said or 0) + (thoughts or 0)
+    if output is None and prompt is not None and _count(raw, "totalTokenCount") == prompt + brought_in:
+        output = 0
+    return ir.Usage(
+        input=None if prompt is None else prompt - (cached or 0) + brought_in,
+        cache_read=cached,
+        output=output,
+        reasoning=thoughts,
+        audio_input=_of_audio(raw.get("promptTokensDetails")),
+        audio_output=_of_audio(raw.get("candidatesTokensDetails")),
+    )
+
+
+def usage_of(answer: Mapping[str, Any]) -> ir.Usage | None:
+    """None where nothing is told: Vertex sends chunks whose usage names the kind of traffic alone."""
+    usage = read_usage(answer.get("usageMetadata"))
+    return None if usage.input is None and usage.output is None else usage
+
+
+def _of_audio(details: Any) -> int | None:
+    for entry in details if isinstance(details, list) else ():
+        if isinstance(entry, dict) and entry.get("modality") == "AUDIO":
+            return _count(entry, "tokenCount")
+    return None
+
+
+def _count(source: Mapping[str, Any], name: str) -> int | None:
+    value = source.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return int(value) if 0 <= value <= _MOST and value == int(value) else None

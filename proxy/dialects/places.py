@@ -1,0 +1,70 @@
+"""Where the client wrote what a request says, so that `dropped` and `param` speak of places that the client knows."""
+
+from __future__ import annotations
+
+from attrs import define, field
+
+from proxy import ir
+from proxy.dialects.anthropic.words import part_path
+
+
+@define
+class Places:
+    """The paths of one request's turns and parts.
+
+    Chat has one message for each turn. Anthropic keeps the instructions apart, and results of tools in the user's
+    message together with what the user says next. The items of Responses are no turns: there is only their array.
+    """
+
+    request: ir.Request
+    _turns: list[tuple[str, int]] = field(init=False)  # path, and how many parts of the message came before
+
+    def __attrs_post_init__(self) -> None:
+        match self.request.dialect:
+            case "anthropic":
+                self._turns = _of_messages(self.request)
+            case "openai-responses":
+                self._turns = [("input", 0)] * len(self.request.messages)
+            case _:
+                self._turns = [(f"messages[{at}]", 0) for at in range(len(self.request.messages))]
+
+    @property
+    def all(self) -> str:
+        """The member that holds the turns."""
+        return "input" if self.request.dialect == "openai-responses" else "messages"
+
+    def turn(self, at: int) -> str:
+        return self._turns[at][0] if at < len(self._turns) else self.all
+
+    def part(self, at: int, index: int) -> str:
+        path, before = self._turns[at]
+        match self.request.dialect:
+            case "anthropic":
+                return f"{path}[{index}]" if path == "system" else f"{path}.content[{before + index}]"
+            case "openai-responses":
+                return path
+        return part_path(self.request.dialect, at, self.request.messages[at], index)
+
+    def inside(self, path: str, index: int) -> str:
+        """A part of a result of a tool at that path."""
+        match self.request.dialect:
+            case "anthropic":
+                return f"{path}.content[{index}]"
+            case "openai-responses":
+                return path
+        return f"{path}[{index}]"
+
+
+def _of_messages(request: ir.Request) -> list[tuple[str, int]]:
+    turns: list[tuple[str, int]] = []
+    number, last = -1, ir.Message("user", ())
+    for message in request.messages:
+        if message.role == "system" and number < 0:
+            turns.append(("system", 0))
+            continue
+        same = last.role == "tool" and message.role in ("tool", "user")
+        number += not same
+        before = turns[-1][1] + len(last.parts) if same else 0
+        turns.append((f"messages[{number}]", before))
+        last = message
+    return turns

@@ -1,0 +1,260 @@
+"""Cooldowns, the probes while all rest, and the budget of retries."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy import errors
+from proxy.errors import GatewayError, UpstreamError
+from proxy.routing.health import (
+    BASE,
+    FAILURES,
+    LEAST_RATE_LIMIT,
+    LONGEST,
+    PROBES,
+    REFUSED_KEY,
+    RETRIES_AT_ONCE,
+    SHORT,
+    TRACKED,
+    Health,
+)
+from proxy.routing.names import Candidate
+
+ONE, TWO = Candidate("m", "p", "m"), Candidate("n", "p", "n")
+
+
+def down(retry_after: float | None = None) -> GatewayError:
+    return errors.UpstreamFailed("down", retry_after=retry_after)
+
+
+def failing(health: Health, *times: float, error: GatewayError | None = None) -> list[str]:
+    return [health.failed(ONE, None, error or down(), at) for at in times]
+
+
+# -- candidates --------------------------------------------------------------------------------------------------
+
+
+def test_three_failures_in_a_row_cool() -> None:
+    health = Health()
+    assert failing(health, 10.0, 11.0) == ["", ""]
+    assert health.cooling(ONE, 11.0) == 0
+    assert health.is_quiet(11.0)
+    assert failing(health, 12.0) == ["cooled"]
+    assert health.cooling(ONE, 12.0) == BASE
+    assert health.cooling(ONE, 41.5) == 0.5
+    assert health.cooling(ONE, 42.0) == 0
+    assert health.cooling(TWO, 12.0) == 0
+    assert not health.is_quiet(41.9)
+    assert health.is_quiet(42.0)
+
+
+def test_a_success_ends_the_count() -> None:
+    health = Health()
+    failing(health, 1.0, 2.0)
+    health.succeeded(ONE)
+    assert failing(health, 3.0, 4.0, 5.0) == ["", "", "cooled"]
+
+
+@pytest.mark.parametrize(
+    ("times", "cooled"),
+    [
+        ((0.0, 30.0, 60.0), True),
+        ((0.0, 30.0, 60.1), False),
+        ((0.0, 50.0, 70.0, 100.0), True),  # the last three, whenever the first was
+        ((0.0, 61.0, 122.0, 183.0), False),
+        ((1e9, 1e9 + 1, 1e9 + 2), True),
+    ],
+)
+def test_failures_count_within_a_window_that_moves(times: tuple[float, ...], cooled: bool) -> None:
+    assert (failing(Health(), *times)[-1] == "cooled") is cooled
+
+
+def test_each_further_cooldown_is_twice_as_long_up_to_five_minutes() -> None:
+    health, now, lengths = Health(), 0.0, []
+    for _ in range(7):
+        failing(health, now, now, now)
+        lengths.append(health.cooling(ONE, now))
+        now += lengths[-1]
+    assert lengths == [30.0, 60.0, 120.0, 240.0, LONGEST, LONGEST, LONGEST]
+    health.succeeded(ONE)
+    failing(health, now, now, now)
+    assert health.cooling(ONE, now) == BASE
+
+
+def test_after_a_cooldown_it_takes_three_failures_again() -> None:
+    health = Health()
+    failing(health, 0.0, 0.0, 0.0)
+    assert failing(health, 30.0, 30.0) == ["", ""]
+
+
+def test_who_is_overloaded_cools_at_once_and_shortly() -> None:
+    health = Health()
+    assert failing(health, 0.0, error=errors.UpstreamOverloaded("busy")) == ["cooled"]
+    assert health.cooling(ONE, 0.0) == SHORT
+    failing(health, 5.0, error=errors.UpstreamOverloaded("busy", retry_after=40.0))
+    assert health.cooling(ONE, 5.0) == 40.0
+
+
+def test_who_says_how_long_cools_for_so_long_and_no_longer() -> None:
+    health = Health()
+    assert failing(health, 0.0, error=down(retry_after=3.0)) == ["cooled"]
+    assert health.cooling(ONE, 0.0) == 3.0
+    failing(health, 4.0, 5.0, error=down(retry_after=3.0))
+    assert health.cooling(ONE, 5.0) == BASE  # the third in a row
+
+
+def test_a_shorter_cooldown_never_ends_a_longer_one() -> None:
+    health = Health()
+    failing(health, 0.0, 0.0, 0.0)
+    failing(health, 1.0, error=errors.UpstreamOverloaded("busy"))
+    assert health.cooling(ONE, 1.0) == 29.0
+
+
+def test_nobody_cools_for_more_than_a_day() -> None:
+    health = Health()
+    failing(health, 0.0, error=errors.UpstreamOverloaded("busy", retry_after=1e12))
+    assert health.cooling(ONE, 0.0) == 86_400.0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.UpstreamRejected("no"),
+        errors.ContextTooLong("no"),
+        errors.ContentBlocked("no"),
+        errors.UpstreamUnknownModel("no"),
+    ],
+)
+def test_the_client_s_own_faults_cool_nobody(error: UpstreamError) -> None:
+    health = Health()
+    assert failing(health, *range(20), error=error) == [""] * 20
+    assert health.snapshot(20.0) == []
+
+
+# -- credentials -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("said", "seconds"), [(None, LEAST_RATE_LIMIT), (0.0, 5.0), (1.0, 5.0), (90.0, 90.0)])
+def test_a_limited_key_rests_as_long_as_was_said_and_five_seconds_at_least(said: float | None, seconds: float) -> None:
+    health = Health()
+    assert health.failed(ONE, 1, errors.UpstreamRateLimited("slow", retry_after=said), 0.0) == "cooled"
+    assert health.key_cooling("p", 1, 0.0) == seconds
+    assert health.key_cooling("p", 0, 0.0) == health.key_cooling("q", 1, 0.0) == 0
+    assert health.cooling(ONE, 0.0) == 0  # the key, not the model
+
+
+def test_a_refused_key_rests_for_minutes() -> None:
+    health = Health()
+    health.failed(ONE, 0, errors.UpstreamRefusedKey("no"), 0.0)
+    assert health.key_cooling("p", 0, 0.0) == REFUSED_KEY
+
+
+def test_a_success_of_the_model_says_nothing_of_a_key() -> None:
+    health = Health()
+    health.failed(ONE, 0, errors.UpstreamRateLimited("slow"), 0.0)
+    health.succeeded(ONE)
+    assert health.key_cooling("p", 0, 0.0) == LEAST_RATE_LIMIT
+
+
+def test_without_a_key_it_is_the_candidate_that_rests() -> None:
+    health = Health()
+    health.failed(ONE, None, errors.UpstreamRateLimited("slow"), 0.0)
+    assert health.cooling(ONE, 0.0) == SHORT
+
+
+# -- probes, retries ---------------------------------------------------------------------------------------------
+
+
+def test_three_probes_at_a_time() -> None:
+    health = Health()
+    assert [health.begin_probe() for _ in range(PROBES + 1)] == [True] * PROBES + [False]
+    health.end_probe()
+    assert health.begin_probe()
+    assert not health.begin_probe()
+
+
+def test_retries_have_a_budget_per_provider() -> None:
+    health = Health()
+    assert sum(health.may_retry("p") for _ in range(50)) == RETRIES_AT_ONCE
+    assert health.may_retry("q")
+    for _ in range(9):
+        health.asked("p")
+    assert not health.may_retry("p")
+    for _ in range(2):
+        health.asked("p")
+    assert health.may_retry("p")
+    assert not health.may_retry("p")
+
+
+@given(st.lists(st.booleans(), max_size=400))
+def test_retries_never_add_more_than_a_tenth(wants: list[bool]) -> None:
+    """Each attempt, retries included, may want a retry: what is granted stays within a tenth, and the reserve."""
+    health, asked, retried = Health(), 0, 0
+    for want in wants:
+        health.asked("p")
+        asked += 1
+        while want and health.may_retry("p"):
+            retried += 1
+            health.asked("p")
+            asked += 1
+        assert retried <= RETRIES_AT_ONCE + asked / 10 + 1e-6
+
+
+# -- what is told, what is kept ----------------------------------------------------------------------------------
+
+
+def test_the_snapshot_and_the_metrics_tell_who_rests() -> None:
+    health = Health()
+    failing(health, 0.0, 0.0, 0.0)
+    health.failed(ONE, 2, errors.UpstreamRateLimited("slow", retry_after=7.0), 0.0)
+    failing(health, 0.0)
+    assert health.snapshot(5.0) == [
+        {"what": "p/m", "seconds": 25.0, "reason": "upstream_failed"},
+        {"what": "p/key/2", "seconds": 2.0, "reason": "upstream_rate_limited"},
+    ]
+    assert health.cooldowns(5.0) == {("p", "m", None): 25.0, ("p", None, "2"): 2.0}
+    assert health.snapshot(30.0) == []
+    assert health.cooldowns(30.0) == {}
+
+
+def test_memory_is_bounded() -> None:
+    health = Health()
+    for n in range(TRACKED + 50):
+        health.failed(Candidate(str(n), "p", str(n)), None, down(), 0.0)
+    assert len(health._states) == TRACKED
+
+
+def test_a_flood_of_failures_keeps_no_more_than_the_window() -> None:
+    health = Health()
+    for n in range(10_000):
+        health.failed(ONE, None, down(), n * 0.001)
+    assert len(health._states["p", "m"].failures) < FAILURES
+
+
+KINDS = st.sampled_from(
+    [
+        down(),
+        down(4.0),
+        errors.UpstreamOverloaded("busy"),
+        errors.UpstreamTimeout("late"),
+        errors.UpstreamRejected("no"),
+        errors.UpstreamRateLimited("slow", retry_after=60.0),
+    ]
+)
+
+
+@given(st.lists(st.tuples(st.floats(0, 100), KINDS, st.sampled_from([None, 0, 1]), st.booleans()), max_size=60))
+def test_quiet_means_that_nobody_rests(story: list[tuple[float, GatewayError, int | None, bool]]) -> None:
+    health, now = Health(), 0.0
+    for later, error, key, success in story:
+        now += later
+        if success:
+            health.succeeded(ONE)
+        else:
+            health.failed(ONE, key, error, now)
+        resting = [health.cooling(ONE, now), health.key_cooling("p", 0, now), health.key_cooling("p", 1, now)]
+        assert all(0 <= seconds <= LONGEST for seconds in resting)
+        if health.is_quiet(now):
+            assert resting == [0, 0, 0]

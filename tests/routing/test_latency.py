@@ -1,0 +1,84 @@
+"""Observed times: what is believed, for how long, and how much is kept."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.routing.latency import STALE, TRACKED, WINDOW, Latencies
+from proxy.routing.names import Candidate
+
+ONE, TWO = Candidate("m", "p", "m"), Candidate("m", "q", "m")
+
+
+def test_nothing_is_known_of_who_was_never_asked() -> None:
+    times = Latencies()
+    assert times.ttft_ms(ONE, 0.0) is None
+    assert times.tokens_per_s(ONE) is None
+    assert times.get("p", "m") is None
+
+
+def test_the_newest_observation_weighs_half() -> None:
+    times = Latencies()
+    for ms, believed in ((100.0, 100.0), (300.0, 200.0), (200.0, 200.0), (1_000.0, 600.0)):
+        times.observe(ONE, ms, 1.0)
+        assert times.ttft_ms(ONE, 1.0) == believed
+    assert times.ttft_ms(TWO, 1.0) is None  # the same model elsewhere
+
+
+def test_the_rate_decays_likewise_and_an_answer_without_one_says_nothing() -> None:
+    times = Latencies()
+    times.observe(ONE, 100.0, 0.0, 40.0)
+    times.observe(ONE, 100.0, 0.0)
+    assert times.tokens_per_s(ONE) == 40.0
+    times.observe(ONE, 100.0, 0.0, 80.0)
+    assert times.tokens_per_s(ONE) == 60.0
+    times.observe_rate(ONE, 100.0)
+    assert times.tokens_per_s(ONE) == 80.0
+    times.observe_rate(TWO, 100.0)
+    assert times.tokens_per_s(TWO) is None
+
+
+def test_an_observation_speaks_for_ten_minutes_and_then_is_forgotten() -> None:
+    times = Latencies()
+    times.observe(ONE, 5_000.0, 0.0)
+    assert times.ttft_ms(ONE, STALE) == 5_000.0
+    assert times.ttft_ms(ONE, STALE + 0.1) is None
+    times.observe(ONE, 100.0, STALE + 1)
+    assert times.ttft_ms(ONE, STALE + 1) == 100.0
+
+
+def test_percentiles_of_a_small_window() -> None:
+    times = Latencies()
+    for ms in range(1, 101):
+        times.observe(ONE, float(ms), 0.0)
+    seen = times.get("p", "m")
+    assert seen is not None
+    assert (seen.count, len(seen.recent)) == (100, WINDOW)
+    assert (seen.percentile(0.5), seen.percentile(0.95), seen.percentile(1.0)) == (69.0, 97.0, 100.0)
+
+
+def test_memory_is_bounded_and_the_one_seen_longest_ago_goes() -> None:
+    times = Latencies()
+    for n in range(TRACKED):
+        times.observe(Candidate(str(n), "p", str(n)), 1.0, 0.0)
+    times.observe(Candidate("0", "p", "0"), 1.0, 0.0)
+    times.observe(ONE, 1.0, 0.0)
+    assert times.get("p", "0") is not None
+    assert times.get("p", "1") is None
+    assert sum(times.get("p", str(n)) is not None for n in range(TRACKED)) == TRACKED - 1
+
+
+@given(st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 1e5)), min_size=1, max_size=50))
+def test_what_is_believed_lies_between_what_was_seen(seen: list[tuple[float, float]]) -> None:
+    times, now = Latencies(), 0.0
+    for ms, later in seen:
+        now += later
+        times.observe(ONE, ms, now)
+    believed = times.ttft_ms(ONE, now)
+    assert believed is not None
+    low, high = min(ms for ms, _ in seen), max(ms for ms, _ in seen)
+    assert low <= believed * (1 + 1e-9)
+    assert believed <= high * (1 + 1e-9)
+    assert believed == pytest.approx(believed)

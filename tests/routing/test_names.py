@@ -1,0 +1,125 @@
+"""What a name stands for, and which names are near."""
+
+from __future__ import annotations
+
+import pytest
+from scenes import HOUSE, planned, shipped, table_of, world_of
+
+from proxy import errors
+from proxy.routing.names import find_pattern, nearest, split_native
+from proxy.routing.table import Provider
+
+PROVIDERS = [
+    Provider("wide", ("openai-chat",), models=("claude-*", "gpt-*", "same-*")),
+    Provider("narrow", ("openai-chat",), models=("claude-haiku-*", "o3", "same-*")),
+    Provider("all", ("openai-chat",), models=("*",)),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "provider", "pattern"),
+    [
+        ("claude-opus", "wide", "claude-*"),
+        ("claude-haiku-4", "narrow", "claude-haiku-*"),
+        ("o3", "narrow", "o3"),
+        ("o3-mini", "all", "*"),
+        ("same-1", "wide", "same-*"),
+        ("CLAUDE-opus", "all", "*"),
+        ("gpt-", "wide", "gpt-*"),
+    ],
+)
+def test_the_longest_pattern_wins_and_of_equal_ones_the_first(name: str, provider: str, pattern: str) -> None:
+    found = find_pattern(name, PROVIDERS)
+    assert found is not None
+    assert (found[0].name, found[1]) == (provider, pattern)
+
+
+def test_no_pattern_is_nobody() -> None:
+    assert find_pattern("gpt-4o", []) is None
+    assert find_pattern("x", PROVIDERS[:2]) is None
+
+
+@pytest.mark.parametrize("name", ["wide", "wide/", "/x", "nobody/x", "/"])
+def test_what_names_no_provider_is_no_native_name(name: str) -> None:
+    assert split_native(name, {provider.name: provider for provider in PROVIDERS}) is None
+
+
+def test_a_native_name_may_have_slashes_of_its_own() -> None:
+    found = split_native("wide/@cf/meta/llama", {provider.name: provider for provider in PROVIDERS})
+    assert found == (PROVIDERS[0], "@cf/meta/llama")
+
+
+TEXT = (
+    HOUSE
+    + """
+[aliases]
+q-alias = "a"
+a2 = ["a", "b"]
+[profiles.a2]
+candidates = ["c"]
+[profiles.team]
+candidates = ["c"]
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "provider", "native", "intent"),
+    [
+        ("a", "p", "a", "model"),
+        ("q-alias", "p", "a", "alias"),  # before the pattern q-*
+        ("a2", "p", "a", "alias"),  # before the profile of that name
+        ("team", "p", "c", "profile"),
+        ("profile:team", "p", "c", "profile"),
+        ("q-anything", "q", "q-anything", "pattern"),
+        ("p/some/model", "p", "some/model", "native"),
+        ("local/qwen2.5-coder:7b", "local", "qwen2.5-coder:7b", "native"),
+        ("p/a", "p", "a", "native"),
+    ],
+)
+def test_the_first_that_a_name_can_mean_it_means(name: str, provider: str, native: str, intent: str) -> None:
+    plan = planned(world_of(TEXT), name)
+    head = plan.chain[0].candidate
+    assert (head.provider, head.native, plan.intent) == (provider, native, intent)
+
+
+NEAR = {
+    "gpt4o": "gpt-4o",
+    "GPT-4O": "gpt-4o",
+    "claude-opus-4.8": "claude-opus-4-8",
+    "meta/llama3.3-70b": "meta/llama-3.3-70b",
+    "industry:law": "industry:legal",
+    "strategy:cheap": "strategy:cost",
+    "meta-lm": "meta-llm",
+    "profile:generall": "profile:general",
+}
+
+
+@pytest.mark.parametrize(("name", "meant"), NEAR.items())
+def test_the_nearest_names_are_three_at_most(name: str, meant: str) -> None:
+    world = shipped({})
+    found = nearest(name, world.table, world.models.listed)
+    assert meant in found
+    assert len(found) <= 3
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("gpt4o", "no model, alias, profile or pattern has this name. Nearest: gpt-4o"),
+        ("industry:law", "no such tag; the tags are code, creative"),
+        ("strategy:cheap", "no such strategy; they are cost, quality, latency, local"),
+        ("profile:generall", "no such profile; they are batch, code"),
+        ("nobody/native", "no model, alias, profile or pattern has this name"),
+        ("\ud800", "'\\ud800'"),
+    ],
+)
+def test_an_unknown_name_is_a_404_that_helps(name: str, said: str) -> None:
+    refusal = planned(shipped({}), name).refusal
+    assert isinstance(refusal, errors.UnknownModel)
+    assert refusal.param == "model"
+    assert said in refusal.message
+
+
+def test_a_name_of_any_length_is_compared_within_a_bound() -> None:
+    assert nearest("x" * 10_000, table_of(HOUSE), ["a"]) == []

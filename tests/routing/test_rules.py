@@ -1,0 +1,124 @@
+"""Conditions on facts that redirect a request."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from scenes import HOUSE, chain, planned, world_of
+
+from proxy.errors import InvalidRequest
+from proxy.routing.world import World
+
+LISTS = """
+[aliases]
+any = "auto"
+[auto]
+chat = ["a"]
+code = ["a"]
+[profiles.team]
+candidates = ["a"]
+[industries.law]
+models = ["a"]
+"""
+
+
+def ruled(condition: str, *, use: str = '["b"]') -> World:
+    return world_of(f'{HOUSE}{LISTS}[[rules]]\nname = "the rule"\nuse = {use}\n{condition}\n')
+
+
+# condition -> requests that meet it, requests that do not
+CONDITIONS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "enough tokens": ("tokens = { min = 1000 }", {"tokens": 1000}, {"tokens": 999}),
+    "few tokens": ("tokens = { max = 1000 }", {"tokens": 1000}, {"tokens": 1001}),
+    "a range": ("tokens = { min = 5, max = 10 }", {"tokens": 7}, {"tokens": 11}),
+    "a keyword": ('keywords = ["SELECT", "table"]', {"turns": ("old", "a Table of")}, {"turns": ("table", "chair")}),
+    "a tag beside the model": ('industries = ["law"]', {"industry": "law"}, {"industry": "art"}),
+    "a need": ('needs = ["tools"]', {"needs": {"tools", "json"}}, {"needs": {"json"}}),
+    "all needs": ('needs = ["tools", "json"]', {"needs": {"tools", "json"}}, {"needs": {"tools"}}),
+    "a project": ('projects = ["x", "y"]', {"project": "y"}, {"project": "z"}),
+    "an endpoint": ('endpoints = ["chat"]', {}, {"endpoint": "embeddings"}),
+    "a header": ('headers = { X-Team = "b*" }', {"headers": {"x-team": "blue"}}, {"headers": {"x-team": "red"}}),
+    "any header": ('headers = { X-Team = "*" }', {"headers": {"x-team": ""}}, {"headers": {}}),
+    "its cost": ("cost = { min = 0.001 }", {"tokens": 1000, "max_tokens": 10}, {"tokens": 1, "max_tokens": 10}),
+    "both": (
+        'needs = ["tools"]\ntokens = { min = 5 }',
+        {"needs": {"tools"}, "tokens": 5},
+        {"needs": {"tools"}, "tokens": 4},
+    ),
+}
+
+
+@pytest.mark.parametrize(("condition", "met", "missed"), CONDITIONS.values(), ids=CONDITIONS)
+def test_a_condition(condition: str, met: dict[str, Any], missed: dict[str, Any]) -> None:
+    world = ruled(condition)
+    yes, no = planned(world, "auto", **met), planned(world, "auto", **missed)
+    assert (yes.rule, chain(yes)) == ("the rule", ["b"])
+    assert yes.reason.startswith("rule the rule; ")
+    assert no.rule is None
+
+
+def test_without_conditions_a_rule_takes_all_that_leave_the_choice() -> None:
+    world = ruled("")
+    for name in ("auto", "industry:law", "strategy:cost", "profile:team", "team", "team;sort:price", "auto:floor"):
+        assert planned(world, name).rule == "the rule"
+
+
+@pytest.mark.parametrize("name", ["a", "c;sort:price", "any", "q-x", "p/x", "nobody"])
+def test_who_names_a_model_gets_that_model(name: str) -> None:
+    assert planned(ruled(""), name).rule is None
+
+
+def test_a_tag_that_was_asked_for_counts_as_one_beside_the_model() -> None:
+    assert planned(ruled('industries = ["law"]'), "industry:law").rule == "the rule"
+
+
+def test_with_models_a_rule_looks_at_those_names_alone() -> None:
+    world = ruled('models = ["a", "q-*"]')
+    assert planned(world, "a").rule == planned(world, "q-9").rule == planned(world, "c", "a").rule == "the rule"
+    assert planned(world, "c").rule is planned(world, "auto").rule is None
+    assert planned(ruled('models = ["*"]'), "a").rule == "the rule"
+
+
+def test_the_first_match_wins() -> None:
+    text = f"{HOUSE}{LISTS}" + "".join(
+        f'[[rules]]\nname = "{name}"\nuse = ["{use}"]\ntokens = {{ min = {least} }}\n'
+        for name, use, least in (("large", "b", 1000), ("middle", "c", 100), ("all", "a", 0))
+    )
+    world = world_of(text)
+    for tokens, name, use in ((5000, "large", "b"), (1000, "large", "b"), (500, "middle", "c"), (5, "all", "a")):
+        plan = planned(world, "auto", tokens=tokens)
+        assert (plan.rule, chain(plan)) == (name, [use])
+
+
+def test_a_rule_s_entries_are_resolved_like_any_others() -> None:
+    world = ruled("", use='["strategy:local", "team;sort:price"]')
+    assert chain(planned(world, "auto")) == ["home", "a"]
+    assert planned(world, "auto").intent == "strategy"
+
+
+def test_a_rule_replaces_every_entry_of_a_request() -> None:
+    assert chain(planned(ruled(""), "auto", "c")) == ["b"]
+
+
+def test_an_unpriced_rule_has_no_cost_to_go_by() -> None:
+    world = ruled("cost = { min = 0 }", use='["q-x", "strategy:cost"]')
+    assert planned(world, "auto").rule is None
+
+
+def test_a_keyword_is_looked_for_in_the_beginning_of_the_last_turn() -> None:
+    world = ruled('keywords = ["needle"]')
+    assert planned(world, "auto", turns=("x" * 19_000 + "NEEDLE",)).rule == "the rule"
+    assert planned(world, "auto", turns=("x" * 20_000 + "NEEDLE",)).rule is None
+    assert planned(world, "auto", turns=()).rule is None
+
+
+def test_a_bad_suffix_is_refused_before_any_rule_matches() -> None:
+    with pytest.raises(InvalidRequest):
+        planned(ruled(""), "auto;sort:best")
+
+
+def test_a_plan_without_a_rule_has_none() -> None:
+    plan = planned(world_of(HOUSE + LISTS), "auto", turns=("hi",))
+    assert plan.rule is None
+    assert plan.as_json()["rule"] is None

@@ -1,0 +1,59 @@
+"""The end of the process: streams finish within the drain; what does not is told in its own stream."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from gateway import Start, provider
+from playbook import CHAT, MESSAGES, Tongue
+from upstream import ScriptedUpstream, streamed
+
+BOTH = pytest.mark.parametrize("tongue", [CHAT, MESSAGES], ids=["chat", "messages"])
+
+
+def halves(tongue: Tongue) -> tuple[list[bytes], list[bytes]]:
+    """A stream up to its first word, and the rest."""
+    frames = tongue.stream("one", "two")
+    cut = frames.index(tongue.text("one")) + 1
+    return frames[:cut], frames[cut:]
+
+
+@BOTH
+async def test_a_stream_finishes_within_the_drain(upstream: ScriptedUpstream, start: Start, tongue: Tongue) -> None:
+    go_on = asyncio.Event()
+    said, unsaid = halves(tongue)
+    upstream.plays(streamed([*said, go_on, *unsaid]))
+    running = await start(provider("first", upstream, tongue))
+    assert running.app is not None
+    client = await running.connect()
+    await client.request(tongue, tongue.request(stream=True))
+    await client.until(b"one")
+    stopping = asyncio.ensure_future(running.app.stop(drain=20))
+    with pytest.raises(ConnectionError):
+        while True:  # until nobody listens any more
+            await running.connect()
+            await asyncio.sleep(0)
+    go_on.set()
+    assert b"two" in await client.rest()
+    await stopping
+
+
+@BOTH
+async def test_what_does_not_finish_is_told_in_its_own_stream(
+    upstream: ScriptedUpstream, start: Start, tongue: Tongue
+) -> None:
+    upstream.plays(streamed([*halves(tongue)[0], asyncio.Event()]))
+    running = await start(provider("first", upstream, tongue))
+    assert running.app is not None
+    client = await running.connect()
+    await client.request(tongue, tongue.request(stream=True))
+    await client.until(b"one")
+    await running.app.stop(drain=0)
+    told = await client.rest()
+    assert b"shutting down" in told
+    assert told.endswith(b"0\r\n\r\n")
+    assert b"[DONE]" not in told
+    row = await running.row()
+    assert (row["status"], row["outcome"]) == (200, "gateway_overloaded")
+    assert (await upstream.asked()).gone.is_set()
