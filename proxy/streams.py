@@ -7,7 +7,7 @@ it is a failed attempt like any other; an error after the commit is part of the 
     feed(chunk) -> bytes   raises UpstreamError before the commit, UpstreamBroken also after it
     close() -> bytes       the body has ended; raises UpstreamBroken where the stream has not
     fail(error) -> bytes   the in-band error and the end, in the client's dialect
-    done                   nothing more will leave: the terminal event or an error event has been seen
+    done                   nothing more will leave: the terminal event has been seen, or a translation's error
 """
 
 from __future__ import annotations
@@ -132,6 +132,9 @@ class Passthrough:
             if self._borders.overflowed and not self.done:
                 raise UpstreamBroken(ENDLESS)
             return out
+        if self.failure is not None:
+            self.done = True
+            return out
         if self._tap.stop is None:
             raise UpstreamBroken(ENDLESS if self._tap.produced else EMPTY)
         self.done = True
@@ -201,7 +204,6 @@ class Passthrough:
                 told = out[-1].decode("utf-8", "surrogateescape")
                 out[-1] = self._clean(told).encode("utf-8", "surrogateescape")
                 self.failure = failures.of_stream(self._tap.error, byok=self._byok)
-                self.done = True
             elif sight is Sight.END:
                 self.done = True
             if self.done:
@@ -243,10 +245,10 @@ class Passthrough:
         whole, self._oversize = bytes(collected), None
         if len(whole) <= LOOKED_AT:
             for frame, raw in self._split(whole):
-                if self._look(frame, raw) in (Sight.END, Sight.ERROR):
-                    self.done = True
-                    if self._tap.error is not None:
-                        self.failure = failures.of_stream(self._tap.error, byok=self._byok)
+                sight = self._look(frame, raw)
+                if sight is Sight.ERROR and self._tap.error is not None:
+                    self.failure = failures.of_stream(self._tap.error, byok=self._byok)
+                self.done = self.done or sight is Sight.END
         return block
 
 
@@ -335,10 +337,20 @@ class Translation:
         return map(Frame, self._lines.close())
 
     def _encode(self, frames: Iterable[Frame]) -> bytes:
-        """Everything that one read brought, as one piece of bytes."""
+        """Everything that one read brought, as one piece of bytes. What stands before a broken frame leaves as if it had
+        come alone."""
         events: list[ir.StreamEvent] = []
-        for frame in frames:
-            events += self._decoder.feed(frame)
+        try:
+            for frame in frames:
+                events += self._decoder.feed(frame)
+        except UpstreamBroken as error:
+            if not self.committed and not any(map(bears_content, events)):
+                raise
+            out = self._emit(events)
+            if self.done:
+                return out
+            self.failure, self.done = error, True
+            return out + self._encoder.fail(error)
         return self._emit(events) if events else b""
 
     def _emit(self, events: list[ir.StreamEvent]) -> bytes:

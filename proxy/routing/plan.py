@@ -252,7 +252,7 @@ def _sorted(picks: list[Pick], facts: Facts, world: World, now: float) -> list[P
     if facts.sort is not None:
         picks = SORTS[facts.sort](picks, facts, world, now)
     if order := facts.preferences.order:
-        rank = {name: position for position, name in enumerate(order)}
+        rank = {name: position for position, name in enumerate(dict.fromkeys(order))}
         picks = sorted(picks, key=lambda pick: rank.get(pick.candidate.provider, len(rank)))
     return picks
 

@@ -15,11 +15,13 @@ from proxy.errors import ClientGone, GatewayError, UpstreamError
 from proxy.server.attempt import Opening
 from proxy.server.call import Call
 from proxy.server.respond import Headers, content_type_of, cost_header, dropped_header, id_headers, plan_headers
+from proxy.server.upstream import Reply
 from proxy.streams import Stream
 from proxy.wire.headers import answer_headers
 
 SSE = "text/event-stream; charset=utf-8"
 JSON = "application/json"
+LAST_WORDS = 0.25  # seconds
 OCTETS = "application/octet-stream"
 STREAMING: Headers = [("Cache-Control", "no-cache"), ("X-Accel-Buffering", "no")]  # no proxy may hold it back
 STREAM_BYTES_PER_TOKEN = 200  # an event of a few letters in its wrapping
@@ -121,8 +123,8 @@ async def _deliver_large(call: Call, opening: Opening) -> web.StreamResponse:
             data = await opening.reply.chunk()
             opening.watchdog.touch()
         await response.write_eof()
-    except UpstreamError as error:
-        _failed(call, opening, error)
+    except UpstreamError as broken:
+        _failed(call, opening, call.cut or broken)
         _abort(call)
     finally:
         _account(call, opening, None)
@@ -174,7 +176,7 @@ async def _pump(call: Call, opening: Opening, stream: Stream, response: web.Stre
             await _write(call, opening, response, out)
         if stream.done:
             return
-        chunk = await reply.chunk()
+        chunk = await reply.chunk() if stream.failure is None else await _last_words(reply)
         watchdog.touch()
         if chunk:
             out = stream.feed(chunk)
@@ -183,6 +185,15 @@ async def _pump(call: Call, opening: Opening, stream: Stream, response: web.Stre
         if out:
             await _write(call, opening, response, out)
         return
+
+
+async def _last_words(reply: Reply) -> bytes:
+    """What a provider says behind its own error, a terminal event perhaps: it passes if it comes at once."""
+    try:
+        async with asyncio.timeout(LAST_WORDS):
+            return await reply.chunk()
+    except (TimeoutError, UpstreamError):
+        return b""
 
 
 async def _ended(call: Call, opening: Opening, stream: Stream, response: web.StreamResponse) -> None:

@@ -39,7 +39,7 @@ def expected(recording: Recording, *, asked: bool) -> bytes:
             continue
         finished = finished or any(choice.get("finish_reason") for choice in choices or ())
         kept.append(frame)
-        if data == b"[DONE]" or event.get("type") == "message_stop" or event.get("error"):
+        if data == b"[DONE]" or event.get("type") == "message_stop":
             ended = True
             break
     if finished and not ended:

@@ -197,6 +197,8 @@ def test_a_provider_order_goes_first_and_the_rest_stands() -> None:
     world = world_of(HOUSE)
     wishes = Preferences(order=("local", "q"))
     assert chain(planned(world, "a", "b", "c", "home", preferences=wishes)) == ["home", "b", "a", "c"]
+    twice = Preferences(order=("local", "q", "local", "q"))
+    assert chain(planned(world, "a", "b", "c", "home", preferences=twice)) == ["home", "b", "a", "c"]
     only_first = Preferences(order=("local", "q"), allow_fallbacks=False)
     plan = planned(world, "a", "b", "home", preferences=only_first)
     assert chain(plan) == ["home"]

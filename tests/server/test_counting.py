@@ -70,6 +70,18 @@ async def test_a_provider_that_fails_leaves_it_to_the_next_that_counts(
     assert (await counted(running, "profile:chain")).json == {"input_tokens": 14}
 
 
+async def test_a_count_moves_no_conversation(
+    start: Start, upstream: ScriptedUpstream, second: ScriptedUpstream
+) -> None:
+    upstream.plays(plain({"input_tokens": 14}))
+    running = await start(two(provider("first", upstream, MESSAGES), provider("second", second, MESSAGES)))
+    assert (await counted(running, "profile:chain")).status == 200
+    await running.quiet()
+    assert running.app is not None
+    world = running.app.gateway.current.world
+    assert (len(world.affinity), world.latencies.get("first", "first")) == (0, None)
+
+
 @pytest.mark.parametrize("status", [404, 405])
 async def test_a_server_without_the_path_is_estimated(status: int, start: Start, upstream: ScriptedUpstream) -> None:
     upstream.plays(plain({"detail": "Not Found"}, status))

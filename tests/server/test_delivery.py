@@ -81,9 +81,13 @@ ENDS: dict[str, Callable[[Tongue], list[Step]]] = {
 }
 
 
+UNSEEN = {f"{held}, then an error": (HELD[held], ENDS["an error"]) for held in HELD} | {
+    f"the start, then {end}": (HELD["the start"], ENDS[end]) for end in ENDS
+}
+
+
 @all_pairs
-@pytest.mark.parametrize("held", HELD.values(), ids=HELD)
-@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+@pytest.mark.parametrize(("held", "end"), UNSEEN.values(), ids=UNSEEN)
 async def test_before_content_a_failure_falls_back_unseen(
     upstream: ScriptedUpstream,
     second: ScriptedUpstream,

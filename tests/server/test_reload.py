@@ -257,6 +257,7 @@ async def test_the_process_reloads_on_sighup_and_ends_on_sigterm(upstream: Scrip
         assert "canary" not in str(child.lines)
 
 
+@pytest.mark.slow
 async def test_a_stream_outlives_sigterm(upstream: ScriptedUpstream, home: Path) -> None:
     async with process(provider("first", upstream), home) as (gw, child):
         go_on = asyncio.Event()
@@ -275,6 +276,7 @@ async def test_a_stream_outlives_sigterm(upstream: ScriptedUpstream, home: Path)
         assert (row["status"], row["outcome"]) == (200, "ok")
 
 
+@pytest.mark.slow
 async def test_a_process_with_a_bad_table_says_so_and_exits_with_1(home: Path) -> None:
     (home / "routes.toml").write_text("[server]\nlisten = ['0.0.0.0:0']\nnonsense = 1\n")
     child = await serve(home / "routes.toml", home / "state")
@@ -285,6 +287,7 @@ async def test_a_process_with_a_bad_table_says_so_and_exits_with_1(home: Path) -
     assert b"Traceback" not in told
 
 
+@pytest.mark.slow
 async def test_sigkill_loses_no_row_that_was_written(upstream: ScriptedUpstream, home: Path) -> None:
     async with process(provider("first", upstream), home) as (gw, child):
         upstream.plays(plain(CHAT.answer("ok")))
@@ -295,6 +298,7 @@ async def test_sigkill_loses_no_row_that_was_written(upstream: ScriptedUpstream,
         assert await gw.row(answer.request_id) == row
 
 
+@pytest.mark.slow
 async def test_the_watch_alone_reloads_the_process(upstream: ScriptedUpstream, home: Path) -> None:
     async with process(generation(upstream, 0), home, server='header_prefix = "X-G0-"') as (gw, child):
         by_rename(gw.config, table(upstream, 7))

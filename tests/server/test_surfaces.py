@@ -250,8 +250,8 @@ async def test_who_cannot_serve_an_endpoint_is_passed_over_and_the_plan_says_why
 
 async def test_sound_leaves_as_it_comes(start: Start, upstream: ScriptedUpstream) -> None:
     go_on = asyncio.Event()
-    body = [piece(SOUND[:100]), go_on, piece(SOUND[100:]), LAST]
-    upstream.plays([head(200, "audio/mpeg", Transfer_Encoding="chunked"), *body])
+    start_of_it = head(200, "audio/mpeg", Transfer_Encoding="chunked")
+    upstream.plays([start_of_it, piece(SOUND[:100]), go_on, piece(SOUND[100:]), LAST])
     running = await start(table(upstream))
     sent = {"model": "first", **SPEECH.request}
     async with running.client.post(running.base + SPEECH.path, json=sent) as response:
@@ -259,6 +259,8 @@ async def test_sound_leaves_as_it_comes(start: Start, upstream: ScriptedUpstream
         go_on.set()
         assert await response.content.read() == SOUND[100:]
     assert (await running.row())["outcome"] == "ok"
+    assert (await running.post(SPEECH.path, sent)).body == SOUND
+    assert upstream.opened == 1, "its connection serves again"
 
 
 async def test_a_cut_sound_is_a_cut_connection(start: Start, upstream: ScriptedUpstream) -> None:

@@ -126,9 +126,23 @@ def _steps(path: Any) -> tuple[_Step, ...]:
         if found is None:
             raise UpstreamBroken("The provider streamed a tool call's arguments at a place that cannot be read.")
         name, index, single, double = found.groups()
-        steps.append(int(index) if index is not None else name or re.sub(r"\\(.)", r"\1", single or double or ""))
+        if index is not None:
+            steps.append(int(index))
+        elif name is not None:
+            steps.append(name)
+        else:
+            steps.append(_unquoted(double if single is None else single.replace("\\'", "'").replace('"', '\\"')))
         at = found.end()
     return tuple(steps)
+
+
+def _unquoted(text: str) -> str:
+    """A name in quotes has JSON's escapes."""
+    try:
+        name = json_text.read(f'"{text}"')
+    except ValueError as exc:
+        raise UpstreamBroken("The provider streamed a tool call's arguments at a place that cannot be read.") from exc
+    return str(name)
 
 
 def _value(partial: Mapping[str, Any]) -> Any:

@@ -1,0 +1,344 @@
+"""Both kinds of stream as scripts: what a provider sends, cut anywhere, and what may leave."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+from attrs import field, frozen
+from hypothesis import given
+from hypothesis import strategies as st
+from playbook import CHAT, MESSAGES, TONGUES, Tongue, chunk, event
+
+from proxy import streams
+from proxy.dialects import DIALECTS
+from proxy.dialects.dialect import Voice
+from proxy.errors import UpstreamBroken, UpstreamError, UpstreamOverloaded
+from proxy.streams import HELD_BYTES, HELD_EVENTS, Passthrough, Stream, Translation
+
+VOICE = Voice("req_1", "asked-for", 1)
+PAIRS = {f"{ours} by {theirs}": (TONGUES[ours], TONGUES[theirs]) for ours in TONGUES for theirs in TONGUES}
+all_kinds = pytest.mark.parametrize(("tongue", "theirs"), PAIRS.values(), ids=PAIRS)
+both_surfaces = pytest.mark.parametrize("tongue", TONGUES.values(), ids=TONGUES)
+USAGE = chunk(None, usage={"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9})
+
+
+def made(tongue: Tongue, theirs: Tongue) -> Stream:
+    """Passthrough where both sides speak the same, else a translation."""
+    if tongue is theirs:
+        return Passthrough(DIALECTS[theirs.name], VOICE)
+    return Translation(DIALECTS[theirs.name], DIALECTS[tongue.name].stream_encoder(VOICE))
+
+
+@frozen
+class Played:
+    out: bytes = field(eq=lambda out: out.rstrip(b"\n"))  # a CR ends the last line; the LF behind it may come too late
+    failed: type[UpstreamError] | None  # what feed or close raised
+    done: bool
+    committed: bool
+    failure: type[Exception] | None
+
+
+def play(stream: Stream, chunks: Iterable[bytes], *, ends: bool = True) -> Played:
+    """As the relay does it: feed until done, then close."""
+    out, failed = b"", None
+    try:
+        for piece in chunks:
+            if stream.done:
+                break
+            out += stream.feed(piece)
+        if ends and not stream.done:
+            out += stream.close()
+    except UpstreamError as exc:
+        failed = type(exc)
+    return Played(out, failed, stream.done, stream.committed, type(stream.failure) if stream.failure else None)
+
+
+def cuts(raw: bytes) -> Iterable[tuple[bytes, ...]]:
+    """Whole, in two at every place, byte by byte."""
+    yield (raw,)
+    for at in range(1, len(raw)):
+        yield raw[:at], raw[at:]
+    yield tuple(raw[at : at + 1] for at in range(len(raw)))
+
+
+TEXT = "Grüße 😀\u2028"
+
+
+def script(theirs: Tongue, name: str) -> bytes:
+    good = theirs.stream("Hi ", TEXT)
+    error = theirs.error_frame("overloaded_error", "Busy.")
+    parts: dict[str, list[bytes]] = {
+        "a good one": good,
+        "with CRLF": [frame.replace(b"\n", b"\r\n") for frame in good],
+        "with keep-alives": [frame for pair in good for frame in (theirs.keep_alive, pair)],
+        "with a BOM": [b"\xef\xbb\xbf", *good],
+        "without its terminator": good[:-1],
+        "without its last blank line": [*good[:-1], good[-1].rstrip(b"\n")],
+        "an error after content": [*good[:-2], error],
+        "an error after content without its blank line": [*good[:-2], error.rstrip(b"\n")],
+        "an error before content": [theirs.start, theirs.keep_alive, error],
+        "an end after content": good[:-2],
+        "an end before content": [theirs.start],
+        "an end in a frame": [*good[:-3], good[-3][:-12]],
+        "nothing": [],
+        "a finish and no word": [theirs.start, theirs.finish, theirs.end],
+        "a terminator and no word": [theirs.start, theirs.end],
+        "surplus": [*good, theirs.text("more"), error],
+        "garbage before content": [theirs.start, b"data: {{{\n\n", *good[1:]],
+    }
+    return b"".join(parts[name])
+
+
+NAMES = (
+    "a good one", "with CRLF", "with keep-alives", "with a BOM", "without its terminator",
+    "without its last blank line", "an error after content", "an error after content without its blank line",
+    "an error before content", "an end after content", "an end before content", "an end in a frame", "nothing",
+    "a finish and no word", "a terminator and no word", "surplus", "garbage before content",
+)  # fmt: skip
+
+
+@all_kinds
+@pytest.mark.parametrize("name", NAMES)
+def test_what_leaves_does_not_depend_on_where_the_bytes_are_cut(tongue: Tongue, theirs: Tongue, name: str) -> None:
+    raw = script(theirs, name)
+    whole = play(made(tongue, theirs), (raw,))
+    for pieces in cuts(raw):
+        assert play(made(tongue, theirs), pieces) == whole, pieces
+
+
+ENDS_WELL = ("a good one", "with CRLF", "with keep-alives", "with a BOM", "without its terminator", "surplus")
+
+
+@all_kinds
+@pytest.mark.parametrize("name", ENDS_WELL)
+def test_a_good_stream_says_all_and_ends_as_its_dialect_wants(tongue: Tongue, theirs: Tongue, name: str) -> None:
+    played = play(made(tongue, theirs), (script(theirs, name),))
+    out = played.out.replace(b"\r\n", b"\n")
+    assert (played.failed, played.failure, played.done, played.committed) == (None, None, True, True)
+    assert tongue.read_stream(out) == "Hi " + TEXT
+    assert out.endswith(tongue.end)
+    assert out.count(tongue.end) == 1
+
+
+@both_surfaces
+@pytest.mark.parametrize("name", ["a good one", "with CRLF", "with keep-alives", "with a BOM"])
+def test_bytes_of_the_same_dialect_are_the_providers_own(tongue: Tongue, name: str) -> None:
+    raw = script(tongue, name)
+    assert play(made(tongue, tongue), (raw,)).out == raw
+
+
+RAISES = {
+    "an error before content": UpstreamOverloaded,
+    "an end before content": UpstreamBroken,
+    "nothing": UpstreamBroken,
+    "a terminator and no word": UpstreamBroken,
+    "garbage before content": UpstreamBroken,
+}
+
+
+@all_kinds
+@pytest.mark.parametrize(("name", "kind"), RAISES.items(), ids=RAISES)
+def test_a_failure_before_content_is_raised_and_nothing_has_left(
+    tongue: Tongue, theirs: Tongue, name: str, kind: type[UpstreamError]
+) -> None:
+    played = play(made(tongue, theirs), (script(theirs, name),))
+    assert (played.out, played.failed, played.committed) == (b"", kind, False)
+
+
+@all_kinds
+@pytest.mark.parametrize("name", ["an error after content", "an error after content without its blank line"])
+def test_an_error_after_content_leaves_whole_and_ends_the_stream(tongue: Tongue, theirs: Tongue, name: str) -> None:
+    played = play(made(tongue, theirs), (script(theirs, name),))
+    assert (played.failed, played.failure, played.done) == (None, UpstreamOverloaded, True)
+    assert b"Busy." in played.out
+    assert played.out.endswith(b"\n\n")
+    assert tongue.end not in played.out
+
+
+@all_kinds
+@pytest.mark.parametrize("name", ["an end after content", "an end in a frame"])
+def test_an_end_after_content_is_raised_and_can_be_told(tongue: Tongue, theirs: Tongue, name: str) -> None:
+    stream = made(tongue, theirs)
+    played = play(stream, (script(theirs, name),))
+    assert (played.failed, played.committed, stream.torn) == (UpstreamBroken, True, False)
+    told = played.out + stream.fail(UpstreamBroken("It was cut."))
+    assert stream.done
+    assert b"It was cut." in told
+    assert told.endswith(b"\n\n")
+    assert tongue.end not in told
+    assert "Hi " in tongue.read_stream(told.partition(b"It was cut.")[0].rpartition(b"\n\n")[0])
+
+
+@all_kinds
+def test_garbage_after_content_takes_no_content_along(tongue: Tongue, theirs: Tongue) -> None:
+    good = theirs.stream("some", "more")
+    raw = b"".join(good[:-3]) + b"data: {{{\n\n" + b"".join(good[-3:])
+    for pieces in cuts(raw):
+        stream = made(tongue, theirs)
+        played = play(stream, pieces)
+        if tongue is theirs:
+            assert played.out == raw  # the client's own parser will judge
+        else:
+            assert b"some" in played.out
+            assert b"more" in played.out
+            assert stream.done or played.failed is UpstreamBroken
+
+
+# -- the commit --------------------------------------------------------------------------------------------------
+
+
+@all_kinds
+def test_nothing_leaves_before_content_and_everything_with_it(tongue: Tongue, theirs: Tongue) -> None:
+    stream = made(tongue, theirs)
+    opening = [theirs.opening] if theirs.opening else []
+    for frame in [theirs.keep_alive, theirs.start, theirs.keep_alive, *opening, theirs.text("")]:
+        assert stream.feed(frame) == b""
+        assert not stream.committed
+    first = stream.feed(theirs.text("one"))
+    assert stream.committed
+    assert tongue.read_stream(first) == "one"
+    assert tongue.read_stream(stream.feed(theirs.text("two"))) == "two"
+
+
+@both_surfaces
+def test_so_many_lifecycle_events_are_held_and_one_more_commits(tongue: Tongue) -> None:
+    stream = made(tongue, tongue)
+    for _ in range(HELD_EVENTS):
+        assert stream.feed(tongue.keep_alive) == b""
+    assert not stream.committed
+    assert stream.feed(tongue.keep_alive) == tongue.keep_alive * (HELD_EVENTS + 1)
+    assert stream.committed
+
+
+@both_surfaces
+def test_so_many_bytes_are_held_and_then_all_go(tongue: Tongue) -> None:
+    comment = b": " + b"x" * 50_000 + b"\n\n"
+    stream, out, fed = made(tongue, tongue), b"", b""
+    while not stream.committed:
+        fed += comment
+        out += stream.feed(comment)
+    assert len(fed) - len(comment) <= HELD_BYTES < len(fed)
+    assert out == fed
+
+
+@both_surfaces
+def test_an_unknown_event_is_content(tongue: Tongue) -> None:
+    novel = event("novel", x=1) if tongue is MESSAGES else b'data: {"novel": 1}\n\n'
+    stream = made(tongue, tongue)
+    assert stream.feed(novel) == novel
+    assert stream.committed
+
+
+# -- edits -------------------------------------------------------------------------------------------------------
+
+
+def test_the_usage_that_we_asked_for_is_taken_out_at_every_cut() -> None:
+    good = CHAT.stream("Hi ", TEXT)
+    raw = b"".join([*good[:-1], USAGE, good[-1]])
+    for pieces in cuts(raw):
+        stream = Passthrough(DIALECTS["openai-chat"], VOICE, strip_usage=True)
+        assert play(stream, pieces).out == b"".join(good)
+        assert +stream.edits == {"usage_removed": 1}
+        assert stream.usage is not None
+        assert stream.usage.output == 2
+
+
+def test_usage_before_content_is_taken_out_as_well() -> None:
+    good = CHAT.stream("Hi ")
+    stream = Passthrough(DIALECTS["openai-chat"], VOICE, strip_usage=True)
+    assert play(stream, [good[0], USAGE, *good[1:]]).out == b"".join(good)
+
+
+EDITS = {"a good one": {}, "without its terminator": {"terminator_added": 1}, "surplus": {"surplus_dropped": 1}}
+
+
+@all_kinds
+@pytest.mark.parametrize(("name", "edits"), EDITS.items(), ids=EDITS)
+def test_every_edit_is_counted(tongue: Tongue, theirs: Tongue, name: str, edits: dict[str, int]) -> None:
+    stream = made(tongue, theirs)
+    play(stream, (script(theirs, name),))
+    if "surplus_dropped" not in edits or tongue is theirs:  # some decoders hear nothing behind the end
+        assert +stream.edits == edits
+
+
+@all_kinds
+def test_usage_and_the_reason_are_known_at_the_end(tongue: Tongue, theirs: Tongue) -> None:
+    good = theirs.stream("Hi")
+    stream = made(tongue, theirs)
+    play(stream, [*good[:-1], USAGE, good[-1]] if theirs is CHAT else good)
+    assert stream.stop == "end"
+    assert stream.usage is not None
+    assert (stream.usage.input, stream.usage.output) == (7, 2)
+
+
+# -- giant frames ------------------------------------------------------------------------------------------------
+
+
+@both_surfaces
+def test_a_frame_beyond_the_buffer_passes_as_it_comes(tongue: Tongue) -> None:
+    big = tongue.text("y" * 300_000)
+    good = tongue.stream("Hi")
+    raw = b"".join([*good[:-2], big, *good[-2:]])
+    stream = made(tongue, tongue)
+    torn = False
+    out = b""
+    for at in range(0, len(raw), 10_000):
+        out += stream.feed(raw[at : at + 10_000])
+        torn = torn or stream.torn
+    assert out + stream.close() if not stream.done else out == raw
+    assert torn
+    assert not stream.torn
+
+
+@both_surfaces
+def test_a_cut_in_a_giant_frame_cannot_be_told(tongue: Tongue) -> None:
+    stream = made(tongue, tongue)
+    stream.feed(b"".join(tongue.stream("Hi")[:-2]))
+    stream.feed(tongue.text("y" * 300_000)[:-10])
+    assert stream.torn
+    with pytest.raises(UpstreamBroken):
+        stream.close()
+
+
+@all_kinds
+def test_a_frame_without_an_end_is_bounded_where_it_is_collected(
+    tongue: Tongue, theirs: Tongue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "LOOKED_AT", 1 << 20)
+    stream = made(tongue, theirs)
+    block = b"x" * (1 << 20)
+    try:
+        stream.feed(theirs.text("Hi") + b"data: ")
+        for _ in range(40):
+            stream.feed(block)
+    except UpstreamBroken:
+        assert tongue is not theirs  # a translation needs it whole, and says so
+    else:
+        assert tongue is theirs
+
+
+# -- secrets in a provider's words -------------------------------------------------------------------------------
+
+
+@all_kinds
+def test_an_error_that_leaves_is_cleaned(tongue: Tongue, theirs: Tongue) -> None:
+    raw = b"".join([*theirs.stream("Hi")[:-2], theirs.error_frame("server_error", "Bad key k-123.")])
+    for pieces in cuts(raw):
+        if tongue is theirs:
+            stream: Stream = Passthrough(DIALECTS[theirs.name], VOICE, clean=lambda text: text.replace("k-123", "***"))
+        else:
+            encoder = DIALECTS[tongue.name].stream_encoder(VOICE)
+            stream = Translation(DIALECTS[theirs.name], encoder, clean=lambda text: text.replace("k-123", "***"))
+        out = play(stream, pieces).out
+        assert b"k-123" not in out
+        assert b"Bad key ***." in out
+
+
+@all_kinds
+@given(data=st.data())
+def test_a_good_stream_in_any_pieces(tongue: Tongue, theirs: Tongue, data: st.DataObject) -> None:
+    raw = script(theirs, "with CRLF")
+    places = sorted(data.draw(st.sets(st.integers(1, len(raw) - 1), max_size=12)))
+    pieces = [raw[a:b] for a, b in zip([0, *places], [*places, len(raw)], strict=True)]
+    assert play(made(tongue, theirs), pieces) == play(made(tongue, theirs), (raw,))
