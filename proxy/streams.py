@@ -308,7 +308,7 @@ class Translation:
         out = b""
         if not self.done:
             try:
-                out = self._encode(self._last_frames())
+                out = self._emit([event for frame in self._last_frames() for event in self._decoder.feed(frame)])
             except UpstreamBroken:
                 self.edits["cut_frames"] += 1  # half a frame says nothing; what is missing shows below
             if not self.done:
@@ -337,8 +337,8 @@ class Translation:
         return map(Frame, self._lines.close())
 
     def _encode(self, frames: Iterable[Frame]) -> bytes:
-        """Everything that one read brought, as one piece of bytes. What stands before a broken frame leaves as if it had
-        come alone."""
+        """Everything that one read brought, as one piece of bytes. What stands before a broken frame leaves as if it
+        had come alone."""
         events: list[ir.StreamEvent] = []
         try:
             for frame in frames:

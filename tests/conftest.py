@@ -1,19 +1,54 @@
-"""What all tests share: property tests without a stopwatch, and the test bed of the shell."""
+"""What all tests share: property tests without a stopwatch, an end to whatever hangs, the loop a module wants, and the
+test bed of the shell."""
 
 from __future__ import annotations
 
+import asyncio
+import functools
+import inspect
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
+import uvloop
 from gateway import Start, gateway
 from hypothesis import settings
 from upstream import ScriptedUpstream
 
+GUARD_S, SLOW_GUARD_S = 30.0, 300.0  # no test takes that long unless something waits for ever
+LOOPS: Mapping[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "asyncio": asyncio.new_event_loop,
+    "uvloop": uvloop.new_event_loop,  # what the process runs on
+}
+
 settings.register_profile("pointsman", deadline=None)
 settings.load_profile("pointsman")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """A module names its own in LOOPS, and runs once on each; asyncio's where it names none."""
+    module = item.getparent(pytest.Module)
+    named = getattr(module.obj, "LOOPS", ("asyncio",)) if module is not None else ("asyncio",)
+    return {name: LOOPS[name] for name in named}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
+            item.obj = _guarded(item.obj, SLOW_GUARD_S if item.get_closest_marker("slow") else GUARD_S)
+
+
+def _guarded(test: Callable[..., Awaitable[None]], seconds: float) -> Callable[..., Awaitable[None]]:
+    @functools.wraps(test)
+    async def guarded(*arguments: Any, **named: Any) -> None:
+        async with asyncio.timeout(seconds):
+            await test(*arguments, **named)
+
+    return guarded
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -125,10 +125,7 @@ class Running:
 
     async def quiet(self) -> None:
         """Every request has ended, its clean-up included."""
-        assert self.app is not None
-        async with asyncio.timeout(GUARD_S):
-            while self.app.gateway.running:
-                await asyncio.sleep(0)
+        await settles(lambda: self.app is not None and not self.app.gateway.running)
 
     async def over_socket(self, method: str, path: str, document: Any = None) -> Answer:
         """Through the admin socket in the state directory."""
@@ -140,6 +137,13 @@ class Running:
             return Answer(response.status, response.headers, await response.read())
 
 
+async def settles(holds: Callable[[], bool]) -> None:
+    """Turns the loop until something is true that nothing tells of."""
+    async with asyncio.timeout(GUARD_S):
+        while not holds():  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+
 class Start(Protocol):
     """Starts a gateway; `server` is more keys of the table's [server]."""
 
@@ -147,7 +151,9 @@ class Start(Protocol):
 
 
 @asynccontextmanager
-async def gateway(table: str, home: Path, *, log: logging.Log | None = None, server: str = "") -> AsyncIterator[Running]:
+async def gateway(
+    table: str, home: Path, *, log: logging.Log | None = None, server: str = ""
+) -> AsyncIterator[Running]:
     """In this process. `table` is all of routes.toml but the listeners."""
     config, state = home / "routes.toml", home / "state"
     config.write_text(whole(table, server))
@@ -185,7 +191,9 @@ def provider(
         f'[models."{model}"]\nprovider = "{name}"\nnative = "native-of-{model}"\n{lines}\n'
         for model, lines in (models or {name: ""}).items()
     ]
-    head = f'[providers.{name}]\ndialects = ["{tongue.name}"]\nbase_url = "{root}{tongue.suffix}"\n{credential}\n{more}\n'
+    head = (
+        f'[providers.{name}]\ndialects = ["{tongue.name}"]\nbase_url = "{root}{tongue.suffix}"\n{credential}\n{more}\n'
+    )
     return head + "".join(blocks)
 
 

@@ -170,6 +170,7 @@ class Connection(asyncio.Protocol):
             raise _Hung
         self._transport.write(data)
         self._upstream.sent += len(data)
+        self._upstream.told()
         await self._writable.wait()
 
     async def _until(self, event: asyncio.Event) -> None:

@@ -1,7 +1,7 @@
 """Observed times per candidate: time to first token and tokens per second, decayed; the clock is an argument.
 
-The estimate is a mean whose weights halve with age and with each newer observation, so a candidate that turned slow
-shows within a few answers and one that nobody asked for long is forgotten. A small window keeps p50 and p95 for the
+The estimate is a mean whose weights halve with each newer observation, so a candidate that turned slow shows within a
+few answers; one that nobody asked for long is forgotten. A small window keeps p50 and p95 for the
 catalog.
 """
 

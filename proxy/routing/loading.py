@@ -119,14 +119,19 @@ def _build(file: sections.File, state: _Loading, dialects: Collection[str], revi
     _check_server(file.server, state)
     providers = {name: _provider(name, section, state, dialects) for name, section in file.providers.items()}
     _check_names(providers, state)
+    removed = {name for name, provider in providers.items() if provider.embedded and not provider.enabled}
     return Table(
         revision=revision,
         server=file.server,
         timeouts=file.timeouts,
         retry=file.retry,
         routing=file.routing,
-        providers=providers,
-        models={id: sections.model_entry(id, section) for id, section in file.models.items()},
+        providers={name: provider for name, provider in providers.items() if name not in removed},
+        models={
+            id: sections.model_entry(id, section)
+            for id, section in file.models.items()
+            if section.provider not in removed
+        },
         aliases={name: entry.entries for name, entry in file.aliases.items()},
         auto=_auto(file.auto, state),
         industries=file.industries,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -16,6 +17,7 @@ from proxy.dialects.gemini.usage import read_usage
 from proxy.errors import Foreign, UpstreamBroken, UpstreamFailed
 
 GEMINI, CHAT, MESSAGES = UPSTREAMS["gemini"], DIALECTS["openai-chat"], DIALECTS["anthropic"]
+RESPONSES = DIALECTS["openai-responses"]
 VOICE = Voice("req_1", "m", 7)
 Json = dict[str, Any]
 
@@ -294,15 +296,46 @@ def test_the_odds_of_words_in_openais_form() -> None:
 # -- proofs, and what the SDKs read --------------------------------------------------------------------------------
 
 
-def test_proofs_come_back_through_a_chat_client() -> None:
-    """A client that keeps a message's members hands them back where they stood."""
-    signed = {"functionCall": {"name": "look", "args": {}, "id": "c1"}, "thoughtSignature": "UzE="}
-    body = answer({"text": "Let me see.", "thoughtSignature": "VDE="}, signed, CALL | {})
-    message = CHAT.encode_answer(GEMINI.decode_answer(body), VOICE)["choices"][0]["message"]
-    results = [{"role": "tool", "tool_call_id": call["id"], "content": "x"} for call in message["tool_calls"]]
-    request = CHAT.decode_request({"model": "m", "messages": [{"role": "user", "content": "Hi"}, message, *results]})
-    contents = GEMINI.encode_request(request, ir.Target("gemini-3-flash-preview")).body["contents"]
-    assert [part.get("thoughtSignature") for part in contents[1]["parts"]] == ["VDE=", "UzE=", None]
+SIGNED = answer(
+    {"text": "Let me see.", "thoughtSignature": "VDE="},
+    {"functionCall": {"name": "look", "args": {}, "id": "c1"}, "thoughtSignature": "UzE="},
+    {"functionCall": {"name": "look", "args": {}, "id": "c2"}},
+)
+HELLO = {"role": "user", "content": "Hi"}
+
+
+def through_chat() -> ir.Request:
+    message = CHAT.encode_answer(GEMINI.decode_answer(SIGNED), VOICE)["choices"][0]["message"]
+    results = [{"role": "tool", "tool_call_id": ident, "content": "x"} for ident in ("c1", "c2")]
+    return CHAT.decode_request({"model": "m", "messages": [HELLO, message, *results]})
+
+
+def through_responses() -> ir.Request:
+    output = RESPONSES.encode_answer(GEMINI.decode_answer(SIGNED), VOICE)["output"]
+    results = [{"type": "function_call_output", "call_id": ident, "output": "x"} for ident in ("c1", "c2")]
+    return RESPONSES.decode_request({"model": "m", "input": [HELLO, *output, *results]})
+
+
+def through_messages() -> ir.Request:
+    content = MESSAGES.encode_answer(GEMINI.decode_answer(SIGNED), VOICE)["content"]
+    results = [{"type": "tool_result", "tool_use_id": ident, "content": "x"} for ident in ("c1", "c2")]
+    turns = [HELLO, {"role": "assistant", "content": content}, {"role": "user", "content": results}]
+    return MESSAGES.decode_request({"model": "m", "max_tokens": 9, "messages": turns})
+
+
+PROOFS = {
+    "chat": (through_chat, ["VDE=", "UzE=", None]),
+    "responses": (through_responses, ["VDE=", "UzE=", None]),
+    "messages, which has no place for them": (through_messages, [None, "skip_thought_signature_validator", None]),
+}
+
+
+@pytest.mark.parametrize(("through", "proofs"), PROOFS.values(), ids=PROOFS)
+def test_proofs_come_back_where_they_stood(through: Callable[[], ir.Request], proofs: list[str | None]) -> None:
+    """The client hands back what it got, and Gemini gets the proofs that it gave."""
+    written = GEMINI.encode_request(through(), ir.Target("gemini-3-flash-preview")).body["contents"]
+    assert [part.get("thoughtSignature") for part in written[1]["parts"]] == proofs
+    assert [part["functionResponse"]["id"] for part in written[2]["parts"]] == ["c1", "c2"]
 
 
 def test_both_sdks_read_an_answer() -> None:

@@ -527,12 +527,15 @@ def test_an_error_before_content_is_a_failed_attempt() -> None:
         Passthrough(DIALECT, VOICE).feed(bytes_of(CREATED, error))
 
 
-def test_an_error_behind_content_passes_and_ends_the_stream() -> None:
+def test_an_error_behind_content_passes_with_the_terminal_event_behind_it() -> None:
     passing = Passthrough(DIALECT, VOICE)
     raw = bytes_of(CREATED, delta("output_text", "Hi"), frame("error", code="server_error", message="m"))
     assert passing.feed(raw) == raw
-    assert passing.done
     assert isinstance(passing.failure, UpstreamFailed)
+    failed = bytes_of(frame("response.failed", response={"id": "resp_1", "status": "failed", "error": {"code": "x"}}))
+    assert passing.feed(failed) == failed
+    assert passing.close() == b""
+    assert passing.done
 
 
 def test_a_cut_is_told_in_this_dialect() -> None:

@@ -218,9 +218,7 @@ def test_enabled_false_removes_it() -> None:
     text = (HOUSE + EMBEDDED).replace('api_key = "none"', 'api_key = "${LOCAL_KEY}"')
     world = world_of(text.replace("[providers.embedded]", "[providers.embedded]\nenabled = false"), {})
     assert isinstance(planned(world, "auto", turns=("hi",)).refusal, errors.NotConfigured)
-    by_name = planned(world, "embedded/echo")
-    assert isinstance(by_name.refusal, errors.NotAllowed)
-    assert fates(by_name) == {"embedded/echo": ("policy", "the provider is disabled")}
+    assert isinstance(planned(world, "embedded/echo").refusal, errors.UnknownModel)
 
 
 # -- the class ---------------------------------------------------------------------------------------------------

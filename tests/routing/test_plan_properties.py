@@ -62,8 +62,8 @@ CAPABILITIES = ["tools", "json", "vision", "thinking"]
 
 @st.composite
 def models(draw: st.DrawFn) -> str:
-    count = draw(st.sampled_from([2, 9, 40, 40]))
-    rng = draw(st.randoms(use_true_random=False))
+    count = draw(st.sampled_from([40, 40, 9, 2]))
+    rng = Random(draw(st.integers(0, 10**6)))
     text = []
     for name in NAMES[:count]:
         lines = [f'[models.{name}]\nprovider = "{rng.choice(SHARES)}"']
@@ -91,22 +91,23 @@ def models(draw: st.DrawFn) -> str:
 
 @st.composite
 def worlds(draw: st.DrawFn) -> World:
-    env = {"KEY": "0123456789", "KEY2": "9876543210"} if draw(st.booleans()) else {}
+    both = {"KEY": "0123456789", "KEY2": "9876543210"}
+    env = draw(st.sampled_from([both, both, both, {}]))
     raw = (PROVIDERS + draw(models())).encode()
     table = load(raw, env=env, read_file=no_file, dialects=DIALECTS.keys())
     world = World(table, Models.build(table, PriceBook()))
-    rng = draw(st.randoms(use_true_random=False))
+    rng = Random(draw(st.integers(0, 10**6)))
     everyone = [Candidate(info.id, info.provider, info.native) for info in world.models.listed.values()]
-    for it in rng.sample(everyone, rng.randrange(len(everyone) + 1)):
-        match rng.randrange(4):
+    if rng.random() < 0.6:
+        world.affinity.pin(TALK, rng.choice(everyone), NOW - rng.uniform(0, 400))
+    for it in rng.sample(everyone, rng.choice([0, 2, len(everyone) // 4, len(everyone)])):
+        match rng.randrange(3):
             case 0:
                 world.latencies.observe(it, rng.uniform(50, 2000), NOW - rng.uniform(0, 800), rng.uniform(1, 99))
             case 1:
                 world.health.failed(it, None, errors.UpstreamOverloaded("busy"), NOW - rng.uniform(0, 12))
-            case 2:
-                world.health.failed(it, rng.randrange(2), errors.UpstreamRateLimited("slow"), NOW - rng.uniform(0, 8))
             case _:
-                world.affinity.pin(TALK, it, NOW - rng.uniform(0, 400))
+                world.health.failed(it, rng.randrange(3), errors.UpstreamRateLimited("slow"), NOW - rng.uniform(0, 8))
     return world
 
 
@@ -114,7 +115,8 @@ ENTRIES = st.sampled_from(
     [
         *NAMES[:12],
         *("list", "industry:field", "auto", "team", "profile:team", "nobody", "p0-x", "home/x", "off/x", "bare/x"),
-        *("strategy:cost", "strategy:quality", "strategy:latency", "strategy:local"),
+        *("strategy:cost", "strategy:quality", "strategy:latency") * 8,
+        "strategy:local",
         *("list;sort:price", "team:floor", "strategy:quality;max_price:0.001", "m1;max_price:0", "auto sort:latency"),
     ]
 )
@@ -123,26 +125,19 @@ ENTRIES = st.sampled_from(
 @st.composite
 def requests(draw: st.DrawFn) -> Facts:
     names = st.lists(st.sampled_from(["p0", "p1", "home", "x"]), max_size=2).map(tuple)
-    sometimes = st.booleans().flatmap
+    mostly = st.sampled_from([True] * 4 + [False]).flatmap
+    wishes = st.builds(Preferences, order=names, only=names, ignore=names, allow_fallbacks=st.booleans())
     return asks(
         *draw(st.lists(ENTRIES, min_size=1, max_size=6)),
-        needs=draw(st.sampled_from([(), (), ("tools",), ("json", "vision")])),
-        tokens=draw(st.sampled_from([0, 100, 3_000, 60_000])),
+        needs=draw(st.sampled_from([(), (), (), ("tools",), ("json", "vision")])),
+        tokens=draw(st.sampled_from([0, 100, 100, 3_000, 60_000])),
         max_tokens=draw(st.sampled_from([None, 0, 10, 2_000])),
         turns=draw(st.sampled_from([(), ("hi",), ("Summarize this.",)])),
-        sort=draw(st.sampled_from([None, None, *SORTS])),
-        ceiling=draw(st.sampled_from([None, None, Ceiling(Decimal("0.001")), Ceiling(prompt=Decimal(2))])),
-        preferences=draw(
-            sometimes(
-                lambda plain: (
-                    st.just(Preferences())
-                    if plain
-                    else st.builds(Preferences, order=names, only=names, ignore=names, allow_fallbacks=st.booleans())
-                )
-            )
-        ),
-        conversation=draw(st.sampled_from([None, TALK])),
-        continues=draw(st.booleans()),
+        sort=draw(st.sampled_from([None, None, None, *SORTS])),
+        ceiling=draw(st.sampled_from([None] * 6 + [Ceiling(Decimal("0.001")), Ceiling(prompt=Decimal(2))])),
+        preferences=draw(mostly(lambda plain: st.just(Preferences()) if plain else wishes)),
+        conversation=draw(st.sampled_from([TALK, TALK, None])),
+        continues=draw(st.sampled_from([True, True, False])),
         byok=draw(st.sampled_from([frozenset(), frozenset({"bare"}), frozenset({"p1"})])),
     )
 

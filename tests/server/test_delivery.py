@@ -1,5 +1,5 @@
-"""The commit rule and what follows: before content a failure falls back in silence, after it the client is told in-band,
-in its own dialect, with its own end; and bytes that pass are the provider's own."""
+"""The commit rule and what follows: before content a failure falls back in silence, after it the client is told
+in-band, in its own dialect, with its own end; and bytes that pass are the provider's own."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ both_surfaces = pytest.mark.parametrize("tongue", TONGUES.values(), ids=TONGUES)
 PAIRS = {f"{ours} by {theirs}": (TONGUES[ours], TONGUES[theirs]) for ours in TONGUES for theirs in TONGUES}
 all_pairs = pytest.mark.parametrize(("tongue", "theirs"), PAIRS.values(), ids=PAIRS)
 
-USAGE_ONLY = {"chat": chunk(None, usage={"prompt_tokens": 7, "completion_tokens": 0, "total_tokens": 7}), "messages": b""}
+USAGE_ONLY = {
+    "chat": chunk(None, usage={"prompt_tokens": 7, "completion_tokens": 0, "total_tokens": 7}),
+    "messages": b"",
+}
 
 
 async def two(start: Start, upstream: ScriptedUpstream, second: ScriptedUpstream, theirs: Tongue) -> Running:
@@ -138,7 +141,7 @@ async def test_headers_wait_for_content_and_content_for_nothing(
 async def test_bytes_of_the_same_dialect_pass_as_they_are(
     upstream: ScriptedUpstream, start: Start, tongue: Tongue
 ) -> None:
-    odd = [b": a comment\r\n\r\n", b"id: 7\nretry: 10\nevent: novel\ndata: {\"type\": \"novel\",\"x\":1e2}\n\n"]
+    odd = [b": a comment\r\n\r\n", b'id: 7\nretry: 10\nevent: novel\ndata: {"type": "novel","x":1e2}\n\n']
     frames = [odd[0], *tongue.stream("Hel", "lo \u00e9\U0001f600")]
     frames.insert(-2, odd[1])
     gw = await start(provider("first", upstream, tongue))
@@ -296,7 +299,9 @@ async def test_what_comes_behind_the_terminator_is_dropped(
 ) -> None:
     gw = await start(provider("first", upstream, theirs))
     surplus = [theirs.text("more"), theirs.error_frame("server_error", "Late.")]
-    upstream.plays(streamed([*theirs.stream("whole"), *surplus]), streamed([b"".join([*theirs.stream("whole"), *surplus])]))
+    upstream.plays(
+        streamed([*theirs.stream("whole"), *surplus]), streamed([b"".join([*theirs.stream("whole"), *surplus])])
+    )
     for _ in range(2):
         answer = await gw.ask(tongue, stream=True)
         assert tongue.read_stream(answer.body) == "whole"
@@ -319,9 +324,7 @@ async def test_no_output_with_a_reason_is_a_success(
     assert (await gw.row(answer.request_id))["outcome"] == "ok"
 
 
-async def test_a_client_that_leaves_once_it_has_all_is_no_client_gone(
-    upstream: ScriptedUpstream, start: Start
-) -> None:
+async def test_a_client_that_leaves_once_it_has_all_is_no_client_gone(upstream: ScriptedUpstream, start: Start) -> None:
     gw = await start(provider("first", upstream))
     go_on = asyncio.Event()
     upstream.plays([*streamed(CHAT.stream("all"), last=False), go_on, LAST])
@@ -343,7 +346,7 @@ async def test_usage_is_always_known_and_shown_to_whom_it_was_promised(
     usage = chunk(None, usage={"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9})
     frames = CHAT.stream("some")
     upstream.plays(streamed([*frames[:-1], usage, frames[-1]]))
-    more = {} if asks is None else {"stream_options": {"include_usage": asks}}
+    more: dict[str, Any] = {} if asks is None else {"stream_options": {"include_usage": asks}}
     answer = await gw.ask(CHAT, stream=True, **more)
     assert (usage in answer.body) == (asks is True)
     assert (await upstream.asked()).json["stream_options"] == {"include_usage": True}
@@ -410,7 +413,9 @@ async def test_a_plain_answer_of_the_same_dialect_passes_byte_for_byte(
     upstream: ScriptedUpstream, start: Start, tongue: Tongue
 ) -> None:
     gw = await start(provider("first", upstream, tongue))
-    body = orjson.dumps(tongue.answer("x"), option=orjson.OPT_INDENT_2).replace(b'"native-1"', b'"\\u006eative-1", "big": 1e400')
+    body = orjson.dumps(tongue.answer("x"), option=orjson.OPT_INDENT_2).replace(
+        b'"native-1"', b'"\\u006eative-1", "big": 1e400'
+    )
     upstream.plays(plain(body.replace(b"1e400", b"12345678901234567890123")))
     answer = await gw.ask(tongue)
     assert answer.body == body.replace(b"1e400", b"12345678901234567890123")
@@ -435,7 +440,7 @@ async def test_an_answer_too_large_to_judge_that_is_cut_ends_in_a_broken_transfe
     client = await gw.connect(limit=1 << 25)
     await client.request(CHAT, CHAT.request(), "Connection: close")
     await client.until(b"\r\n\r\n")
-    with pytest.raises((ConnectionError, AssertionError, ValueError)):  # noqa: PT012
+    with pytest.raises((ConnectionError, AssertionError, ValueError)):
         body_of(await client.rest())
     record = await gw.row()
     assert record["outcome"] == "bad_upstream_response"

@@ -13,7 +13,21 @@ import pytest
 from attrs import evolve
 from backlog import full_backlog
 from gateway import refused_port
-from upstream import Act, CUT, LAST, RESET, SILENCE, Reached, Script, ScriptedUpstream, head, piece, plain, streamed, within
+from upstream import (
+    CUT,
+    LAST,
+    RESET,
+    SILENCE,
+    Act,
+    Reached,
+    Script,
+    ScriptedUpstream,
+    head,
+    piece,
+    plain,
+    streamed,
+    within,
+)
 
 from proxy.errors import Overloaded, UpstreamBroken, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from proxy.routing.table import Duration, Provider, Timeouts
@@ -25,7 +39,7 @@ BODY = b'{"model":"native"}'
 LOOPS = ("asyncio", "uvloop")
 
 
-@pytest.fixture(params=OPENERS.values(), ids=OPENERS)
+@pytest.fixture(params=list(OPENERS.values()), ids=list(OPENERS))
 def opener(request: pytest.FixtureRequest) -> Callable[[Provider], Upstream]:
     chosen: Callable[[Provider], Upstream] = request.param
     return chosen
@@ -181,7 +195,10 @@ BEFORE: dict[str, tuple[Script, type[UpstreamError]]] = {
     "no HTTP at all": ([b"SSH-2.0-OpenSSH_9.6\r\n\r\n", SILENCE], UpstreamBroken),
     "a bad status": ([b"HTTP/1.1 abc OK\r\n\r\n", SILENCE], UpstreamBroken),
     "a header without a colon": ([b"HTTP/1.1 200 OK\r\nnonsense\r\n\r\n", SILENCE], UpstreamBroken),
-    "a control byte in a header": ([b"HTTP/1.1 200 OK\r\nX: a\0b\r\nContent-Length: 0\r\n\r\n", SILENCE], UpstreamBroken),
+    "a control byte in a header": (
+        [b"HTTP/1.1 200 OK\r\nX: a\0b\r\nContent-Length: 0\r\n\r\n", SILENCE],
+        UpstreamBroken,
+    ),
     "two lengths": (
         [b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab", SILENCE],
         UpstreamBroken,
@@ -263,9 +280,7 @@ BEHIND: dict[str, Script] = {
 
 
 @pytest.mark.parametrize("script", BEHIND.values(), ids=BEHIND)
-async def test_a_cut_body_is_broken_and_not_short(
-    client: Upstream, upstream: ScriptedUpstream, script: Script
-) -> None:
+async def test_a_cut_body_is_broken_and_not_short(client: Upstream, upstream: ScriptedUpstream, script: Script) -> None:
     upstream.plays(script)
     with pytest.raises(UpstreamBroken):
         await whole(client)
@@ -333,9 +348,7 @@ async def test_a_reply_expired_between_two_reads_says_so(client: Upstream, upstr
 
 
 @pytest.mark.parametrize("where", ["the head", "the body"])
-async def test_a_cancelled_wait_closes_the_connection(
-    client: Upstream, upstream: ScriptedUpstream, where: str
-) -> None:
+async def test_a_cancelled_wait_closes_the_connection(client: Upstream, upstream: ScriptedUpstream, where: str) -> None:
     upstream.plays([SILENCE] if where == "the head" else [head(200, Content_Length=9) + b"half", SILENCE])
 
     waiting = asyncio.ensure_future(whole(client))

@@ -1,4 +1,4 @@
-"""A client that leaves, in every phase: its provider is hung up on, its record says where it was, nothing stays behind."""
+"""A client that leaves, in every phase: its provider is hung up on, its record says where, nothing stays behind."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 from backlog import full_backlog
-from gateway import RawClient, Running, Start, chain, provider
+from gateway import RawClient, Running, Start, chain, provider, settles
 from playbook import CHAT, TONGUES, Tongue
-from upstream import GUARD_S, SILENCE, Script, ScriptedUpstream, head, piece, plain, streamed, within
+from upstream import SILENCE, Script, ScriptedUpstream, head, piece, plain, streamed, within
 
 LOOPS = ("uvloop",)
 AT_ONCE = 50
@@ -27,12 +27,6 @@ def sockets() -> int:
         with suppress(FileNotFoundError):  # the listing's own
             links.append(os.readlink(f"/proc/self/fd/{number}"))
     return sum(link.startswith("socket:") for link in links)
-
-
-async def settles(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(GUARD_S):
-        while not holds():
-            await asyncio.sleep(0)
 
 
 async def all_leave(gw: Running, clients: list[RawClient]) -> None:
@@ -125,7 +119,9 @@ async def test_a_client_that_leaves_takes_its_provider_along(
     assert attempts == ([] if phase == "body" else ["client_closed"] * AT_ONCE)
     await settles(lambda: sockets() <= before)
     assert gw.app is not None
-    assert gw.app.gateway.current.world.health.cooldowns(gw.app.gateway.clock()) == {}  # it was not the provider's fault
+    assert (
+        gw.app.gateway.current.world.health.cooldowns(gw.app.gateway.clock()) == {}
+    )  # it was not the provider's fault
 
     upstream.plays(plain(tongue.answer("still here")))
     assert tongue.read_text((await gw.ask(tongue)).json) == "still here"

@@ -191,8 +191,10 @@ async def test_a_wrong_method_is_told_the_right_one(
             assert "POST" in (await response.json())["error"]["message"]
 
 
-PATHS = ["/", "/v1", "/v1/chat/completions/", "/v1//chat/completions", "/V1/chat/completions", "/v1/chat%2fcompletions",
-         "/v1/./chat/completions", "/admin/decisions", "/metrics", "/v1/nothing", "/%00", "/..%2f..%2fetc/passwd"]  # fmt: skip
+PATHS = [
+    "/", "/v1", "/v1/chat/completions/", "/v1//chat/completions", "/V1/chat/completions", "/v1/chat%2fcompletions",
+    "/v1/./chat/completions", "/admin/decisions", "/metrics", "/v1/nothing", "/%00", "/..%2f..%2fetc/passwd",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -243,7 +245,8 @@ async def test_a_declared_body_over_the_limit_is_not_waited_for(upstream: Script
     gw = await start(provider("first", upstream), SMALL)
     client = await gw.connect()
     await client.send(
-        b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 999999\r\n\r\n"
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+        b"Expect: 100-continue\r\nContent-Length: 999999\r\n\r\n"
     )
     status, headers, _ = await client.answer()
     assert status == 413
@@ -288,9 +291,7 @@ async def test_a_body_that_does_not_come_is_408(
 
 
 @pytest.mark.parametrize("packets", ["one", "two"])
-async def test_a_malformed_chunk_ends_in_400_or_408(
-    upstream: ScriptedUpstream, start: Start, packets: str
-) -> None:
+async def test_a_malformed_chunk_ends_in_400_or_408(upstream: ScriptedUpstream, start: Start, packets: str) -> None:
     gw = await start(provider("first", upstream), SMALL)
     client = await gw.connect()
     head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -312,7 +313,7 @@ BAD_HTTP = {
     "no HTTP": b"\x16\x03\x01canary\r\n\r\n",
     "an unknown method": b"BREW /canary HTTP/1.1\r\nHost: a\r\n\r\n",
     "two lengths": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\ncanary",
-    "a length and chunked": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\ncanary",
+    "a length and chunked": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\nx",
     "a folded header": b"GET / HTTP/1.1\r\nHost: a\r\nX: canary\r\n b\r\n\r\n",
     "a header of 100 KB": b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"canary" * 20_000 + b"\r\n\r\n",
     "a NUL in a header": b"GET / HTTP/1.1\r\nHost: a\r\nX: canary\0b\r\n\r\n",

@@ -6,7 +6,6 @@ import asyncio
 import io
 import socket
 import sqlite3
-from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,8 @@ both_surfaces = pytest.mark.parametrize("tongue", TONGUES.values(), ids=TONGUES)
 # -- open mode ---------------------------------------------------------------------------------------------------
 
 HOSTS = {
-    "localhost": True, "LocalHost:8080": True, "127.0.0.1": True, "127.0.0.1:99": True, "[::1]": True, "[::1]:8080": True,
+    "localhost": True, "LocalHost:8080": True, "127.0.0.1": True, "127.0.0.1:99": True, "[::1]": True,
+    "[::1]:8080": True,
     "example.com": False, "localhost.example.com": False, "127.0.0.1.nip.io": False, "127.0.0.2": False,
     "evil@localhost": False, "localhost/x": False, "[::2]": False, "": False, "0.0.0.0": False, "127.1": False,
 }  # fmt: skip
@@ -80,8 +80,9 @@ async def test_without_keys_the_peer_has_to_be_this_machine(upstream: ScriptedUp
     address = next((str(found) for found in outer if not str(found).startswith("127.")), None)
     if address is None:
         pytest.skip("this machine has no address but loopback")
-    runner = gw.app._runners[0]
-    site = await asyncio.get_running_loop().create_server(runner.server, address, 0)
+    listener = gw.app._runners[0].server
+    assert listener is not None
+    site = await asyncio.get_running_loop().create_server(listener, address, 0)
     try:
         base = f"http://{address}:{site.sockets[0].getsockname()[1]}"
         is_turned_away(await gw.post(CHAT.path, CHAT.request(), {"Host": "localhost"}, base=base))
@@ -112,7 +113,7 @@ async def test_an_address_that_others_reach_refuses_to_start(home: Path, place: 
     config = home / "routes.toml"
     table = {"listen": ["127.0.0.1:0"], "admin": "127.0.0.1:0"} | {place: [address] if place == "listen" else address}
     config.write_text("[server]\n" + "".join(f"{k} = {orjson.dumps(v).decode()}\n" for k, v in table.items()))
-    with pytest.raises((StartRefused, ListenRefused), match="other machines|keys"):
+    with pytest.raises((StartRefused, ListenRefused), match=r"other machines|keys"):
         await App(config, env={"STATE_DIRECTORY": str(home / "state")}).start()
     assert not (home / "state" / LEDGER).exists()
 
@@ -136,12 +137,12 @@ OPEN = ["/metrics", "/healthz"]
 
 
 @pytest.fixture
-async def asked(upstream: ScriptedUpstream, start: Start) -> AsyncIterator[tuple[Running, Answer]]:
+async def asked(upstream: ScriptedUpstream, start: Start) -> tuple[Running, Answer]:
     gw = await start(provider("first", upstream))
     upstream.plays(plain(CHAT.answer("ok")))
     answer = await gw.ask(CHAT)
     await gw.row(answer.request_id)
-    yield gw, answer
+    return gw, answer
 
 
 @pytest.mark.parametrize("path", ADMIN)
@@ -251,8 +252,9 @@ async def test_a_providers_headers_pass_by_an_allow_list(upstream: ScriptedUpstr
     gw = await start(provider("first", upstream))
     upstream.plays(
         plain(
-            CHAT.answer("ok"), Set_Cookie="a=b", Server="secret", Via="x", X_Request_Id="theirs", OpenAI_Organization="o",
-            Access_Control_Allow_Origin="*", X_Ratelimit_Remaining_Requests="9", X_Nyuro_Model="forged",
+            CHAT.answer("ok"), Set_Cookie="a=b", Server="secret", Via="x", X_Request_Id="theirs",
+            OpenAI_Organization="o", Access_Control_Allow_Origin="*", X_Ratelimit_Remaining_Requests="9",
+            X_Nyuro_Model="forged",
         )
     )  # fmt: skip
     answer = await gw.ask(CHAT)

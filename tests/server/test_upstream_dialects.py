@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
@@ -10,10 +10,7 @@ import pytest
 from attrs import frozen
 from gateway import Running, Start, chain
 from playbook import CHAT, MESSAGES, TONGUES, Tongue
-from upstream import ScriptedUpstream, head, plain, streamed
-
-from proxy.dialects import DIALECTS, UPSTREAMS
-from proxy.errors import UpstreamError
+from upstream import Script, ScriptedUpstream, head, plain, streamed
 
 LOOPS = ("uvloop",)
 KEY = "canary-house-key-0001"
@@ -39,9 +36,14 @@ class Provider:
     suffixes: tuple[str, ...]  # of base URLs that mean the same place
     paths: Mapping[bool, str]  # by whether a stream is asked for
     credential: tuple[str, str]
-    answer: Any
-    frame: Any
+    answer: Callable[[str], dict[str, Any]]
+    frame: Callable[[str], bytes]
     content_type: str
+
+    def says(self, text: str, *, stream: bool) -> Script:
+        if not stream:
+            return plain(self.answer(text))
+        return streamed([self.frame(text)], stream_head=head(200, self.content_type, Transfer_Encoding="chunked"))
 
 
 PROVIDERS = {
@@ -94,117 +96,79 @@ async def asked(gateway: Running, tongue: Tongue, *, stream: bool) -> str:
 @both_surfaces
 @both_ways
 async def test_a_provider_is_asked_in_its_own_words(
-    start: Start, name: str, suffix: str, tongue: Tongue, stream: bool
+    start: Start, upstream: ScriptedUpstream, name: str, suffix: str, tongue: Tongue, stream: bool
 ) -> None:
     told = PROVIDERS[name]
-    async with ScriptedUpstream() as upstream:
-        gateway = await start(table(name, upstream.root + suffix))
-        upstream.plays(
-            streamed(
-                [told.frame("Bonjour.")], stream_head=head(200, told.content_type, **{"Transfer-Encoding": "chunked"})
-            )
-            if stream
-            else plain(told.answer("Bonjour."))
-        )
-        assert await asked(gateway, tongue, stream=stream) == "Bonjour."
-        seen = await upstream.asked()
-        row = await gateway.row()
+    gw = await start(table(name, upstream.root + suffix))
+    upstream.plays(told.says("Bonjour.", stream=stream))
+    assert await asked(gw, tongue, stream=stream) == "Bonjour."
+    seen, row = await upstream.asked(), await gw.row()
     assert seen.path == told.paths[stream]
     header, value = told.credential
     assert seen.headers[header] == value
     assert KEY not in seen.path
-    assert (row["input_tokens"], row["output_tokens"]) == (7, 2)
+    assert (row["usage"]["input"], row["usage"]["output"]) == (7, 2)
 
 
-async def test_a_server_of_ones_own_may_be_named_either_way(start: Start) -> None:
-    async with ScriptedUpstream() as upstream:
-        gateway = await start(table("ollama", upstream.root, more="local = true"))
-        upstream.plays(plain(ollama_answer("Bonjour.")))
-        assert await asked(gateway, CHAT, stream=False) == "Bonjour."
-        assert (await upstream.asked()).path == "/api/chat"
+async def test_a_server_of_ones_own_may_be_named_either_way(start: Start, upstream: ScriptedUpstream) -> None:
+    gw = await start(table("ollama", upstream.root, more="local = true"))
+    upstream.plays(plain(ollama_answer("Bonjour.")))
+    assert await asked(gw, CHAT, stream=False) == "Bonjour."
+    assert (await upstream.asked()).path == "/api/chat"
 
 
-async def test_vertex_has_its_version_in_the_middle(start: Start) -> None:
-    async with ScriptedUpstream() as upstream:
-        gateway = await start(table("gemini", f"{upstream.root}/v1beta1/projects/p/locations/l/publishers/google"))
-        upstream.plays(plain(gemini_answer("Bonjour.")))
-        assert await asked(gateway, MESSAGES, stream=False) == "Bonjour."
-        path = (await upstream.asked()).path
-    assert path == "/v1beta1/projects/p/locations/l/publishers/google/models/gemini-2.5-flash:generateContent"
+async def test_vertex_has_its_version_in_the_middle(start: Start, upstream: ScriptedUpstream) -> None:
+    place = "/v1beta1/projects/p/locations/l/publishers/google"
+    gw = await start(table("gemini", upstream.root + place))
+    upstream.plays(plain(gemini_answer("Bonjour.")))
+    assert await asked(gw, MESSAGES, stream=False) == "Bonjour."
+    assert (await upstream.asked()).path == f"{place}/models/gemini-2.5-flash:generateContent"
 
 
 @both_surfaces
-async def test_the_time_to_wait_that_a_body_tells_reaches_the_client(start: Start, tongue: Tongue) -> None:
-    details = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "48s"}]
-    error = {"code": 429, "status": "RESOURCE_EXHAUSTED", "message": "You exceeded your current quota.",
-             "details": details}  # fmt: skip
-    async with ScriptedUpstream() as upstream:
-        gateway = await start(table("gemini", upstream.root) + '[retry]\ndeadline = "1s"\n')
-        upstream.plays(plain({"error": error}, status=429))
-        answer = await gateway.ask(tongue)
-        row = await gateway.row()
-    assert (answer.status, answer.headers["Retry-After"]) == (429, "48")
-    assert row["attempts"][0]["outcome"] == "upstream_rate_limited"
+async def test_the_time_to_wait_that_a_body_tells_reaches_the_client(
+    start: Start, upstream: ScriptedUpstream, tongue: Tongue
+) -> None:
+    retry = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "480s"}  # past any deadline
+    error = {"code": 429, "status": "RESOURCE_EXHAUSTED", "message": "Your current quota is used up."}
+    gw = await start(table("gemini", upstream.root))
+    upstream.plays(plain({"error": error | {"details": [retry]}}, status=429))
+    answer = await gw.ask(tongue)
+    assert (answer.status, answer.headers["Retry-After"]) == (429, "480")
+    assert (await gw.row())["attempts"][0]["outcome"] == "upstream_rate_limited"
+
+
+def picture(tongue: Tongue, url: str) -> list[dict[str, Any]]:
+    """A message of nothing but a picture at that address."""
+    part: dict[str, Any] = {"type": "image_url", "image_url": {"url": url}}
+    if tongue is MESSAGES:
+        part = {"type": "image", "source": {"type": "url", "url": url}}
+    return [{"role": "user", "content": [part]}]
 
 
 @both_surfaces
 @both_ways
-async def test_another_answers_for_one_that_cannot_be_asked(start: Start, tongue: Tongue, stream: bool) -> None:
-    """A picture that Ollama would have to fetch; Gemini takes its address."""
+async def test_another_answers_for_one_that_cannot_be_asked(
+    start: Start, upstream: ScriptedUpstream, second: ScriptedUpstream, tongue: Tongue, stream: bool
+) -> None:
+    """A picture that Ollama would have to fetch; Gemini does."""
+    remote = table("gemini", second.root).replace("[models.first]", "[models.second]")
+    gw = await start(table("ollama", upstream.root) + remote + chain("first", "second"))
+    second.plays(PROVIDERS["gemini"].says("A cat.", stream=stream))
     address = "https://example.org/a.png"
-    picture: dict[str, Any] = {"type": "image_url", "image_url": {"url": address}}
-    if tongue is MESSAGES:
-        picture = {"type": "image", "source": {"type": "url", "url": address}}
-    async with ScriptedUpstream() as local, ScriptedUpstream() as remote:
-        second = table("gemini", remote.root).replace("[models.first]", "[models.second]")
-        gateway = await start(table("ollama", local.root) + second + chain("first", "second"))
-        told = PROVIDERS["gemini"]
-        remote.plays(streamed([told.frame("A cat.")]) if stream else plain(told.answer("A cat.")))
-        answer = await gateway.ask(
-            tongue, "profile:chain", stream=stream, messages=[{"role": "user", "content": [picture]}]
-        )
-        sent = (await remote.asked()).json
+    answer = await gw.ask(tongue, "profile:chain", stream=stream, messages=picture(tongue, address))
     assert answer.status == 200, answer
+    assert answer.headers["X-Nyuro-Model"] == "second"
+    sent = (await second.asked()).json
     assert sent["contents"][0]["parts"] == [{"fileData": {"fileUri": address, "mimeType": "image/png"}}]
+    assert not upstream.seen
 
 
 @both_surfaces
-async def test_a_client_is_told_what_nobody_can_say(start: Start, tongue: Tongue) -> None:
-    picture: dict[str, Any] = {"type": "image_url", "image_url": {"url": "http://example.org/a"}}
-    if tongue is MESSAGES:
-        picture = {"type": "image", "source": {"type": "url", "url": "http://example.org/a"}}
-    async with ScriptedUpstream() as upstream:
-        gateway = await start(table("ollama", upstream.root))
-        answer = await gateway.ask(tongue, messages=[{"role": "user", "content": [picture]}])
+async def test_a_client_is_told_what_nobody_can_be_asked(
+    start: Start, upstream: ScriptedUpstream, tongue: Tongue
+) -> None:
+    gw = await start(table("ollama", upstream.root))
+    answer = await gw.ask(tongue, messages=picture(tongue, "http://example.org/a"))
     assert answer.status == 400
     assert "data: URL" in answer.json["error"]["message"]
-
-
-# -- the registry --------------------------------------------------------------------------------------------------
-
-each_upstream = pytest.mark.parametrize("name", UPSTREAMS)
-
-
-@each_upstream
-def test_an_upstream_is_named_as_it_names_itself(name: str) -> None:
-    upstream = UPSTREAMS[name]
-    assert upstream.name == name
-    assert upstream.speaks in UPSTREAMS
-    assert (name in DIALECTS) == hasattr(upstream, "decode_request"), "who can be read can be a surface's"
-
-
-@each_upstream
-def test_the_key_stands_once_in_the_credential_and_nowhere_else(name: str) -> None:
-    upstream = UPSTREAMS[name]
-    ((header, value),) = upstream.credential(KEY)
-    assert value in (KEY, f"Bearer {KEY}")
-    assert KEY not in header
-    assert header.lower() not in {fixed.lower() for fixed, _ in upstream.fixed_headers}
-
-
-@each_upstream
-@pytest.mark.parametrize("nonsense", [None, 1, "x", [], [1], {}, {"error": None}, {"error": 3}])
-def test_nobodys_json_is_neither_an_error_nor_an_answer(name: str, nonsense: Any) -> None:
-    assert not UPSTREAMS[name].read_error(nonsense).own
-    with pytest.raises(UpstreamError):
-        UPSTREAMS[name].check_answer(nonsense)

@@ -48,7 +48,7 @@ async def test_before_content_a_limit_passes_on_to_the_next(
     stream: bool,
     does: Callable[[Tongue], Script],
 ) -> None:
-    limits = f'timeouts = {{ {limit} = "60ms" }}\n'
+    limits = f'timeouts = {{ {limit} = "40ms" }}\n'
     table = provider("first", upstream, tongue, more=limits) + provider("alone", upstream, tongue, more=limits)
     gw = await start(table + provider("second", second, tongue) + chain("first", "second"))
     upstream.plays(does(tongue))
@@ -75,7 +75,7 @@ AFTER = {"idle": "fell silent", "total": "longer than"}
 async def test_after_content_a_limit_is_told_in_band(
     upstream: ScriptedUpstream, start: Start, tongue: Tongue, limit: str
 ) -> None:
-    gw = await start(provider("first", upstream, tongue, more=f'timeouts = {{ {limit} = "60ms" }}'))
+    gw = await start(provider("first", upstream, tongue, more=f'timeouts = {{ {limit} = "40ms" }}'))
     upstream.plays([*streamed(tongue.stream("some")[:-2], last=False), SILENCE])
     answer = await gw.ask(tongue, stream=True)
     assert answer.status == 200
@@ -101,9 +101,9 @@ async def test_a_connection_that_does_not_come_about_passes_on(second: ScriptedU
 
 
 LAYERS = {
-    "of the table": '[timeouts]\nfirst_event = "60ms"\n',
-    "of the model": '[models.m]\nprovider = "first"\ntimeouts = { first_event = "60ms" }\n',
-    "of the profile": '[profiles.p]\ncandidates = ["first"]\ntimeouts = { first_event = "60ms" }\n',
+    "of the table": '[timeouts]\nfirst_event = "40ms"\n',
+    "of the model": '[models.m]\nprovider = "first"\ntimeouts = { first_event = "40ms" }\n',
+    "of the profile": '[profiles.p]\ncandidates = ["first"]\ntimeouts = { first_event = "40ms" }\n',
 }
 
 
@@ -134,6 +134,16 @@ async def test_a_client_that_takes_nothing_is_given_up(
 
 
 @define
+class Timer:
+    clock: Clock
+    entry: tuple[float, Callable[[], Any]]
+
+    def cancel(self) -> None:
+        if self.entry in self.clock.due:
+            self.clock.due.remove(self.entry)
+
+
+@define
 class Clock:
     """A loop as far as the watchdog sees one: it stands still between the test's moves."""
 
@@ -143,16 +153,9 @@ class Clock:
     def time(self) -> float:
         return self.now
 
-    def call_at(self, when: float, callback: Callable[[], Any]) -> Any:
-        entry = (when, callback)
-        self.due.append(entry)
-
-        class Handle:
-            def cancel(_: Any) -> None:
-                if entry in self.due:
-                    self.due.remove(entry)
-
-        return Handle()
+    def call_at(self, when: float, callback: Callable[[], Any]) -> Timer:
+        self.due.append((when, callback))
+        return Timer(self, (when, callback))
 
     def move(self, seconds: float) -> None:
         end = self.now + seconds

@@ -1,7 +1,9 @@
 """The IR's request to a body of `/api/chat`.
 
 A pure function of its input, so that the server's cached prefix is found again. How long the model stays loaded, and
-with how large a window, is the operator's business: `keep_alive` and `num_ctx` go only where the client gave them.
+with how large a window, is the operator's business: `keep_alive` and `num_ctx` go only where the client gave them. Left
+to itself the server cuts a conversation that is too long for the window, oldest messages first and without a word; the
+client's dialects refuse it, so `truncate` is off, and a model with a larger window may answer.
 
 https://docs.ollama.com/api/chat
 """
@@ -22,7 +24,7 @@ from proxy.errors import InvalidRequest, Unsupported
 # What no request can say. Empty values and `false` ask for nothing.
 _UNSAYABLE = ("logit_bias", "verbosity", "prediction", "cache_key", "store", "metadata", "user")
 # Members and options that chat clients can give, since Ollama's own chat endpoint is known to take them.
-_EXTRA = frozenset({"keep_alive"})
+_EXTRA = frozenset({"keep_alive", "truncate"})
 _EXTRA_OPTIONS = frozenset(
     {"num_ctx", "num_keep", "min_p", "typical_p", "repeat_last_n", "repeat_penalty", "mirostat", "num_batch"}
 )
@@ -55,7 +57,8 @@ class _Body:
 
     def write(self) -> ir.Encoded:
         request = self.request
-        body: _Json = {"model": self.target.native, "messages": self._messages(), "stream": request.stream}
+        body: _Json = {"model": self.target.native, "messages": self._messages()}
+        body |= {"stream": request.stream, "truncate": False}
         if tools := self._tools():
             body["tools"] = tools
         if (form := self._format()) is not None:
