@@ -106,7 +106,7 @@ def test_probes_are_bytes_that_can_be_looked_for(dialect: Dialect) -> None:
 
 @each_dialect
 def test_paths_stand_behind_a_base_url(dialect: Dialect) -> None:
-    operations = ("chat", *dialect.operations) if isinstance(dialect, Dialect) else ("chat",)
+    operations = ("chat", *dialect.operations)
     for operation in (*operations, *get_args(Endpoint)):
         for stream in (False, True):
             path = path_of(dialect, operation, stream)

@@ -1,7 +1,5 @@
 """Every way a file changes is noticed, on real files; and reading one never hangs."""
 
-
-
 from __future__ import annotations
 
 import asyncio
