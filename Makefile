@@ -39,15 +39,15 @@ venv: $(VENV)/.test ## make .venv with everything that tests need
 
 run: $(VENV)/.run ## serve routes.toml on 127.0.0.1:8080; state in ./.state; stop with Ctrl-C
 	@mkdir -p .state
-	@STATE_DIRECTORY=$(CURDIR)/.state exec $(BIN)/python -m proxy serve --config $(ROUTES)
+	@STATE_DIRECTORY="$(CURDIR)/.state" exec $(BIN)/python -m proxy serve --config $(ROUTES)
 
 # -- test ---------------------------------------------------------------------------------------------------------
 
 test: $(VENV)/.test ## the fast tests: about a minute
-	@$(BIN)/python -m pytest -q -m "not slow"
+	@$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow"
 
 test-slow: $(VENV)/.test ## the tests that `make test` leaves out: several minutes
-	@$(BIN)/python -m pytest -q -m slow || { status=$$? ; [ $$status -eq 5 ] && echo "No test is slow." ; }
+	@$(BIN)/python -m pytest -q -n 2 --dist worksteal -m slow
 
 test-all: ## every test: `make test` and `make test-slow`
 	@$(MAKE) --no-print-directory test
@@ -69,8 +69,9 @@ fix: $(VENV)/.test ## format, and mend what ruff can mend
 
 # -- data ---------------------------------------------------------------------------------------------------------
 
-classifier-report: $(VENV)/.test ## how well `auto` tells the classes apart
-	@$(BIN)/python scripts/classifier_report.py
+classifier-report: $(VENV)/.test ## how well `auto` tells the classes apart; more rows: ../shared/prompts/tasks.jsonl
+	@$(BIN)/python scripts/classifier_report.py $(wildcard ../shared/prompts/tasks.jsonl) \
+		--unseen training/probe.jsonl --held-out
 
 prices: $(VENV)/.test ## write proxy/data/prices.json from the newest price library
 	@$(INSTALL) --upgrade genai-prices

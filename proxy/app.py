@@ -21,7 +21,7 @@ from attrs import define, field
 from proxy.catalog import load_prices
 from proxy.metrics import Metrics
 from proxy.routing.table import Table
-from proxy.secret import Scrubber
+from proxy.secret import Scrubber, Secret
 from proxy.server import log as logging
 from proxy.server.admin import Admin
 from proxy.server.daemon import (
@@ -45,6 +45,7 @@ from proxy.server.watch import read_table, watch
 log = structlog.get_logger()
 LEDGER = "ledger.sqlite3"
 ADMIN_SOCKET = "admin.sock"
+LONGEST_SOCKET = 107  # bytes of a Unix socket's path, as the kernel has it
 LAST_WORDS = 1.0  # seconds for what is still said once the drain is over
 
 
@@ -96,13 +97,13 @@ class App:
     _runners: list[web.ServerRunner] = field(factory=list)
     _tasks: set[asyncio.Task[Any]] = field(factory=set)
     _admin_socket: Path | None = None
+    _secrets: dict[Secret, None] = field(factory=dict, repr=False)  # of every table that has served
 
     async def start(self) -> None:
         """Raises StartRefused, TableUnreadable, TableRejected, LedgerRefused or ListenRefused; nothing stays open."""
         check_parser()
         raise_open_files()
         table = await asyncio.to_thread(load_table, await read_table(self.config), self.env)
-        self._guard(table)
         if self.log is not None:
             self.log.set_scrubber(Scrubber(table.secrets))
         state = state_directory(table, self.env)
@@ -144,8 +145,9 @@ class App:
         self.gateway.current = snapshot
         self.discovery.moved()
         self.metrics.known(models=snapshot.world.models.listed, providers=snapshot.table.providers)
+        self._secrets |= dict.fromkeys(snapshot.table.secrets)  # requests on an older table still run
         if self.log is not None:
-            self.log.set_scrubber(snapshot.scrubber)
+            self.log.set_scrubber(Scrubber(self._secrets))
 
     def _collect(self) -> None:
         ledger, world = self.ledger, self.gateway.current.world
@@ -167,13 +169,6 @@ class App:
 
     # -- listening -------------------------------------------------------------------------------------------
 
-    def _guard(self, table: Table) -> None:
-        """Without keys nobody but this machine may reach a listener."""
-        for address in (*table.server.listen, table.server.admin):
-            listen = parse_listen(address)
-            if listen.kind != "systemd" and not listen.is_loopback:
-                raise StartRefused(_exposed(address))
-
     def _make_state(self, state: Path) -> None:
         try:
             state.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -185,20 +180,26 @@ class App:
     async def _listen(self, table: Table, state: Path) -> None:
         server = table.server
         sockets = [s for address in server.listen for s in open_listeners(parse_listen(address), self.env)]
-        for opened in sockets:
+        admin_sockets = [*open_listeners(parse_listen(server.admin), self.env), *self._open_admin_socket(state)]
+        for opened in (*sockets, *admin_sockets):
             if not is_loopback_socket(opened) and opened.family != socket.AF_UNIX:
                 raise StartRefused(_exposed(str(opened.getsockname()[0])))
         admin = Admin(self.gateway, self.reloader, Decisions(state / LEDGER), self.metrics)
         data = Listener(data_paths(self.gateway), keep_alive=server.keep_alive)
         self.addresses = await self._serve(data, sockets)
         self._begin(data.close_slow_heads(server.header_timeout))
-        self._admin_socket = state / ADMIN_SOCKET
-        admin_sockets = [
-            *open_listeners(parse_listen(server.admin), self.env),
-            *open_listeners(parse_listen(f"unix:{self._admin_socket}"), self.env),
-        ]
-        self._admin_socket.chmod(0o660)
         self.admin_addresses = await self._serve(Listener(admin.paths(), keep_alive=server.keep_alive), admin_sockets)
+
+    def _open_admin_socket(self, state: Path) -> list[socket.socket]:
+        """For commands and operators of this machine; its file mode says who they are."""
+        path = state / ADMIN_SOCKET
+        if len(os.fsencode(path)) > LONGEST_SOCKET:
+            log.warning("admin_socket_left_out", message=f"{path} is longer than a socket's path may be")
+            return []
+        opened = open_listeners(parse_listen(f"unix:{path}"), self.env)
+        self._admin_socket = path  # from here on ours to remove
+        path.chmod(0o660)
+        return opened
 
     async def _serve(self, listener: Listener, sockets: list[socket.socket]) -> list[str]:
         runner = web.ServerRunner(listener, handle_signals=False, shutdown_timeout=LAST_WORDS)
@@ -290,7 +291,8 @@ class App:
         if self._admin_socket is not None:
             with suppress(OSError):
                 self._admin_socket.unlink()
-        log.info("stopped")
+        if hasattr(self, "gateway"):
+            log.info("stopped")
 
 
 def _exposed(address: str) -> str:

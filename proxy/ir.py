@@ -16,6 +16,7 @@ from typing import Any, Literal
 from attrs import field, frozen
 
 Json = Any  # JSON on its way in or out
+CacheLife = Literal["5m", "1h"]
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 StopReason = Literal["end", "length", "stop_sequence", "tool_call", "filter", "refusal", "pause", "error", "unknown"]
 
@@ -562,6 +563,7 @@ class Shape:
 
     `needs` are capabilities: tools, parallel_tools, json, vision, audio, files, thinking, images. `chars` is all text,
     `media` the count of images and files: both for the token estimate. `turns` are the user's texts, oldest first.
+    `cache_write` is the longest life that a cache marker asks for; None without markers.
     """
 
     needs: frozenset[str]
@@ -571,3 +573,4 @@ class Shape:
     n: int = 1
     turns: tuple[str, ...] = field(default=(), repr=False)
     system: str = field(default="", repr=False)
+    cache_write: CacheLife | None = None

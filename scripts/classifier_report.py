@@ -1,9 +1,9 @@
 """Say how good the shipped classifier is: macro-F1, a confusion matrix per class and per language, and its speed.
 
-    python scripts/classifier_report.py training/probe.jsonl more.jsonl --errors 20
+    python scripts/classifier_report.py training/prompts more.jsonl --unseen training/probe.jsonl --held-out
 
-Rows are those of scripts/train_classifier.py; all count, whatever their licence. Rows that the weights were trained on
-say nothing about unseen prompts.
+Rows are those of scripts/train_classifier.py; all count, whatever their licence. Of those that the trainer was given it
+took the ones that it may learn from, and these say nothing about unseen prompts: they are counted apart.
 """
 
 import argparse
@@ -14,21 +14,25 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from train_classifier import read, turns
+from train_classifier import allowed, folds, origin, read, train, turns
 
-from proxy.routing.classifier import LABELS, classify
+from proxy.routing.classifier import LABELS, Model, classify, parse
 
 TIMED = (500, 20_000)  # characters
 REPEATS = 3
+FOLDS = 2
+MATRIX_ROWS = 50  # a language with fewer has no matrix of its own
+OWN = Path(__file__).parents[1] / "training/prompts"
 
+Row = dict[str, Any]
 Pair = tuple[str, str]  # true class, predicted class
 
 
-def predicted(row: dict[str, Any]) -> str:
+def predicted(row: Row, model: Model | None = None) -> str:
     """The class that the gateway would act on."""
     messages = row.get("messages", ())
     system = row.get("system", "") or "\n".join(m["content"] for m in messages if m["role"] == "system")
-    return classify(turns(row), system).label
+    return classify(turns(row), system, model=model).label
 
 
 def f1(pairs: Sequence[Pair], label: str) -> float:
@@ -63,31 +67,71 @@ def microseconds(texts: Sequence[str], size: int) -> tuple[float, float]:
     return taken[len(taken) // 2], taken[len(taken) * 99 // 100]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("rows", nargs="+", type=Path, help="JSONL files, or directories of them")
-    parser.add_argument("--errors", type=int, default=0, help="how many wrong answers to print (default: none)")
-    asked = parser.parse_args()
-    rows = list(read(asked.rows, any_licence=True))
-    pairs = [(row["label"], predicted(row)) for row in rows]
+def in_sample(rows: Sequence[Row], trained: Sequence[bool], pairs: Sequence[Pair]) -> str:
+    """One line each for the rows that the weights were made of and for the others."""
+    lines = []
+    for title, wanted in (("trained on", True), ("not trained on", False)):
+        some = [pair for pair, was in zip(pairs, trained, strict=True) if was is wanted]
+        if some:
+            lines.append(f"{title:15}{len(some):6} rows  {told(some)}")
+    return "\n".join([*lines, f"{'all':15}{len(rows):6} rows  {told(pairs)}"])
+
+
+def told(pairs: Sequence[Pair]) -> str:
     hits = sum(true == guess for true, guess in pairs)
-    print(f"{len(rows)} rows, accuracy {hits / len(rows):.3f}, macro-F1 {macro_f1(pairs):.3f}\n")
-    print(confusion(pairs), "\n")
-    for label in LABELS:
-        print(f"{label:15} F1 {f1(pairs, label):.3f}")
-    by_language: dict[str, list[Pair]] = defaultdict(list)
+    return f"accuracy {hits / len(pairs):.3f}  macro-F1 {macro_f1(pairs):.3f}"
+
+
+def by_language(rows: Sequence[Row], pairs: Sequence[Pair]) -> str:
+    """A line for each language, and a confusion matrix where there are rows enough for one."""
+    spoken: dict[str, list[Pair]] = defaultdict(list)
     for row, pair in zip(rows, pairs, strict=True):
-        by_language[row.get("lang", "?")].append(pair)
-    print("\nlanguage   rows  right  macro-F1  most frequent errors")
-    for language, some in sorted(by_language.items(), key=lambda item: -len(item[1])):
+        spoken[row.get("lang", "?")].append(pair)
+    ordered = sorted(spoken.items(), key=lambda item: -len(item[1]))
+    lines = ["language   rows  right  macro-F1  most frequent errors"]
+    for language, some in ordered:
         errors = Counter(pair for pair in some if pair[0] != pair[1])
         right = 1 - errors.total() / len(some)
-        told = ", ".join(f"{true} as {guess} {count}" for (true, guess), count in errors.most_common(3))
-        print(f"{language:8} {len(some):6} {right:6.2f} {macro_f1(some):9.2f}  {told}")
+        named = ", ".join(f"{true} as {guess} {count}" for (true, guess), count in errors.most_common(3))
+        lines.append(f"{language:8} {len(some):6} {right:6.2f} {macro_f1(some):9.2f}  {named}".rstrip())
+    large = [f"\n{language}\n{confusion(some)}" for language, some in ordered if len(some) >= MATRIX_ROWS]
+    return "\n".join((*lines, *large))
+
+
+def held_out(own: Sequence[Row], given: Sequence[Row]) -> str:
+    """Weights made anew for each fold: of `own`, and of the `given` rows of other origins that may be learned from."""
+    lines = ["whole origins held out:"]
+    for number, names in enumerate(folds(given, FOLDS), 1):
+        kept = [row for row in given if allowed(row) and origin(row) not in names]
+        model = parse(train([*own, *kept]))
+        judged = [row for row in given if origin(row) in names]
+        score = told([(row["label"], predicted(row, model)) for row in judged])
+        lines.append(f"fold {number}  trained on {len(own) + len(kept)}, judged by {len(judged)} rows  {score}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", nargs="*", type=Path, help="JSONL files or directories that the trainer was given")
+    parser.add_argument("--unseen", nargs="+", type=Path, default=[], help="others, that it never was")
+    parser.add_argument("--held-out", action="store_true", help="train without whole origins of the rows, and judge so")
+    parser.add_argument("--own", nargs="+", type=Path, default=[OWN], help="what --held-out always trains on")
+    parser.add_argument("--errors", type=int, default=0, help="how many wrong answers to print (default: none)")
+    asked = parser.parse_args()
+    given, unseen = list(read(asked.rows, any_licence=True)), list(read(asked.unseen, any_licence=True))
+    rows = given + unseen
+    if not rows:
+        parser.error("name rows, or --unseen rows")
+    pairs = [(row["label"], predicted(row)) for row in rows]
+    print(in_sample(rows, [*map(allowed, given), *(False for _ in unseen)], pairs), "\n")
+    print(confusion(pairs), "\n")
+    print("\n".join(f"{label:15} F1 {f1(pairs, label):.3f}" for label in LABELS), "\n")
+    print(by_language(rows, pairs), "\n")
     for size in TIMED:
         p50, p99 = microseconds([turns(row)[-1] for row in rows][:1000], size)
-        print(f"\n{size:,} characters: p50 {p50:.0f} us, p99 {p99:.0f} us", end="")
-    print()
+        print(f"{size:,} characters: p50 {p50:.0f} us, p99 {p99:.0f} us")
+    if asked.held_out:
+        print("\n" + held_out(list(read(asked.own)), given or unseen))
     wrong = [(row, pair) for row, pair in zip(rows, pairs, strict=True) if pair[0] != pair[1]]
     for row, (true, guess) in wrong[: asked.errors]:
         print(f"{true} taken for {guess}: {json.dumps(turns(row)[-1][:120], ensure_ascii=False)}")

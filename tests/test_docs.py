@@ -82,11 +82,13 @@ def test_the_changelog_begins_with_this_version() -> None:
     assert newest[1] == version[1]
 
 
-def test_the_page_of_models_is_what_the_command_prints(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("configured", [False, True])
+def test_the_page_of_models_is_what_the_command_prints_wherever_it_runs(
+    configured: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in VARIABLES:
-        monkeypatch.delenv(name, raising=False)
+        value = "http://127.0.0.1:9" if name.endswith("_URL") else "set"
+        monkeypatch.setenv(name, value if configured else "")
     assert cli.main(["models", "--markdown", "--config", str(ROOT / "routes.toml")]) == 0
     assert capsys.readouterr().out == PAGES["docs/models.md"]
 

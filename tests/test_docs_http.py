@@ -291,12 +291,12 @@ async def test_headers_of_a_provider_reach_the_client_as_told(
 
 def test_every_dialect_is_told_and_no_other() -> None:
     told = {spans(row["dialect"])[0]: row for row in rows(DIALECTS, "speaks")}
-    assert told.keys() == dialects.DIALECTS.keys()
-    for name, dialect in dialects.DIALECTS.items():
+    assert told.keys() == dialects.UPSTREAMS.keys()
+    for name, dialect in dialects.UPSTREAMS.items():
         row = told[name]
         ((header, value),) = dialect.credential("")
         assert (spans(row["speaks"]) or [name]) == [dialect.speaks]
-        assert spans(row["path at the provider"]) == [dialect.path("chat", "m", False)]
+        assert spans(row["path at the provider"]) == [dialect.path("chat", "m", False).replace("/m:", "/{model}:")]
         assert spans(row["key"]) == [f"{header}: {value}".strip().removesuffix(":")]
         assert (ROOT / spans(row["module"])[0]).exists()
 

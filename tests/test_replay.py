@@ -131,13 +131,13 @@ def test_a_person_reads_what_a_move_costs(run: Run) -> None:
     assert line.split() == ["moves", "7", "house", "small", "large", "0.008400", "0.084000", "+0.075600", "0.008400"]
 
 
-def test_lost_capabilities_are_named(run: Run) -> None:
+def test_capabilities_that_nobody_asked_for_are_named_apart(run: Run) -> None:
     reverse = HOUSE.replace("[models.large]", "[models.larger]") + '[aliases]\nhouse = "small"\nlarge = "small"\n'
     code, out, _ = run(reverse)
     assert code == 0
     (line,) = [line for line in out.splitlines() if line.startswith("moves")]
-    assert line.endswith("2 lose code, vision")
-    assert "would lose a capability             2    20.0 %  code, vision" in out
+    assert line.endswith("without code, vision, which nobody asked for")
+    assert "would lose a capability             0     0.0 %\n" in out
 
 
 def test_a_span_and_a_limit_bound_what_is_read(run: Run) -> None:

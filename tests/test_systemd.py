@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 from collections import defaultdict
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from proxy.routing.table import Server
+from proxy.server.reload import load_table
 
 ROOT = Path(__file__).parents[1]
 UNITS = ROOT / "systemd"
@@ -93,3 +95,14 @@ def test_the_example_names_the_variables_of_the_table_and_no_others() -> None:
     used = set(re.findall(r"\$\{(\w+)\}", table))
     example = (UNITS / "pointsman.env.example").read_text()
     assert set(re.findall(r"^(?:# )?([A-Z][A-Z0-9_]*)=", example, re.MULTILINE)) == used
+
+
+def test_the_install_steps_turn_the_embedded_provider_off(tmp_path: Path) -> None:
+    """The very command of the page, on the shipped table."""
+    (command,) = re.findall(r"^sudo (sed .*)$", (UNITS / "README.md").read_text(), re.MULTILINE)
+    table = tmp_path / "routes.toml"
+    table.write_text(ROUTES.read_text())
+    subprocess.run(shlex.split(command.replace("/etc/pointsman/routes.toml", str(table))), check=True)
+    before, after = (load_table(path.read_bytes(), {}) for path in (ROUTES, table))
+    assert before.providers.keys() - after.providers.keys() == {"embedded"}
+    assert len(table.read_text().splitlines()) == len(ROUTES.read_text().splitlines())

@@ -26,6 +26,7 @@ class ModelInfo:
     price_source: str | None = None  # "table", "provider", "prices@<snapshot>", "local", None when unpriced
     capabilities: frozenset[str] | None = field(default=None)  # None excludes nothing, the empty set much
     guessed: bool = False  # capabilities by the family that the name speaks of; nobody said so
+    context_guessed: bool = False  # neither table nor provider said it
     quality: int | None = field(default=None, validator=_score)  # 0 to 100, the operator's judgement or a prior
     reasoning: int | None = field(default=None, validator=_score)  # 0 to 100
     local: bool = False  # on the operator's own machines: nothing leaves the house

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from decimal import ROUND_HALF_EVEN, Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from attrs import field, frozen, validators
 
@@ -91,17 +91,26 @@ class Price:
         )
 
 
-def worst_case_nanos(price: Price | None, input_tokens: int, max_tokens: int) -> int | None:
+def worst_case_nanos(
+    price: Price | None, input_tokens: int, max_tokens: int, cache_write: Literal["5m", "1h"] | None = None
+) -> int | None:
     """The most that `input_tokens` answered by `max_tokens` cost in nano-USD, rounded up; None where it is unknown.
 
-    Nothing is expected to come from a cache, and a long-context step counts as soon as the input passes it.
+    Nothing is expected to come from a cache, and a long-context step counts as soon as the input passes it. With
+    `cache_write`, the longest life that the request asks a cache for, all input may be written there, which may be
+    dearer.
     """
     if price is None:
         return None
     rates = price.at(input_tokens)
     if (input_tokens and rates.input is None) or (max_tokens and rates.output is None):
         return None
-    pico = input_tokens * (rates.input or 0) + max_tokens * (rates.output or 0)
+    reading = rates.input or 0
+    if cache_write is not None:
+        reading = max(reading, rates.cache_write_5m or 0)
+    if cache_write == "1h":
+        reading = max(reading, rates.cache_write_1h or 0)
+    pico = input_tokens * reading + max_tokens * (rates.output or 0)
     return -(-pico // PICO_PER_NANO)
 
 

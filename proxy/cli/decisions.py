@@ -17,6 +17,11 @@ def decisions(options: argparse.Namespace) -> int:
         model=options.model,
         provider=options.provider,
         outcome=options.outcome,
+        intent=options.intent,
+        klass=options.klass,
+        rule=options.rule,
+        profile=options.profile,
+        config=options.revision,
         failed=True if options.failed else None,
         since_ms=int((time.time() - options.since) * 1000) if options.since is not None else None,
     )
@@ -39,6 +44,11 @@ def add(commands: Commands) -> None:
     deciding.add_argument("--model", help="the catalog id that answered")
     deciding.add_argument("--provider")
     deciding.add_argument("--outcome", help="ok, or an error code")
+    deciding.add_argument("--intent", help="what the model field asked for, such as auto or strategy")
+    deciding.add_argument("--class", dest="klass", help="the class that auto found, such as code")
+    deciding.add_argument("--rule", help="the rule that matched")
+    deciding.add_argument("--profile")
+    deciding.add_argument("--revision", help="of the table, such as sha256:8d5adbe90621efbd")
     deciding.add_argument("--failed", action="store_true", help="any outcome but ok")
     deciding.add_argument("--json", action="store_true")
     config_option(deciding)

@@ -27,7 +27,7 @@ def models(options: argparse.Namespace) -> int:
     if options.json:
         print_json([dict(zip(rows[0], row, strict=True)) for row in rows[1:]])
     elif options.markdown:
-        print("\n".join(_markdown(rows)))
+        print("\n".join(_markdown([row[:-1] for row in rows])))
     else:
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         for row in rows:
@@ -44,5 +44,5 @@ def add(commands: Commands) -> None:
     listing = commands.add("models", models, "pointsman models --markdown > docs/models.md")
     form = listing.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true")
-    form.add_argument("--markdown", action="store_true", help="a Markdown table")
+    form.add_argument("--markdown", action="store_true", help="a Markdown table, less the state")
     config_option(listing)

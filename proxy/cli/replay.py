@@ -182,6 +182,8 @@ def _note(row: Mapping[str, Any]) -> str:
         parts.append(f"nobody left has {', '.join(sorted(group.lacks))}")
     if group.loses:
         parts.append(f"{group.losing:,} lose {', '.join(sorted(group.loses))}")
+    if group.without:
+        parts.append(f"without {', '.join(sorted(group.without))}, which nobody asked for")
     return "; ".join(parts)
 
 

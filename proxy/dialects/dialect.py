@@ -129,6 +129,7 @@ class Dialect(Upstream):
     write_error: Callable[[GatewayError, int, str], dict[str, Any]]  # error, status, request id -> body
     probes: tuple[bytes, ...]
     terminator: bytes
+    types: Mapping[str, tuple[type, ...]] = field(factory=dict)  # of members that no provider takes otherwise
     asks_usage: Callable[[str], bool] | None = None  # provider's name -> whether a stream is asked for its usage chunk
     mend_request: Callable[[Mapping[str, Any]], Mapping[str, Any] | None] | None = (
         None  # None: send the bytes as they are

@@ -82,9 +82,10 @@ class Model:
         return tuple([(name, -weight) for weight, name in best])
 
 
-def classify(turns: Sequence[str], system: str = "", *, safe: str = SAFE) -> Classified:
-    """Classify the last of the user's `turns` (oldest first); the others and the system prompt are its context."""
-    model = load()
+def classify(turns: Sequence[str], system: str = "", *, safe: str = SAFE, model: Model | None = None) -> Classified:
+    """Classify the last of the user's `turns` (oldest first); the others and the system prompt are its context.
+    `model`: other weights than the shipped ones."""
+    model = model or load()
     text = turns[-1] if turns else ""
     seen = features(text)
     found = model.packed.keys() & seen
@@ -237,8 +238,13 @@ def _shape(head: str, body: str, tail: str, tokens: list[str]) -> list[str]:
 
 @cache
 def load() -> Model:
-    """The shipped weights: a line of JSON, a line of hex (a byte per feature and class), then the features' names."""
-    head, weights, *names = (DATA / "classifier.weights").read_text(encoding="utf-8").split("\n")[:-1]
+    """The shipped weights."""
+    return parse((DATA / "classifier.weights").read_text(encoding="utf-8"))
+
+
+def parse(text: str) -> Model:
+    """A weights file: a line of JSON, a line of hex (a byte per feature and class), then the features' names."""
+    head, weights, *names = text.split("\n")[:-1]
     flat, wide, step = bytes.fromhex(weights), LANE // 8, len(LABELS) * LANE // 8
     spread = bytearray(step * len(names))
     for lane in range(len(LABELS)):

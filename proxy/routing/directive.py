@@ -94,6 +94,6 @@ def parse_usd(value: object, param: str) -> Decimal:
 
 
 def shown(value: object) -> str:
-    """A client's value in one of our messages: escaped and short."""
-    text = repr(value)
+    """A client's value in one of our messages: escaped and short, in JSON's words where it is one."""
+    text = "null" if value is None else repr(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

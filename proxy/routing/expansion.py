@@ -11,14 +11,16 @@ from collections.abc import Iterable
 from attrs import define, evolve, field
 
 from proxy.routing import directive
+from proxy.routing.case import Case
 from proxy.routing.classifier import Classified, classify
 from proxy.routing.directive import Entry
 from proxy.routing.facts import Facts
 from proxy.routing.names import DEEPEST, find_pattern, is_known, nearest, split_native
 from proxy.routing.strategies import SORTS, STRATEGIES, draw
 from proxy.routing.table import Profile
-from proxy.routing.world import Dice, Pick, World
+from proxy.routing.world import Pick, World, serves
 
+MOST_TWICE = 256  # picks of one entry among which doubles are left for the plan to pass over
 EMBEDDED_REASON = "no provider is configured, so the embedded one joins"
 
 
@@ -26,16 +28,22 @@ EMBEDDED_REASON = "no provider is configured, so the embedded one joins"
 class Expansion:
     """The picks of one request and how they came about. `unknown` are the entries that stand for nothing."""
 
-    facts: Facts
-    world: World
-    dice: Dice
-    now: float
+    case: Case
     picks: list[Pick] = field(factory=list)
     reasons: list[str] = field(factory=list)
     intent: str = ""
     klass: Classified | None = None
     profile: str | None = None
     unknown: list[tuple[str, str]] = field(factory=list)  # entry, why
+    _known: dict[tuple[str, str, bool, bool], list[Pick]] = field(factory=dict, repr=False)  # what was expanded before
+
+    @property
+    def facts(self) -> Facts:
+        return self.case.facts
+
+    @property
+    def world(self) -> World:
+        return self.case.world
 
     def expand(self, entries: Iterable[str]) -> None:
         """Appends what the entries stand for, in order. Raises InvalidRequest for a suffix with a bad value."""
@@ -48,23 +56,28 @@ class Expansion:
         if depth > DEEPEST:
             return self._unknown(text, "stands for something that stands for something, too deep to follow")
         entry = directive.parse(text, is_known(self.world.table, self.world.models.listed))
-        match entry.kind:
-            case "auto":
-                picks = self._auto(depth)
-            case "industry":
-                picks = self._industry(entry.name, depth)
-            case "strategy":
-                picks = self._strategy(entry.name, depth)
-            case "profile":
-                picks = self._profile(entry, depth)
-            case _:
-                picks = self._name(entry, depth)
+        key = (entry.kind, entry.name, depth == 0, entry.max_price is None)
+        picks = self._known.get(key)
+        if picks is None:
+            picks = self._known[key] = _distinct(self._stands_for(entry, depth))
         if entry.sort is not None:
-            picks = SORTS[entry.sort](picks, self.facts, self.world, self.now)
+            picks = SORTS[entry.sort](picks, self.case)
             self._say(depth, f"sorted by {entry.sort}")
         if entry.max_price is not None:
             picks = [pick.capped(entry.max_price) for pick in picks]
         return picks
+
+    def _stands_for(self, entry: Entry, depth: int) -> list[Pick]:
+        match entry.kind:
+            case "auto":
+                return self._auto(depth)
+            case "industry":
+                return self._industry(entry.name, depth)
+            case "strategy":
+                return self._strategy(entry.name, depth)
+            case "profile":
+                return self._profile(entry, depth)
+        return self._name(entry, depth)
 
     def _name(self, entry: Entry, depth: int) -> list[Pick]:
         table, models, name = self.world.table, self.world.models, entry.name
@@ -97,7 +110,9 @@ class Expansion:
         if label not in auto.lists:
             reason, label = f"{reason}, which the table lacks -> chat list", "chat"
         self._say(depth, reason, "auto")
-        return self._all(auto.lists.get(label, ()), depth) + self._own_finds(label)
+        picks = self._all(auto.lists.get(label, ()), depth) + self._own_finds(label)
+        endpoint = self.facts.endpoint
+        return picks if endpoint == "chat" else [pick for pick in picks if serves(pick.info, endpoint)]
 
     def _own_finds(self, label: str) -> list[Pick]:
         """Behind the list: what was discovered on one's own machines, the specialists of the class first. What others
@@ -135,7 +150,7 @@ class Expansion:
             return self._unknown(f"strategy:{name}", f"no such strategy; they are {', '.join(STRATEGIES)}")
         self._say(depth, STRATEGY_REASONS[name], "strategy")
         pool = [*self.world.pool(self.facts.endpoint), *self._embedded()]
-        return strategy(pool, self.facts, self.world, self.dice, self.now)
+        return strategy(pool, self.case)
 
     def _profile(self, entry: Entry, depth: int) -> list[Pick]:
         name = entry.name
@@ -146,23 +161,29 @@ class Expansion:
         self._say(depth, f"profile {name}", "profile")
         if self.profile is None:
             self.profile = name
-        picks = self._all([model for group in _groups(profile) for model in self._drawn(profile, group)], depth)
+        picks = self._all([model for group in _groups(profile) for model in self._drawn(profile, group, depth)], depth)
         if profile.sort is not None:
-            picks = SORTS[profile.sort](picks, self.facts, self.world, self.now)
+            picks = SORTS[profile.sort](picks, self.case)
+            self._say(depth, f"sorted by {profile.sort}")
         if profile.max_price is not None and entry.max_price is None and self.facts.ceiling is None:
             picks = [pick.capped(profile.max_price) for pick in picks]  # a default: the request's own word wins
         return picks
 
-    def _drawn(self, profile: Profile, group: list[tuple[str, int | None]]) -> list[str]:
+    def _drawn(self, profile: Profile, group: list[tuple[str, int | None]], depth: int) -> list[str]:
+        """The draw is among those that can serve: what the others weigh is shared out."""
         if group[0][1] is None:
             return [entry for entry, _ in group]
-        dice = self.dice
+        dice = self.case.dice
         if profile.sticky and self.facts.conversation:
             share = int(self.facts.conversation[:12], 16) / 16**12
             dice = lambda: share  # noqa: E731 - the conversation is the dice
-        order = draw([weight or 0 for _, weight in group], dice)
+        weights = [(weight or 0) if self._serves(entry, depth) else 0 for entry, weight in group]
+        order = draw(weights, dice)
         self.reasons.append(f"drew {group[order[0]][0]} by weight")
         return [group[position][0] for position in order]
+
+    def _serves(self, entry: str, depth: int) -> bool:
+        return any(self.case.objection(pick) is None for pick in self._entry(entry, depth + 1))
 
     def _all(self, entries: Iterable[str], depth: int) -> list[Pick]:
         picks = [pick for entry in entries for pick in self._entry(entry, depth + 1)]
@@ -203,6 +224,11 @@ STRATEGY_REASONS = {
     "latency": "strategy latency: fastest first token",
     "local": "strategy local: own machines only",
 }
+
+
+def _distinct(picks: list[Pick]) -> list[Pick]:
+    """Lists of lists may name the same few a million times over; what was expanded once comes as the same objects."""
+    return picks if len(picks) <= MOST_TWICE else list({id(pick): pick for pick in picks}.values())
 
 
 def _cues(klass: Classified) -> str:

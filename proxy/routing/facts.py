@@ -17,8 +17,8 @@ from proxy.errors import InvalidRequest, MissingModel
 from proxy.routing.classifier import Classified
 from proxy.routing.directive import LONGEST, parse_sort, parse_usd, shown
 
-EXTENSIONS = frozenset({"models", "sort", "max_price", "provider"})
-MOST_ENTRIES = 64  # of `models` that are looked at; the chain itself is capped at 16
+EXTENSIONS = frozenset({"models", "fallbacks", "route", "sort", "max_price", "provider"})
+MOST_ENTRIES = 64  # different ones of a request that are resolved; the chain itself is capped at 16
 PREFERENCES = ("order", "only", "ignore", "allow_fallbacks", "sort", "max_price", "require_parameters")
 OPENROUTER_ONLY = frozenset(
     {"data_collection", "zdr", "quantizations", "preferred_min_throughput", "preferred_max_latency", "experimental"}
@@ -100,6 +100,7 @@ class Facts:
             "preferences": asdict(wishes) if wishes != NO_PREFERENCES else None,
             "industry": self.industry,
             "byok": sorted(self.byok),
+            "cache_write": shape.cache_write,
             "conversation": self.conversation[:RECORDED_DIGITS] if self.conversation else None,
         }
         always = {
@@ -123,18 +124,20 @@ def read_wanted(
     body: Mapping[str, Any], headers: Mapping[str, str], prefix: str, default: str | None
 ) -> tuple[str, ...]:
     """The entries that the request names. A profile by header stands in for `model`; `models` by header for the
-    body's."""
+    body's. `fallbacks` of the body come last."""
     profile = headers.get(f"{prefix}profile")
     model = f"profile:{profile}" if profile else body.get("model", default)
     listed = headers.get(f"{prefix}models")
-    more = _from_header(listed) if listed else _models(body.get("models"))
+    more = (*(_from_header(listed) if listed else _models(body.get("models"))), *_fallbacks(body.get("fallbacks")))
+    if (route := body.get("route")) not in (None, "fallback"):
+        raise InvalidRequest(f'route is "fallback", not {shown(route)}.', param="route")
     if model is None and more:
-        return more
+        return tuple(dict.fromkeys(more))[:MOST_ENTRIES]
     if model is None or model == "":
         raise MissingModel(
             'model is missing: name a model, an alias or "auto". GET /v1/models lists what there is.', param="model"
         )
-    return tuple(dict.fromkeys((_entry(model, "model"), *more)))
+    return tuple(dict.fromkeys((_entry(model, "model"), *more)))[:MOST_ENTRIES]
 
 
 def _entry(value: Any, param: str) -> str:
@@ -150,12 +153,27 @@ def _models(value: Any) -> tuple[str, ...]:
         return ()
     if not isinstance(value, list):
         raise InvalidRequest(f"models is a list of model names, not {shown(value)}.", param="models")
-    return tuple(_entry(item, f"models[{number}]") for number, item in enumerate(value[:MOST_ENTRIES]))
+    return tuple(_entry(item, f"models[{number}]") for number, item in enumerate(value))
+
+
+def _fallbacks(value: Any) -> tuple[str, ...]:
+    """Entries of `{"model": …}`, as OpenRouter's Messages have them. https://openrouter.ai/docs/guides/routing"""
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        raise InvalidRequest(f"fallbacks is a list of objects, not {shown(value)}.", param="fallbacks")
+    named: list[str] = []
+    for number, item in enumerate(value[:MOST_ENTRIES]):
+        param = f"fallbacks[{number}]"
+        if not isinstance(item, dict) or item.keys() - {"model"}:
+            raise InvalidRequest(f"{param} is an object with a model and nothing else.", param=param)
+        named.append(_entry(item.get("model"), f"{param}.model"))
+    return tuple(named)
 
 
 def _from_header(value: str) -> tuple[str, ...]:
     """Commas part the entries; suffixes inside an entry use semicolons."""
-    return tuple(_entry(piece.strip(), "models") for piece in value.split(",")[:MOST_ENTRIES] if piece.strip())
+    return tuple(_entry(piece.strip(), "models") for piece in value.split(",") if piece.strip())
 
 
 def read_sort(body: Mapping[str, Any], headers: Mapping[str, str], prefix: str) -> str | None:
@@ -167,6 +185,11 @@ def read_sort(body: Mapping[str, Any], headers: Mapping[str, str], prefix: str) 
     provider = body.get("provider")
     inner = provider.get("sort") if isinstance(provider, dict) else None
     if isinstance(inner, dict):
+        for key in inner:
+            if key not in ("by", "partition"):
+                raise InvalidRequest(
+                    f"provider.sort has no key {shown(key)}; known are by, partition.", param="provider.sort"
+                )
         inner = inner.get("by")
     return None if inner is None else parse_sort(inner, "provider.sort")
 

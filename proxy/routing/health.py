@@ -84,8 +84,21 @@ class Health:
         state = self._states.get((provider, "key", str(index)))
         return max(0.0, state.until - now) if state else 0.0
 
-    def succeeded(self, candidate: Candidate) -> None:
+    def forget_keys(self, provider: str) -> None:
+        """Its credentials were replaced: what was said of the old ones says nothing of these."""
+        for key in [key for key in self._states if key[:2] == (provider, "key")]:
+            del self._states[key]
+
+    def reason(self, candidate: Candidate, keys: int, now: float) -> str:
+        """The code of the error for which a candidate rests, or the first of its provider's keys that does."""
+        resting = [_key(candidate), *((candidate.provider, "key", str(index)) for index in range(keys))]
+        states = (self._states.get(key) for key in resting)
+        return next((state.reason for state in states if state is not None and state.until > now), "")
+
+    def succeeded(self, candidate: Candidate, key: int | None = None) -> None:
         self._states.pop((candidate.provider, candidate.model), None)
+        if key is not None:
+            self._states.pop((candidate.provider, "key", str(key)), None)
 
     def failed(self, candidate: Candidate, key: int | None, error: GatewayError, now: float) -> Literal["", "cooled"]:
         """Counts a failed attempt; "cooled" when this one began a cooldown."""

@@ -1,8 +1,11 @@
 """Observed times per candidate: time to first token and tokens per second, decayed; the clock is an argument.
 
 The estimate is a mean whose weights halve with each newer observation, so a candidate that turned slow shows within a
-few answers; one that nobody asked for long is forgotten. A small window keeps p50 and p95 for the
-catalog.
+few answers; one that nobody asked for long is forgotten. Good news is believed at once: an answer in less than half of
+the estimate replaces it. Who is slow is only explored now and then, and would otherwise need many explorations to come
+back; who merely had luck leads a request or two, and its next answers weigh again. So a recovered candidate is back
+after three explorations at most, and mostly after one: with `explore` at 0.02 and 2 candidates behind that is within
+400 requests, with 21 behind within 2,000. A small window keeps p50 and p95 for the catalog.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from proxy.routing.names import Candidate
 PRIOR_MS = 800.0  # of a candidate that nobody has observed
 STALE = 600.0  # seconds after which an observation no longer speaks; then it is explored again
 NEWEST = 0.5  # weight of the newest observation: a tenfold change is believed after a handful
+GOOD_NEWS = 0.5  # of the estimate: an answer sooner than that replaces it
 WINDOW = 64
 TRACKED = 4096
 
@@ -66,7 +70,8 @@ class Latencies:
             seen = self._observed[key] = Observed(ttft_ms, now, whole=whole)
             if len(self._observed) > TRACKED:
                 self._observed.popitem(last=False)
-        seen.ttft_ms += NEWEST * (ttft_ms - seen.ttft_ms)
+        good = ttft_ms < GOOD_NEWS * seen.ttft_ms
+        seen.ttft_ms = ttft_ms if good else seen.ttft_ms + NEWEST * (ttft_ms - seen.ttft_ms)
         seen.at = now
         seen.count += 1
         seen.recent.append(ttft_ms)

@@ -20,7 +20,8 @@ from attrs import define, field, frozen
 
 from proxy.routing import sections, table
 from proxy.routing.references import check_references
-from proxy.routing.table import Provider, Table
+from proxy.routing.salvage import Salvage
+from proxy.routing.table import Provider, Table, is_loopback
 from proxy.secret import Secret
 
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -32,6 +33,10 @@ UNPRINTABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # what no header carries
 HIGHEST_PORT = 65_535
 LEAST_DISCOVER = 1.0  # seconds
 EMBEDDED = "embedded"
+EXPOSED = (
+    "can be reached from other machines, and this gateway has no keys to tell callers apart: listen on 127.0.0.1, "
+    '[::1] or "unix:/path", and put an authenticating proxy in front'
+)
 
 
 @frozen
@@ -76,15 +81,18 @@ def load(
     dialects: Collection[str],
 ) -> Table:
     """Raises TableRejected with every problem found."""
-    document = _document(raw)
     state = _Loading(env, read_file)
-    file = _structure(document, state)
+    salvage = Salvage(_document(raw))
+    file = _structure(salvage, state)
     if file is None:
         raise TableRejected(_placed(state.problems, raw))
+    broken = len(state.problems)
     loaded = _build(file, state, dialects, "sha256:" + hashlib.sha256(raw).hexdigest()[:16])
     state.problems += [Problem(path, message) for path, message in check_references(loaded)]
-    if state.problems:
-        raise TableRejected(_placed(state.problems, raw))
+    further = [problem for problem in state.problems[broken:] if not salvage.blames(problem.path, problem.message)]
+    problems = state.problems[:broken] + further
+    if problems:
+        raise TableRejected(_placed(problems, raw))
     return loaded
 
 
@@ -104,15 +112,20 @@ def _document(raw: bytes) -> dict[str, Any]:
         raise TableRejected([Problem("", "nested too deeply")]) from exc
 
 
-def _structure(document: dict[str, Any], state: _Loading) -> sections.File | None:
-    if "projects" in document:
+def _structure(salvage: Salvage, state: _Loading) -> sections.File | None:
+    """The sections; broken keys are told and left out, and entries that cannot stand without them go as a whole."""
+    if "projects" in salvage.document:
         state.wrong("projects", "nothing enforces this section yet, so it is refused rather than ignored: remove it")
-        document = {key: value for key, value in document.items() if key != "projects"}
-    try:
-        return sections.CONVERTER.structure(document, sections.File)
-    except cattrs.BaseValidationError as exc:
-        state.problems += [Problem(path, message) for path, message in sections.explain(exc)]
-        return None
+        del salvage.document["projects"]
+    for round_, entries in enumerate((False, True, True)):
+        try:
+            return sections.CONVERTER.structure(salvage.document, sections.File)
+        except cattrs.BaseValidationError as exc:
+            told = sections.explain(exc)
+        if round_ == 0:
+            state.problems += [Problem(path, message) for path, message in told]
+        salvage.remove((path for path, _ in told), entries=entries)
+    return None
 
 
 def _build(file: sections.File, state: _Loading, dialects: Collection[str], revision: str) -> Table:
@@ -152,6 +165,10 @@ def _check_server(server: table.Server, state: _Loading) -> None:
         port = address.rpartition(":")[2]
         if not LISTEN.fullmatch(address) or (port.isdigit() and int(port) > HIGHEST_PORT):
             state.wrong(place, f'{address!r} is none of "host:port", "unix:/path", "systemd"')
+        elif address != "systemd" and not address.startswith("unix:") and not is_loopback(address.rpartition(":")[0]):
+            state.wrong(place, EXPOSED)
+    if server.admin == "systemd":
+        state.wrong("server.admin", "sockets that systemd passes carry data: name an address or a unix: path")
     if server.admin in server.listen and not server.admin.endswith(":0"):  # 0 is a port of the system's choice
         state.wrong("server.admin", "the data listener has this address: metrics and keys are served apart from it")
 
@@ -201,6 +218,9 @@ def _provider(name: str, section: sections.ProviderSection, state: _Loading, dia
     _check_headers(path, headers, state)
     if section.discover is not None and section.discover < LEAST_DISCOVER:
         state.wrong(f"{path}.discover", '"1s" or more is needed, or "off"')
+    for pattern in section.models:
+        if "*" in pattern[:-1] or "?" in pattern or "[" in pattern:
+            state.wrong(f"{path}.models", f'{pattern!r}: a pattern is exact, or ends in its only "*"')
     credentials, keyless, missing_key = _credentials(path, section, embedded, state)
     return Provider(
         name=name,

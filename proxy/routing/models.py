@@ -139,6 +139,7 @@ class Models:
             price_source=source,
             capabilities=_first(entry.capabilities, listed.capabilities, _capabilities(prior)),
             guessed=entry.capabilities is None and listed.capabilities is None,
+            context_guessed=entry.context is None and listed.context is None,
             quality=entry.quality if entry.quality is not None else prior.quality,
             reasoning=entry.reasoning if entry.reasoning is not None else prior.reasoning,
             local=provider.local,

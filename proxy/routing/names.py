@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from heapq import nsmallest
 
 from attrs import frozen
 
@@ -15,6 +16,7 @@ from proxy.routing.directive import STRATEGIES
 from proxy.routing.table import Provider, Table
 
 DEEPEST = 8  # names that stand for names, one behind the other
+MOST_COMPARED = 512  # names letter by letter: a client may ask for any name, and a list may have thousands
 
 
 @frozen
@@ -53,8 +55,13 @@ def nearest(name: str, table: Table, models: Iterable[str], count: int = 3) -> l
         *(f"industry:{tag}" for tag in table.industries),
         *(f"profile:{profile}" for profile in table.profiles),
     ]
-    folded = {entry.lower(): entry for entry in known}
-    return [folded[match] for match in get_close_matches(name.lower()[:128], folded, n=count, cutoff=0.3)]
+    folded, sought = {entry.lower(): entry for entry in known}, name.lower()[:128]
+    pool = list(folded)
+    if len(pool) > MOST_COMPARED:
+        pool = nsmallest(
+            MOST_COMPARED, pool, key=lambda entry: (entry[:1] != sought[:1], abs(len(entry) - len(sought)))
+        )
+    return [folded[match] for match in get_close_matches(sought, pool, n=count, cutoff=0.3)]
 
 
 def is_known(table: Table, models: Mapping[str, object]) -> Callable[[str], bool]:

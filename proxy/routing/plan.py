@@ -11,22 +11,27 @@ so headers and the record can show it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from attrs import asdict, define, field, frozen
 
 from proxy import errors
 from proxy.errors import GatewayError
+from proxy.routing.case import Case
 from proxy.routing.classifier import Classified
+from proxy.routing.directive import LONGEST, shown
 from proxy.routing.expansion import Expansion
-from proxy.routing.facts import Facts
+from proxy.routing.facts import NO_PREFERENCES, Facts
 from proxy.routing.names import Candidate
 from proxy.routing.rules import first_match
-from proxy.routing.steps import STEPS, Judge
+from proxy.routing.steps import STEPS
 from proxy.routing.strategies import SORTS
+from proxy.routing.table import Table
 from proxy.routing.world import NANOS, Dice, Pick, World, worst_nanos
 
 MOST = 16  # candidates of one chain
+MOST_TOLD = 64  # of those dropped; a count stands for the others
 MOST_DRAWS = 8  # recorded of one plan; only a shuffle among many equals throws more
 
 
@@ -35,6 +40,15 @@ class Dropped:
     candidate: Candidate
     step: str  # expand, policy, needs, credential, price, cap
     reason: str
+
+
+@frozen
+class Waiting:
+    """A candidate of the chain that is resting, put behind those that are fit."""
+
+    candidate: Candidate
+    seconds: float  # left
+    reason: str  # the error's code that began it
 
 
 @frozen
@@ -62,6 +76,8 @@ class Plan:
     unknown: tuple[tuple[str, str], ...] = ()
     leads: Candidate | None = None
     draws: tuple[float, ...] = ()
+    waiting: tuple[Waiting, ...] = ()
+    pinned: Candidate | None = None  # leads because the conversation's cache is warm there
     beyond: tuple[Pick, ...] = ()  # never judged, or cut off: the chain was full before them
 
     @property
@@ -80,6 +96,9 @@ class Plan:
 
     def as_json(self) -> dict[str, Any]:
         """The form of `POST /v1/route`, `explain --json` and the records. Built off the request's path."""
+        dropped = [_dropped_json(dropped) for dropped in self.dropped] + [
+            {"model": name, "provider": None, "step": "expand", "reason": why} for name, why in self.unknown
+        ]
         return {
             "requested": self.requested,
             "intent": self.intent,
@@ -89,8 +108,11 @@ class Plan:
             "profile": self.profile,
             "candidates": [_pick_json(pick, self.facts) for pick in self.chain],
             "leads": None if self.leads is None else asdict(self.leads),
-            "dropped": [_dropped_json(dropped) for dropped in self.dropped]
-            + [{"model": name, "provider": None, "step": "expand", "reason": why} for name, why in self.unknown],
+            "dropped": dropped[:MOST_TOLD],
+            "dropped_more": len(dropped[MOST_TOLD:]),
+            "waiting": [_waiting_json(waiting) for waiting in self.waiting],
+            "cooling": round(self.cooling, 3),
+            "pinned": None if self.pinned is None else asdict(self.pinned),
             "needs": sorted(self.facts.shape.needs),
             "tokens_estimated": self.facts.tokens,
             "draws": list(self.draws[:MOST_DRAWS]),
@@ -130,35 +152,42 @@ def _dropped_json(dropped: Dropped) -> dict[str, Any]:
     }
 
 
+def _waiting_json(waiting: Waiting) -> dict[str, Any]:
+    return {
+        "model": waiting.candidate.model,
+        "provider": waiting.candidate.provider,
+        "seconds": round(waiting.seconds, 3),
+        "reason": waiting.reason,
+    }
+
+
 @define
 class _Draft:
     """The chain on its way through the steps."""
 
-    facts: Facts
-    world: World
-    now: float
+    case: Case
     picks: list[Pick] = field(factory=list)
     dropped: list[Dropped] = field(factory=list)
     beyond: Sequence[Pick] = ()
+    waiting: list[Waiting] = field(factory=list)
     _kept: dict[tuple[str, str], str] = field(factory=dict)  # ids by provider and native name
     _fallen: set[tuple[str, str]] = field(factory=set)  # provider and id
 
     def sift(self, order: Sequence[Pick], pinned: Candidate | None) -> None:
         """Judges the order from its head until the chain is full of candidates that are fit, and the pinned one."""
-        judges = [(step, judge) for step, rule in STEPS.items() if (judge := rule(self.facts, self.world))]
         fit = 0
         for position, pick in enumerate(order):
             if fit == MOST:
                 self.beyond = order[position:]
                 break
-            fit += self._judged(pick, judges)
+            fit += self._judged(pick)
         if self.beyond and pinned is not None:
             for pick in self.beyond:
                 if pick.candidate.model == pinned.model and pick.candidate == pinned:
-                    self._judged(pick, judges)
+                    self._judged(pick)
                     break
 
-    def _judged(self, pick: Pick, judges: Iterable[tuple[str, Judge]]) -> bool:
+    def _judged(self, pick: Pick) -> bool:
         """Whether it is kept and fit. Who is named twice stands where it is named first; where that entry's own
         `max_price` drops it, the next entry that names it is heard."""
         candidate = pick.candidate
@@ -169,13 +198,12 @@ class _Draft:
             return False
         if named in self._fallen:
             return False
-        for step, judge in judges:
-            if (why := judge(pick)) is not None:
-                self._drop(pick, step, why)
-                return False
+        if (objection := self.case.objection(pick)) is not None:
+            self._drop(pick, *objection)
+            return False
         self._kept[key] = candidate.model
         self.picks.append(pick)
-        return not self.wait(pick)
+        return not self.case.wait(pick)
 
     def _drop(self, pick: Pick, step: str, reason: str) -> None:
         candidate = pick.candidate
@@ -183,40 +211,33 @@ class _Draft:
         if step != "price" or pick.max_price is None:
             self._fallen.add((candidate.provider, candidate.model))
 
-    def wait(self, pick: Pick) -> float:
-        """Seconds until it is fit; 0 is now."""
-        health, now = self.world.health, self.now
-        if health.is_quiet(now):
-            return 0.0
-        provider = self.world.table.providers[pick.candidate.provider]
-        own = health.cooling(pick.candidate, now)
-        if provider.credentials and provider.name not in self.facts.byok:
-            keys = min(health.key_cooling(provider.name, index, now) for index in range(len(provider.credentials)))
-            return max(own, keys)
-        return own
-
 
 def resolve(facts: Facts, world: World, dice: Dice, now: float) -> Plan:
     """Pure in its arguments. An empty chain is a plan with a refusal; InvalidRequest is raised for a malformed
     entry."""
     table = world.table
+    _check_preferences(facts, table)
     draws: list[float] = []
     rule = first_match(facts, world) if table.rules else None
-    expansion = Expansion(facts, world, _noting(dice, draws), now)
+    case = Case(facts, world, _noting(dice, draws), now)
+    expansion = Expansion(case)
     expansion.expand(rule.use if rule else facts.wanted)
-    order = _sorted(expansion.picks, facts, world, now)
+    order = _sorted(expansion.picks, case)
     reasons = list(expansion.reasons)
     if rule is not None:
         reasons.insert(0, f"rule {rule.name}")
     if facts.sort is not None:
         reasons.append(f"sorted by {facts.sort}")
-    draft = _Draft(facts, world, now)
+    draft = _Draft(case)
     pinned = _pinned(draft)
     draft.sift(order, pinned)
     _fallbacks(draft)
     first, leads = _first(order, draft.picks), draft.picks[0].candidate if draft.picks else None
     cooling = _health(draft)
-    if not cooling and _pin(draft, pinned):
+    if leads is not None and not cooling and draft.picks[0].candidate != leads:
+        reasons.append(f"{leads.model} is resting")
+    warm = pinned if not cooling and _pin(draft, pinned) else None
+    if warm is not None and warm != leads:
         reasons.append("stays where the conversation's cache is warm")
     return Plan(
         requested=facts.requested,
@@ -235,8 +256,25 @@ def resolve(facts: Facts, world: World, dice: Dice, now: float) -> Plan:
         unknown=tuple(expansion.unknown),
         leads=leads,
         draws=tuple(draws),
+        waiting=tuple(draft.waiting),
+        pinned=warm,
         beyond=(*draft.picks[MOST:], *draft.beyond),
     )
+
+
+def _check_preferences(facts: Facts, table: Table) -> None:
+    """Raises InvalidRequest: a provider that is spelt wrong would be ignored, or would ignore nobody."""
+    wishes = facts.preferences
+    if wishes == NO_PREFERENCES:
+        return
+    for key, names in (("order", wishes.order), ("only", wishes.only), ("ignore", wishes.ignore)):
+        for name in names:
+            if name not in table.providers:
+                near = get_close_matches(name[:LONGEST].lower(), table.providers, n=3, cutoff=0.4)
+                hint = f"nearest: {', '.join(near)}" if near else f"known are {', '.join(table.providers)}"
+                raise errors.InvalidRequest(
+                    f"provider.{key}: no provider is called {shown(name)}; {hint}.", param=f"provider.{key}"
+                )
 
 
 def _noting(dice: Dice, draws: list[float]) -> Dice:
@@ -247,10 +285,12 @@ def _noting(dice: Dice, draws: list[float]) -> Dice:
     return throw
 
 
-def _sorted(picks: list[Pick], facts: Facts, world: World, now: float) -> list[Pick]:
-    """Stable, and by each candidate alone: dropping some changes nothing between the others."""
+def _sorted(picks: list[Pick], case: Case) -> list[Pick]:
+    """Stable, and by each candidate alone: dropping some changes nothing between the others. By latency it is decided
+    who leads, and those that are dropped have no say in it."""
+    facts = case.facts
     if facts.sort is not None:
-        picks = SORTS[facts.sort](picks, facts, world, now)
+        picks = SORTS[facts.sort](picks, case)
     if order := facts.preferences.order:
         rank = {name: position for position, name in enumerate(dict.fromkeys(order))}
         picks = sorted(picks, key=lambda pick: rank.get(pick.candidate.provider, len(rank)))
@@ -267,7 +307,7 @@ def _first(order: Iterable[Pick], kept: Sequence[Pick]) -> Candidate | None:
 
 
 def _fallbacks(draft: _Draft) -> None:
-    if draft.facts.preferences.allow_fallbacks or not draft.picks:
+    if draft.case.facts.preferences.allow_fallbacks or not draft.picks:
         return
     head, *others = draft.picks
     reason = "provider.allow_fallbacks is false"
@@ -277,7 +317,7 @@ def _fallbacks(draft: _Draft) -> None:
 
 def _health(draft: _Draft) -> float:
     """Cooling candidates go last, not away. Where all cool, the one that recovers first leads."""
-    waits = {id(pick): draft.wait(pick) for pick in draft.picks}
+    waits = {id(pick): draft.case.wait(pick) for pick in draft.picks}
     if not any(waits.values()):
         return 0.0
     fit = [pick for pick in draft.picks if not waits[id(pick)]]
@@ -285,23 +325,29 @@ def _health(draft: _Draft) -> float:
     if not fit:
         cooling.sort(key=lambda pick: waits[id(pick)])
     draft.picks = fit + cooling
+    draft.waiting = [
+        Waiting(pick.candidate, waits[id(pick)], draft.case.resting_for(pick))
+        for pick in draft.picks[:MOST]
+        if waits[id(pick)]
+    ]
     return 0.0 if fit else waits[id(cooling[0])]
 
 
 def _pinned(draft: _Draft) -> Candidate | None:
     """The conversation's pinned candidate. A new conversation has no claim on another's cache."""
-    facts, lifetime = draft.facts, draft.world.table.routing.affinity
+    case = draft.case
+    facts, lifetime = case.facts, case.world.table.routing.affinity
     if facts.conversation is None or not facts.continues or lifetime == float("inf"):
         return None
-    return draft.world.affinity.pinned(facts.conversation, draft.now, lifetime)
+    return case.world.affinity.pinned(facts.conversation, case.now, lifetime)
 
 
 def _pin(draft: _Draft, pinned: Candidate | None) -> bool:
-    """Moves the pinned candidate to the front, if it is among the chain's and fit."""
+    """Whether the pinned candidate leads: it is moved to the front if it is among the chain's and fit."""
     if pinned is None:
         return False
     for position, pick in enumerate(draft.picks):
-        if pick.candidate == pinned and position and not draft.wait(pick):
+        if pick.candidate == pinned and not draft.case.wait(pick):
             draft.picks.insert(0, draft.picks.pop(position))
             return True
     return False
@@ -315,7 +361,11 @@ def _refusal(draft: _Draft, expansion: Expansion) -> GatewayError:
     if not draft.dropped:
         if expansion.unknown:
             return errors.UnknownModel(expansion.not_found(), param="model")
-        return errors.UnknownModel(f"{draft.facts.requested!r} resolves to no model of this gateway.", param="model")
+        facts = draft.case.facts
+        lost = f"{facts.requested!r} resolves to no model of this gateway"
+        if facts.endpoint != "chat":
+            lost += f" that is known to serve {facts.endpoint}; name the model itself"
+        return errors.UnknownModel(f"{lost}.", param="model")
     step = _last_step(draft.dropped)
     listed = "; ".join(
         f"{drop.candidate.model} ({drop.candidate.provider}): {drop.reason}" for drop in draft.dropped[:MOST]

@@ -86,6 +86,20 @@ def _check_rules(table: Table) -> Iterator[tuple[str, str]]:
         for key, band in (("tokens", rule.tokens), ("cost", rule.cost)):
             if band is not None and _is_empty(band):
                 yield f"rules[{number}].{key}", "min is above max, so nothing ever matches"
+        if rule.cost is not None and rule.use and not any(_is_model(entry, table) for entry in rule.use):
+            yield (
+                f"rules[{number}].cost",
+                "it is that of the first model in `use`: name a model there, or an alias of one",
+            )
+
+
+def _is_model(text: str, table: Table) -> bool:
+    """Whether an entry names a model, or an alias, rather than what chooses one."""
+    try:
+        entry = directive.parse(text, is_known(table, table.models))
+    except InvalidRequest:
+        return True  # reported already as unresolvable
+    return entry.kind == "name" and (entry.name not in table.profiles or entry.name in table.models)
 
 
 def _is_empty(band: Band) -> bool:

@@ -6,38 +6,40 @@ profiles): who names a concrete model gets it. With `models` it looks at those n
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
 from fnmatch import fnmatchcase
 
+from proxy.catalog import ModelInfo
 from proxy.routing import directive
+from proxy.routing.directive import Entry
 from proxy.routing.facts import Facts
-from proxy.routing.names import is_known
+from proxy.routing.names import DEEPEST, find_pattern, is_known, split_native
 from proxy.routing.table import Rule
 from proxy.routing.world import NANOS, World, expected_nanos
 
 
 def first_match(facts: Facts, world: World) -> Rule | None:
-    return next((rule for rule in world.table.rules if _matches(rule, facts, world)), None)
+    entries = _entries(facts, world)
+    rules = world.table.rules
+    return next((rule for rule in rules if _fits(rule, facts, world, entries) and _says(rule, facts)), None)
 
 
 def undecided(facts: Facts, world: World) -> Rule | None:
     """Of a recorded request: the first rule that only its words and headers, which are not kept, may still match."""
-    fitting = (rule for rule in world.table.rules if _fits(rule, facts, world))
+    entries = _entries(facts, world)
+    fitting = (rule for rule in world.table.rules if _fits(rule, facts, world, entries))
     first = next(fitting, None)
     return None if first is None or _says(first, facts) else first
 
 
-def _matches(rule: Rule, facts: Facts, world: World) -> bool:
-    return _fits(rule, facts, world) and _says(rule, facts)
-
-
-def _fits(rule: Rule, facts: Facts, world: World) -> bool:
+def _fits(rule: Rule, facts: Facts, world: World, entries: Sequence[Entry]) -> bool:
     """All conditions but those on words and headers."""
     shape = facts.shape
     return (
-        _concerns(rule, facts, world)
+        _concerns(rule, entries, world)
         and (rule.tokens is None or rule.tokens.holds(facts.tokens))
-        and (not rule.industries or not _tags(facts).isdisjoint(rule.industries))
+        and (not rule.industries or not _tags(facts, entries).isdisjoint(rule.industries))
         and set(rule.needs) <= shape.needs
         and (not rule.projects or facts.project in rule.projects)
         and (not rule.endpoints or facts.endpoint in rule.endpoints)
@@ -60,12 +62,26 @@ def _bears(facts: Facts, name: str, pattern: str) -> bool:
     return value is not None and fnmatchcase(value, pattern)
 
 
-def _concerns(rule: Rule, facts: Facts, world: World) -> bool:
+def _concerns(rule: Rule, entries: Sequence[Entry], world: World) -> bool:
     if rule.models:
-        return any(fnmatchcase(entry, pattern) for entry in facts.wanted for pattern in rule.models)
-    known = is_known(world.table, world.models.listed)
-    entry = directive.parse(facts.wanted[0], known)
+        names = [name for entry in entries for name in _names(entry, world)]
+        return any(fnmatchcase(name, pattern) for name in names for pattern in rule.models)
+    entry = entries[0]
     return entry.kind != "name" or (entry.name in world.table.profiles and entry.name not in world.models.listed)
+
+
+def _entries(facts: Facts, world: World) -> list[Entry]:
+    """Taken apart, so that neither a suffix nor a space keeps an entry from what it names."""
+    known = is_known(world.table, world.models.listed)
+    return [directive.parse(entry, known) for entry in facts.wanted]
+
+
+def _names(entry: Entry, world: World) -> tuple[str, ...]:
+    """As the client wrote it, as it is named, and the id of the model that it is another name for."""
+    if entry.kind in directive.DIRECTIVES:
+        return entry.text, f"{entry.kind}:{entry.name}"
+    info = world.models.find(entry.name)
+    return (entry.text, entry.name) if info is None else (entry.text, entry.name, info.id)
 
 
 def _mentions(rule: Rule, turns: tuple[str, ...]) -> bool:
@@ -74,16 +90,31 @@ def _mentions(rule: Rule, turns: tuple[str, ...]) -> bool:
     return any(keyword.lower() in last for keyword in rule.keywords)
 
 
-def _tags(facts: Facts) -> set[str]:
-    asked = {entry.partition(":")[2] for entry in facts.wanted if entry.startswith("industry:")}
+def _tags(facts: Facts, entries: Sequence[Entry]) -> set[str]:
+    asked = {entry.name for entry in entries if entry.kind == "industry"}
     return asked | ({facts.industry} if facts.industry else set())
 
 
 def _costs(rule: Rule, facts: Facts, world: World) -> bool:
-    """Expected cost at the first priced model that the rule would use."""
-    for entry in rule.use:
-        info = world.models.listed.get(entry)
-        nanos = expected_nanos(info, facts) if info else None
-        if nanos is not None and rule.cost is not None:
+    """Expected cost at the first priced model that the rule names, be it by an alias, a pattern or a suffix."""
+    known = is_known(world.table, world.models.listed)
+    for info in _models(rule.use, world, known, 0):
+        if rule.cost is not None and (nanos := expected_nanos(info, facts)) is not None:
             return rule.cost.holds(Decimal(nanos) / NANOS)
     return False
+
+
+def _models(entries: Iterable[str], world: World, known: Callable[[str], bool], depth: int) -> Iterator[ModelInfo]:
+    table, models = world.table, world.models
+    for text in entries if depth <= DEEPEST else ():
+        entry = directive.parse(text, known)
+        if entry.kind != "name":
+            continue
+        if (info := models.find(entry.name)) is not None:
+            yield info
+        elif entry.name in table.aliases:
+            yield from _models(table.aliases[entry.name], world, known, depth + 1)
+        elif entry.name not in table.profiles and (found := find_pattern(entry.name, table.providers.values())):
+            yield models.describe(entry.name, found[0].name, entry.name)
+        elif entry.name not in table.profiles and (named := split_native(entry.name, table.providers)):
+            yield models.describe(entry.name, named[0].name, named[1])

@@ -11,7 +11,9 @@ from decimal import Decimal
 
 from proxy.catalog import ModelInfo
 from proxy.dialects import UPSTREAMS
+from proxy.routing import directive
 from proxy.routing.facts import Ceiling, Facts
+from proxy.routing.names import DEEPEST, is_known
 from proxy.routing.table import Provider
 from proxy.routing.world import NANOS, Pick, World, most_output, worst_nanos
 
@@ -39,6 +41,7 @@ def _needs(facts: Facts, world: World) -> Judge:
     providers, gone = world.table.providers, world.models.gone
     needs, endpoint = facts.shape.needs, facts.endpoint
     tokens = facts.tokens + (facts.shape.max_tokens or 0)
+    alone = _named_alone(facts, world)
     # Elsewhere the window is that of each input by itself; and what is too long for it is counted all the same.
     must_fit = endpoint == "chat" and facts.surface != "count_tokens"
 
@@ -46,17 +49,33 @@ def _needs(facts: Facts, world: World) -> Judge:
         info = pick.info
         if reason := _cannot_serve(providers[pick.candidate.provider], facts):
             return reason
-        if info.guessed and facts.wanted == (info.id,):
-            return "its provider does not list it" if info.id in gone else None  # a guess is no reason to refuse a name
-        if needs and info.capabilities is not None and (lacks := needs - info.capabilities):
+        waived = info.id == alone  # a guess is no reason to refuse a name
+        had = None if waived and info.guessed else info.capabilities
+        if needs and had is not None and (lacks := needs - had):
             return f"lacks {', '.join(sorted(lacks))}"
-        if must_fit and info.context is not None and tokens > info.context:
-            return f"needs {tokens} tokens, the window holds {info.context}"
+        window = None if waived and info.context_guessed else info.context
+        if must_fit and window is not None and tokens > window:
+            return f"needs {tokens} tokens, the window holds {window}"
         if info.id in gone:
             return "its provider does not list it"
         return None
 
     return judge
+
+
+def _named_alone(facts: Facts, world: World) -> str | None:
+    """The id of the model that a request names and no other, be it by an alias or with a suffix."""
+    known = is_known(world.table, world.models.listed)
+    names = facts.wanted
+    for _ in range(DEEPEST + 1):
+        if len(names) != 1 or (entry := directive.parse(names[0], known)).kind != "name":
+            return None
+        if (info := world.models.find(entry.name)) is not None:
+            return info.id
+        if entry.name not in world.table.aliases:
+            return None if entry.name in world.table.profiles else entry.name
+        names = world.table.aliases[entry.name]
+    return None
 
 
 def _cannot_serve(provider: Provider, facts: Facts) -> str | None:
@@ -99,13 +118,13 @@ def _price(facts: Facts, world: World) -> Judge:
 def _too_dear(info: ModelInfo, facts: Facts, usd: Decimal) -> str | None:
     nanos = worst_nanos(info, facts)
     if nanos is None:
-        return f"its price is unknown, and the ceiling is {usd} USD"
+        return f"its price is unknown, and the ceiling is {usd:f} USD"
     if nanos <= usd * NANOS:
         return None
     assumed = (
         "" if facts.shape.max_tokens is not None else f" (max_tokens is not given: {most_output(info, facts)} assumed)"
     )
-    return f"may cost {Decimal(nanos) / NANOS:f} USD, the ceiling is {usd}{assumed}"
+    return f"may cost {Decimal(nanos) / NANOS:f} USD, the ceiling is {usd:f}{assumed}"
 
 
 def _rate_too_dear(info: ModelInfo, ceiling: Ceiling) -> str | None:
@@ -116,9 +135,9 @@ def _rate_too_dear(info: ModelInfo, ceiling: Ceiling) -> str | None:
         if limit is None:
             continue
         if rate is None:
-            return f"its {word} price is unknown, and the ceiling is {limit} USD per million tokens"
+            return f"its {word} price is unknown, and the ceiling is {limit:f} USD per million tokens"
         if rate > limit * 1_000_000:
-            return f"costs {Decimal(rate) / 1_000_000:f} USD per million {word} tokens, the ceiling is {limit}"
+            return f"costs {Decimal(rate) / 1_000_000:f} USD per million {word} tokens, the ceiling is {limit:f}"
     return None
 
 

@@ -9,16 +9,17 @@ from operator import itemgetter
 
 from proxy.catalog import worst_case_nanos
 from proxy.catalog.price import PICO_PER_NANO
-from proxy.routing.facts import Facts
+from proxy.routing.case import Case
 from proxy.routing.latency import PRIOR_MS
 from proxy.routing.world import Dice, Pick, World, expected_output
 
 BAND = 0.20  # candidates this near to the fastest share its traffic
+SHARED = 4  # places of a chain that those in the band are drawn for: the lead and its first fallbacks
 UNKNOWN = math.inf  # sorts last
 
 
-def by_price(picks: Sequence[Pick], facts: Facts, world: World, now: float) -> list[Pick]:
-    tokens, output = facts.tokens, expected_output(facts)
+def by_price(picks: Sequence[Pick], case: Case) -> list[Pick]:
+    tokens, output = case.facts.tokens, expected_output(case.facts)
 
     def key(pick: Pick) -> float:
         price = pick.info.price
@@ -30,19 +31,37 @@ def by_price(picks: Sequence[Pick], facts: Facts, world: World, now: float) -> l
     return sorted(picks, key=key)
 
 
-def by_latency(picks: Sequence[Pick], facts: Facts, world: World, now: float) -> list[Pick]:
-    return [pick for _, pick in _timed(picks, world, now)]
+def by_latency(picks: Sequence[Pick], case: Case) -> list[Pick]:
+    """Fastest first token first. Those within the band of the fastest share the lead, so nobody is stampeded, and a
+    bounded share of the traffic goes to the candidate seen longest ago, so nobody is forgotten. Fastest, band and
+    explored are of those that are fit; the others stand where their times put them, behind the lead."""
+    timed = _timed(picks, case.world, case.now)
+    ordered = [pick for _, pick in timed]
+    head = next((place for place, pick in enumerate(ordered) if case.is_fit(pick)), None)
+    if head is None or len(ordered) < 2:
+        return ordered
+    band = bisect_right(timed, timed[head][0] * (1 + BAND), key=itemgetter(0))
+    if band < len(ordered) and case.dice() < case.world.table.routing.explore:
+        behind = sorted(ordered[band:], key=lambda pick: _seen_at(pick, case.world))
+        explored = next(filter(case.is_fit, behind), None)
+        if explored is not None:
+            return [explored, *(pick for pick in ordered if pick is not explored)]
+    lead = drawn(ordered[head:band], case)
+    led = {id(pick) for pick in lead}
+    return [*lead, *ordered[:head], *(pick for pick in ordered[head:band] if id(pick) not in led), *ordered[band:]]
 
 
-def by_throughput(picks: Sequence[Pick], facts: Facts, world: World, now: float) -> list[Pick]:
-    return sorted(picks, key=lambda pick: -(world.latencies.tokens_per_s(pick.candidate) or 0.0))
+def by_throughput(picks: Sequence[Pick], case: Case) -> list[Pick]:
+    return sorted(picks, key=lambda pick: -(case.world.latencies.tokens_per_s(pick.candidate) or 0.0))
 
 
-def by_quality(picks: Sequence[Pick], facts: Facts, world: World, now: float) -> list[Pick]:
+def by_quality(picks: Sequence[Pick], case: Case) -> list[Pick]:
     return sorted(picks, key=lambda pick: -(pick.info.quality if pick.info.quality is not None else -1))
 
 
-SORTS: dict[str, Callable[[Sequence[Pick], Facts, World, float], list[Pick]]] = {
+Order = Callable[[Sequence[Pick], Case], list[Pick]]
+
+SORTS: dict[str, Order] = {
     "price": by_price,
     "latency": by_latency,
     "throughput": by_throughput,
@@ -50,11 +69,7 @@ SORTS: dict[str, Callable[[Sequence[Pick], Facts, World, float], list[Pick]]] = 
 }
 
 
-def cost(picks: Sequence[Pick], facts: Facts, world: World, dice: Dice, now: float) -> list[Pick]:
-    return by_price(picks, facts, world, now)
-
-
-def quality(picks: Sequence[Pick], facts: Facts, world: World, dice: Dice, now: float) -> list[Pick]:
+def quality(picks: Sequence[Pick], case: Case) -> list[Pick]:
     """The strongest reasoner first, then the better writer."""
 
     def key(pick: Pick) -> tuple[int, int]:
@@ -67,41 +82,28 @@ def quality(picks: Sequence[Pick], facts: Facts, world: World, dice: Dice, now: 
     return sorted(picks, key=key)
 
 
-def latency(picks: Sequence[Pick], facts: Facts, world: World, dice: Dice, now: float) -> list[Pick]:
-    """Fastest first token first. Those within the band of the fastest share the lead, so nobody is stampeded, and a
-    bounded share of the traffic goes to the candidate seen longest ago, so nobody is forgotten."""
-    timed = _timed(picks, world, now)
-    ordered = [pick for _, pick in timed]
-    if len(ordered) < 2:
-        return ordered
-    band = bisect_right(timed, timed[0][0] * (1 + BAND), key=itemgetter(0))
-    behind = ordered[band:]
-    if behind and dice() < world.table.routing.explore:
-        explored = min(behind, key=lambda pick: _seen_at(pick, world))
-        return [explored, *(pick for pick in ordered if pick is not explored)]
-    return [*shuffled(ordered[:band], dice), *behind]
-
-
-def local(picks: Sequence[Pick], facts: Facts, world: World, dice: Dice, now: float) -> list[Pick]:
+def local(picks: Sequence[Pick], case: Case) -> list[Pick]:
     """Only models on the operator's own machines, even when all of them are down."""
-    return by_latency([pick for pick in picks if pick.info.local], facts, world, now)
+    return by_latency([pick for pick in picks if pick.info.local], case)
 
 
-STRATEGIES: dict[str, Callable[[Sequence[Pick], Facts, World, Dice, float], list[Pick]]] = {
-    "cost": cost,
+STRATEGIES: dict[str, Order] = {
+    "cost": by_price,
     "quality": quality,
-    "latency": latency,
+    "latency": by_latency,
     "local": local,
 }
 
 
-def shuffled(picks: Sequence[Pick], dice: Dice) -> list[Pick]:
-    """Fisher-Yates with the caller's dice."""
-    deck = list(picks)
-    for last in range(len(deck) - 1, 0, -1):
-        other = int(dice() * (last + 1))
-        deck[last], deck[other] = deck[other], deck[last]
-    return deck
+def drawn(picks: Sequence[Pick], case: Case) -> list[Pick]:
+    """The fit ones in random order, `SHARED` of them at most. One by itself throws no dice."""
+    deck, found = list(picks), list[Pick]()
+    while deck and len(found) < SHARED:
+        place = int(case.dice() * len(deck)) if len(deck) > 1 else 0
+        deck[place], deck[-1] = deck[-1], deck[place]
+        if case.is_fit(pick := deck.pop()):
+            found.append(pick)
+    return found
 
 
 def draw(weights: Sequence[int], dice: Dice) -> list[int]:

@@ -70,7 +70,8 @@ class Move:
     served: bool  # somebody answered it then
     step: str | None = None  # the one that refuses it now
     reason: str = ""  # the refusal's sentence
-    loses: frozenset[str] = frozenset()  # capabilities that `was` has and `now` lacks
+    loses: frozenset[str] = frozenset()  # capabilities that it needed, and `now` lacks
+    without: frozenset[str] = frozenset()  # those that `was` has and `now` lacks, and nobody asked for
     lacks: frozenset[str] = frozenset()  # needed ones for whose lack it is refused
     before: int | None = None  # expected cost at `was`
     after: int | None = None  # and at `now`
@@ -100,7 +101,8 @@ def compare(row: Row, facts: Facts, outcome: Plan | GatewayError, world: World, 
         served=row["model"] is not None,
         step=None if now else (plan.emptied_by if plan else "expand"),
         reason=refusal.message[:REASON] if refusal else "",
-        loses=_loses(old, new, facts),
+        loses=_missing(facts.shape.needs, new) if was else frozenset(),
+        without=_missing(old.capabilities - facts.shape.needs, new) if old and old.capabilities else frozenset(),
         lacks=_lacks(plan, facts, world.models) if plan and now is None else frozenset(),
         before=before,
         after=after,
@@ -147,11 +149,9 @@ def _costs(
     )
 
 
-def _loses(old: ModelInfo | None, new: ModelInfo | None, facts: Facts) -> frozenset[str]:
-    """What a request needed, whoever served it had."""
-    if old is None or new is None or old.capabilities is None or new.capabilities is None:
-        return frozenset()
-    return (old.capabilities | facts.shape.needs) - new.capabilities
+def _missing(wanted: frozenset[str], new: ModelInfo | None) -> frozenset[str]:
+    """What the new candidate is known not to have; nothing where nobody knows."""
+    return wanted - new.capabilities if new is not None and new.capabilities is not None else frozenset()
 
 
 def _lacks(plan: Plan, facts: Facts, models: Models) -> frozenset[str]:
@@ -186,6 +186,7 @@ class Group:
     costed: int = 0  # requests whose cost was recorded
     recorded: int = 0
     loses: set[str] = field(factory=set)
+    without: set[str] = field(factory=set)
     lacks: set[str] = field(factory=set)
     reason: str = ""
     examples: list[str] = field(factory=list)
@@ -195,6 +196,7 @@ class Group:
         self.served += move.served
         self.losing += bool(move.loses or move.lacks)
         self.loses |= move.loses
+        self.without |= move.without
         self.lacks |= move.lacks
         self.reason = self.reason or move.reason
         if move.before is not None and move.after is not None:
@@ -219,6 +221,7 @@ class Group:
             "reason": self.reason or None,
             "losing": self.losing,
             "loses": sorted(self.loses),
+            "without": sorted(self.without),
             "lacks": sorted(self.lacks),
             "cost": cost_json([self]),
             "examples": self.examples,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from decimal import Decimal
 
@@ -51,8 +52,8 @@ class World:
     _pools: dict[str, tuple[Pick, ...]] = field(init=False, factory=dict, eq=False, repr=False)  # by endpoint
 
     def pool(self, endpoint: str) -> tuple[Pick, ...]:
-        """What a strategy chooses from: every listed chat model that could be called. A discovered one for which the
-        table has a name of its own is there by that name alone."""
+        """What a strategy chooses from: every listed model for the endpoint that could be called. A discovered one for
+        which the table has a name of its own is there by that name alone."""
         found = self._pools.get(endpoint)
         if found is None:
             table, models = self.table, self.models
@@ -61,7 +62,7 @@ class World:
             found = self._pools[endpoint] = tuple(
                 Pick.of(info, listed=False)
                 for id, info in models.listed.items()
-                if info.chat
+                if serves(info, endpoint)
                 and info.provider in serving
                 and not table.providers[info.provider].embedded
                 and id not in models.gone
@@ -79,6 +80,19 @@ class World:
 
 
 Dice = Callable[[], float]  # [0, 1)
+# Of models that hold no conversations: what the names of those say that serve an endpoint. Nobody is chosen for others.
+SERVING = {
+    "embeddings": re.compile(r"embed|minilm|\b(bge(?!.*rerank)|gte|e5)\b", re.IGNORECASE),
+    "images": re.compile(r"dall-e|image|imagen|diffusion|\b(flux|sdxl)\b", re.IGNORECASE),
+}
+
+
+def serves(info: ModelInfo, endpoint: str) -> bool:
+    """Whether a model is one that the gateway may choose for an endpoint; who names it gets it all the same."""
+    if endpoint == "chat":
+        return info.chat
+    pattern = SERVING.get(endpoint)
+    return pattern is not None and not info.chat and pattern.search(f"{info.id} {info.native}") is not None
 
 
 def expected_output(facts: Facts) -> int:
@@ -100,4 +114,4 @@ def most_output(info: ModelInfo, facts: Facts) -> int:
 
 
 def worst_nanos(info: ModelInfo, facts: Facts) -> int | None:
-    return worst_case_nanos(info.price, facts.tokens, most_output(info, facts))
+    return worst_case_nanos(info.price, facts.tokens, most_output(info, facts), facts.shape.cache_write)

@@ -27,7 +27,8 @@ from proxy.server.respond import SERVER
 FLAGS = {"true": True, "1": True, "false": False, "0": False}
 NUMBERS = ("since_ms", "until_ms", "status", "min_cost_nanos", "min_duration_ms")
 WORDS = (
-    "model", "provider", "requested", "surface", "outcome", "project", "key_id", "request_id", "client_request_id",
+    "model", "provider", "requested", "surface", "outcome", "intent", "class", "rule", "profile", "config", "project",
+    "key_id", "request_id", "client_request_id",
 )  # fmt: skip
 MOST_ROWS = 1000
 Guarded = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -120,7 +121,7 @@ def read_filter(query: dict[str, str]) -> tuple[Filter, int, str | None]:
     given: dict[str, Any] = {}
     for name, value in query.items():
         if name in WORDS:
-            given[name] = value
+            given["klass" if name == "class" else name] = value
         elif name in NUMBERS and value.lstrip("-").isdecimal():
             given[name] = int(value)
         elif name in ("failed", "fallback") and value in FLAGS:

@@ -14,7 +14,15 @@ from proxy import ir
 from proxy.errors import ClientGone, GatewayError, UpstreamError
 from proxy.server.attempt import Opening
 from proxy.server.call import Call
-from proxy.server.respond import Headers, content_type_of, cost_header, dropped_header, id_headers, plan_headers
+from proxy.server.respond import (
+    STREAM_HEADERS,
+    Headers,
+    content_type_of,
+    cost_header,
+    dropped_header,
+    id_headers,
+    plan_headers,
+)
 from proxy.server.upstream import Reply
 from proxy.streams import Stream
 from proxy.wire.headers import answer_headers
@@ -23,7 +31,6 @@ SSE = "text/event-stream; charset=utf-8"
 JSON = "application/json"
 LAST_WORDS = 0.25  # seconds
 OCTETS = "application/octet-stream"
-STREAMING: Headers = [("Cache-Control", "no-cache"), ("X-Accel-Buffering", "no")]  # no proxy may hold it back
 STREAM_BYTES_PER_TOKEN = 200  # an event of a few letters in its wrapping
 PLAIN_BYTES_PER_TOKEN = 4
 
@@ -112,7 +119,7 @@ async def _deliver_large(call: Call, opening: Opening) -> web.StreamResponse:
     """Too large to judge, or nothing that could be: it flows as it comes. A cut upstream becomes a cut connection,
     never a short answer."""
     content_type = opening.reply.headers.get("content-type", OCTETS) if opening.opaque else JSON
-    more = STREAMING if content_type_of({"content-type": content_type}) == "text/event-stream" else []
+    more = STREAM_HEADERS if content_type_of({"content-type": content_type}) == "text/event-stream" else []
     response = web.StreamResponse(status=_status(opening), headers=_head(call, opening, content_type, more))
     call.decision.status = response.status
     try:
@@ -139,7 +146,7 @@ async def _deliver_stream(call: Call, opening: Opening, stream: Stream) -> web.S
     call.phase = "stream"
     native = opening.prepared.native and content_type_of(opening.reply.headers) == "text/event-stream"
     content_type = opening.reply.headers["content-type"] if native else SSE
-    headers = _head(call, opening, content_type, STREAMING)
+    headers = _head(call, opening, content_type, STREAM_HEADERS)
     response = opening.response or web.StreamResponse(status=_status(opening), headers=headers)
     call.decision.status = response.status
     try:

@@ -18,7 +18,7 @@ from proxy.server.attempt import Opening, open_answer
 from proxy.server.call import Call
 from proxy.server.ledger import Attempt
 from proxy.server.outgoing import Prepared
-from proxy.server.respond import id_headers, plan_headers
+from proxy.server.respond import STREAM_HEADERS, dropped_header, id_headers, plan_headers
 
 KEEP_ALIVE = b": keep-alive\n\n"
 PACE = 10.0  # seconds between comments
@@ -45,15 +45,15 @@ async def open_or_commit(call: Call, pick: Pick, prepared: Prepared, attempt: At
         await asyncio.wait({opening}, timeout=max(0.0, after - call.elapsed_ms() / 1000))
         if opening.done():
             return await opening
-        return await _committed(call, pick, opening)
+        return await _committed(call, pick, prepared, opening)
     finally:
         if not opening.done():
             opening.cancel()
             await asyncio.wait({opening})
 
 
-async def _committed(call: Call, pick: Pick, opening: asyncio.Future[Opening]) -> Opening:
-    response = web.StreamResponse(headers=_head(call, pick))
+async def _committed(call: Call, pick: Pick, prepared: Prepared, opening: asyncio.Future[Opening]) -> Opening:
+    response = web.StreamResponse(headers=_head(call, pick, prepared))
     call.decision.status = response.status
     try:
         await response.prepare(call.request)
@@ -73,12 +73,12 @@ async def _committed(call: Call, pick: Pick, opening: asyncio.Future[Opening]) -
     return answer
 
 
-def _head(call: Call, pick: Pick) -> list[tuple[str, str]]:
+def _head(call: Call, pick: Pick, prepared: Prepared) -> list[tuple[str, str]]:
     assert call.plan is not None
     candidate = pick.candidate
     return [
         ("Content-Type", "text/event-stream; charset=utf-8"),
-        ("Cache-Control", "no-cache"),
+        *STREAM_HEADERS,
         *id_headers(call.request_id, call.dialect.name),
         *plan_headers(
             call.prefix,
@@ -88,4 +88,5 @@ def _head(call: Call, pick: Pick) -> list[tuple[str, str]]:
             attempts=len(call.decision.attempts),
             fallback=candidate != call.plan.first,
         ),
+        *dropped_header(call.prefix, prepared.dropped),
     ]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from aiohttp import web
 
 from proxy.dialects import DIALECTS
-from proxy.errors import GatewayError
+from proxy.errors import GatewayError, InvalidRequest
 from proxy.server import intake
 from proxy.server.admin import healthz
 from proxy.server.call import Call, Surface
@@ -47,6 +50,7 @@ SURFACES = {
     "/v1/rerank": _passing("rerank"),
 }
 BY_NAME = {surface.name: surface for surface in reversed(SURFACES.values())}  # of several paths the first
+OPENAI_PARTS = frozenset({"image_url", "input_audio", "file", "refusal"})  # of a turn; no Messages request has them
 
 
 def data_paths(gateway: Gateway) -> Paths:
@@ -99,25 +103,55 @@ def _show(gateway: Gateway) -> Handler:
 
 def _route(gateway: Gateway) -> Handler:
     """Dry run: the plan that this body would get, and nobody is called. `?surface=` names whose body it is; without it
-    an `anthropic-version` header does, else chat."""
+    the body's own members tell."""
 
     async def route(request: web.BaseRequest) -> web.StreamResponse:
         snapshot = gateway.current
-        default = "messages" if "anthropic-version" in request.headers else "chat"
-        surface = BY_NAME.get(request.query.get("surface", default), CHAT)
+        permit = snapshot.gate.admit(intake.caller_of(request))
+        named, server = _named(request), snapshot.table.server
+        form = named is not None and named.form
+        body = await intake.read_body(request, server.max_body, server.body_timeout, form=form)
+        surface = named or surface_of(intake.parse(body, frozenset()), request.headers)
         identity = request_id()
         decision = Decision(request_id=identity, at_ms=int(gateway.now() * 1000), surface=surface.name)
         call = Call(surface, DIALECTS[surface.dialect], request, identity, snapshot, decision)
-        call.permit = snapshot.gate.admit(intake.caller_of(request))
-        server = snapshot.table.server
-        call.body = await intake.read_body(request, server.max_body, server.body_timeout)
+        call.permit, call.body = permit, body
         plan = gateway.plan(call)
-        document = plan.as_json()
+        document = {"surface": surface.name, **plan.as_json()}
         if plan.refusal is not None:
             document["error"] = {"code": plan.refusal.code, "message": plan.refusal.message}
         return json_response(document)
 
     return route
+
+
+def _named(request: web.BaseRequest) -> Surface | None:
+    """The surface of `?surface=`; of several paths one that takes the body's form. Raises InvalidRequest."""
+    name = request.query.get("surface")
+    if name is None:
+        return None
+    if name not in BY_NAME:
+        raise InvalidRequest(f"No surface has the name {name[:40]!r}; known are {', '.join(BY_NAME)}.", param="surface")
+    taking_forms = (it for it in SURFACES.values() if it.name == name and it.form)
+    return next(taking_forms, BY_NAME[name]) if intake.is_form(request.headers) else BY_NAME[name]
+
+
+def surface_of(body: Mapping[str, Any], headers: Mapping[str, str]) -> Surface:
+    """Whose body it is, by what only one of the three conversations has; chat where nothing tells."""
+    if "input" in body and "messages" not in body:
+        return RESPONSES
+    turns = body.get("messages")
+    blocks = "max_tokens" in body and isinstance(turns, list) and _in_blocks(turns)
+    return MESSAGES if "anthropic-version" in headers or "system" in body or blocks else CHAT
+
+
+def _in_blocks(turns: Sequence[Any]) -> bool:
+    """Whether a turn's content is a list, and no turn has what is OpenAI's alone."""
+    known = [turn for turn in turns if isinstance(turn, dict)]
+    lists = [turn["content"] for turn in known if isinstance(turn.get("content"), list)]
+    kinds = {str(part.get("type")) for content in lists for part in content if isinstance(part, dict)}
+    roles = {str(turn.get("role")) for turn in known}
+    return bool(kinds) and OPENAI_PARTS.isdisjoint(kinds) and roles <= {"user", "assistant"}
 
 
 def _ready(gateway: Gateway) -> Handler:

@@ -19,6 +19,7 @@ from proxy.errors import ClientGone, GatewayError, Internal, Overloaded
 from proxy.metrics import Metrics
 from proxy.routing.facts import read_stream
 from proxy.routing.plan import Plan, resolve
+from proxy.routing.table import OFF
 from proxy.server import counting, intake
 from proxy.server.attempt import Opening
 from proxy.server.call import Call, Surface
@@ -93,6 +94,7 @@ class Gateway:
         call.body = await intake.read_body(request, server.max_body, server.body_timeout, form=call.surface.form)
         plan = self.plan(call)
         if call.surface.endpoint == "chat":
+            intake.check_types(call.document, call.dialect.types)
             intake.check_turns(call.document, call.dialect.name)
         if plan.refusal is not None:
             raise plan.refusal
@@ -174,7 +176,7 @@ class Gateway:
             world.latencies.observe_rate(candidate, rate)
         if call.late_failure is not None:
             world.health.failed(candidate, opening.key_index, call.late_failure, self.clock())
-        elif call.operation is not None:
+        elif call.operation is not None or world.table.routing.affinity == OFF:
             return
         elif call.facts is not None and call.facts.conversation and call.plan is not None and len(call.plan.chain) > 1:
             world.affinity.pin(call.facts.conversation, candidate, self.clock())

@@ -25,6 +25,15 @@ MOST_HOPS = 5
 LONGEST_ID = 128
 FORM = "multipart/form-data"
 TURNS = {"openai-chat": "messages", "anthropic": "messages"}  # the member that holds the conversation, by dialect
+KINDS: dict[type, str] = {
+    dict: "an object",
+    list: "a list",
+    str: "a string",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    type(None): "null",
+}
 SESSION_HEADERS = ("x-claude-code-session-id", "session_id", "session-id", "x-session-id")
 
 
@@ -84,6 +93,10 @@ def _media_type(headers: Mapping[str, str]) -> str:
     return headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
 
+def is_form(headers: Mapping[str, str]) -> bool:
+    return _media_type(headers) == FORM
+
+
 def _too_large(limit: int) -> errors.BodyTooLarge:
     return errors.BodyTooLarge(f"The request body has more than {limit} bytes, the most that is taken here.")
 
@@ -109,7 +122,7 @@ def parse_form(body: bytes, headers: Mapping[str, str]) -> tuple[list[multipart.
 
     Members of our own have no place in it: they come as headers.
     """
-    if _media_type(headers) != FORM:
+    if not is_form(headers):
         return None
     boundary = multipart.boundary_of(headers["Content-Type"])
     if boundary is None:
@@ -128,6 +141,15 @@ def parse_form(body: bytes, headers: Mapping[str, str]) -> tuple[list[multipart.
     return found, document
 
 
+def check_types(body: Mapping[str, Any], types: Mapping[str, tuple[type, ...]]) -> None:
+    """Raises InvalidRequest for the first member of a wrong type; null is as good as absent."""
+    for name, kinds in types.items():
+        value = body.get(name)
+        if value is not None and type(value) not in kinds:
+            wanted = " or ".join(dict.fromkeys(KINDS[kind] for kind in kinds))
+            raise errors.InvalidRequest(f"{name} is {wanted}, not {_kind(value)}.", param=name)
+
+
 def check_turns(body: Mapping[str, Any], dialect: str) -> None:
     """Raises InvalidRequest where there is nothing to answer. What stands inside a turn is the provider's to judge."""
     member = TURNS.get(dialect)
@@ -143,12 +165,16 @@ def check_turns(body: Mapping[str, Any], dialect: str) -> None:
         if not isinstance(turn, dict):
             param = f"{member}[{number}]"
             raise errors.InvalidRequest(f"{param} is an object with role and content, not {_kind(turn)}.", param=param)
+        if not isinstance(turn.get("role"), str):
+            param = f"{member}[{number}].role"
+            raise errors.InvalidRequest(
+                f'{param} is a string such as "user", not {_kind(turn.get("role"))}.', param=param
+            )
 
 
 def _kind(value: Any) -> str:
     """In JSON's words; never the value itself, which may be a prompt."""
-    kinds = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "null"}
-    return kinds.get(type(value), "a number")
+    return KINDS[type(value)]
 
 
 def _where(exc: ValueError, body: bytes) -> str:
@@ -183,7 +209,8 @@ def read_facts(call: Call) -> Facts:
     body, headers, prefix = call.document, call.request.headers, call.prefix.lower()
     shape = (call.operation or call.dialect).read_shape(body)
     converses = call.surface.endpoint == "chat"
-    scope = call.permit.scope if call.permit else ""
+    wanted = reading.read_wanted(body, headers, prefix, call.surface.default_model)
+    scope = "\0".join((call.permit.scope if call.permit else "", *wanted))  # another choice has no claim on the pin
     session = next((headers[name] for name in SESSION_HEADERS if name in headers), None)
     if session is None and isinstance(body.get("prompt_cache_key"), str):
         session = body["prompt_cache_key"]
@@ -192,7 +219,7 @@ def read_facts(call: Call) -> Facts:
         surface=call.surface.name,
         dialect=call.dialect.name,
         endpoint=call.surface.endpoint,
-        wanted=reading.read_wanted(body, headers, prefix, call.surface.default_model),
+        wanted=wanted,
         shape=shape,
         tokens=reading.estimate_tokens(shape, _wide(call.body) if call.form is None else 0),
         stream=call.stream,

@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-import orjson
 import structlog
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
@@ -18,6 +17,7 @@ from proxy.dialects import DIALECTS
 from proxy.errors import GatewayError, Internal, InvalidRequest, UnknownPath, WrongMethod
 from proxy.server.identity import request_id
 from proxy.server.respond import SERVER, error_answer, id_headers
+from proxy.wire import json_text
 
 log = structlog.get_logger()
 
@@ -136,7 +136,7 @@ def refusal(request: web.BaseRequest, error: GatewayError) -> web.Response:
 
 def json_response(document: Any, status: int = 200) -> web.Response:
     headers = {"Content-Type": "application/json", "Server": SERVER, "X-Request-Id": request_id()}
-    return web.Response(status=status, body=orjson.dumps(document), headers=headers)
+    return web.Response(status=status, body=json_text.write(document), headers=headers)
 
 
 def _shown(path: str) -> str:

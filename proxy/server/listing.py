@@ -1,8 +1,10 @@
 """`GET /v1/models`: what a caller may write into `model`, in OpenAI's shape with OpenRouter's fields, or in
 Anthropic's.
 
-Listed are the models that could be called now, the aliases, and `auto`. A model by its id is shown even where its
-provider lacks a key; its `state` says so. Patterns are no names and are not listed.
+Listed are the models that could be called now and those that their provider listed lately and no more (`state` "gone",
+told in OpenAI's shape alone: Anthropic's has no word for it), aliases, profiles and `auto`; with `?directives=true`
+also `industry:` and `strategy:`. A model by its id is shown even where its provider lacks a key; its `state` says so.
+Patterns are no names and are not listed.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from aiohttp import web
 
 from proxy.catalog import ModelInfo, Price
 from proxy.errors import UnknownModel
+from proxy.routing.directive import STRATEGIES
 from proxy.routing.names import Candidate, nearest
 from proxy.routing.world import World
 from proxy.server.listener import json_response, raw_path, refusal
@@ -25,19 +28,28 @@ CREATED = 1_735_689_600  # the catalog knows no birthdays; clients want a number
 CREATED_AT = "2025-01-01T00:00:00Z"
 MOST = 1000
 PICO = Decimal(10) ** 12
+# Capabilities in OpenRouter's words: https://openrouter.ai/docs/api-reference/models/get-models
+READS = {"vision": "image", "files": "file", "audio": "audio"}
+PARAMETERS = {
+    "tools": ("tools", "tool_choice"),
+    "parallel_tools": ("parallel_tool_calls",),
+    "json": ("response_format",),
+    "thinking": ("reasoning",),
+}
 Entry = dict[str, Any]
 
 
 def list_models(snapshot: Snapshot, request: web.BaseRequest, now: float) -> web.Response:
-    entries = list(_entries(snapshot, now))
+    directives = request.query.get("directives") == "true"
+    entries = list(_entries(snapshot, now, directives=directives))
     if "anthropic-version" in request.headers:
-        return json_response(_page(entries, request.query))
+        return json_response(_page((entry for entry in entries if entry["state"] != "gone"), request.query))
     return json_response({"object": "list", "data": entries})
 
 
 def show_model(snapshot: Snapshot, request: web.BaseRequest, now: float) -> web.Response:
     name = unquote(raw_path(request).removeprefix("/v1/models/"))
-    known = {entry["id"]: entry for entry in _entries(snapshot, now, every=True)}
+    known = {entry["id"]: entry for entry in _entries(snapshot, now, every=True, directives=True)}
     entry = known.get(snapshot.world.models.also.get(name, name))
     if entry is None:
         near = nearest(name, snapshot.table, known)
@@ -46,20 +58,30 @@ def show_model(snapshot: Snapshot, request: web.BaseRequest, now: float) -> web.
     return json_response(_anthropic(entry) if "anthropic-version" in request.headers else entry)
 
 
-def _entries(snapshot: Snapshot, now: float, *, every: bool = False) -> Iterator[Entry]:
+def _entries(snapshot: Snapshot, now: float, *, every: bool = False, directives: bool = False) -> Iterator[Entry]:
     table, world = snapshot.table, snapshot.world
+    listed = world.models.listed
     usable: set[str] = set()
-    for id, info in world.models.listed.items():
+    for id, info in listed.items():
         state = _state(world, info, now)
         if state in ("ready", "cooling"):
             usable.add(id)
-        if id in usable or (every and state != "disabled"):
+        if id in usable or state == "gone" or (every and state != "disabled"):
             yield _described(world, info, state)
     for alias, targets in table.aliases.items():
         if every or usable.intersection(targets):
             yield _named(alias, {"alias_of": list(targets), "state": "ready"})
+    for name, profile in table.profiles.items():
+        models = [candidate.model for candidate in profile.candidates]
+        if every or any(model in usable or model not in listed for model in models):
+            yield _named(f"profile:{name}", {"candidates": models, "state": "ready"})
     if usable:
         yield _named("auto", {"description": "Chosen by what the prompt asks for.", "state": "ready"})
+    if usable and directives:
+        for tag, industry in table.industries.items():
+            yield _named(f"industry:{tag}", {"candidates": list(industry.models), "state": "ready"})
+        for name in STRATEGIES:
+            yield _named(f"strategy:{name}", {"state": "ready"})
 
 
 def _named(id: str, more: Mapping[str, Any]) -> Entry:
@@ -96,6 +118,9 @@ def _described(world: World, info: ModelInfo, state: str) -> Entry:
         "max_output": info.max_output,
         "pricing": _pricing(info.price),
         "price_source": info.price_source,
+        "architecture": _architecture(info),
+        "supported_parameters": _parameters(info),
+        "top_provider": {"context_length": info.context, "max_completion_tokens": info.max_output},
         "capabilities": sorted(info.capabilities) if info.capabilities is not None else None,
         "quality": info.quality,
         "reasoning": info.reasoning,
@@ -104,6 +129,23 @@ def _described(world: World, info: ModelInfo, state: str) -> Entry:
         "ttft_ms": {"p50": round(seen.percentile(0.5)), "p95": round(seen.percentile(0.95))} if seen else None,
         "tokens_per_s": round(seen.tokens_per_s, 1) if seen and seen.tokens_per_s is not None else None,
     }
+
+
+def _architecture(info: ModelInfo) -> dict[str, list[str]] | None:
+    """None where nobody knows, and of a model that is for no conversation."""
+    if info.capabilities is None or not info.chat:
+        return None
+    return {
+        "input_modalities": ["text", *(word for name, word in READS.items() if name in info.capabilities)],
+        "output_modalities": ["text", *(["image"] if "images" in info.capabilities else [])],
+    }
+
+
+def _parameters(info: ModelInfo) -> list[str] | None:
+    """Those that a capability stands for; what else a provider takes is not in the catalog."""
+    if info.capabilities is None:
+        return None
+    return [word for name, words in PARAMETERS.items() if name in info.capabilities for word in words]
 
 
 def _pricing(price: Price | None) -> dict[str, str] | None:

@@ -132,14 +132,14 @@ class _Chain:
         opening.key_index, opening.ended = key.index, in_flight.dec
         self.relay.metrics.queued(candidate.provider, opening.reply.queued_s)
         call.decision.queue_ms = (call.decision.queue_ms or 0) + int(opening.reply.queued_s * 1000)
-        self._praise(pick, attempt.ttfb_ms or 0)
+        self._praise(pick, key, attempt.ttfb_ms or 0)
         return opening
 
     # -- what is learnt --------------------------------------------------------------------------------------
 
-    def _praise(self, pick: Pick, ttfb_ms: int) -> None:
+    def _praise(self, pick: Pick, key: _Key, ttfb_ms: int) -> None:
         world, now = self.call.snapshot.world, self.relay.clock()
-        world.health.succeeded(pick.candidate)
+        world.health.succeeded(pick.candidate, key.index)
         if self.call.operation is None:  # how soon it draws or counts says nothing of how soon it speaks
             world.latencies.observe(pick.candidate, ttfb_ms, now, whole=not self.call.stream)
 

@@ -118,6 +118,10 @@ class Reloader:
 
     def _take(self, new: Snapshot) -> None:
         old = self.current()
+        for name, provider in new.table.providers.items():
+            before = old.table.providers.get(name)
+            if before is not None and before.credentials != provider.credentials:
+                self.builder.health.forget_keys(name)
         self.apply(new)
         self.builder.pool.retire(old, new)
         self.last_error = ""
@@ -142,5 +146,5 @@ class Reloader:
 
 def restart_needed(old: Table, new: Table) -> list[str]:
     """Keys of [server] that take effect at the next start only."""
-    fixed = ("listen", "admin", "state", "keep_alive", "header_timeout", "drain", "ledger_days", "ledger_bytes")
+    fixed = ("listen", "admin", "state", "keep_alive", "header_timeout", "ledger_days", "ledger_bytes")
     return [f"server.{name}" for name in fixed if getattr(old.server, name) != getattr(new.server, name)]

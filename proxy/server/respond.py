@@ -9,18 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
-import orjson
 from attrs import frozen
 
 from proxy import errors
 from proxy.dialects.dialect import Dialect
 from proxy.errors import GatewayError
 from proxy.routing.plan import Plan
+from proxy.wire import json_text
 from proxy.wire.headers import answer_headers, join_capped, printable
 
 Headers = list[tuple[str, str]]
 JSON = "application/json"
 OURS = ("retry-after", "retry-after-ms", "x-should-retry")  # said in our own words on an error
+STREAM_HEADERS: Headers = [("Cache-Control", "no-cache"), ("X-Accel-Buffering", "no")]  # no proxy may collect events
 SERVER = "pointsman"  # and no version: it would only help who looks for an old one
 LONGEST_RETRY = 3600.0  # seconds; the Anthropic SDK sleeps as told, however long
 
@@ -106,7 +107,7 @@ def error_answer(error: GatewayError, dialect: Dialect, request_id: str, *, trie
         ]
     if foreign is not None and foreign.body and foreign.dialect == dialect.speaks and status == foreign.status:
         return ErrorAnswer(status, headers, foreign.body)
-    return ErrorAnswer(status, headers, orjson.dumps(dialect.write_error(error, status, request_id)))
+    return ErrorAnswer(status, headers, json_text.write(dialect.write_error(error, status, request_id)))
 
 
 def plan_headers(prefix: str, plan: Plan, *, answered: str, provider: str, attempts: int, fallback: bool) -> Headers:

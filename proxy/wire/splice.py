@@ -19,7 +19,7 @@ from typing import NamedTuple
 _SPACE = rb"[ \t\n\r]*+"
 # Nearly every string ends at the first quote that no backslash stands before; `[^"]*+` alone is ten times as fast as
 # leaving out backslashes too. An exact pattern takes over where two backslashes or more stand before a quote.
-_STRING = rb'(?:"[^"]*+(?:(?<=[^\\]\\)"[^"]*+)*+(?<!\\)"|"[^"\\]*+(?:\\.[^"\\]*+)*+")'
+_STRING = rb'(?:"[^"]*+(?:(?<=[^\\]\\)"[^"]*+)*(?<!\\)"|"[^"\\]*+(?:\\.[^"\\]*+)*+")'
 _PLAIN = rb'[^"\[\]{}]*+'  # between strings and brackets
 
 

@@ -110,6 +110,8 @@ OURS = {  # between the model and the messages: what is sent, what of it arrives
     "models": ('"models":["messages/ant-pa-memory-tool"],', ""),
     "sort": ('"sort":"price",', ""),
     "provider": ('"provider":{"order":["chat"],"allow_fallbacks":false},', ""),
+    "fallbacks": ('"fallbacks":[{"model":"chat"}],', ""),
+    "route": ('"route":"fallback",', ""),
     "several, spaced": (' "sort" : "price" , "models" : [ ] , ', " "),
     "among others": (' "sort":"price", "seed": 1, "models":[],', ' "seed": 1, '),
 }

@@ -332,11 +332,32 @@ SHAPES: dict[str, tuple[dict[str, Any], ir.Shape]] = {
     ),
     "an image in a result too": (
         said([{"type": "tool_result", "tool_use_id": "a", "content": [PNG, {"type": "text", "text": "abc"}]}]),
-        ir.Shape(frozenset({"vision"}), 3, media=1, max_tokens=64),
+        ir.Shape(frozenset({"vision", "tools"}), 3, media=1, max_tokens=64),
     ),
     "two calls at once": (
         said([CALL, CALL], "assistant"),
-        ir.Shape(frozenset({"parallel_tools"}), 24, max_tokens=64),
+        ir.Shape(frozenset({"tools", "parallel_tools"}), 24, max_tokens=64),
+    ),
+    "a cache marker on the system prompt": (
+        body(system=[{"type": "text", "text": "Be", "cache_control": {"type": "ephemeral"}}]),
+        ir.Shape(frozenset(), 4, max_tokens=64, turns=("Hi",), system="Be", cache_write="5m"),
+    ),
+    "of cache markers the longest life": (
+        said(
+            [
+                {"type": "text", "text": "a", "cache_control": {"type": "ephemeral", "ttl": "5m"}},
+                {"type": "text", "text": "b", "cache_control": {"type": "ephemeral", "ttl": "1h"}},
+            ]
+        ),
+        ir.Shape(frozenset(), 2, max_tokens=64, turns=("a\nb",), cache_write="1h"),
+    ),
+    "a cache marker of its own": (
+        body(cache_control={"type": "ephemeral"}),
+        ir.Shape(frozenset(), 2, max_tokens=64, turns=("Hi",), cache_write="5m"),
+    ),
+    "no cache marker": (
+        body(cache_control=None, tools=7),
+        ir.Shape(frozenset(), 2, max_tokens=64, turns=("Hi",)),
     ),
     "max_tokens of a wrong type": (body(max_tokens="9"), ir.Shape(frozenset(), 2, turns=("Hi",))),
     "everything asked for": (

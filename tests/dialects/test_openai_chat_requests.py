@@ -347,8 +347,9 @@ NEEDS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "parallel calls refused": ({"parallel_tool_calls": False}, set()),
     "parallel calls in the history": (
         {"messages": [{"role": "assistant", "tool_calls": [{}, {}]}]},
-        {"parallel_tools"},
+        {"tools", "parallel_tools"},
     ),
+    "a tool's result in the history": ({"messages": [{"role": "tool", "content": "4"}]}, {"tools"}),
     "json": ({"response_format": {"type": "json_object"}}, {"json"}),
     "text is no json": ({"response_format": {"type": "text"}}, set()),
     "an effort": ({"reasoning_effort": "low"}, {"thinking"}),
@@ -429,3 +430,18 @@ def test_any_body_is_a_request_or_an_invalid_one(messages: list[Any], tools: Any
     except InvalidRequest:
         return
     assert DIALECT.encode_request(request, ir.Target("gpt-4o")).body["messages"]
+
+
+@pytest.mark.parametrize(
+    ("extra", "life"),
+    [
+        ({}, None),
+        ({"cache_control": {"type": "ephemeral"}}, "5m"),
+        ({"messages": [{"content": [{"text": "a", "cache_control": {"ttl": "1h"}}]}]}, "1h"),
+        ({"tools": [{"type": "function", "cache_control": {"type": "ephemeral"}}]}, "5m"),
+        ({"messages": [{"content": [{"text": "a", "prompt_cache_breakpoint": {}}]}]}, "5m"),
+        ({"cache_control": "1h", "messages": 7}, None),
+    ],
+)
+def test_the_longest_life_that_a_cache_marker_asks_for(extra: dict[str, Any], life: str | None) -> None:
+    assert DIALECT.read_shape(extra).cache_write == life

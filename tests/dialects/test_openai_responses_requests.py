@@ -332,15 +332,15 @@ SHAPES: dict[str, tuple[dict[str, Any], ir.Shape]] = {
     "media, in results too": (
         {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "u"}, {"type": "input_file"}]},
                    {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_image"}]}]},
-        ir.Shape(frozenset({"vision", "files"}), 0, media=3, turns=("",)),
+        ir.Shape(frozenset({"vision", "files", "tools"}), 0, media=3, turns=("",)),
     ),
     "calls at once": (
         {"input": [HI, call("a"), thought(), call("b")]},
-        ir.Shape(frozenset({"parallel_tools"}), 14, turns=("hi",)),
+        ir.Shape(frozenset({"tools", "parallel_tools"}), 14, turns=("hi",)),
     ),
     "calls one behind the other": (
         {"input": [HI, call("a"), {"type": "function_call_output", "call_id": "a", "output": "x"}, call("b")]},
-        ir.Shape(frozenset(), 15, turns=("hi",)),
+        ir.Shape(frozenset({"tools"}), 15, turns=("hi",)),
     ),
     "wishes": (
         {"input": "", "parallel_tool_calls": True, "reasoning": {"effort": "low"}, "max_output_tokens": 9.0,

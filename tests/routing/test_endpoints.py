@@ -6,8 +6,10 @@ from typing import Any
 
 import orjson
 import pytest
-from scenes import EVERY, HOUSE, asks, chain, fates, planned, shipped, world_of
+from attrs import evolve
+from scenes import EVERY, HOUSE, asks, chain, fates, half, planned, shipped, world_of
 
+from proxy.routing.case import Case
 from proxy.routing.plan import resolve
 from proxy.routing.recorded import facts_from_record
 from proxy.routing.strategies import SORTS
@@ -55,7 +57,7 @@ def test_a_model_without_a_price_for_output_has_one_for_embeddings() -> None:
     facts = asks("text-embedding-3-small", tokens=1_000_000, **EMBEDDING)
     assert worst_nanos(pick.info, facts) == 20_000_000
     other = Pick.of(world.models.describe("text-embedding-3-large", "openai", "text-embedding-3-large"))
-    assert SORTS["price"]([other, pick], facts, world, 0.0) == [pick, other]
+    assert SORTS["price"]([other, pick], Case(facts, world, half, 0.0)) == [pick, other]
 
 
 def test_a_record_keeps_that_nothing_is_written() -> None:
@@ -87,3 +89,40 @@ SHIPPED = {
 def test_the_shipped_table_knows_where_they_go(model: str, endpoint: str, provider: str) -> None:
     (pick,) = planned(shipped(EVERY), model, surface=endpoint, endpoint=endpoint).chain
     assert pick.candidate.provider == provider
+
+
+CHOOSING = (
+    SERVING
+    + """
+[models.vectors]
+provider = "p"
+native = "text-embedding-3-small"
+[models.drawing]
+provider = "p"
+native = "gpt-image-1"
+[auto]
+chat = ["a", "vectors"]
+"""
+)
+
+
+@pytest.mark.parametrize("name", ["strategy:cost", "strategy:latency", "auto"])
+def test_what_leaves_the_choice_finds_those_that_serve_the_endpoint(name: str) -> None:
+    assert chain(planned(world_of(CHOOSING), name, turns=("hi",), **EMBEDDING)) == ["vectors"]
+
+
+@pytest.mark.parametrize("name", ["strategy:cost", "auto"])
+@pytest.mark.parametrize("endpoint", ["audio", "moderations", "rerank", "completions", "images"])
+def test_it_finds_nobody_for_other_endpoints_and_says_so(endpoint: str, name: str) -> None:
+    plan = planned(world_of(CHOOSING), name, turns=("hi",), endpoint=endpoint)
+    assert plan.chain == ()
+    assert plan.refusal is not None
+    if not plan.dropped:
+        assert plan.refusal.message.endswith(f"known to serve {endpoint}; name the model itself.")
+
+
+def test_a_record_keeps_what_is_written_to_the_cache() -> None:
+    facts = asks("a")
+    facts = evolve(facts, shape=evolve(facts.shape, cache_write="1h"))
+    row = {"facts": facts.as_json(), "plan": {"candidates": []}, "surface": "chat", "stream": False, "project": None}
+    assert facts_from_record(row).shape.cache_write == "1h"

@@ -249,3 +249,14 @@ def test_the_same_dice_give_the_same_plan(seed: int) -> None:
     facts = asks("general", "strategy:latency", "interactive")
     plans = [resolve(facts, world, Random(seed).random, 5.0) for _ in range(2)]
     assert plans[0] == plans[1]
+
+
+def test_a_draw_is_among_those_that_can_serve() -> None:
+    world = world_of(HOUSE + WEIGHTED)
+    for fall in (0.0, 0.5, 0.99):
+        assert planned(world, "mixed", needs={"vision"}, dice=scripted(fall)).chain[0].candidate.model == "b"
+
+
+def test_lists_of_lists_stay_bounded() -> None:
+    text = "".join(f"n{n} = [{', '.join([f'{chr(34)}n{n + 1}{chr(34)}'] * 50)}]\n" for n in range(7))
+    assert chain(planned(world_of(f'{HOUSE}[aliases]\n{text}n7 = "a"\n'), "n0")) == ["a"]

@@ -34,11 +34,22 @@ def wanted(body: Body, headers: Mapping[str, str] | None = None, default: str | 
 
 WANTED: dict[str, tuple[Body, dict[str, str], tuple[str, ...]]] = {
     "model": ({"model": "gpt-4o"}, {}, ("gpt-4o",)),
+    "models twice": ({"models": ["a", "b", "a"]}, {}, ("a", "b")),
     "models alone": ({"models": ["a", "strategy:cost"]}, {}, ("a", "strategy:cost")),
     "model goes first": ({"model": "c", "models": ["a", "b"]}, {}, ("c", "a", "b")),
     "model stands among models": ({"model": "b", "models": ["a", "b", "a"]}, {}, ("b", "a")),
     "null models": ({"model": "a", "models": None}, {}, ("a",)),
     "no models": ({"model": "a", "models": []}, {}, ("a",)),
+    "fallbacks, as Messages have them": ({"model": "a", "fallbacks": [{"model": "b"}]}, {}, ("a", "b")),
+    "fallbacks behind models": ({"model": "a", "models": ["b"], "fallbacks": [{"model": "c"}]}, {}, ("a", "b", "c")),
+    "fallbacks behind the header's models": (
+        {"model": "a", "fallbacks": [{"model": "c"}]},
+        {"models": "b"},
+        ("a", "b", "c"),
+    ),
+    "null fallbacks": ({"model": "a", "fallbacks": None}, {}, ("a",)),
+    "route says what is done anyway": ({"model": "a", "route": "fallback"}, {}, ("a",)),
+    "a null route": ({"model": "a", "route": None}, {}, ("a",)),
     "models by header": (
         {"model": "x"},
         {"models": "a;sort:price, b:7b ,,industry:legal"},
@@ -73,6 +84,14 @@ BAD: dict[str, tuple[Body, str]] = {
     "a list": ({"model": ["a"]}, "model"),
     "only spaces": ({"model": "  "}, "model"),
     "too long": ({"model": "x" * 257}, "model"),
+    "fallbacks as a string": ({"model": "a", "fallbacks": "b"}, "fallbacks"),
+    "fallbacks of strings": ({"model": "a", "fallbacks": ["b"]}, "fallbacks[0]"),
+    "a fallback without a model": ({"model": "a", "fallbacks": [{"model": "b"}, {}]}, "fallbacks[1].model"),
+    "a fallback that changes the request": (
+        {"model": "a", "fallbacks": [{"model": "b", "max_tokens": 9}]},
+        "fallbacks[0]",
+    ),
+    "another route": ({"model": "a", "route": "sort"}, "route"),
     "models as a string": ({"model": "a", "models": "b"}, "models"),
     "models as an object": ({"models": {"a": 1}}, "models"),
     "a null among models": ({"models": ["a", None]}, "models[1]"),
@@ -113,6 +132,7 @@ SORTS: dict[str, tuple[Body, dict[str, str], str]] = {
     "header": ({}, {f"{PREFIX}sort": "best"}, f"{PREFIX}sort"),
     "body": ({"sort": 1}, {}, "sort"),
     "openrouter's": ({"provider": {"sort": "cheap"}}, {}, "provider.sort"),
+    "a strange key in openrouter's object": ({"provider": {"sort": {"by": "price", "max": 1}}}, {}, "provider.sort"),
     "openrouter's object": ({"provider": {"sort": {"by": "cheap"}}}, {}, "provider.sort"),
 }
 
@@ -257,3 +277,17 @@ def test_refusals_are_errors_of_the_client() -> None:
         with pytest.raises(GatewayError) as refused:
             wanted(body)
         assert refused.value.source == "client"
+
+
+def test_beyond_the_first_the_types_of_models_are_checked_all_the_same() -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        wanted({"models": [*(f"m{n}" for n in range(100)), 7]})
+    assert refused.value.param == "models[100]"
+    assert wanted({"models": [*["a"] * 100, "b"]}) == ("a", "b")
+
+
+@pytest.mark.parametrize(("value", "said"), [(None, "null"), (True, "true"), ("x", "'x'")])
+def test_a_message_speaks_json(value: Any, said: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        wanted({"model": "a", "models": [value, 1]}) if value != "x" else read_stream({"stream": "x"})
+    assert said in refused.value.message

@@ -74,10 +74,15 @@ colour = "blue"
 """
 
 
-def test_everything_that_is_wrong_with_the_shape_is_told_at_once() -> None:
+def test_everything_that_is_wrong_in_shape_and_meaning_is_told_at_once() -> None:
     assert told(MANY) == [
+        'line 2: server.listen: \'nowhere\' is none of "host:port", "unix:/path", "systemd"',
         "line 3: server.max_boddy: unknown key; did you mean 'max_body'?",
         'line 5: timeouts.connect: a time such as "500ms", "5s", "2m", "1h" or "off" is needed, not 5',
+        'line 6: providers.openai.api_key: name the key, such as "${MY_KEY}", or "none" where the provider needs none',
+        "line 6: providers.openai.dialects: unknown dialect 'openai-chatt'; did you mean 'openai-chat'?",
+        "line 8: providers.openai.base_url: an address such as https://api.example.com/v1 is needed",
+        "line 10: models.a.provider: no provider is called 'opena'; did you mean 'openai'?",
         "line 11: models.a.context: a whole number is needed, not a string",
         "line 12: models.a.colour: unknown key; known are provider, native, context, max_output, price, capabilities, "
         "quality, reasoning, timeouts",
@@ -351,7 +356,7 @@ def test_a_problem_has_its_line_wherever_it_stands() -> None:
         '[models."a.b/c"]\nprovider = "p"\nquality = 200\n'
         "[profiles.x]\ncandidates = [\n  'm',\n  { model = 'm', weight = -1 },\n]\n"
     )
-    assert [problem.line for problem in problems(text)] == [11]  # of the key: lists have no lines of their own
+    assert [problem.line for problem in problems(text)] == [9, 11]  # 11 is the key's: lists have no lines of their own
     text = text.replace("-1", "1")
     assert [(problem.path, problem.line) for problem in problems(text)] == [("models.a.b/c.quality", 9)]
     two = MODEL + '[[rules]]\nname = "a"\nuse = ["m"]\n[[rules]]\nname = "b"\n\nuse = ["nobody"]\n'

@@ -123,3 +123,8 @@ def test_an_unknown_name_is_a_404_that_helps(name: str, said: str) -> None:
 
 def test_a_name_of_any_length_is_compared_within_a_bound() -> None:
     assert nearest("x" * 10_000, table_of(HOUSE), ["a"]) == []
+
+
+def test_of_thousands_of_names_the_likeliest_are_compared() -> None:
+    many = [f"maker/model-{n}" for n in range(20_000)]
+    assert nearest("gpt-4o-mimi", table_of(HOUSE), [*many, "gpt-4o-mini"])[0] == "gpt-4o-mini"

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from scenes import HOUSE, KEYS, candidate, chain, cool, fates, planned, world_of
+from attrs import evolve
+from scenes import HOUSE, KEYS, asks, candidate, chain, cool, fates, planned, world_of
 
-from proxy import errors
+from proxy import errors, ir
 from proxy.errors import GatewayError
 from proxy.routing.facts import Ceiling, Preferences
 from proxy.routing.names import Candidate
-from proxy.routing.plan import MOST
+from proxy.routing.plan import MOST, MOST_TOLD
 from proxy.routing.world import World, worst_nanos
 from proxy.server.respond import STATUS
 
@@ -125,6 +126,29 @@ def test_a_model_whose_price_nobody_knows_fails_every_ceiling() -> None:
 
 
 # -- money, to the nano -------------------------------------------------------------------------------------------
+
+CACHED: dict[str, tuple[str, str | None, int]] = {
+    "no marker": ("cache_write = 4, cache_write_1h = 6", None, 3),
+    "five minutes": ("cache_write = 4, cache_write_1h = 6", "5m", 4),
+    "an hour": ("cache_write = 4, cache_write_1h = 6", "1h", 6),
+    "an hour without a price of its own": ("cache_write = 4", "1h", 4),
+    "a write that is cheaper": ("cache_write = 1", "5m", 3),
+}
+
+
+@pytest.mark.parametrize(("rates", "life", "usd"), CACHED.values(), ids=CACHED)
+def test_all_input_may_be_written_to_the_cache(rates: str, life: str | None, usd: int) -> None:
+    world = world_of(HOUSE.replace("input = 3, output = 9", f"input = 3, output = 9, {rates}"))
+    facts = asks("b", tokens=1_000_000, max_tokens=0)
+    facts = evolve(facts, shape=evolve(facts.shape, cache_write=cast("ir.CacheLife | None", life)))
+    assert worst_nanos(world.models.listed["b"], facts) == usd * 10**9
+
+
+def test_a_small_ceiling_is_written_as_a_plain_number() -> None:
+    refusal = planned(world_of(HOUSE), "b", ceiling=Ceiling(Decimal("1E-8"))).refusal
+    assert refusal is not None
+    assert "the ceiling is 0.00000001" in refusal.message
+
 
 WORST: dict[str, tuple[dict[str, Any], int]] = {
     "what the request allows": ({"max_tokens": 100}, 100 * 3_000 + 100 * 9_000),
@@ -364,7 +388,7 @@ def test_a_strategy_of_whom_nobody_can_serve_has_no_first() -> None:
 
 REFUSALS: dict[str, tuple[tuple[str, ...], dict[str, Any], type[GatewayError], int, str | None, str]] = {
     "nothing resolved": (("nobody",), {}, errors.UnknownModel, 404, "expand", "The model 'nobody' does not exist"),
-    "policy": (("a",), {"preferences": Preferences(only=("x",))}, errors.NotAllowed, 403, "policy", "a (p): not among"),
+    "policy": (("a",), {"preferences": Preferences(only=("q",))}, errors.NotAllowed, 403, "policy", "a (p): not among"),
     "needs": (("c",), {"needs": {"vision"}}, errors.NoCapableCandidate, 400, "needs", "c (p): lacks vision"),
     "credential": (("keyless",), {}, errors.NotConfigured, 503, "credential", "keyless (bare): BARE_KEY is not set"),
     "price": (("b",), {"ceiling": Ceiling(Decimal(0))}, errors.PriceCeiling, 400, "price", "b (q): may cost"),
@@ -446,3 +470,59 @@ def test_a_plan_as_json_has_the_names_that_it_keeps() -> None:
     assert (document["needs"], document["tokens_estimated"]) == (["tools"], 100)
     assert document["config"] == world.table.revision
     assert document["rule"] is document["profile"] is None
+
+
+def test_a_plan_as_json_says_who_rests_and_why() -> None:
+    world = world_of(HOUSE)
+    cool(world, [candidate(world, "a")])
+    plan = planned(world, "a", "b", now=10.0)
+    document = plan.as_json()
+    assert plan.reason.endswith("a is resting")
+    assert document["waiting"] == [{"model": "a", "provider": "p", "seconds": 20.0, "reason": "upstream_failed"}]
+    assert (document["cooling"], document["pinned"]) == (0.0, None)
+    cool(world, [candidate(world, "b")])
+    both = planned(world, "a", "b", now=10.0)
+    assert both.as_json()["cooling"] == 20.0
+    assert "resting" not in planned(world, "a", "b", now=31.0).reason
+
+
+def test_a_plan_as_json_says_what_it_is_pinned_to() -> None:
+    plan = planned(pinned_to("c"), "a", "c", conversation=TALK, continues=True)
+    assert plan.as_json()["pinned"] == {"model": "c", "provider": "p", "native": "c"}
+    first = planned(pinned_to("a"), "a", "c", conversation=TALK, continues=True)
+    assert first.pinned == candidate(world_of(HOUSE), "a")
+    assert "warm" not in first.reason
+
+
+def test_a_plan_as_json_lists_sixty_four_and_counts_the_others() -> None:
+    text = HOUSE + "".join(f'[models.m{n}]\nprovider = "p"\n' for n in range(200))
+    document = planned(world_of(text), "strategy:cost").as_json()
+    assert (len(document["dropped"]), document["dropped_more"]) == (MOST_TOLD, 200 + 4 - MOST - MOST_TOLD + 1)
+
+
+@pytest.mark.parametrize("key", ["order", "only", "ignore"])
+def test_a_provider_that_nobody_is_called_is_refused_with_near_names(key: str) -> None:
+    wrong: dict[str, Any] = {key: ("p", "locl")}
+    with pytest.raises(errors.InvalidRequest) as refused:
+        planned(world_of(HOUSE), "a", preferences=Preferences(**wrong))
+    assert "nearest: local" in refused.value.message
+    assert refused.value.param == f"provider.{key}"
+
+
+GUESSED = """
+[aliases]
+short = "p/gemma-2-2b"
+[models.stated]
+provider = "p"
+native = "gemma-2-2b"
+context = 1_000
+"""
+
+
+@pytest.mark.parametrize("name", ["p/gemma-2-2b", "p/gemma-2-2b;sort:price", "short", "stated", "stated:floor"])
+def test_a_guess_is_no_reason_to_refuse_who_is_named_alone(name: str) -> None:
+    world = world_of(HOUSE + GUESSED)
+    assert len(chain(planned(world, name, needs={"tools", "vision"}))) == 1
+    large = planned(world, name, tokens=10**9)
+    assert len(chain(large)) == (0 if name.startswith("stated") else 1)
+    assert chain(planned(world, name, "c", needs={"vision"})) == []

@@ -13,6 +13,7 @@ from scenes import asks, no_file
 from proxy import errors
 from proxy.catalog import PriceBook
 from proxy.dialects import DIALECTS
+from proxy.routing.case import Case
 from proxy.routing.expansion import Expansion
 from proxy.routing.facts import Ceiling, Facts, Preferences
 from proxy.routing.loading import load
@@ -124,7 +125,7 @@ ENTRIES = st.sampled_from(
 
 @st.composite
 def requests(draw: st.DrawFn) -> Facts:
-    names = st.lists(st.sampled_from(["p0", "p1", "home", "x"]), max_size=2).map(tuple)
+    names = st.lists(st.sampled_from(["p0", "p1", "home", "bare"]), max_size=2).map(tuple)
     mostly = st.sampled_from([True] * 4 + [False]).flatmap
     wishes = st.builds(Preferences, order=names, only=names, ignore=names, allow_fallbacks=st.booleans())
     return asks(
@@ -178,10 +179,10 @@ def test_the_same_world_request_and_dice_give_the_same_plan(world: World, facts:
     )
 
 
-def expanded(world: World, facts: Facts, seed: int) -> list[Pick]:
-    rule = first_match(facts, world)
-    expansion = Expansion(facts, world, Random(seed).random, NOW)
-    expansion.expand(rule.use if rule else facts.wanted)
+def expanded(case: Case) -> list[Pick]:
+    rule = first_match(case.facts, case.world)
+    expansion = Expansion(case)
+    expansion.expand(rule.use if rule else case.facts.wanted)
     return expansion.picks
 
 
@@ -190,16 +191,18 @@ def expanded(world: World, facts: Facts, seed: int) -> list[Pick]:
 def test_every_candidate_is_in_the_chain_or_dropped_with_a_reason(world: World, facts: Facts, seed: int) -> None:
     plan = resolve(facts, world, Random(seed).random, NOW)
     told = {gone.candidate for gone in plan.dropped}
-    assert set(candidates(expanded(world, facts, seed))) == told | set(candidates(list(plan.chain)))
+    found = expanded(Case(facts, world, Random(seed).random, NOW))
+    assert set(candidates(found)) == told | set(candidates(list(plan.chain)))
     assert all(gone.reason and gone.step in (*STEPS, "expand", "cap") for gone in plan.dropped)
     assert plan.first is None or plan.first in told | set(candidates(list(plan.chain)))
 
 
 def thorough(world: World, facts: Facts, seed: int) -> tuple[list[Candidate], Candidate | None, Candidate | None]:
     """Chain, first and leader by the book: every candidate judged at every step, each step over all of them."""
-    picks = expanded(world, facts, seed)
+    case = Case(facts, world, Random(seed).random, NOW)
+    picks = expanded(case)
     if facts.sort is not None:
-        picks = SORTS[facts.sort](picks, facts, world, NOW)
+        picks = SORTS[facts.sort](picks, case)
     if order := facts.preferences.order:
         picks.sort(
             key=lambda pick: order.index(pick.candidate.provider) if pick.candidate.provider in order else len(order)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from scenes import HOUSE, chain, planned, world_of
+from scenes import HOUSE, chain, planned, problems, world_of
 
 from proxy.errors import InvalidRequest
 from proxy.routing.world import World
@@ -99,6 +99,29 @@ def test_a_rule_s_entries_are_resolved_like_any_others() -> None:
 
 def test_a_rule_replaces_every_entry_of_a_request() -> None:
     assert chain(planned(ruled(""), "auto", "c")) == ["b"]
+
+
+@pytest.mark.parametrize("name", ["a;sort:price", "a:floor", " a ", "a,max_price:9"])
+def test_no_suffix_and_no_space_keeps_an_entry_from_a_rule(name: str) -> None:
+    assert planned(ruled('models = ["a"]'), name).rule == "the rule"
+    assert planned(ruled('models = ["industry:*"]'), " industry:law;sort:price").rule == "the rule"
+    for tag in ("industry:law;sort:price", " industry:law", "industry:law:floor"):
+        assert planned(ruled('industries = ["law"]'), tag).rule == "the rule"
+
+
+@pytest.mark.parametrize("use", ["named", "b;sort:price", "named:floor"])
+def test_the_cost_of_a_rule_is_known_behind_an_alias_or_a_suffix(use: str) -> None:
+    lists = LISTS.replace('any = "auto"', 'any = "auto"\nnamed = "b"')
+    world = world_of(f'{HOUSE}{lists}[[rules]]\nname = "r"\nuse = ["{use}"]\ncost = {{ min = 0.001 }}\n')
+    assert planned(world, "auto", tokens=1_000).rule == "r"
+    assert planned(world, "auto", tokens=1, max_tokens=1).rule is None
+
+
+@pytest.mark.parametrize("use", ["strategy:cost", "auto", "profile:team", "team", "industry:law"])
+def test_a_cost_without_a_model_to_take_it_from_is_refused_with_the_table(use: str) -> None:
+    text = f'{HOUSE}{LISTS}[[rules]]\nname = "r"\nuse = ["{use}"]\ncost = {{ min = 1 }}\n'
+    (problem,) = problems(text)
+    assert problem.path == "rules[0].cost"
 
 
 def test_an_unpriced_rule_has_no_cost_to_go_by() -> None:

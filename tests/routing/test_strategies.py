@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from decimal import Decimal
 from random import Random
+from typing import Any
 
 import pytest
-from scenes import HOUSE, asks, candidate, chain, planned, scripted, world_of
+from scenes import HOUSE, asks, candidate, chain, cool, planned, scripted, world_of
 
+from proxy.routing.case import Case
 from proxy.routing.facts import Ceiling
 from proxy.routing.latency import PRIOR_MS, STALE
 from proxy.routing.plan import resolve
-from proxy.routing.strategies import SORTS, STRATEGIES, draw, shuffled
+from proxy.routing.strategies import SORTS, STRATEGIES, draw, drawn
 from proxy.routing.world import Pick, World
 
 CROWD = HOUSE.partition("[models.a]")[0]
@@ -106,8 +108,8 @@ def test_those_near_the_fastest_share_its_lead() -> None:
     world = timed(m0=100.0, m1=120.0, m2=121.0, m3=300.0)
     heads = Counter(chain(planned(world, "strategy:latency", dice=scripted(0.5, n / 100)))[0] for n in range(100))
     assert heads == {"m0": 50, "m1": 50}
-    assert chain(planned(world, "strategy:latency", dice=scripted(0.5, 0.0))) == ["m1", "m0", "m2", "m3"]
-    assert chain(planned(world, "strategy:latency", dice=scripted(0.5, 0.99))) == ["m0", "m1", "m2", "m3"]
+    assert chain(planned(world, "strategy:latency", dice=scripted(0.5, 0.99))) == ["m1", "m0", "m2", "m3"]
+    assert chain(planned(world, "strategy:latency", dice=scripted(0.5, 0.0))) == ["m0", "m1", "m2", "m3"]
 
 
 def test_a_share_of_the_traffic_explores_the_one_seen_longest_ago() -> None:
@@ -135,10 +137,10 @@ def test_without_exploration_nobody_is_explored() -> None:
 def test_the_unobserved_have_the_prior_and_the_stale_have_it_again() -> None:
     world = timed(m0=PRIOR_MS * 2)
     world.latencies.observe(candidate(world, "m0"), PRIOR_MS * 2, 0.0)
-    assert chain(planned(crowd("", ""), "strategy:latency", dice=scripted(0.99))) == ["m0", "m1"]
+    assert chain(planned(crowd("", ""), "strategy:latency", dice=scripted(0.0))) == ["m0", "m1"]
     two = timed(m0=PRIOR_MS * 2, m1=PRIOR_MS * 3)
     assert chain(planned(two, "strategy:latency", dice=scripted(0.5), now=STALE)) == ["m0", "m1"]
-    assert chain(planned(two, "strategy:latency", dice=scripted(0.0), now=STALE + 1)) == ["m1", "m0"]  # shuffled
+    assert chain(planned(two, "strategy:latency", dice=scripted(0.99), now=STALE + 1)) == ["m1", "m0"]  # drawn
 
 
 def test_one_candidate_throws_no_dice() -> None:
@@ -177,16 +179,89 @@ def test_traffic_leaves_a_candidate_that_turns_slow_and_returns_once_it_is_well(
     assert all(130 < back[id] < 270 for id in speed)
 
 
-def test_a_recovered_candidate_is_believed_after_a_handful_of_answers() -> None:
-    def third() -> float:
-        return 0.3  # explores nobody, and of two who share the lead takes the second
+def test_a_recovered_candidate_is_believed_after_one_answer_or_a_few() -> None:
+    for slow, needed in ((1_000.0, 1), (250.0, 1), (199.0, 3)):  # 199 -> 149.5 -> 124.75 -> 112.4
+        world = timed(m0=100.0, m1=slow)
+        answers = 0
+        while chain(planned(world, "strategy:latency", dice=lambda: 0.6, now=1.0))[0] != "m1":
+            world.latencies.observe(candidate(world, "m1"), 100.0, 1.0)
+            answers += 1
+        assert answers == needed
 
+
+def test_good_luck_leads_a_request_and_no_more() -> None:
     world = timed(m0=100.0, m1=1_000.0)
-    answers = 0
-    while chain(planned(world, "strategy:latency", dice=third, now=1.0))[0] != "m1":
-        world.latencies.observe(candidate(world, "m1"), 100.0, 1.0)
-        answers += 1
-    assert answers == 6  # 1,000 -> 550 -> 325 -> 212 -> 156 -> 128 -> 114
+    world.latencies.observe(candidate(world, "m1"), 90.0, 1.0)
+    assert chain(planned(world, "strategy:latency", dice=lambda: 0.3, now=1.0))[0] == "m1"
+    world.latencies.observe(candidate(world, "m1"), 1_000.0, 1.0)
+    assert chain(planned(world, "strategy:latency", dice=lambda: 0.3, now=1.0))[0] == "m0"
+
+
+@pytest.mark.parametrize("pause", [0.01, 0.5])  # seconds from request to request
+@pytest.mark.parametrize(("models", "within"), [(3, 400), (22, 2_000)])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_recovered_candidate_comes_back_within_so_many_requests(
+    seed: int, models: int, within: int, pause: float
+) -> None:
+    """All but the first are slow; the last one recovers. `within` stands in the module of the latencies."""
+    world, dice, facts = crowd(*("" for _ in range(models))), Random(seed).random, asks("strategy:latency")
+    back, speed = f"m{models - 1}", {f"m{n}": 1_000.0 if n else 100.0 for n in range(models)}
+    for id, ms in speed.items():
+        for _ in range(3):
+            world.latencies.observe(candidate(world, id), ms, 0.0)
+    speed[back] = 100.0
+    heads: Counter[str] = Counter()
+    for request in range(within + 200):
+        head = resolve(facts, world, dice, pause * request).chain[0].candidate
+        world.latencies.observe(head, speed[head.model], pause * request)
+        heads[head.model] += request >= within
+    assert heads[back] > 60
+
+
+# m0 and m1 can serve; the keyless and the incapable are faster, or were never seen.
+MIXED_IDS = {"m0": "p", "m1": "p", "k0": "bare", "k1": "bare", "i0": "p", "i1": "p"}
+MIXED = CROWD + "".join(
+    f'[models.{id}]\nprovider = "{provider}"\ncapabilities = {[] if id.startswith("i") else ["tools"]}\n'
+    for id, provider in MIXED_IDS.items()
+)
+MIXED += f'[auto]\nchat = {list(MIXED_IDS)}\n[profiles.fast]\nsort = "latency"\ncandidates = {list(MIXED_IDS)}\n'
+
+
+@pytest.mark.parametrize("name", ["strategy:latency", "auto;sort:latency", "fast"])
+def test_who_cannot_serve_neither_sets_the_band_nor_is_explored(name: str) -> None:
+    world = world_of(MIXED)
+    for id, ms in (("m0", 100.0), ("m1", 300.0), ("k0", 10.0), ("i0", 10.0)):
+        world.latencies.observe(candidate(world, id), ms, 0.0)
+    dice, heads = Random(1).random, Counter[str]()
+    for request in range(2_000):
+        head = chain(planned(world, name, dice=dice, now=request / 100, needs={"tools"}, turns=("hi",)))[0]
+        world.latencies.observe(candidate(world, head), 100.0 if head == "m0" else 300.0, request / 100)
+        heads[head] += 1
+    assert heads["m0"] + heads["m1"] == 2_000
+    assert 20 < heads["m1"] < 70  # two of a hundred
+
+
+def test_who_rests_is_not_explored_and_does_not_lead() -> None:
+    world = timed(m0=100.0, m1=500.0, m2=400.0)
+    cool(world, [candidate(world, "m1")])
+    assert chain(planned(world, "strategy:latency", dice=scripted(0.0), now=1.0)) == ["m2", "m0", "m1"]
+    cool(world, [candidate(world, "m0")])
+    assert chain(planned(world, "strategy:latency", dice=scripted(0.0, 0.0), now=1.0))[0] == "m2"
+
+
+@pytest.mark.parametrize("name", ["strategy:latency", "strategy:local", "fast", "m0"])
+def test_every_order_by_latency_explores(name: str) -> None:
+    text = CROWD.replace('base_url = "http://p.test/v1"', 'base_url = "http://p.test/v1"\nlocal = true')
+    text += "".join(f'[models.m{n}]\nprovider = "p"\n' for n in range(3))
+    world = world_of(text + '[profiles.fast]\nsort = "latency"\ncandidates = ["m0", "m1", "m2"]\n')
+    for id, ms in (("m0", 100.0), ("m1", 500.0), ("m2", 400.0)):
+        world.latencies.observe(candidate(world, id), ms, 0.0 if id == "m1" else 1.0)
+    asked: dict[str, Any] = {"sort": "latency"} if name == "m0" else {}
+    names = ("m0", "m1", "m2") if name == "m0" else (name,)
+    plan = planned(world, *names, dice=scripted(0.0), now=2.0, **asked)
+    assert chain(plan) == ["m1", "m0", "m2"]
+    if name in ("fast", "m0"):
+        assert plan.reason.endswith("sorted by latency")
 
 
 # -- draws -------------------------------------------------------------------------------------------------------
@@ -214,15 +289,19 @@ def test_each_weight_has_exactly_its_share_of_the_points() -> None:
     assert heads == {0: 5, 2: 30, 3: 15, 4: 50}
 
 
-def test_a_shuffle_gives_each_order_its_share() -> None:
-    picks = [Pick.of(info) for info in crowd("", "", "").models.listed.values()]
+def test_a_draw_among_equals_gives_each_order_its_share_and_takes_who_is_fit() -> None:
+    world = crowd("", "", "")
+    picks = [Pick.of(info) for info in world.models.listed.values()]
+    facts = asks("strategy:latency")
     orders = Counter(
-        tuple(pick.candidate.model for pick in shuffled(picks, scripted((a + 0.5) / 3, (b + 0.5) / 2)))
+        tuple(pick.candidate.model for pick in drawn(picks, Case(facts, world, scripted((a + 0.5) / 3, b), 0.0)))
         for a in range(3)
-        for b in range(2)
+        for b in (0.25, 0.75)
     )
     assert len(orders) == 6
-    assert shuffled([], scripted()) == []
+    assert drawn([], Case(facts, world, scripted(), 0.0)) == []
+    cool(world, [picks[0].candidate])
+    assert picks[0] not in drawn(picks, Case(facts, world, lambda: 0.0, 1.0))
 
 
 # -- the registries ----------------------------------------------------------------------------------------------

@@ -7,9 +7,11 @@ import pytest
 from attrs import evolve
 from past import HOUSE, decided, facts_of, planned, row_of, table_of, without_words, world_of
 
+from proxy.catalog import Listed, load_prices
 from proxy.errors import GatewayError, InvalidRequest
 from proxy.ir import Usage
 from proxy.routing.facts import Ceiling, Past
+from proxy.routing.models import Discovered, Models
 from proxy.routing.names import Candidate
 from proxy.routing.plan import Plan, resolve
 from proxy.routing.recorded import Unreplayable, dice_again, facts_from_record
@@ -256,8 +258,8 @@ def test_a_model_that_is_gone_is_known_by_the_catalog_in_force() -> None:
     facts = facts_from_record(row)
     alone = compare(row, facts, planned(other, facts), other)
     both = compare(row, facts, planned(other, facts), other, present.models)
-    assert (alone.before, alone.loses) == (None, frozenset())
-    assert (both.before, both.loses) == (100_000_000, frozenset({"vision"}))
+    assert (alone.before, alone.without) == (None, frozenset())
+    assert (both.before, both.without) == (100_000_000, frozenset({"vision"}))
 
 
 def test_a_native_name_that_changes_is_a_move() -> None:
@@ -301,11 +303,23 @@ def test_a_capability_that_was_needed_is_named() -> None:
     assert move.lacks == {"vision"}
 
 
-def test_a_capability_that_the_old_candidate_had_is_named() -> None:
+def test_a_capability_that_nobody_asked_for_is_no_loss() -> None:
     move, _ = replayed(house("large"), house("small"), {"model": "house"})
     assert move.fate == "moves"
-    assert (move.loses, move.lacks) == (frozenset({"vision", "code"}), frozenset())
-    assert replayed(house("small"), house("large"), {"model": "house"})[0].loses == frozenset()
+    assert (move.loses, move.without, move.lacks) == (frozenset(), frozenset({"vision", "code"}), frozenset())
+    assert replayed(house("small"), house("large"), {"model": "house"})[0].without == frozenset()
+
+
+def test_a_capability_that_was_needed_and_is_gone_is_a_loss() -> None:
+    """A name that stands alone is taken at its word where what is known of it is a guess."""
+    old = HOUSE.replace("[models.large]", '[models."llama3.1"]')
+    row = row_of(decided(1, planned(world_of(old), facts_of({"model": "llama3.1", "messages": VISION}))))
+    table = table_of(HOUSE.replace('none"', 'none"\ndiscover = "5m"', 1))
+    found = frozenset({Discovered("near", Listed("llama3.1"))})
+    world, facts = World(table, Models.build(table, load_prices(), found)), facts_from_record(row)
+    move = compare(row, facts, planned(world, facts), world)
+    assert move.fate == "moves"
+    assert (move.loses, move.without) == (frozenset({"vision"}), frozenset())
 
 
 def test_a_name_with_a_suffix_that_is_no_name_any_more_is_refused() -> None:

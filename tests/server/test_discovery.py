@@ -83,9 +83,9 @@ async def running(table: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> As
             yield served, served.app.discovery
 
 
-async def listed(served: Running) -> set[str]:
+async def listed(served: Running, *states: str) -> set[str]:
     answer = await served.get(f"{served.base}/v1/models")
-    return {entry["id"] for entry in answer.json["data"]} - {"auto"}
+    return {entry["id"] for entry in answer.json["data"] if entry["state"] in (states or ("ready",))} - {"auto"}
 
 
 async def shown(served: Running, name: str) -> dict[str, Any]:
@@ -234,6 +234,9 @@ async def test_who_left_the_list_is_gone_then_forgotten_and_may_return(
         await discovery.poll("vllm")
         assert await listed(served) == {"stays"}
         assert (await shown(served, "leaves"))["state"] == "gone"
+        assert await listed(served, "gone") == {"leaves"}
+        for_anthropic = await served.get(f"{served.base}/v1/models", {"anthropic-version": "2023-06-01"})
+        assert "leaves" not in [entry["id"] for entry in for_anthropic.json["data"]]
         refused = await served.ask(model="leaves")
         assert refused.status == 400
         assert "its provider does not list it" in refused.json["error"]["message"]

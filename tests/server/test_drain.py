@@ -38,8 +38,9 @@ async def test_a_stream_finishes_within_the_drain(upstream: ScriptedUpstream, st
     await client.request(tongue, tongue.request(stream=True))
     await client.until(b"one")
     stopping = asyncio.ensure_future(running.app.stop(drain=20))
-    while await listens(running):
-        await asyncio.sleep(0)
+    async with asyncio.timeout(20):
+        while await listens(running):
+            continue
     go_on.set()
     assert b"two" in await client.rest()
     await stopping

@@ -569,3 +569,16 @@ async def test_many_requests_at_once_each_get_their_own_answer(upstream: Scripte
 
     upstream.answers(echo)
     await asyncio.gather(*(one(gw, number) for number in range(200)))
+
+
+@pytest.mark.parametrize(("lifetime", "kept"), [("5m", 1), ("off", 0)])
+async def test_a_conversation_is_remembered_unless_affinity_is_off(
+    upstream: ScriptedUpstream, second: ScriptedUpstream, start: Start, lifetime: str, kept: int
+) -> None:
+    table = provider("first", upstream) + provider("second", second) + chain("first", "second")
+    gw = await start(f'[routing]\naffinity = "{lifetime}"\n{table}')
+    upstream.plays(good(CHAT, "hello", stream=False))
+    assert (await gw.ask(CHAT, "profile:chain", headers={"X-Session-Id": "s-1"})).status == 200
+    await gw.quiet()
+    assert gw.app is not None
+    assert len(gw.app.gateway.current.world.affinity) == kept

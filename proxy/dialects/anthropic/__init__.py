@@ -36,6 +36,20 @@ def credential(key: str) -> tuple[tuple[str, str], ...]:
     return (("x-api-key", key),)
 
 
+TYPES: dict[str, tuple[type, ...]] = {
+    "max_tokens": (int, float),
+    "temperature": (int, float),
+    "top_p": (int, float),
+    "top_k": (int, float),
+    "system": (str, list),
+    "stop_sequences": (list,),
+    "tools": (list,),
+    "tool_choice": (dict,),
+    "thinking": (dict,),
+    "metadata": (dict,),
+}
+
+
 DIALECT = Dialect(
     name=NAME,
     speaks=NAME,
@@ -57,6 +71,7 @@ DIALECT = Dialect(
     probes=PROBES,
     terminator=MESSAGE_STOP,
     operations={"count_tokens": Operation(read_shape, check_count)},
+    types=TYPES,
     reads=frozenset(
         {"model", "stream", "max_tokens", "messages", "system", "tools", "tool_choice", "thinking", "output_config",
          "output_format", "metadata"}

@@ -25,6 +25,8 @@ def read_shape(body: Mapping[str, Any]) -> ir.Shape:
                 needs.add(need)
                 media += 1
             calls += kind == "tool_use"
+            if kind in ("tool_use", "tool_result"):
+                needs.add("tools")
             chars += _chars(block)
             if kind == "text" and isinstance(text := block.get("text"), str):
                 texts.append(text)
@@ -48,7 +50,22 @@ def read_shape(body: Mapping[str, Any]) -> ir.Shape:
         max_tokens=limit if isinstance(limit, int) and not isinstance(limit, bool) and limit >= 0 else None,
         turns=tuple(turns),
         system=system,
+        cache_write=_cache_write(body),
     )
+
+
+def _cache_write(body: Mapping[str, Any]) -> ir.CacheLife | None:
+    """Of the markers on tools, system, turns and what a tool gave back, and of the request's own."""
+    blocks = [body, *_blocks(body.get("tools")), *_blocks(body.get("system"))]
+    for _, turn in _turns(body.get("messages")):
+        blocks += turn
+        blocks += [
+            inner for block in turn if block.get("type") == "tool_result" for inner in _blocks(block.get("content"))
+        ]
+    found = [marker for block in blocks if isinstance(marker := block.get("cache_control"), dict)]
+    if not found:
+        return None
+    return "1h" if any(marker.get("ttl") == "1h" for marker in found) else "5m"
 
 
 def _needs(body: Mapping[str, Any]) -> Iterator[str]:

@@ -16,7 +16,7 @@ from proxy.dialects.openai_chat.shape import read_shape
 from proxy.dialects.openai_chat.stream_reader import StreamDecoder
 from proxy.dialects.openai_chat.stream_writer import StreamEncoder
 from proxy.dialects.openai_chat.tap import PROBES, Tap
-from proxy.dialects.openai_chat.vocabulary import NAME, READS, takes_stream_options
+from proxy.dialects.openai_chat.vocabulary import NAME, READS, TYPES, takes_stream_options
 
 
 def path(operation: str, native: str, stream: bool) -> str:
@@ -48,6 +48,7 @@ DIALECT = Dialect(
     probes=PROBES,
     terminator=b"data: [DONE]\n\n",
     reads=READS,
+    types=TYPES,
     asks_usage=takes_stream_options,
     operations=OPERATIONS,
 )

@@ -15,6 +15,7 @@ _MEDIA = {
     "document_url": "files",
     "video_url": "vision",
 }
+_MARKERS = ("cache_control", "prompt_cache_breakpoint")
 _REASONING = ("reasoning_effort", "reasoning", "thinking", "enable_thinking")
 
 
@@ -27,6 +28,8 @@ def read_shape(body: Mapping[str, Any]) -> ir.Shape:
         texts, kinds = _content(message.get("content"))
         calls = list(dicts(message.get("tool_calls")))
         needs.update(_MEDIA[kind] for kind in kinds)
+        if calls or message.get("role") == "tool":
+            needs.add("tools")
         if len(calls) > 1:
             needs.add("parallel_tools")
         media += len(kinds)
@@ -45,7 +48,19 @@ def read_shape(body: Mapping[str, Any]) -> ir.Shape:
         n=whole(body.get("n")) or 1,
         turns=tuple(turns),
         system="\n".join(system),
+        cache_write=_cache_write(body),
     )
+
+
+def _cache_write(body: Mapping[str, Any]) -> ir.CacheLife | None:
+    """Of the markers that OpenRouter, Alibaba and OpenAI take: on parts, turns, tools and the request itself."""
+    places = [body, *dicts(body.get("tools"))]
+    for message in dicts(body.get("messages")):
+        places += [message, *dicts(message.get("content"))]
+    found = [marker for place in places for name in _MARKERS if isinstance(marker := place.get(name), dict)]
+    if not found:
+        return None
+    return "1h" if any(marker.get("ttl") == "1h" for marker in found) else "5m"
 
 
 def _asked_for(body: Mapping[str, Any]) -> set[str]:

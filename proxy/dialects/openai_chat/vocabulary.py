@@ -68,7 +68,29 @@ READS = frozenset(
     }
 )  # fmt: skip
 # Ours: they never reach a provider.
-EXTENSIONS = frozenset({"models", "sort", "max_price", "provider"})
+EXTENSIONS = frozenset({"models", "fallbacks", "route", "sort", "max_price", "provider"})
+
+
+NUMBER = (int, float)
+TYPES: dict[str, tuple[type, ...]] = {
+    "max_tokens": NUMBER,
+    "max_completion_tokens": NUMBER,
+    "temperature": NUMBER,
+    "top_p": NUMBER,
+    "n": NUMBER,
+    "seed": NUMBER,
+    "frequency_penalty": NUMBER,
+    "presence_penalty": NUMBER,
+    "stop": (str, list),
+    "tools": (list,),
+    "tool_choice": (str, dict),
+    "parallel_tool_calls": (bool,),
+    "response_format": (dict,),
+    "stream_options": (dict,),
+    "logit_bias": (dict,),
+    "modalities": (list,),
+    "user": (str,),
+}
 
 
 def takes_stream_options(provider: str) -> bool:

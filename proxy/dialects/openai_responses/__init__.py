@@ -25,6 +25,22 @@ def path(endpoint: str, native: str, stream: bool) -> str:
     return "/responses" if endpoint == "chat" else openai_chat.path(endpoint, native, stream)
 
 
+TYPES: dict[str, tuple[type, ...]] = {
+    "input": (str, list),
+    "instructions": (str,),
+    "max_output_tokens": (int, float),
+    "temperature": (int, float),
+    "top_p": (int, float),
+    "tools": (list,),
+    "tool_choice": (str, dict),
+    "parallel_tool_calls": (bool,),
+    "text": (dict,),
+    "reasoning": (dict,),
+    "include": (list,),
+    "metadata": (dict,),
+}
+
+
 DIALECT = Dialect(
     name=NAME,
     speaks=NAME,
@@ -44,6 +60,7 @@ DIALECT = Dialect(
     read_error=read_error,
     write_error=write_error,
     probes=PROBES,
+    types=TYPES,
     terminator=b"",  # the terminal event holds the whole answer: there is none to add where it is missing
     mend_request=unsealed_request,
     reads=READS,

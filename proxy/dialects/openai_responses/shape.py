@@ -10,6 +10,7 @@ from proxy import ir
 
 _MEDIA = {"input_image": "vision", "input_file": "files", "input_audio": "audio", "computer_screenshot": "vision"}
 _CALLS = ("function_call", "custom_tool_call")
+_RESULTS = ("function_call_output", "custom_tool_call_output")
 _OTHER_TEXTS = ("name", "arguments", "input")  # of items that are no messages
 
 
@@ -30,6 +31,8 @@ def read_shape(body: Mapping[str, Any]) -> ir.Shape:
         chars += sum(map(len, texts)) + _chars(item)
         media += len(kinds)
         needs.update(_MEDIA[found] for found in kinds)
+        if kind in _CALLS or kind in _RESULTS:
+            needs.add("tools")
         if kind in _CALLS:
             needs.update({"parallel_tools"} if before else ())
             before = "call"

@@ -15,7 +15,7 @@ READS = frozenset(
     }
 )  # fmt: skip
 # Ours: they never reach a provider.
-EXTENSIONS = frozenset({"models", "sort", "max_price", "provider"})
+EXTENSIONS = frozenset({"models", "fallbacks", "route", "sort", "max_price", "provider"})
 
 # Why an answer is incomplete. `max_messages` and `steered` end it early on the client's own wish.
 INCOMPLETE: dict[str, ir.StopReason] = {

@@ -41,6 +41,11 @@ class Filter:
     surface: str | None = None
     status: int | None = None
     outcome: str | None = None
+    intent: str | None = None
+    klass: str | None = None  # of `auto`
+    rule: str | None = None
+    profile: str | None = None
+    config: str | None = None  # the table's revision
     failed: bool | None = None  # any outcome but "ok"
     fallback: bool | None = None
     project: str | None = None
@@ -87,6 +92,11 @@ CONDITIONS = {
     "surface": "surface = ?",
     "status": "status = ?",
     "outcome": "outcome = ?",
+    "intent": "intent = ?",
+    "klass": "class = ?",
+    "rule": "rule = ?",
+    "profile": "profile = ?",
+    "config": "config = ?",
     "project": "project = ?",
     "key_id": "key_id = ?",
     "request_id": "request_id = ?",
@@ -100,7 +110,9 @@ FLAG_CONDITIONS = {
     ("fallback", True): "fallback_used = 1",
     ("fallback", False): "fallback_used = 0",
 }
-COMMON = {"model", "provider", "requested", "surface", "project", "key_id"}
+COMMON = {
+    "model", "provider", "requested", "surface", "project", "key_id", "intent", "klass", "rule", "profile", "config",
+}  # fmt: skip
 BELOW_CURSOR = "(at_ms, id) < (?, ?)"
 
 SELECT_PAGE = f"SELECT id, {', '.join(DECISION)} FROM decisions"  # noqa: S608  constants

@@ -28,7 +28,7 @@ DECISION = (
     "request_id", "client_request_id", "at_ms", "surface", "requested", "stream", "project", "key_id", "config",
     "status", "outcome", "model", "provider", "native", "fallback_used", "attempt_count", *USAGE,
     "cost_nanos", "charged_nanos", "estimated", "price_source", "ttfb_ms", "duration_ms", "queue_ms",
-    "bytes_committed", "gone_phase", "dropped", "facts",
+    "bytes_committed", "gone_phase", "dropped", "facts", "intent", "class", "rule", "profile",
 )  # fmt: skip
 ATTEMPT = (
     "n", "model", "provider", "native", "started_ms", "duration_ms", "ttfb_ms", "outcome", "status", "detail",
@@ -59,9 +59,18 @@ def row_of(decision: Decision, plan: str | None) -> Row:
         int(d.fallback_used), len(d.attempts), *_usage(d.usage),
         integer(d.cost_nanos), integer(d.charged_nanos), int(d.estimated), text(d.price_source, NAME),
         integer(d.ttfb_ms), integer(d.duration_ms), integer(d.queue_ms), integer(d.bytes_committed),
-        text(d.gone_phase, CODE), _dropped(d.dropped), _facts(d.facts),
+        text(d.gone_phase, CODE), _dropped(d.dropped), _facts(d.facts), *_choice(plan),
     )  # fmt: skip
     return Row(columns, tuple(map(_attempt, d.attempts)), plan)
+
+
+def _choice(plan: str | None) -> tuple[str | None, ...]:
+    """What rows are searched by: the plan's intent, class, rule and profile. A plan that was cut has lost them."""
+    tree = orjson.loads(plan) if plan is not None else {}
+    klass = tree.get("class")
+    label = klass.get("label") if isinstance(klass, Mapping) else None
+    said = (tree.get("intent"), label, tree.get("rule"), tree.get("profile"))
+    return tuple(text(value, NAME) if isinstance(value, str) else None for value in said)
 
 
 def _attempt(a: Attempt) -> tuple[Value, ...]:

@@ -101,6 +101,18 @@ MIGRATIONS = (
             " BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END",
         ),
     ),
+    # What the plan said of the choice, to search by; rows of before have it in their plan alone.
+    Migration(
+        2,
+        (
+            *(f"ALTER TABLE decisions ADD COLUMN {name} TEXT" for name in ("intent", "class", "rule", "profile")),
+            *(
+                f"CREATE INDEX decisions_by_{name} ON decisions ({name}, at_ms) WHERE {name} IS NOT NULL"
+                for name in ("intent", "class", "rule", "profile")
+            ),
+            "CREATE INDEX decisions_by_config ON decisions (config, at_ms)",
+        ),
+    ),
 )
 
 # By SQLite's primary result code. The rest are told in SQLite's own words.

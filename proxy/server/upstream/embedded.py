@@ -69,7 +69,8 @@ class EmbeddedUpstream:
         answer = f"You said: {question}" if question else "You said nothing that I can read."
         usage = _usage(question, answer)
         if body.get("stream"):
-            wanted = (body.get("stream_options") or {}).get("include_usage")
+            options = body.get("stream_options")
+            wanted = isinstance(options, dict) and options.get("include_usage") is True
             return EmbeddedReply(_stream(answer, usage if wanted else None), "text/event-stream", self._pace)
         return EmbeddedReply(iter((_plain(answer, usage),)), "application/json", self._pace)
 
@@ -84,7 +85,8 @@ def _last_turn(body: Mapping[str, Any]) -> str:
             content = message.get("content")
             if isinstance(content, str):
                 return content[:LONGEST]
-            texts = [part.get("text") for part in content or () if isinstance(part, dict)]
+            parts = content if isinstance(content, list) else []
+            texts = [part.get("text") for part in parts if isinstance(part, dict)]
             return " ".join(text for text in texts if isinstance(text, str))[:LONGEST]
     return ""
 

@@ -44,7 +44,12 @@ def full_decision() -> Decision:
         project="team-a",
         key_id="abcdef",
         config="sha256:ab12",
-        plan=Plan({"requested": "auto", "candidates": [{"model": "m"}], "dropped": []}),
+        plan=Plan(
+            {
+                "requested": "auto", "intent": "auto", "class": {"label": "code", "margin": 0.5}, "rule": "day",
+                "profile": "house", "candidates": [{"model": "m"}], "dropped": [],
+            }
+        ),
         facts={"tokens_estimated": 812, "needs": ["tools"]},
         status=502,
         outcome="upstream_timeout",

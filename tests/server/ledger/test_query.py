@@ -17,13 +17,15 @@ from proxy.server.ledger.schema import open_reader
 from .samples import NOON, Plan, attempt, decision, locked, write
 
 COMMON: dict[str, Any] = {"status": 200, "model": "m1", "provider": "p1", "requested": "auto", "project": "a"}
+CHOSEN = Plan({"intent": "auto", "class": {"label": "code"}, "rule": "day", "profile": "house", "candidates": []})
+PLANNED: dict[str, Any] = {"plan": CHOSEN, "config": "sha256:new"}
 SAMPLE = [
     decision(1, **COMMON),
     decision(2, **COMMON | {"model": "m2", "key_id": "k2"}),
     decision(3, **COMMON | {"provider": "p2", "cost_nanos": 5_000}),
     decision(4, **COMMON | {"status": 502, "outcome": "upstream_failed", "model": None, "provider": None}),
     decision(5, **COMMON | {"status": 499, "outcome": "client_closed", "project": "b"}),
-    decision(6, **COMMON | {"surface": "messages", "fallback_used": True, "duration_ms": 9_000}),
+    decision(6, **COMMON | PLANNED | {"surface": "messages", "fallback_used": True, "duration_ms": 9_000}),
     decision(7, **COMMON | {"requested": "100%_'", "client_request_id": "theirs", "cost_nanos": 0}),
 ]
 FILTERS: dict[str, tuple[Filter, list[int]]] = {
@@ -36,6 +38,12 @@ FILTERS: dict[str, tuple[Filter, list[int]]] = {
     "requested, without patterns": (Filter(requested="100%_'"), [7]),
     "a pattern matches nothing": (Filter(requested="100%"), []),
     "surface": (Filter(surface="messages"), [6]),
+    "intent": (Filter(intent="auto"), [6]),
+    "class": (Filter(klass="code"), [6]),
+    "another class": (Filter(klass="chat"), []),
+    "rule": (Filter(rule="day"), [6]),
+    "profile": (Filter(profile="house"), [6]),
+    "config": (Filter(config="sha256:new"), [6]),
     "a bad status": (Filter(status=502), [4]),
     "a good status": (Filter(status=200), [7, 6, 3, 2, 1]),
     "outcome": (Filter(outcome="client_closed"), [5]),
@@ -95,6 +103,9 @@ def test_no_page_sorts_and_none_walks_the_table(sample: Path, filters: Filter, _
 
 INDEXED = {
     "model": (Filter(model="m"), "decisions_by_model"),
+    "class": (Filter(klass="code"), "decisions_by_class"),
+    "rule in a span": (Filter(rule="day", since_ms=1), "decisions_by_rule"),
+    "failures of a class": (Filter(klass="code", failed=True), "decisions_failed"),
     "a bad status": (Filter(status=502), "decisions_by_bad_status"),
     "outcome": (Filter(outcome="upstream_failed"), "decisions_failed"),
     "failures of a project": (Filter(failed=True, project="a"), "decisions_failed"),

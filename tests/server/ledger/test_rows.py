@@ -30,8 +30,17 @@ def test_every_field_comes_back_as_it_was_recorded(path: Path) -> None:
         "plan": plan.tree,
         "dropped": list(written.dropped),
         "attempt_count": len(written.attempts),
+        **{name: plan.tree[name] for name in ("intent", "rule", "profile")},
+        "class": "code",
     }
     assert one(path, written) == expected
+
+
+def test_a_plan_without_a_choice_has_none_to_be_found_by(path: Path) -> None:
+    trees: list[dict[str, Any]] = [{}, {"class": None, "rule": 7}, {"class": "code"}]
+    for number, tree in enumerate(trees):
+        found = one(path, decision(number, plan=Plan(tree)))
+        assert [found[name] for name in ("intent", "class", "rule", "profile")] == [None] * 4
 
 
 def test_what_is_unknown_comes_back_as_null_and_not_as_zero(path: Path) -> None:

@@ -1,0 +1,52 @@
+"""One request at one moment: what it asks, the world it meets, and who there is fit to serve it."""
+
+from __future__ import annotations
+
+from attrs import define, field
+
+from proxy.routing.facts import Facts
+from proxy.routing.steps import STEPS, Judge
+from proxy.routing.world import Dice, Pick, World
+
+
+@define
+class Case:
+    """What orders, expansion and plan share. Judges are made once, and asked only about those who matter."""
+
+    facts: Facts
+    world: World
+    dice: Dice
+    now: float
+    _judges: list[tuple[str, Judge]] = field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        made = ((step, rule(self.facts, self.world)) for step, rule in STEPS.items())
+        self._judges = [(step, judge) for step, judge in made if judge is not None]
+
+    def objection(self, pick: Pick) -> tuple[str, str] | None:
+        """The first step that drops it, and why; None where it can serve."""
+        for step, judge in self._judges:
+            if (why := judge(pick)) is not None:
+                return step, why
+        return None
+
+    def wait(self, pick: Pick) -> float:
+        """Seconds until it is fit; 0 is now."""
+        health, now = self.world.health, self.now
+        if health.is_quiet(now):
+            return 0.0
+        provider = self.world.table.providers[pick.candidate.provider]
+        own = health.cooling(pick.candidate, now)
+        if provider.credentials and provider.name not in self.facts.byok:
+            keys = min(health.key_cooling(provider.name, index, now) for index in range(len(provider.credentials)))
+            return max(own, keys)
+        return own
+
+    def is_fit(self, pick: Pick) -> bool:
+        """Whether it can serve, and is not resting."""
+        return self.objection(pick) is None and not self.wait(pick)
+
+    def resting_for(self, pick: Pick) -> str:
+        """The code of the error that a resting candidate, or the keys of its provider, rest for."""
+        health, provider = self.world.health, self.world.table.providers[pick.candidate.provider]
+        return health.reason(pick.candidate, len(provider.credentials), self.now)

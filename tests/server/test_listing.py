@@ -1,0 +1,76 @@
+"""`GET /v1/models`: which entries there are, and what each says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway import Running, Start, provider
+from playbook import CHAT
+from upstream import ScriptedUpstream, plain
+
+TABLE = """
+[profiles.house]
+candidates = ["plain", "rich"]
+[industries.legal]
+models = ["rich"]
+"""
+RICH = """
+context = 9000
+max_output = 700
+capabilities = ["tools", "parallel_tools", "json", "vision", "files", "thinking"]
+"""
+
+
+async def entries(gw: Running, query: str = "") -> dict[str, dict[str, Any]]:
+    answer = await gw.get(f"{gw.base}/v1/models{query}")
+    return {entry["id"]: entry for entry in answer.json["data"]}
+
+
+def table(upstream: ScriptedUpstream) -> str:
+    return provider("first", upstream, models={"plain": "capabilities = []", "rich": RICH, "dark": ""}) + TABLE
+
+
+async def test_profiles_are_entries_and_other_directives_where_they_are_asked_for(
+    upstream: ScriptedUpstream, start: Start
+) -> None:
+    gw = await start(table(upstream))
+    listed = await entries(gw)
+    assert listed.keys() == {"plain", "rich", "dark", "profile:house", "auto"}
+    assert listed["profile:house"]["candidates"] == ["plain", "rich"]
+    more = await entries(gw, "?directives=true")
+    strategies = {f"strategy:{name}" for name in ("cost", "quality", "latency", "local")}
+    assert more.keys() - listed.keys() == {"industry:legal", *strategies}
+    assert (await gw.get(f"{gw.base}/v1/models/industry:legal")).json["id"] == "industry:legal"
+
+
+async def test_capabilities_are_told_in_openrouters_words(upstream: ScriptedUpstream, start: Start) -> None:
+    listed = await entries(await start(table(upstream)))
+    assert listed["rich"]["architecture"] == {
+        "input_modalities": ["text", "image", "file"],
+        "output_modalities": ["text"],
+    }
+    assert listed["rich"]["supported_parameters"] == [
+        "tools", "tool_choice", "parallel_tool_calls", "response_format", "reasoning",
+    ]  # fmt: skip
+    assert listed["rich"]["top_provider"] == {"context_length": 9000, "max_completion_tokens": 700}
+    assert listed["plain"]["architecture"] == {"input_modalities": ["text"], "output_modalities": ["text"]}
+    assert listed["plain"]["supported_parameters"] == []
+
+
+async def test_a_resting_model_says_so(upstream: ScriptedUpstream, start: Start) -> None:
+    gw = await start(f"[retry]\ntries = 1\n{table(upstream)}")
+    upstream.plays(*[plain(CHAT.error("overloaded_error", "busy"), 503)] * 3)
+    for _ in range(3):
+        assert (await gw.ask(CHAT, "plain")).status == 503
+    listed = await entries(gw)
+    assert (listed["plain"]["state"], listed["rich"]["state"]) == ("cooling", "ready")
+
+
+async def test_decisions_are_found_by_what_chose(upstream: ScriptedUpstream, start: Start) -> None:
+    gw = await start(table(upstream))
+    upstream.plays(plain(CHAT.answer("one")), plain(CHAT.answer("two")))
+    await gw.ask(CHAT, "plain")
+    asked = await gw.ask(CHAT, "profile:house")
+    await gw.rows(2)
+    found = await gw.over_socket("GET", "/admin/decisions?profile=house")
+    assert [row["request_id"] for row in found.json["data"]] == [asked.request_id]
