@@ -44,10 +44,10 @@ run: $(VENV)/.run ## serve routes.toml on 127.0.0.1:8080; state in ./.state; sto
 # -- test ---------------------------------------------------------------------------------------------------------
 
 test: $(VENV)/.test ## the fast tests: about a minute
-	@$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow"
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
 
 test-slow: $(VENV)/.test ## the tests that `make test` leaves out: several minutes
-	@$(BIN)/python -m pytest -q -n 2 --dist worksteal -m slow
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m slow
 
 test-all: ## every test: `make test` and `make test-slow`
 	@$(MAKE) --no-print-directory test

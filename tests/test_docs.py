@@ -121,7 +121,8 @@ class Served:
         return text
 
     def run(self, *command: str) -> str:
-        done = subprocess.run(command, cwd=ROOT, env=BARE, capture_output=True, text=True, timeout=GUARD_S, check=False)
+        wide = {**BARE, "COLUMNS": "160"}  # a page's width, wherever the tests run
+        done = subprocess.run(command, cwd=ROOT, env=wide, capture_output=True, text=True, timeout=GUARD_S, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
