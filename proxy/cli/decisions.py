@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 
-from proxy.cli.words import Commands, config_option, ledger_of, print_json, seconds, state_option
+from proxy.cli.words import Commands, config_option, ledger_of, print_json, seconds, state_option, whole
 from proxy.server.ledger import Filter, SearchTooLong, render_table
 
 
@@ -39,7 +39,7 @@ def decisions(options: argparse.Namespace) -> int:
 
 def add(commands: Commands) -> None:
     deciding = commands.add("decisions", decisions, "pointsman decisions --failed --since 1h")
-    deciding.add_argument("--limit", type=int, default=20, metavar="N", help="newest rows to show (20)")
+    deciding.add_argument("--limit", type=whole, default=20, metavar="N", help="newest rows to show (20)")
     deciding.add_argument("--since", type=seconds, metavar="SPAN", help="such as 15m, 1h, 7d")
     deciding.add_argument("--model", help="the catalog id that answered")
     deciding.add_argument("--provider")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
-from proxy.catalog import load_prices
+from proxy.catalog import ModelInfo, load_prices
 from proxy.cli.words import Commands, config_option, print_json, table_of
 from proxy.routing.models import Models
 
@@ -25,7 +26,7 @@ def models(options: argparse.Namespace) -> int:
         context = f"{info.context:,}" if info.context else "?"
         rows.append((id, info.provider, info.native, context, *usd, " ".join(sorted(info.capabilities or ())), state))
     if options.json:
-        print_json([dict(zip(rows[0], row, strict=True)) for row in rows[1:]])
+        print_json([_as_json(info, row[-1]) for info, row in zip(listed.values(), rows[1:], strict=True)])
     elif options.markdown:
         print("\n".join(_markdown([row[:-1] for row in rows])))
     else:
@@ -33,6 +34,20 @@ def models(options: argparse.Namespace) -> int:
         for row in rows:
             print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     return 0
+
+
+def _as_json(info: ModelInfo, state: str) -> dict[str, Any]:
+    """Prices in USD per million tokens; null is unknown."""
+    return {
+        "model": info.id,
+        "provider": info.provider,
+        "native": info.native,
+        "context": info.context,
+        "input_usd_per_million": info.price.input / 1e6 if info.price and info.price.input is not None else None,
+        "output_usd_per_million": info.price.output / 1e6 if info.price and info.price.output is not None else None,
+        "capabilities": sorted(info.capabilities) if info.capabilities is not None else None,
+        "state": state,
+    }
 
 
 def _markdown(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -59,6 +59,13 @@ def ledger_of(options: argparse.Namespace) -> Decisions:
     return Decisions(state_directory(table, os.environ) / LEDGER)
 
 
+def whole(text: str) -> int:
+    """A number of things to show: one or more."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of one or more")
+    return int(text)
+
+
 def print_json(document: Any) -> None:
     sys.stdout.write(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n")
 

@@ -113,7 +113,7 @@ class Facts:
 
 
 def read_stream(body: Mapping[str, Any]) -> bool:
-    """B10: the same reading for gateway and upstream, so only a real boolean."""
+    """The same reading for gateway and upstream, so only a real boolean."""
     stream = body.get("stream")
     if stream is None or isinstance(stream, bool):
         return bool(stream)
