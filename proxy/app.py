@@ -291,7 +291,7 @@ class App:
         if self._admin_socket is not None:
             with suppress(OSError):
                 self._admin_socket.unlink()
-        if hasattr(self, "gateway"):
+        if self.admin_addresses:  # else it never served
             log.info("stopped")
 
 

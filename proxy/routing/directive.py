@@ -76,24 +76,33 @@ def _suffixes(text: str, known: Callable[[str], bool], param: str) -> tuple[str,
 
 def parse_sort(value: object, param: str) -> str:
     if value not in SORTS:
-        raise InvalidRequest(f"{param}: sort is one of {', '.join(SORTS)}, not {shown(value)}.", param=param)
+        raise InvalidRequest(f"{_of(param, 'sort')} is one of {', '.join(SORTS)}, not {shown(value)}.", param=param)
     return str(value)
 
 
 def parse_usd(value: object, param: str) -> Decimal:
     """A price in USD, zero or more, from a JSON number or from text."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise InvalidRequest(f"{param}: a price in USD is a number, not {shown(value)}.", param=param)
+        raise InvalidRequest(f"{_of(param, 'max_price')} is a number of USD, not {shown(value)}.", param=param)
     try:
         price = Decimal(str(value))
     except InvalidOperation:
         price = Decimal("NaN")
     if not price.is_finite() or price < 0 or price > 1_000_000:
-        raise InvalidRequest(f"{param}: a price in USD is a number of zero or more, not {shown(value)}.", param=param)
+        raise InvalidRequest(
+            f"{_of(param, 'max_price')} is a number of USD, zero or more, not {shown(value)}.", param=param
+        )
     return price
+
+
+def _of(param: str, name: str) -> str:
+    """A suffix stands inside of `model`; elsewhere the member or header is named for it already."""
+    return f"{param}: {name}" if param == "model" else param
 
 
 def shown(value: object) -> str:
     """A client's value in one of our messages: escaped and short, in JSON's words where it is one."""
+    if isinstance(value, dict | list):
+        return "an object" if isinstance(value, dict) else "a list"
     text = "null" if value is None else repr(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

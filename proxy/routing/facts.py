@@ -126,7 +126,8 @@ def read_wanted(
     """The entries that the request names. A profile by header stands in for `model`; `models` by header for the
     body's. `fallbacks` of the body come last."""
     profile = headers.get(f"{prefix}profile")
-    model = f"profile:{profile}" if profile else body.get("model", default)
+    named = body.get("model")
+    model = f"profile:{profile}" if profile else default if named is None else named
     listed = headers.get(f"{prefix}models")
     more = (*(_from_header(listed) if listed else _models(body.get("models"))), *_fallbacks(body.get("fallbacks")))
     if (route := body.get("route")) not in (None, "fallback"):

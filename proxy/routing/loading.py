@@ -221,15 +221,15 @@ def _provider(name: str, section: sections.ProviderSection, state: _Loading, dia
     for pattern in section.models:
         if "*" in pattern[:-1] or "?" in pattern or "[" in pattern:
             state.wrong(f"{path}.models", f'{pattern!r}: a pattern is exact, or ends in its only "*"')
-    credentials, keyless, missing_key = _credentials(path, section, embedded, state)
+    credentials, keyless, no_key = _credentials(path, section, embedded, state)
     return Provider(
         name=name,
         dialects=spoken,
         base_url=base_url.rstrip("/"),
         credentials=credentials,
         keyless=keyless,
-        missing_key=missing_key,
-        missing=_not_set(unset),
+        missing_key=_not_set(no_key),
+        missing=_not_set([*unset, *no_key]) if unset else "",  # all of them at once
         models=section.models,
         endpoints=section.endpoints,
         local=section.local,
@@ -286,13 +286,13 @@ def _check_headers(path: str, headers: Mapping[str, Secret], state: _Loading) ->
 
 def _credentials(
     path: str, section: sections.ProviderSection, embedded: bool, state: _Loading
-) -> tuple[tuple[Secret, ...], bool, str]:
+) -> tuple[tuple[Secret, ...], bool, list[str]]:
     """The keys, whether none is needed, and what is not set. One key of several that is there is enough."""
     given = section.api_keys or ((section.api_key,) if section.api_key is not None else ())
     if section.api_keys and section.api_key is not None:
         state.wrong(f"{path}.api_key", "give api_key or api_keys, not both")
     if embedded or given == ("none",):
-        return (), True, ""
+        return (), True, []
     if not given:
         state.wrong(f"{path}.api_key", 'name the key, such as "${MY_KEY}", or "none" where the provider needs none')
     keys: list[Secret] = []
@@ -301,7 +301,7 @@ def _credentials(
         key = _credential(path, text, unset, state)
         if key:
             keys.append(Secret(key))
-    return tuple(keys), False, "" if keys else _not_set(unset)
+    return tuple(keys), False, [] if keys else unset
 
 
 def _credential(path: str, text: str, unset: list[str], state: _Loading) -> str:

@@ -44,7 +44,7 @@ class Admin:
     def paths(self) -> Paths:
         return {
             "/metrics": {"GET": self.show_metrics},
-            "/healthz": {"GET": healthz},
+            **health_paths(self.gateway),
             "/admin/decisions": {"GET": self._guarded(self.list_decisions)},
             "/admin/decisions/*": {"GET": self._guarded(self.show_decision)},
             "/admin/config": {"GET": self._guarded(self.show_config)},
@@ -111,8 +111,18 @@ def check_admin(request: web.BaseRequest) -> None:
         )
 
 
-async def healthz(request: web.BaseRequest) -> web.StreamResponse:
-    return json_response({"status": "ok"})
+def health_paths(gateway: Gateway) -> Paths:
+    """Of both listeners. Ready while a table serves; that the ledger takes no rows is told, and a provider that is down
+    is no reason to be taken out."""
+
+    async def alive(request: web.BaseRequest) -> web.StreamResponse:
+        return json_response({"status": "ok"})
+
+    async def ready(request: web.BaseRequest) -> web.StreamResponse:
+        ledger = "stalled" if gateway.ledger.stalled else "ok"
+        return json_response({"status": "ok", "config": gateway.current.table.revision, "ledger": ledger})
+
+    return {"/healthz": {"GET": alive}, "/health": {"GET": alive}, "/readyz": {"GET": ready}}
 
 
 def read_filter(query: dict[str, str]) -> tuple[Filter, int, str | None]:

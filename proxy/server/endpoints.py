@@ -10,7 +10,7 @@ from aiohttp import web
 from proxy.dialects import DIALECTS
 from proxy.errors import GatewayError, InvalidRequest
 from proxy.server import intake
-from proxy.server.admin import healthz
+from proxy.server.admin import health_paths
 from proxy.server.call import Call, Surface
 from proxy.server.gateway import Gateway
 from proxy.server.identity import request_id
@@ -60,9 +60,7 @@ def data_paths(gateway: Gateway) -> Paths:
         "/ai/models": {"GET": _admitted(gateway, _list(gateway))},
         "/v1/models/*": {"GET": _admitted(gateway, _show(gateway))},
         "/v1/route": {"POST": _admitted(gateway, _route(gateway))},
-        "/healthz": {"GET": healthz},
-        "/health": {"GET": healthz},
-        "/readyz": {"GET": _ready(gateway)},
+        **health_paths(gateway),
     }
 
 
@@ -152,15 +150,3 @@ def _in_blocks(turns: Sequence[Any]) -> bool:
     kinds = {str(part.get("type")) for content in lists for part in content if isinstance(part, dict)}
     roles = {str(turn.get("role")) for turn in known}
     return bool(kinds) and OPENAI_PARTS.isdisjoint(kinds) and roles <= {"user", "assistant"}
-
-
-def _ready(gateway: Gateway) -> Handler:
-    """Ready while a table serves and the ledger takes rows; a provider that is down is no reason to be taken out."""
-
-    async def ready(request: web.BaseRequest) -> web.StreamResponse:
-        state = {"status": "ok", "config": gateway.current.table.revision, "ledger": "ok"}
-        if gateway.ledger.stalled:
-            state["ledger"] = "stalled"
-        return json_response(state)
-
-    return ready

@@ -108,7 +108,7 @@ def parse(body: bytes, reads: frozenset[str]) -> Mapping[str, Any]:
     except ValueError as exc:
         raise errors.InvalidJson(f"The body is not valid JSON: {_where(exc, body)}.") from exc
     if not isinstance(document, dict):
-        raise errors.InvalidJson("The body is not a JSON object.")
+        raise errors.InvalidJson(f"The body is an object with a model and what to answer, not {_kind(document)}.")
     found = splice.members(body)
     if len(found) != len(document):
         twice = sorted(splice.duplicates(found) & (reads | reading.EXTENSIONS))
@@ -151,9 +151,12 @@ def check_types(body: Mapping[str, Any], types: Mapping[str, tuple[type, ...]]) 
 
 
 def check_turns(body: Mapping[str, Any], dialect: str) -> None:
-    """Raises InvalidRequest where there is nothing to answer. What stands inside a turn is the provider's to judge."""
+    """Raises InvalidRequest where there is nothing to answer, or what stands in a turn has a type that no provider
+    takes. What it says is the provider's to judge."""
+    _check_objects(body.get("tools"), "tools")
     member = TURNS.get(dialect)
     if member is None:
+        _check_objects(body.get("input"), "input")
         return
     turns = body.get(member)
     if not isinstance(turns, list) or not turns:
@@ -170,6 +173,23 @@ def check_turns(body: Mapping[str, Any], dialect: str) -> None:
             raise errors.InvalidRequest(
                 f'{param} is a string such as "user", not {_kind(turn.get("role"))}.', param=param
             )
+        content = turn.get("content")
+        if content is None or isinstance(content, str):
+            continue
+        param = f"{member}[{number}].content"
+        if not isinstance(content, list):
+            raise errors.InvalidRequest(f"{param} is a string or a list, not {_kind(content)}.", param=param)
+        _check_objects(content, param)
+
+
+def _check_objects(items: Any, param: str) -> None:
+    """Raises InvalidRequest for what is no object in a list of them."""
+    if isinstance(items, list):
+        for number, item in enumerate(items):
+            if not isinstance(item, dict):
+                raise errors.InvalidRequest(
+                    f"{param}[{number}] is an object, not {_kind(item)}.", param=f"{param}[{number}]"
+                )
 
 
 def _kind(value: Any) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 import structlog
@@ -21,6 +22,8 @@ from proxy.wire import json_text
 
 log = structlog.get_logger()
 
+LONGEST_NEAR = 60  # characters that are compared: no path of ours is longer
+BASE_URLS = "a base URL ends in /v1 for OpenAI's SDKs, and without it for Anthropic's"
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 Paths = Mapping[str, Mapping[str, Handler]]  # path -> method -> handler; a path that ends in /* takes what is behind it
 
@@ -95,7 +98,8 @@ class Listener(web.Server):
         path = raw_path(request)
         methods = self._exact.get(path) or self._found_below(path)
         if methods is None:
-            return refusal(request, UnknownPath(f"{request.method} {_shown(path)} is not served here."))
+            hint = self._near(path)
+            return refusal(request, UnknownPath(f"{request.method} {_shown(path)} is not served here; {hint}."))
         handler = methods.get(request.method)
         if handler is None and request.method == "HEAD":
             handler = methods.get("GET")
@@ -105,6 +109,10 @@ class Listener(web.Server):
             response.headers["Allow"] = allowed
             return response
         return await handler(request)
+
+    def _near(self, path: str) -> str:
+        near = get_close_matches(path[:LONGEST_NEAR], self._exact, n=1)
+        return f"did you mean {', '.join(self._exact[near[0]])} {near[0]}" if near else BASE_URLS
 
     def _found_below(self, path: str) -> Mapping[str, Handler] | None:
         return next((methods for start, methods in self._below.items() if path.startswith(start)), None)

@@ -87,14 +87,16 @@ def test_a_price_is_the_number_that_was_written(value: object, usd: str) -> None
     "value", [True, None, [], {}, -1, "-0.1", "", "one", float("nan"), float("inf"), 10**7, "9" * 99]
 )
 def test_what_is_no_price_is_refused(value: object) -> None:
-    with pytest.raises(InvalidRequest, match="max_price: a price in USD is a number"):
+    with pytest.raises(InvalidRequest, match="max_price is a number of USD"):
         parse_usd(value, "max_price")
 
 
 @pytest.mark.parametrize("value", ["", "PRICE", "cost", None, 1, ["price"], {}])
 def test_what_is_no_sort_is_refused(value: object) -> None:
-    with pytest.raises(InvalidRequest, match="sort is one of"):
+    with pytest.raises(InvalidRequest, match=r"^sort is one of"):
         parse_sort(value, "sort")
+    with pytest.raises(InvalidRequest, match=r"^model: sort is one of"):  # of a suffix
+        parse_sort(value, "model")
 
 
 def test_a_client_s_value_is_shown_escaped_and_short() -> None:

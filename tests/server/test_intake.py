@@ -62,6 +62,15 @@ WRONG: dict[str, tuple[dict[str, Any], str, int]] = {
     "messages an object": ({"model": "first", "messages": TURN}, "messages", 400),
     "messages of strings": ({"model": "first", "messages": [TURN, SECRET]}, "messages[1]", 400),
     "messages of nulls": ({"model": "first", "messages": [None]}, "messages[0]", 400),
+    "content a number": ({"model": "first", "messages": [TURN | {"content": 5}]}, "messages[0].content", 400),
+    "content an object": ({"model": "first", "messages": [TURN | {"content": TURN}]}, "messages[0].content", 400),
+    "content of strings": (
+        {"model": "first", "messages": [TURN | {"content": [SECRET]}]},
+        "messages[0].content[0]",
+        400,
+    ),
+    "a role a number": ({"model": "first", "messages": [TURN | {"role": 1}]}, "messages[0].role", 400),
+    "tools of strings": ({"model": "first", "messages": [TURN], "tools": [SECRET]}, "tools[0]", 400),
     "sort unknown": ({"model": "first", "sort": "beauty", "messages": [TURN]}, "sort", 400),
     "max_price below zero": ({"model": "first", "max_price": -1, "messages": [TURN]}, "max_price", 400),
     "provider a string": ({"model": "first", "provider": "x", "messages": [TURN]}, "provider", 400),
@@ -206,6 +215,24 @@ async def test_an_unknown_path_is_a_404_with_a_body(upstream: ScriptedUpstream, 
     assert status == 404
     assert orjson.loads(body)["error"]["code"] == "unknown_path"
     assert headers["x-request-id"].startswith("req_")
+
+
+HINTS = {
+    "/chat/completions": "POST /v1/chat/completions",
+    "/v1/chat/completions/": "POST /v1/chat/completions",
+    "/v1/v1/messages": "POST /v1/messages",
+    "/v1/model": "GET /v1/models",
+    "/nothing/of/the/kind": "/v1 for OpenAI's SDKs",
+    "/" + "a" * 4000: "/v1 for OpenAI's SDKs",
+}
+
+
+@pytest.mark.parametrize(("path", "hint"), HINTS.items(), ids=HINTS.values())
+async def test_an_unknown_path_is_told_what_is_near(
+    upstream: ScriptedUpstream, start: Start, path: str, hint: str
+) -> None:
+    gw = await start(provider("first", upstream))
+    assert hint in (await gw.post(path, {})).json["error"]["message"]
 
 
 async def test_an_unknown_path_below_messages_speaks_anthropic(upstream: ScriptedUpstream, start: Start) -> None:

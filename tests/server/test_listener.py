@@ -134,7 +134,7 @@ async def test_a_taken_port_refuses_to_start_and_leaves_nothing_open(home: Path)
 # -- admin -------------------------------------------------------------------------------------------------------
 
 ADMIN = ["/admin/decisions", "/admin/decisions/req_1", "/admin/config", "/admin/providers"]
-OPEN = ["/metrics", "/healthz"]
+OPEN = ["/metrics", "/healthz", "/health", "/readyz"]
 
 
 @pytest.fixture
