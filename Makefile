@@ -8,7 +8,7 @@ ROUTES ?= routes.toml
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test test-slow test-all lint check fix conformance classifier-report prices clean
+.PHONY: help venv run test test-slow test-all lint check fix conformance classifier-report goldens prices clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ fix: $(VENV)/.test ## format, and mend what ruff can mend
 classifier-report: $(VENV)/.test ## how well `auto` tells the classes apart; more rows: ../shared/prompts/tasks.jsonl
 	@$(BIN)/python scripts/classifier_report.py $(wildcard ../shared/prompts/tasks.jsonl) \
 		--unseen training/probe.jsonl --held-out
+
+goldens: $(VENV)/.test ## write what every dialect makes of each feature, tests/data/features; then read the diff
+	@$(BIN)/python tests/features.py
 
 prices: $(VENV)/.test ## write proxy/data/prices.json from the newest price library
 	@$(INSTALL) --upgrade genai-prices

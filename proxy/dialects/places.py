@@ -33,6 +33,11 @@ class Places:
         """The member that holds the turns."""
         return "input" if self.request.dialect == "openai-responses" else "messages"
 
+    @property
+    def notes(self) -> str:
+        """What a text's sources are called."""
+        return "citations" if self.request.dialect == "anthropic" else "annotations"
+
     def turn(self, at: int) -> str:
         return self._turns[at][0] if at < len(self._turns) else self.all
 

@@ -116,7 +116,7 @@ class TurnWriter:
 
     def _text(self, part: ir.Text, path: str) -> Part | None:
         if part.citations:
-            self.dropped.append(f"{path}.annotations")
+            self.dropped.append(f"{path}.{self.places.notes}")
         if not part.text and part.signature is None:
             return None
         return {"text": part.text} | _signature(part.signature)

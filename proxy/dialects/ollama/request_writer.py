@@ -145,7 +145,7 @@ class _Body:
             case ir.Text(text) | ir.Refusal(text):
                 said.texts.append(text)
                 if isinstance(part, ir.Text) and part.citations:
-                    self.dropped.append(f"{path}.annotations")
+                    self.dropped.append(f"{path}.{self.places.notes}")
             case ir.Thinking():
                 self._add_thinking(said, part, path)
             case ir.ToolCall():
@@ -153,6 +153,8 @@ class _Body:
             case ir.Image():
                 said.images.append(self._image(part, path))
             case ir.File(source=ir.PlainText(text)):
+                if part.citations:
+                    self.dropped.append(f"{path}.citations")
                 said.texts.append(document_text(part, text))
             case ir.File() | ir.Video() | ir.Audio(source=ir.Blob() | ir.Url()):
                 message = f"{path}: Ollama takes text and pictures only; send a document as text."
