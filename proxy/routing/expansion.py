@@ -21,6 +21,7 @@ from proxy.routing.table import Profile
 from proxy.routing.world import Pick, World, serves
 
 MOST_TWICE = 256  # picks of one entry among which doubles are left for the plan to pass over
+MOST_NAMED = 16  # unknown entries in a sentence
 EMBEDDED_REASON = "no provider is configured, so the embedded one joins"
 
 
@@ -203,7 +204,8 @@ class Expansion:
 
     def _say(self, depth: int, reason: str, intent: str = "") -> None:
         if depth == 0:
-            self.reasons.append(reason)
+            if reason not in self.reasons:
+                self.reasons.append(reason)
             self.intent = self.intent or intent
 
     def _unknown(self, name: str, why: str) -> list[Pick]:
@@ -211,11 +213,12 @@ class Expansion:
         return []
 
     def not_found(self) -> str:
-        """The sentence of the 404."""
+        """The sentence of the 404: of the first that is unknown, and which others are."""
         name, why = self.unknown[0]
         near = nearest(name, self.world.table, self.world.models.listed)
-        shown = directive.shown(name)
-        return f"The model {shown} does not exist: {why}." + (f" Nearest: {', '.join(near)}." if near else "")
+        others = ", ".join(directive.shown(other) for other, _ in self.unknown[1:MOST_NAMED])
+        also = f" Neither does: {others}." if others else ""
+        return f"The model {directive.shown(name)} does not exist: {why}. Nearest: {', '.join(near)}.{also}"
 
 
 STRATEGY_REASONS = {

@@ -12,11 +12,11 @@ from heapq import nsmallest
 
 from attrs import frozen
 
-from proxy.routing.directive import STRATEGIES
+from proxy.routing.directive import DIRECTIVES, STRATEGIES
 from proxy.routing.table import Provider, Table
 
 DEEPEST = 8  # names that stand for names, one behind the other
-MOST_COMPARED = 512  # names letter by letter: a client may ask for any name, and a list may have thousands
+MOST_COMPARED = 256  # names letter by letter: a client may ask for any name, and a list may have thousands
 
 
 @frozen
@@ -46,7 +46,7 @@ def split_native(name: str, providers: Mapping[str, Provider]) -> tuple[Provider
 
 
 def nearest(name: str, table: Table, models: Iterable[str], count: int = 3) -> list[str]:
-    """The valid names that look most like `name`, for a 404 that helps."""
+    """The valid names that look most like `name`, for a 404 that helps; tags for a tag, profiles for a profile."""
     known = [
         *models,
         *table.aliases,
@@ -55,13 +55,24 @@ def nearest(name: str, table: Table, models: Iterable[str], count: int = 3) -> l
         *(f"industry:{tag}" for tag in table.industries),
         *(f"profile:{profile}" for profile in table.profiles),
     ]
+    head, colon, _ = name.partition(":")
+    kind = f"{head}:" if colon and head in DIRECTIVES else ""
+    kin = [entry for entry in known if kind and entry.startswith(kind)]
+    found = _likeliest(name, kin, count)
+    if len(found) < count:
+        found += _likeliest(name, [entry for entry in known if entry not in found], count - len(found))
+    return found
+
+
+def _likeliest(name: str, known: Iterable[str], count: int) -> list[str]:
+    """So many of them, however little they look like it."""
     folded, sought = {entry.lower(): entry for entry in known}, name.lower()[:128]
     pool = list(folded)
     if len(pool) > MOST_COMPARED:
         pool = nsmallest(
             MOST_COMPARED, pool, key=lambda entry: (entry[:1] != sought[:1], abs(len(entry) - len(sought)))
         )
-    return [folded[match] for match in get_close_matches(sought, pool, n=count, cutoff=0.3)]
+    return [folded[match] for match in get_close_matches(sought, pool, n=count, cutoff=0.0)]
 
 
 def is_known(table: Table, models: Mapping[str, object]) -> Callable[[str], bool]:

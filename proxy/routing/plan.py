@@ -367,11 +367,10 @@ def _refusal(draft: _Draft, expansion: Expansion) -> GatewayError:
             lost += f" that is known to serve {facts.endpoint}; name the model itself"
         return errors.UnknownModel(f"{lost}.", param="model")
     step = _last_step(draft.dropped)
-    listed = "; ".join(
-        f"{drop.candidate.model} ({drop.candidate.provider}): {drop.reason}" for drop in draft.dropped[:MOST]
-    )
-    more = len(draft.dropped) - MOST
-    reasons = listed + (f"; and {more} more" if more > 0 else "")
+    told = [f"{drop.candidate.model} ({drop.candidate.provider}): {drop.reason}" for drop in draft.dropped]
+    told += [f"{shown(name)}: {why}" for name, why in expansion.unknown]
+    more = len(told) - MOST
+    reasons = "; ".join(told[:MOST]) + (f"; and {more} more" if more > 0 else "")
     kind, sentence = REFUSALS[step]
     return kind(f"{sentence} {reasons}.", param="model")
 

@@ -46,6 +46,12 @@ def test_the_reason_speaks_of_what_the_request_named() -> None:
     assert planned(world, "nobody").reason == "nothing resolved"
 
 
+def test_a_reason_is_given_once_however_many_entries_have_it() -> None:
+    plan = planned(world_of(HOUSE), "q-1", "q-2", "q-3")
+    assert chain(plan) == ["q-1", "q-2", "q-3"]
+    assert plan.reason == "pattern q-* -> q"
+
+
 def test_the_intent_is_the_first_entry_s() -> None:
     world = world_of(HOUSE + LISTS)
     for name, intent in {

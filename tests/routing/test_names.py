@@ -96,11 +96,24 @@ NEAR = {
 
 
 @pytest.mark.parametrize(("name", "meant"), NEAR.items())
-def test_the_nearest_names_are_three_at_most(name: str, meant: str) -> None:
+def test_the_nearest_names_are_three(name: str, meant: str) -> None:
     world = shipped({})
     found = nearest(name, world.table, world.models.listed)
     assert meant in found
-    assert len(found) <= 3
+    assert len(set(found)) == 3
+
+
+@pytest.mark.parametrize("kind", ["industry", "strategy", "profile"])
+def test_what_is_near_a_tag_is_a_tag(kind: str) -> None:
+    world = shipped({})
+    assert all(found.startswith(f"{kind}:") for found in nearest(f"{kind}:xyz", world.table, world.models.listed))
+
+
+def test_where_there_are_fewer_of_a_kind_others_fill_up() -> None:
+    world = world_of(TEXT)
+    first, *others = nearest("profile:teem", world.table, world.models.listed)
+    assert first == "profile:team"
+    assert len(others) == 2
 
 
 @pytest.mark.parametrize(
@@ -122,7 +135,7 @@ def test_an_unknown_name_is_a_404_that_helps(name: str, said: str) -> None:
 
 
 def test_a_name_of_any_length_is_compared_within_a_bound() -> None:
-    assert nearest("x" * 10_000, table_of(HOUSE), ["a"]) == []
+    assert len(nearest("x" * 10_000, table_of(HOUSE), ["a"])) == 3
 
 
 def test_of_thousands_of_names_the_likeliest_are_compared() -> None:

@@ -111,7 +111,7 @@ def test_a_caller_s_own_key_mends_a_missing_one_and_nothing_else() -> None:
     assert chain(planned(world_of(HOUSE), "keyless", byok=frozenset({"bare"}))) == ["keyless"]
     text = HOUSE.replace("http://bare.test/v1", "${BARE_URL}")
     plan = planned(world_of(text), "keyless", byok=frozenset({"bare"}))
-    assert fates(plan) == {"keyless": ("credential", "BARE_URL is not set")}
+    assert fates(plan) == {"keyless": ("credential", "BARE_URL and BARE_KEY are not set")}
 
 
 def test_a_model_whose_price_nobody_knows_fails_every_ceiling() -> None:
@@ -414,7 +414,15 @@ REFUSALS: dict[str, tuple[tuple[str, ...], dict[str, Any], type[GatewayError], i
         errors.NoCapableCandidate,
         400,
         "needs",
-        "c (p)",
+        "c (p): lacks tools; 'nobody': no model, alias, profile or pattern has this name",
+    ),
+    "several unknown names": (
+        ("nobody", "industry:none", "else"),
+        {},
+        errors.UnknownModel,
+        404,
+        "expand",
+        "Neither does: 'industry:none', 'else'.",
     ),
 }
 
