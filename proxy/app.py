@@ -37,6 +37,7 @@ from proxy.server.endpoints import data_paths
 from proxy.server.gateway import Gateway
 from proxy.server.ledger import Decisions, Ledger
 from proxy.server.listener import Listener
+from proxy.server.overload import watch_memory
 from proxy.server.relay import Relay
 from proxy.server.reload import Builder, Reloader, load_table
 from proxy.server.snapshot import Snapshot
@@ -121,6 +122,7 @@ class App:
         self._begin(self.reloader.sweep())
         self._begin(self.discovery.run())
         self._begin(feed_watchdog(self.notifier))
+        self._begin(watch_memory(self.gateway.turnstile))
         self._announce(table)
 
     def _build(self, table: Table, state: Path) -> None:
@@ -143,6 +145,8 @@ class App:
     def _apply(self, snapshot: Snapshot) -> None:
         """From here on new requests take this snapshot."""
         self.gateway.current = snapshot
+        self.gateway.turnstile.limits = snapshot.table.server
+        snapshot.world.health.limits = snapshot.table.health
         self.discovery.moved()
         self.metrics.known(models=snapshot.world.models.listed, providers=snapshot.table.providers)
         self._secrets |= dict.fromkeys(snapshot.table.secrets)  # requests on an older table still run
@@ -160,6 +164,11 @@ class App:
         self.metrics.collect_from("pointsman_affinity_pins", lambda: len(world.affinity))
         self.metrics.collect_from("pointsman_cooldown_seconds", lambda: world.health.cooldowns(time.monotonic()))
         self.metrics.collect_from("pointsman_client_connections", self._connections)
+        turnstile = self.gateway.turnstile
+        self.metrics.collect_from("pointsman_requests_under_way", lambda: turnstile.inside)
+        self.metrics.collect_from("pointsman_requests_waiting", lambda: turnstile.waiting)
+        self.metrics.collect_from("pointsman_body_bytes_held", lambda: turnstile.held)
+        self.metrics.collect_from("pointsman_memory_high", lambda: float(turnstile.memory_high))
         if self.log is not None:
             sink = self.log
             self.metrics.collect_from("pointsman_log_dropped_total", lambda: sink.dropped)

@@ -18,10 +18,9 @@ from proxy.routing import directive, facts, health, latency, plan, sections, str
 from proxy.routing.classifier import LONG
 from proxy.routing.loading import TableRejected
 from proxy.routing.table import LABELS, Duration, Share, Size
-from proxy.server import admin, attempt, early, relay, watchdog
+from proxy.server import admin, attempt, early, overload, relay, watchdog
 from proxy.server.ledger import Ledger
 from proxy.server.reload import load_table
-from proxy.server.upstream import plain
 from proxy.wire import sse
 
 Class = type[attrs.AttrsInstance]
@@ -56,10 +55,6 @@ QUOTED = {
 }
 
 FIGURES = {
-    "failures in a row that make a candidate rest": f"{health.FAILURES}",
-    "within": f"{health.WINDOW:g} s",
-    "first rest": f"{health.BASE:g} s",
-    "doubled with each further one, up to": f"{health.LONGEST / 60:g} m",
     "rest of an overloaded candidate": f"{health.SHORT:g} s",
     "rest of a key that was refused": f"{health.REFUSED_KEY / 60:g} m",
     "least rest of a key after a 429": f"{health.LEAST_RATE_LIMIT:g} s",
@@ -68,7 +63,8 @@ FIGURES = {
     "such retries at once": f"{health.RETRIES_AT_ONCE:g}",
     "first wait before the same candidate is tried again, at random up to": f"{relay.BACKOFF * 2:g} s",
     "doubled with each try, up to": f"{relay.LONGEST_BACKOFF:g} s",
-    "wait for a free connection of a provider": f"{plain.QUEUE_WAIT:g} s",
+    "seconds over which `min_rate` is measured": f"{watchdog.SPAN}",
+    "share of the memory that the kernel allows, above which new work is refused": f"{overload.SHARE * 100:g} %",
     "time in which an observed latency counts": f"{latency.STALE / 60:g} m",
 }
 
@@ -127,6 +123,7 @@ TABLES: dict[str, tuple[Class, str]] = {
     "### `[server]`": (table.Server, "[server]"),
     "### `[timeouts]`": (table.Timeouts, "[timeouts]"),
     "### `[retry]`": (table.Retry, "[retry]"),
+    "### `[health]`": (table.HealthLimits, "[health]"),
     "### `[routing]`": (table.Routing, "[routing]"),
     "### `[providers.NAME]`": (sections.ProviderSection, "# Providers"),
     '### `[models."ID"]`': (sections.ModelSection, "# Models"),

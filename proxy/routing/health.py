@@ -1,8 +1,10 @@
 """Which candidates and which credentials are cooling, and for how long. State in memory, the clock an argument.
 
-A candidate cools after `FAILURES` failures in a row within `WINDOW`, at once when it says that it is overloaded or how
-long it will be; a credential cools at once on 429 (for what Retry-After says) and on being refused. A success ends the
-count. Survives reloads: the keys are plain values, not objects of one table.
+A candidate cools after so many failures in a row, and when too large a share of many attempts failed (`HealthLimits`);
+at once when it says that it is overloaded or how long it will be. A credential cools at once on 429 (for what
+Retry-After says) and on being refused. Who cooled for failing, or was refused, is on trial afterwards: one attempt at a
+time until one succeeds, and the first that fails makes it rest again, for longer. Survives reloads: the keys are plain
+values, not objects of one table.
 """
 
 from __future__ import annotations
@@ -14,15 +16,13 @@ from attrs import define, field
 
 from proxy.errors import GatewayError, UpstreamRateLimited
 from proxy.routing.names import Candidate
+from proxy.routing.table import HealthLimits
 
-FAILURES = 3
-WINDOW = 60.0  # seconds
-BASE = 30.0  # first cooldown; doubles with each further one
-LONGEST = 300.0
 SHORT = 10.0  # overloaded: it says so itself, and it passes
 LEAST_RATE_LIMIT = 5.0
 REFUSED_KEY = 300.0
 PROBES = 3  # attempts at a time while everything is cooling
+ON_TRIAL = 1.0  # seconds until somebody on trial is looked at again, while the one attempt is under way
 RETRY_SHARE = 0.1  # of attempts; Google SRE: 10 % keeps three tries from trebling the load of a provider in trouble
 RETRIES_AT_ONCE = 10.0
 MOST_SECONDS = 86_400.0  # of any cooldown, whatever a provider says
@@ -33,24 +33,41 @@ Key = tuple[str, ...]
 
 @define
 class _State:
-    failures: list[float] = field(factory=list)  # when; no longer ago than `WINDOW`
+    failures: list[float] = field(factory=list)  # in a row: when; no longer ago than the window
     until: float = 0.0
     rounds: int = 0
     reason: str = ""
+    trial: bool = False  # rested for failing, and has not succeeded since
+    trying: int = 0  # attempts under way of somebody on trial
+    by_share: bool = False  # rests for the share that failed: what succeeds meanwhile does not end that
+    since: float = 0.0  # when the count of attempts began
+    good: int = 0
+    bad: int = 0
+
+    def wait(self, now: float) -> float:
+        left = self.until - now
+        if left > 0:
+            return left
+        return ON_TRIAL if self.trying and self.trial else 0.0
+
+
+Trial = list[_State]  # who is on trial by an attempt: a candidate, a credential
 
 
 @define
 class Health:
-    """One per process."""
+    """One per process. `limits` are those of the table in force."""
 
+    limits: HealthLimits = field(factory=HealthLimits)
     probing: int = 0
+    _trying: int = 0  # attempts on trial, of everybody
     _states: OrderedDict[Key, _State] = field(factory=OrderedDict)
     _retry_tokens: dict[str, float] = field(factory=dict)
     _latest: float = 0.0  # by then every cooldown has ended
 
     def is_quiet(self, now: float) -> bool:
         """Whether nothing at all is cooling: the usual case, and cheap to tell."""
-        return now >= self._latest
+        return now >= self._latest and not self._trying
 
     def begin_probe(self) -> bool:
         """Whether one more attempt may be made while everything is cooling; `end_probe` gives the place back."""
@@ -63,7 +80,8 @@ class Health:
         self.probing -= 1
 
     def asked(self, provider: str) -> None:
-        """Each attempt earns a tenth of a retry, so retries never add more than a tenth to what a provider is asked."""
+        """Each first try of a candidate earns a tenth of a retry, so that retries never add more than a tenth to what
+        its provider is asked."""
         tokens = self._retry_tokens.get(provider, RETRIES_AT_ONCE)
         self._retry_tokens[provider] = min(tokens + RETRY_SHARE, RETRIES_AT_ONCE)
 
@@ -75,14 +93,35 @@ class Health:
         self._retry_tokens[provider] = tokens - 1
         return True
 
+    def begin(self, candidate: Candidate, key: int | None, now: float) -> Trial:
+        """An attempt begins; `end` is due when it is known how it went."""
+        states = [self._states.get(_key(candidate))]
+        if key is not None:
+            states.append(self._states.get(_credential(candidate.provider, key)))
+        trial = [state for state in states if state is not None and state.trial and state.until <= now]
+        for state in trial:
+            state.trying += 1
+        self._trying += len(trial)
+        return trial
+
+    def end(self, trial: Trial) -> None:
+        for state in trial:
+            state.trying -= 1
+        self._trying -= len(trial)
+
     def cooling(self, candidate: Candidate, now: float) -> float:
         """Seconds until it is tried in its turn again; 0 is fit."""
-        state = self._states.get((candidate.provider, candidate.model))
-        return max(0.0, state.until - now) if state else 0.0
+        state = self._states.get(_key(candidate))
+        return state.wait(now) if state else 0.0
+
+    def tripped(self, candidate: Candidate, now: float) -> bool:
+        """Whether it rests for failing: another try would only add to that."""
+        state = self._states.get(_key(candidate))
+        return state is not None and state.trial and state.until > now
 
     def key_cooling(self, provider: str, index: int, now: float) -> float:
-        state = self._states.get((provider, "key", str(index)))
-        return max(0.0, state.until - now) if state else 0.0
+        state = self._states.get(_credential(provider, index))
+        return state.wait(now) if state else 0.0
 
     def forget_keys(self, provider: str) -> None:
         """Its credentials were replaced: what was said of the old ones says nothing of these."""
@@ -91,14 +130,25 @@ class Health:
 
     def reason(self, candidate: Candidate, keys: int, now: float) -> str:
         """The code of the error for which a candidate rests, or the first of its provider's keys that does."""
-        resting = [_key(candidate), *((candidate.provider, "key", str(index)) for index in range(keys))]
+        resting = [_key(candidate), *(_credential(candidate.provider, index) for index in range(keys))]
         states = (self._states.get(key) for key in resting)
-        return next((state.reason for state in states if state is not None and state.until > now), "")
+        return next((state.reason for state in states if state is not None and state.wait(now)), "")
 
-    def succeeded(self, candidate: Candidate, key: int | None = None) -> None:
-        self._states.pop((candidate.provider, candidate.model), None)
+    def succeeded(self, candidate: Candidate, key: int | None, now: float) -> None:
+        self._cleared(_key(candidate), now)
         if key is not None:
-            self._states.pop((candidate.provider, "key", str(key)), None)
+            self._cleared(_credential(candidate.provider, key), now)
+
+    def _cleared(self, key: Key, now: float) -> None:
+        state = self._states.get(key)
+        if state is None or (state.by_share and state.until > now):
+            return
+        if not state.bad or now - state.since > self.limits.window:
+            del self._states[key]
+            return
+        state.good += 1
+        state.failures.clear()
+        state.until, state.rounds, state.trial, state.by_share = 0.0, 0, False, False
 
     def failed(self, candidate: Candidate, key: int | None, error: GatewayError, now: float) -> Literal["", "cooled"]:
         """Counts a failed attempt; "cooled" when this one began a cooldown."""
@@ -106,26 +156,36 @@ class Health:
             case "none":
                 return ""
             case "key" if key is not None:
-                least = LEAST_RATE_LIMIT if isinstance(error, UpstreamRateLimited) else REFUSED_KEY
+                limited = isinstance(error, UpstreamRateLimited)
+                state = self._state(_credential(candidate.provider, key))
+                state.trial = state.trial or not limited  # a limit ends when it was said to; a refusal has to be mended
                 return self._cool(
-                    (candidate.provider, "key", str(key)), now, max(error.retry_after or 0.0, least), error.code
+                    state, now, max(error.retry_after or 0.0, LEAST_RATE_LIMIT if limited else REFUSED_KEY), error.code
                 )
             case "key" | "short":
-                return self._cool(_key(candidate), now, max(error.retry_after or 0.0, SHORT), error.code)
-        return self._count(_key(candidate), now, error)
+                return self._cool(self._state(_key(candidate)), now, max(error.retry_after or 0.0, SHORT), error.code)
+        return self._count(self._state(_key(candidate)), now, error)
 
-    def _count(self, key: Key, now: float, error: GatewayError) -> Literal["", "cooled"]:
-        state = self._state(key)
-        state.failures = [*(at for at in state.failures if now - at <= WINDOW), now]
-        if len(state.failures) < FAILURES:
-            return "" if error.retry_after is None else self._cool(key, now, error.retry_after, error.code)
-        seconds = max(error.retry_after or 0.0, min(BASE * 2**state.rounds, LONGEST))
+    def _count(self, state: _State, now: float, error: GatewayError) -> Literal["", "cooled"]:
+        limits = self.limits
+        if state.trial and state.until > now:  # it was under way when the rest began, and says nothing new
+            return "" if error.retry_after is None else self._cool(state, now, error.retry_after, error.code)
+        if now - state.since > limits.window:
+            state.since, state.good, state.bad = now, 0, 0
+        state.bad += 1
+        state.failures = [*(at for at in state.failures if now - at <= limits.window), now]
+        attempts = state.good + state.bad
+        by_share = attempts >= limits.volume and state.bad >= limits.share * attempts
+        if not (state.trial or by_share or len(state.failures) >= limits.failures):
+            return "" if error.retry_after is None else self._cool(state, now, error.retry_after, error.code)
+        seconds = max(error.retry_after or 0.0, min(limits.rest * 2**state.rounds, limits.longest))
         state.rounds = min(state.rounds + 1, 8)
+        state.trial, state.by_share = True, by_share
         state.failures.clear()
-        return self._cool(key, now, seconds, error.code)
+        state.good = state.bad = 0
+        return self._cool(state, now, seconds, error.code)
 
-    def _cool(self, key: Key, now: float, seconds: float, reason: str) -> Literal["cooled"]:
-        state = self._state(key)
+    def _cool(self, state: _State, now: float, seconds: float, reason: str) -> Literal["cooled"]:
         state.until, state.reason = max(state.until, now + min(seconds, MOST_SECONDS)), reason
         self._latest = max(self._latest, state.until)
         return "cooled"
@@ -159,3 +219,7 @@ class Health:
 
 def _key(candidate: Candidate) -> Key:
     return (candidate.provider, candidate.model)
+
+
+def _credential(provider: str, index: int) -> Key:
+    return (provider, "key", str(index))

@@ -138,6 +138,7 @@ def _build(file: sections.File, state: _Loading, dialects: Collection[str], revi
         server=file.server,
         timeouts=file.timeouts,
         retry=file.retry,
+        health=file.health,
         routing=file.routing,
         providers={name: provider for name, provider in providers.items() if name not in removed},
         models={
@@ -237,6 +238,7 @@ def _provider(name: str, section: sections.ProviderSection, state: _Loading, dia
         embedded=embedded,
         discover=section.discover,
         connections=section.connections,
+        queue=section.queue,
         ca_file=section.ca_file,
         client_cert=section.client_cert,
         client_key=section.client_key,

@@ -53,12 +53,18 @@ def _check_numbers(table: Table) -> Iterator[tuple[str, str]]:
         ("retry.tries", table.retry.tries, 1),
         ("retry.attempts", table.retry.attempts, 1),
         ("server.ledger_days", table.server.ledger_days, 1),
+        ("server.concurrency", table.server.concurrency, 1),
+        ("server.queue", table.server.queue, 0),
+        ("health.failures", table.health.failures, 1),
+        ("health.volume", table.health.volume, 1),
     ):
         if value < least:
             yield name, f"{least} or more is needed"
     for provider in table.providers.values():
         if provider.connections < 1:
             yield f"providers.{provider.name}.connections", "1 or more is needed"
+        if provider.queue < 0:
+            yield f"providers.{provider.name}.queue", "0 or more is needed"
 
 
 def _check_times(table: Table) -> Iterator[tuple[str, str]]:
@@ -70,8 +76,15 @@ def _check_times(table: Table) -> Iterator[tuple[str, str]]:
     server, retry = table.server, table.retry
     given |= {"server.header_timeout": server.header_timeout, "server.body_timeout": server.body_timeout}
     given |= {"server.max_body": server.max_body, "retry.deadline": retry.deadline}
+    given |= {"server.queue_wait": server.queue_wait, "server.body_memory": server.body_memory}
+    given |= {"server.memory": server.memory, "retry.cost": retry.cost}
+    limits = table.health
+    given |= {"health.share": limits.share, "health.window": limits.window, "health.rest": limits.rest}
     for path, value in given.items():
-        if value == 0 and not path.endswith(".commit_after"):
+        if path.endswith(".min_rate"):
+            if value is not None and value < 0:
+                yield path, "0 or more is needed"
+        elif value == 0 and not path.endswith(".commit_after"):
             yield path, "more than nothing is needed"
 
 

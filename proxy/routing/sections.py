@@ -44,6 +44,7 @@ class ProviderSection:
     enabled: bool = True
     discover: Duration | None = None
     connections: int = 256
+    queue: int = 1000
     ca_file: str | None = None
     client_cert: str | None = None
     client_key: str | None = None
@@ -77,6 +78,7 @@ class File:
     server: table.Server = field(factory=table.Server)
     timeouts: table.Timeouts = field(factory=table.Timeouts)
     retry: table.Retry = field(factory=table.Retry)
+    health: table.HealthLimits = field(factory=table.HealthLimits)
     routing: table.Routing = field(factory=table.Routing)
     providers: Mapping[str, ProviderSection] = field(factory=dict)
     models: Mapping[str, ModelSection] = field(factory=dict)

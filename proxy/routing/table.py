@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Literal, NewType
+from typing import Any, Literal, NewType
 
 from attrs import asdict, evolve, field, frozen
 
@@ -39,6 +39,11 @@ class Server:
     header_timeout: Duration = Duration(30.0)
     keep_alive: Duration = Duration(75.0)
     drain: Duration = Duration(30.0)
+    concurrency: int = 4000  # requests under way
+    queue: int = 1000  # requests that wait for one of these places
+    queue_wait: Duration = Duration(5.0)
+    body_memory: Size = Size(512 << 20)  # of all requests' bodies together
+    memory: Size | None = None  # of the process; None is a share of what the kernel allows it
     state: str | None = None
     workers: int = 1
     ledger_days: int = 90
@@ -54,10 +59,12 @@ class Timeouts:
     idle: Duration = Duration(120.0)
     total: Duration = Duration(3600.0)
     commit_after: Duration = OFF
+    queue: Duration = Duration(10.0)
+    min_rate: int = 0  # bytes per second
 
     def overridden(self, *layers: TimeoutOverrides | None) -> Timeouts:
         """Later layers win; what a layer leaves out stays."""
-        changed: dict[str, Duration] = {}
+        changed: dict[str, Any] = {}
         for layer in layers:
             if layer is not None:
                 changed |= {name: value for name, value in _given(layer).items() if value is not None}
@@ -73,9 +80,11 @@ class TimeoutOverrides:
     idle: Duration | None = None
     total: Duration | None = None
     commit_after: Duration | None = None
+    queue: Duration | None = None
+    min_rate: int | None = None
 
 
-def _given(layer: TimeoutOverrides) -> dict[str, Duration | None]:
+def _given(layer: TimeoutOverrides) -> dict[str, Any]:
     return asdict(layer)
 
 
@@ -84,6 +93,19 @@ class Retry:
     tries: int = 2
     attempts: int = 5
     deadline: Duration = Duration(90.0)
+    cost: Decimal | None = None  # USD of all attempts together that a provider may bill, at their worst
+
+
+@frozen
+class HealthLimits:
+    """When a candidate rests, and for how long."""
+
+    failures: int = 3  # in a row
+    share: Share = Share(0.5)  # of at least `volume` attempts
+    volume: int = 20
+    window: Duration = Duration(60.0)  # in which both are counted
+    rest: Duration = Duration(30.0)  # the first; doubles with each further one
+    longest: Duration = Duration(300.0)
 
 
 @frozen
@@ -112,6 +134,7 @@ class Provider:
     embedded: bool = False
     discover: Duration | None = None
     connections: int = 256
+    queue: int = 1000
     ca_file: str | None = None
     client_cert: str | None = None
     client_key: str | None = None
@@ -214,6 +237,7 @@ class Table:
     server: Server = field(factory=Server)
     timeouts: Timeouts = field(factory=Timeouts)
     retry: Retry = field(factory=Retry)
+    health: HealthLimits = field(factory=HealthLimits)
     routing: Routing = field(factory=Routing)
     providers: Mapping[str, Provider] = field(factory=dict)
     models: Mapping[str, ModelEntry] = field(factory=dict)

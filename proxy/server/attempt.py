@@ -164,7 +164,7 @@ async def _first_content(call: Call, opening: Opening) -> None:
         return
     opening.stream = stream
     while True:
-        watchdog.touch()
+        watchdog.touch(len(chunk))
         if not chunk:
             opening.first = stream.close()
             stream.committed = True
@@ -228,11 +228,29 @@ async def _whole_answer(call: Call, opening: Opening) -> None:
     call.phase = "plain"
     native = opening.prepared.native and not call.framed
     mended = opening.prepared.mend is not None
-    body, whole = await opening.reply.read(MENDED_LIMIT if mended else PLAIN_LIMIT if native else TRANSLATED_LIMIT)
+    limit = MENDED_LIMIT if mended else PLAIN_LIMIT if native else TRANSLATED_LIMIT
+    if opening.prepared.outgoing.timeouts.min_rate:
+        body, whole = await _watched(opening, limit)
+    else:
+        body, whole = await opening.reply.read(limit)
     if not whole and native and not mended:
         opening.body, opening.whole = body, False  # too large to judge: it flows, and a cut will show as one
         return
     _settle_whole(call, opening, body, whole=whole)
+
+
+async def _watched(opening: Opening, limit: int) -> tuple[bytes, bool]:
+    """As `Reply.read`, while the watchdog sees how much came."""
+    parts: list[bytes] = []
+    size = 0
+    while size <= limit:
+        data = await opening.reply.chunk()
+        if not data:
+            return b"".join(parts), True
+        opening.watchdog.touch(len(data))
+        parts.append(data)
+        size += len(data)
+    return b"".join(parts), False
 
 
 def _settle_whole(call: Call, opening: Opening, body: bytes, *, whole: bool) -> None:

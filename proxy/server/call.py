@@ -55,6 +55,8 @@ class Call:
     plan: Plan | None = None
     byok: Mapping[str, Secret] = field(factory=dict, repr=False)
     phase: GonePhase = "body"
+    held: int = 0  # bytes of the body, counted against the memory for all bodies
+    inside: bool = False  # has one of the places for requests under way
     upstream_wait: float = 0.0  # seconds spent waiting for providers until the commit: the rest of it is overhead
     first_byte_s: float | None = None  # from the start to the commit
     delivered: bool = False  # all of the answer has left: a client that hangs up now had it

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 import structlog
 from aiohttp import web
@@ -27,6 +28,7 @@ from proxy.server.delivery import deliver
 from proxy.server.early import AlreadyAnswered
 from proxy.server.identity import request_id
 from proxy.server.ledger import Attempt, Decision, Ledger
+from proxy.server.overload import Turnstile
 from proxy.server.relay import Relay
 from proxy.server.respond import error_answer, id_headers, plan_headers
 from proxy.server.snapshot import Snapshot
@@ -47,6 +49,7 @@ class Gateway:
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], float] = time.time
     dice: Callable[[], float] = field(kw_only=True)
+    turnstile: Turnstile = field(factory=Turnstile)
     running: int = 0
     _open: dict[Call, Opening] = field(factory=dict)  # answers under way
     _idle: asyncio.Event = field(factory=asyncio.Event)  # set whenever the last request has ended
@@ -91,7 +94,13 @@ class Gateway:
         request, server = call.request, call.snapshot.table.server
         call.permit = call.snapshot.gate.admit(intake.caller_of(request))
         intake.check_hops(request.headers, self.relay.instance)
-        call.body = await intake.read_body(request, server.max_body, server.body_timeout, form=call.surface.form)
+        self.turnstile.check()
+        call.body = await intake.read_body(
+            request, server.max_body, server.body_timeout, form=call.surface.form, hold=partial(self._hold, call)
+        )
+        call.phase = "queue"
+        await self.turnstile.enter()
+        call.inside = True
         plan = self.plan(call)
         if call.surface.endpoint == "chat":
             intake.check_types(call.document, call.dialect.types)
@@ -101,6 +110,10 @@ class Gateway:
         if call.surface.operation == "count_tokens":
             return await counting.count(call, plan, self._relayed)
         return await self._relayed(call, plan)
+
+    def _hold(self, call: Call, size: int) -> None:
+        self.turnstile.hold(size)
+        call.held += size
 
     async def _relayed(self, call: Call, plan: Plan) -> web.StreamResponse:
         opening = await self.relay.first_answer(call, plan)
@@ -185,6 +198,9 @@ class Gateway:
         """The one place where a request ends. Awaits nothing: a cancelled request is settled like any other."""
         call.snapshot.users -= 1
         self.running -= 1
+        self.turnstile.release(call.held)
+        if call.inside:
+            self.turnstile.leave()
         if not self.running:
             self._idle.set()
         decision = call.decision

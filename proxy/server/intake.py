@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -47,15 +47,27 @@ def caller_of(request: web.BaseRequest) -> Caller:
 # -- the body ----------------------------------------------------------------------------------------------------
 
 
-async def read_body(request: web.BaseRequest, limit: int, seconds: float, *, form: bool = False) -> bytes:
+def _unheld(size: int) -> None:
+    """Where nobody counts."""
+
+
+async def read_body(
+    request: web.BaseRequest,
+    limit: int,
+    seconds: float,
+    *,
+    form: bool = False,
+    hold: Callable[[int], None] = _unheld,
+) -> bytes:
     """Raises BodyTooLarge, BodyTimeout, WrongMediaType, InvalidRequest. Never waits longer than `seconds`. `form`: one
-    is taken besides JSON."""
+    is taken besides JSON. `hold` is told of every piece's size, and raises where that is too much."""
     _check_head(request, limit, form=form)
     content = request.content
     if content.is_eof():
         whole = content.read_nowait() if content.total_bytes else b""
         if len(whole) > limit:
             raise _too_large(limit)
+        hold(len(whole))
         return whole
     if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -67,6 +79,7 @@ async def read_body(request: web.BaseRequest, limit: int, seconds: float, *, for
                 size += len(data)
                 if size > limit:
                     raise _too_large(limit)
+                hold(len(data))
                 parts.append(data)
     except TimeoutError as exc:
         raise errors.BodyTimeout(f"The request body did not arrive within {seconds:g} seconds.") from exc

@@ -8,7 +8,8 @@ trouble is not asked more than it already is.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 
 import structlog
 from attrs import define, field
@@ -16,8 +17,9 @@ from attrs import define, field
 from proxy import errors
 from proxy.errors import GatewayError, UpstreamError
 from proxy.metrics import Metrics
+from proxy.routing.names import Candidate
 from proxy.routing.plan import Plan
-from proxy.routing.world import Pick, World
+from proxy.routing.world import NANOS, Pick, World, worst_nanos
 from proxy.secret import Secret
 from proxy.server import early
 from proxy.server.attempt import Opening
@@ -62,6 +64,7 @@ class _Chain:
     plan: Plan
     picks: tuple[Pick, ...]
     last: GatewayError | None = None
+    risked: int = 0  # nano-USD that failed attempts may be billed, at their worst
     began: float = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -69,10 +72,18 @@ class _Chain:
 
     async def run(self) -> Opening:
         window: int | None = None  # once a window was too small, only larger ones are tried
-        for position, pick in enumerate(self.picks):
+        waiting, put_off = deque(self.picks), set[Candidate]()
+        while waiting:
+            pick = waiting.popleft()
             if window is not None and not (pick.info.context is not None and pick.info.context > window):
                 continue
-            opening = await self._candidate(pick, alone=position == len(self.picks) - 1)
+            if pick.candidate not in put_off and self._yields(pick, waiting):
+                put_off.add(pick.candidate)
+                waiting.append(pick)
+                continue
+            if not self._affords(pick):
+                continue
+            opening = await self._candidate(pick, alone=not waiting)
             if opening is not None:
                 return opening
             if self._spent() or not self._goes_on():
@@ -81,9 +92,25 @@ class _Chain:
                 window = max(window or 0, pick.info.context or 0)
         raise self.last or errors.Overloaded("There was no time left for any attempt.", retry_after=1.0)
 
+    def _yields(self, pick: Pick, others: Iterable[Pick]) -> bool:
+        """Whether it came to rest since the plan was made, or is on trial by another request, while others are fit."""
+        health, now = self.call.snapshot.world.health, self.relay.clock()
+        if health.is_quiet(now) or not health.cooling(pick.candidate, now):
+            return False
+        return any(not health.cooling(other.candidate, now) for other in others)
+
+    def _affords(self, pick: Pick) -> bool:
+        """Whether another attempt stays within the request's cost cap; the first one is the price ceiling's matter."""
+        cap, facts = self.call.snapshot.table.retry.cost, self.call.facts
+        if cap is None or facts is None or not self.call.decision.attempts:
+            return True
+        worst = worst_nanos(pick.info, facts)
+        return worst is not None and self.risked + worst <= cap * NANOS
+
     async def _candidate(self, pick: Pick, *, alone: bool) -> Opening | None:
         """All tries of one candidate; None when they failed, with `last` set."""
         tries = 0
+        self.call.snapshot.world.health.asked(pick.candidate.provider)
         while True:
             tries += 1
             key = _key(self.call, pick, self.relay.clock())
@@ -97,7 +124,7 @@ class _Chain:
                 return None
             self.last = error
             wait = self._wait(pick, error, tries, alone=alone, key=key)
-            if wait is None or self._spent():
+            if wait is None or self._spent() or not self._affords(pick):
                 return None
             await asyncio.sleep(wait)
 
@@ -105,7 +132,8 @@ class _Chain:
         call, candidate = self.call, pick.candidate
         prepared = prepare(call, pick, key.secret, byok=key.byok, hops=_hops(call, self.relay.instance))
         attempt = call.begin_attempt(candidate.model, candidate.provider, candidate.native)
-        call.snapshot.world.health.asked(candidate.provider)
+        health = call.snapshot.world.health
+        trial = health.begin(candidate, key.index, self.relay.clock())
         in_flight = self.relay.metrics.in_flight(candidate.provider)
         in_flight.inc()
         opening = None
@@ -113,6 +141,7 @@ class _Chain:
             opening = await early.open_or_commit(call, pick, prepared, attempt)
         except UpstreamError as error:
             attempt.outcome, attempt.detail = error.code, call.told(error)
+            self._risk(pick, error)
             self._blame(pick, key, error)
             raise
         except early.AlreadyAnswered as answered:
@@ -127,6 +156,7 @@ class _Chain:
             raise
         finally:
             attempt.duration_ms = call.elapsed_ms() - attempt.started_ms
+            health.end(trial)
             if opening is None:
                 in_flight.dec()
         opening.key_index, opening.ended = key.index, in_flight.dec
@@ -135,11 +165,16 @@ class _Chain:
         self._praise(pick, key, attempt.ttfb_ms or 0)
         return opening
 
+    def _risk(self, pick: Pick, error: UpstreamError) -> None:
+        """A provider that answered with an error bills nothing; one that was late, or whose answer broke, may."""
+        if isinstance(error, errors.UpstreamBroken | errors.UpstreamTimeout) and self.call.facts is not None:
+            self.risked += worst_nanos(pick.info, self.call.facts) or 0
+
     # -- what is learnt --------------------------------------------------------------------------------------
 
     def _praise(self, pick: Pick, key: _Key, ttfb_ms: int) -> None:
         world, now = self.call.snapshot.world, self.relay.clock()
-        world.health.succeeded(pick.candidate, key.index)
+        world.health.succeeded(pick.candidate, key.index, now)
         if self.call.operation is None:  # how soon it draws or counts says nothing of how soon it speaks
             world.latencies.observe(pick.candidate, ttfb_ms, now, whole=not self.call.stream)
 
@@ -163,17 +198,17 @@ class _Chain:
         other_key = not key.byok and _fit_key(self.call, provider, now) not in (None, key.index)
         if error.cooldown == "key" and other_key:
             return 0.0
-        if isinstance(error, errors.UpstreamRateLimited):
-            left: float = self.call.snapshot.table.retry.deadline - (now - self.began)
-            wait = BACKOFF * tries if error.retry_after is None else error.retry_after
-            return wait if alone and tries < self._most_tries() and wait < left else None
-        allowed = {"no": 1, "once": 2, "tries": self._most_tries()}[error.same]
-        if tries >= allowed or not health.may_retry(provider):
-            return None
-        if error.retry_after is not None and not alone:
-            return None  # it names a time; somebody else can answer now
+        left: float = self.call.snapshot.table.retry.deadline - (now - self.began)
+        floor = error.retry_after or 0.0
+        if floor >= left or (error.retry_after is not None and not alone):
+            return None  # it names a time: beyond the deadline, or long enough for somebody else to answer
         jittered = self.relay.dice() * min(BACKOFF * (1 << tries), LONGEST_BACKOFF)
-        return max(jittered, min(error.retry_after or 0.0, LONGEST_BACKOFF))
+        if isinstance(error, errors.UpstreamRateLimited):
+            return max(floor, BACKOFF * tries) + jittered if alone and tries < self._most_tries() else None
+        allowed = {"no": 1, "once": 2, "tries": self._most_tries()}[error.same]
+        if tries >= allowed or health.tripped(pick.candidate, now) or not health.may_retry(provider):
+            return None
+        return floor + jittered
 
     def _most_tries(self) -> int:
         return self.call.snapshot.table.retry.tries
@@ -208,7 +243,11 @@ def _key(call: Call, pick: Pick, now: float) -> _Key:
         return _Key(own, byok=True)
     if not provider.credentials:
         return _Key()
-    index = _fit_key(call, provider.name, now) or 0
+    index = _fit_key(call, provider.name, now)
+    if index is None:
+        health = call.snapshot.world.health
+        places = range(len(provider.credentials))
+        index = min(places, key=lambda place: health.key_cooling(provider.name, place, now))
     return _Key(provider.credentials[index], index)
 
 

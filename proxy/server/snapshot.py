@@ -27,7 +27,7 @@ class Snapshot:
 
 
 # What concerns a provider's connections: models, keys and timeouts may change above them.
-Connection = tuple[str, str, int, str | None, str | None, str | None, Secret | None, bool]
+Connection = tuple[str, str, int, int, str | None, str | None, str | None, Secret | None, bool]
 
 
 def open_upstream(provider: Provider) -> Upstream:
@@ -86,6 +86,7 @@ def connection_settings(provider: Provider) -> Connection:
         provider.name,
         provider.base_url,
         provider.connections,
+        provider.queue,
         provider.ca_file,
         provider.client_cert,
         provider.client_key,

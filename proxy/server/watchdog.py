@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from proxy.routing.table import Timeouts
 
+SPAN = 5  # seconds over which the rate of an answer is measured
 STUCK_WRITE = 60.0  # seconds without a client taking a byte; then it is not reading
 
 
@@ -17,7 +18,8 @@ class Watchdog:
     """Watches one reply. `expire(message)` ends the wait for the provider, `abandon()` the wait for the client.
 
     `plain`: the whole answer is due within `answer`. Else the first event within `first_event`, the first content
-    within `first_content`, later ones never further apart than `idle`, all of it within `total`.
+    within `first_content`, later ones never further apart than `idle`, all of it within `total`. Until the commit,
+    which of a plain answer is its end, every `SPAN` from the first byte on brings at least `min_rate` bytes a second.
     """
 
     def __init__(
@@ -41,12 +43,19 @@ class Watchdog:
         self._committed = False
         self._writing: float | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._span = float("inf")  # when the present one ends
+        self._came = 0  # bytes in it
         self._arm()
 
-    def touch(self) -> None:
-        """Bytes came."""
+    def touch(self, size: int = 0) -> None:
+        """Bytes came; `size` is how many, of interest until the commit."""
         self._last = self._loop.time()
+        if not self._begun and self._timeouts.min_rate:
+            self._span = self._last + SPAN
+            self.cancel()
+            self._arm()
         self._begun = True
+        self._came += size
 
     def commit(self) -> None:
         self._committed = True
@@ -67,9 +76,12 @@ class Watchdog:
     def _due(self) -> tuple[float, str]:
         """The nearest deadline and what to say when it passes."""
         limits = self._timeouts
+        candidates: list[tuple[float, str]] = []
+        if not self._committed and self._came < limits.min_rate * SPAN:
+            candidates.append((self._span, "The provider's answer came too slowly."))
         if self._plain:
-            return self._started + limits.answer, "The provider did not answer in time."
-        candidates = [(self._started + limits.total, "The answer took longer than a request may take.")]
+            return min([*candidates, (self._started + limits.answer, "The provider did not answer in time.")])
+        candidates += [(self._started + limits.total, "The answer took longer than a request may take.")]
         if not self._begun:
             candidates.append((self._started + limits.first_event, "The provider sent no first event in time."))
         elif not self._committed:
@@ -83,6 +95,8 @@ class Watchdog:
         now = self._loop.time()
         due = self._writing + STUCK_WRITE if self._writing is not None else self._due()[0]
         nearest = min(due, now + self._timeouts.idle, now + STUCK_WRITE)
+        if not self._committed:
+            nearest = min(nearest, self._span)
         content = self._started + self._timeouts.first_content  # in force with the first event, which moves no timer
         if not self._plain and not self._committed and content > now:
             nearest = min(nearest, content)
@@ -99,4 +113,6 @@ class Watchdog:
             if now >= due:
                 self._expire(message)
                 return
+            if now >= self._span:
+                self._span, self._came = now + SPAN, 0
         self._arm()

@@ -9,10 +9,8 @@ from hypothesis import strategies as st
 from proxy import errors
 from proxy.errors import GatewayError, UpstreamError
 from proxy.routing.health import (
-    BASE,
-    FAILURES,
     LEAST_RATE_LIMIT,
-    LONGEST,
+    ON_TRIAL,
     PROBES,
     REFUSED_KEY,
     RETRIES_AT_ONCE,
@@ -21,7 +19,10 @@ from proxy.routing.health import (
     Health,
 )
 from proxy.routing.names import Candidate
+from proxy.routing.table import HealthLimits, Share
 
+LIMITS = HealthLimits()
+BASE, LONGEST, FAILURES = LIMITS.rest, LIMITS.longest, LIMITS.failures
 ONE, TWO = Candidate("m", "p", "m"), Candidate("n", "p", "n")
 
 
@@ -53,7 +54,7 @@ def test_three_failures_in_a_row_cool() -> None:
 def test_a_success_ends_the_count() -> None:
     health = Health()
     failing(health, 1.0, 2.0)
-    health.succeeded(ONE)
+    health.succeeded(ONE, None, 2.0)
     assert failing(health, 3.0, 4.0, 5.0) == ["", "", "cooled"]
 
 
@@ -78,15 +79,79 @@ def test_each_further_cooldown_is_twice_as_long_up_to_five_minutes() -> None:
         lengths.append(health.cooling(ONE, now))
         now += lengths[-1]
     assert lengths == [30.0, 60.0, 120.0, 240.0, LONGEST, LONGEST, LONGEST]
-    health.succeeded(ONE)
+    health.succeeded(ONE, None, now)
     failing(health, now, now, now)
     assert health.cooling(ONE, now) == BASE
 
 
-def test_after_a_cooldown_it_takes_three_failures_again() -> None:
+def test_after_a_cooldown_one_attempt_at_a_time_is_made_until_one_succeeds() -> None:
     health = Health()
     failing(health, 0.0, 0.0, 0.0)
-    assert failing(health, 30.0, 30.0) == ["", ""]
+    assert health.cooling(ONE, 30.0) == 0
+    trial = health.begin(ONE, None, 30.0)
+    assert health.cooling(ONE, 30.0) == ON_TRIAL
+    assert not health.is_quiet(30.0)
+    assert health.cooling(TWO, 30.0) == 0
+    health.end(trial)
+    assert health.cooling(ONE, 30.0) == 0
+    trial = health.begin(ONE, None, 31.0)
+    health.succeeded(ONE, None, 32.0)
+    health.end(trial)
+    assert health.is_quiet(32.0)
+    assert health.begin(ONE, None, 32.0) == []
+    assert failing(health, 33.0, 34.0, 35.0) == ["", "", "cooled"]
+
+
+def test_the_first_failure_after_a_cooldown_makes_the_next_one() -> None:
+    health = Health()
+    failing(health, 0.0, 0.0, 0.0)
+    trial = health.begin(ONE, None, 30.0)
+    assert failing(health, 31.0) == ["cooled"]
+    health.end(trial)
+    assert health.cooling(ONE, 31.0) == 2 * BASE
+
+
+def test_what_was_under_way_when_a_rest_began_does_not_make_it_longer() -> None:
+    health = Health()
+    assert failing(health, *[0.0] * 500).count("cooled") == 1
+    assert health.cooling(ONE, 0.0) == BASE
+    assert health.tripped(ONE, 0.0)
+    assert not health.tripped(ONE, BASE)
+
+
+def alternating(health: Health, attempts: int, now: float = 0.0) -> list[str]:
+    told = []
+    for number in range(attempts):
+        if number % 2:
+            health.succeeded(ONE, None, now)
+        else:
+            told += failing(health, now)
+    return told
+
+
+def test_half_of_many_attempts_failing_cools_and_half_of_few_does_not() -> None:
+    assert "cooled" not in alternating(Health(), LIMITS.volume - 2)
+    health = Health()
+    assert "cooled" in alternating(health, LIMITS.volume + 2)
+    health.succeeded(ONE, None, 1.0)  # was under way
+    assert health.cooling(ONE, 1.0) == BASE - 1
+    trial = health.begin(ONE, None, BASE)
+    health.succeeded(ONE, None, BASE)
+    health.end(trial)
+    assert health.cooling(ONE, BASE) == 0
+
+
+def test_attempts_of_another_window_do_not_count() -> None:
+    health = Health()
+    for minute in range(20):
+        assert "cooled" not in alternating(health, 4, minute * (LIMITS.window + 1))
+
+
+def test_the_table_says_how_many_and_how_long() -> None:
+    health = Health(HealthLimits(failures=2, share=Share(0.1), volume=5))
+    assert failing(health, 0.0, 0.0) == ["", "cooled"]
+    health = Health(HealthLimits(failures=100, share=Share(0.1), volume=5))
+    assert failing(health, *[0.0] * 5)[-1] == "cooled"
 
 
 def test_who_is_overloaded_cools_at_once_and_shortly() -> None:
@@ -145,16 +210,24 @@ def test_a_limited_key_rests_as_long_as_was_said_and_five_seconds_at_least(said:
     assert health.cooling(ONE, 0.0) == 0  # the key, not the model
 
 
-def test_a_refused_key_rests_for_minutes() -> None:
+def test_a_refused_key_rests_for_minutes_and_is_tried_by_one_afterwards() -> None:
     health = Health()
     health.failed(ONE, 0, errors.UpstreamRefusedKey("no"), 0.0)
     assert health.key_cooling("p", 0, 0.0) == REFUSED_KEY
+    health.begin(ONE, 0, REFUSED_KEY)
+    assert health.key_cooling("p", 0, REFUSED_KEY) == ON_TRIAL
+
+
+def test_a_limited_key_is_everybodys_once_its_time_is_over() -> None:
+    health = Health()
+    health.failed(ONE, 0, errors.UpstreamRateLimited("slow"), 0.0)
+    assert health.begin(ONE, 0, LEAST_RATE_LIMIT) == []
 
 
 def test_a_success_of_the_model_says_nothing_of_a_key() -> None:
     health = Health()
     health.failed(ONE, 0, errors.UpstreamRateLimited("slow"), 0.0)
-    health.succeeded(ONE)
+    health.succeeded(ONE, None, 0.0)
     assert health.key_cooling("p", 0, 0.0) == LEAST_RATE_LIMIT
 
 
@@ -188,18 +261,14 @@ def test_retries_have_a_budget_per_provider() -> None:
     assert not health.may_retry("p")
 
 
-@given(st.lists(st.booleans(), max_size=400))
-def test_retries_never_add_more_than_a_tenth(wants: list[bool]) -> None:
-    """Each attempt, retries included, may want a retry: what is granted stays within a tenth, and the reserve."""
-    health, asked, retried = Health(), 0, 0
-    for want in wants:
+@given(st.lists(st.integers(0, 3), max_size=400))
+def test_retries_never_add_more_than_a_tenth(wants: list[int]) -> None:
+    """Each first try may want retries: what is granted stays within a tenth of the first tries, and the reserve."""
+    health, retried = Health(), 0
+    for first, want in enumerate(wants, start=1):
         health.asked("p")
-        asked += 1
-        while want and health.may_retry("p"):
-            retried += 1
-            health.asked("p")
-            asked += 1
-        assert retried <= RETRIES_AT_ONCE + asked / 10 + 1e-6
+        retried += sum(health.may_retry("p") for _ in range(want))
+        assert retried <= RETRIES_AT_ONCE + first / 10 + 1e-6
 
 
 # -- what is told, what is kept ----------------------------------------------------------------------------------
@@ -251,7 +320,7 @@ def test_quiet_means_that_nobody_rests(story: list[tuple[float, GatewayError, in
     for later, error, key, success in story:
         now += later
         if success:
-            health.succeeded(ONE)
+            health.succeeded(ONE, None, now)
         else:
             health.failed(ONE, key, error, now)
         resting = [health.cooling(ONE, now), health.key_cooling("p", 0, now), health.key_cooling("p", 1, now)]

@@ -32,7 +32,6 @@ from upstream import (
 from proxy.errors import Overloaded, UpstreamBroken, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from proxy.routing.table import Duration, Provider, Timeouts
 from proxy.server.upstream import Outgoing, PlainUpstream, Upstream
-from proxy.server.upstream import plain as plain_module
 
 OPENERS: dict[str, Callable[[Provider], Upstream]] = {"plain": PlainUpstream}
 BODY = b'{"model":"native"}'
@@ -62,9 +61,9 @@ async def client(opener: Callable[[Provider], Upstream], upstream: ScriptedUpstr
         yield made
 
 
-def outgoing(body: bytes = BODY, *, connect: float = 5.0) -> Outgoing:
+def outgoing(body: bytes = BODY, *, connect: float = 5.0, queue: float = 10.0) -> Outgoing:
     headers = (("Content-Type", "application/json"), ("X-Mixed-Case", "kept"), ("Authorization", "Bearer k"))
-    return Outgoing("/v1/chat", headers, body, evolve(Timeouts(), connect=Duration(connect)))
+    return Outgoing("/v1/chat", headers, body, evolve(Timeouts(), connect=Duration(connect), queue=Duration(queue)))
 
 
 async def whole(client: Upstream) -> bytes:
@@ -488,15 +487,14 @@ async def test_a_place_is_free_again_however_its_reply_ended(
 
 
 async def test_a_full_pool_is_not_waited_for_without_an_end(
-    opener: Callable[[Provider], Upstream], upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+    opener: Callable[[Provider], Upstream], upstream: ScriptedUpstream
 ) -> None:
-    monkeypatch.setattr(plain_module, "QUEUE_WAIT", 0.01)
     upstream.plays([SILENCE])
     async with opened(opener, upstream.root, connections=1) as client:
         holding = asyncio.ensure_future(client.send(outgoing()))
         await upstream.asked()
         with pytest.raises(Overloaded) as raised:
-            await client.send(outgoing())
+            await client.send(outgoing(queue=0.01))
         assert raised.value.retry_after
         holding.cancel()
         await asyncio.gather(holding, return_exceptions=True)

@@ -245,10 +245,10 @@ async def test_a_provider_that_refuses_connections_is_tried_once_more_then_the_n
 
 
 async def test_a_providers_full_pool_does_not_stop_the_chain(
-    upstream: ScriptedUpstream, second: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch
+    upstream: ScriptedUpstream, second: ScriptedUpstream, start: Start
 ) -> None:
-    monkeypatch.setattr("proxy.server.upstream.plain.QUEUE_WAIT", 0.01)
-    table = provider("first", upstream, more="connections = 1") + provider("second", second)
+    limits = 'connections = 1\ntimeouts = { queue = "10ms" }'
+    table = provider("first", upstream, more=limits) + provider("second", second)
     gw = await start(table + chain("first", "second"))
     go_on = asyncio.Event()
     upstream.plays([go_on, *plain(CHAT.answer("slow"))])
@@ -481,6 +481,60 @@ async def test_all_cooling_means_three_probes_at_a_time_and_503_for_the_rest(
     upstream.plays(plain(tongue.answer("back")))
     assert said(tongue, await gw.ask(tongue), stream=False) == "back"
     assert said(tongue, await gw.ask(tongue), stream=False) == "back"
+
+
+QUICK = '[health]\nfailures = 1\nrest = "1ms"\n[retry]\ntries = 1\n'
+
+
+async def test_who_rested_is_tried_by_one_request_while_the_others_go_elsewhere(
+    upstream: ScriptedUpstream, second: ScriptedUpstream, start: Start
+) -> None:
+    gw = await start(provider("first", upstream) + provider("second", second) + chain("first", "second") + QUICK)
+    second.plays(plain(CHAT.answer("elsewhere")))
+    upstream.plays([CUT])
+    await gw.ask(CHAT, "profile:chain")
+    await asyncio.sleep(0.002)
+    go_on = asyncio.Event()
+    upstream.plays([go_on, *plain(CHAT.answer("back"))])
+    probe = asyncio.ensure_future(gw.ask(CHAT, "profile:chain"))
+    await upstream.asked(2)
+    others = await asyncio.gather(*(gw.ask(CHAT, "profile:chain") for _ in range(8)))
+    assert {said(CHAT, answer, stream=False) for answer in others} == {"elsewhere"}
+    assert len(upstream.seen) == 2
+    listed = await gw.get(f"{gw.base}/v1/models/first")
+    assert listed.json["state"] == "cooling"
+    go_on.set()
+    assert said(CHAT, await probe, stream=False) == "back"
+    assert said(CHAT, await gw.ask(CHAT, "profile:chain"), stream=False) == "back"
+
+
+async def test_under_total_failure_nobody_is_asked_twice_once_it_is_known(
+    upstream: ScriptedUpstream, start: Start
+) -> None:
+    gw = await start(provider("first", upstream))
+    upstream.plays(failed(500)(CHAT, False))
+    answers = await asyncio.gather(*(gw.ask(CHAT) for _ in range(200)))
+    assert {answer.status for answer in answers} <= {500, 503}
+    assert len(upstream.seen) <= 220
+
+
+async def test_what_may_have_been_billed_counts_against_the_cap_on_cost(
+    upstream: ScriptedUpstream, second: ScriptedUpstream, start: Start
+) -> None:
+    dear, cheap = ({model: f"price = {{ input = {usd}, output = {usd} }}"} for model, usd in (("a", 1000), ("b", 1)))
+    models = {**dear, "dear": dear["a"], **cheap}
+    gw = await start(provider("first", upstream, models=models) + chain("a", "dear", "b") + "[retry]\ncost = 0.05\n")
+    upstream.plays(plain(b"{"), plain(CHAT.answer("cheap")))
+    answer = await gw.ask(CHAT, "profile:chain", max_tokens=30)
+    assert said(CHAT, answer, stream=False) == "cheap"
+    assert [seen.json["model"] for seen in upstream.seen] == ["native-of-a", "native-of-b"]
+
+
+async def test_a_wait_that_a_failing_provider_names_is_kept_or_told(upstream: ScriptedUpstream, start: Start) -> None:
+    gw = await start(provider("first", upstream) + '[retry]\ndeadline = "10s"\n')
+    upstream.plays(plain(b"", 503, Retry_After="11"))
+    answer = await gw.ask(CHAT)
+    assert (answer.status, answer.headers["Retry-After"], len(upstream.seen)) == (503, "11", 1)
 
 
 async def test_a_request_makes_no_more_attempts_than_allowed(upstream: ScriptedUpstream, start: Start) -> None:

@@ -274,6 +274,32 @@ def test_a_plain_answer_has_one_limit() -> None:
     assert watched.told == ["The provider did not answer in time."]
 
 
+SLOW = evolve(LIMITS, min_rate=100, first_content=Duration(90), answer=Duration(90))
+
+
+@pytest.mark.parametrize("plain", [True, False], ids=["plain", "stream"])
+def test_an_answer_that_begins_and_then_trickles_is_given_up(plain: bool) -> None:
+    watched = Watched(limits=SLOW, plain=plain)
+    dog = watched.dog()
+    watched.clock.move(9)  # a provider that thinks first is not slow
+    for _ in range(4):
+        dog.touch(100 * watching.SPAN)
+        watched.clock.move(watching.SPAN)
+    assert watched.told == []
+    dog.touch(99 * watching.SPAN)
+    watched.clock.move(watching.SPAN)
+    assert watched.told == ["The provider's answer came too slowly."]
+
+
+def test_after_the_commit_nobody_is_too_slow() -> None:
+    watched = Watched(limits=SLOW)
+    dog = watched.dog()
+    dog.touch(1)
+    dog.commit()
+    watched.clock.move(3 * watching.SPAN)
+    assert watched.told == []
+
+
 def test_off_is_for_ever() -> None:
     off = Duration(float("inf"))
     limits = evolve(LIMITS, first_event=off, first_content=off, answer=off, idle=off, total=off)

@@ -16,12 +16,12 @@ from aiohttp import ClientTimeout
 from aiohttp.connector import Connection
 from yarl import URL
 
-from proxy.errors import Overloaded, UpstreamBroken, UpstreamError, UpstreamTimeout, UpstreamUnreachable
+from proxy.errors import UpstreamBroken, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from proxy.routing.table import Provider
 from proxy.server.upstream.exchange import Outgoing, url_of
+from proxy.server.upstream.slots import Slots
 
 STALE_TRIES = 3  # pooled connections that turn out closed, before a failure counts
-QUEUE_WAIT = 10.0  # seconds for a free connection of a provider at its limit
 LINGER = 1.0  # seconds that an answer may take to end once its last event is here
 MOST_SURPLUS = 4  # reads
 KEEP_ALIVE = 30.0  # seconds an idle connection is kept
@@ -33,12 +33,12 @@ CUT = "The provider's answer was cut off."
 class PlainReply:
     """An aiohttp response as the relay wants it: raw bytes, no decoding."""
 
-    def __init__(self, response: aiohttp.ClientResponse, slot: asyncio.Semaphore, queued_s: float) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, slot: Slots, queued_s: float) -> None:
         self.queued_s = queued_s
         self.status = response.status
         self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
         self._response = response
-        self._slot: asyncio.Semaphore | None = slot
+        self._slot: Slots | None = slot
         self._expired = ""
         self._surplus = 0
         protocol = response.connection.protocol if response.connection is not None else None
@@ -120,12 +120,12 @@ class PlainUpstream:
 
     def __init__(self, provider: Provider) -> None:
         self._provider = provider
-        self._slots = asyncio.Semaphore(provider.connections)
+        self._slots = Slots(provider.connections, provider.queue)
         self._proxy = provider.proxy.reveal() if provider.proxy else None
         self._urls: dict[str, URL] = {}
         self._session = aiohttp.ClientSession(
             connector=_Connector(
-                limit=0,  # the semaphore is the limit: its queue can be measured and bounded
+                limit=0,  # the slots are the limit: their queue can be measured and bounded
                 ssl=_tls(provider) or True,
                 keepalive_timeout=KEEP_ALIVE,
             ),
@@ -137,7 +137,7 @@ class PlainUpstream:
         )
 
     async def send(self, outgoing: Outgoing) -> PlainReply:
-        queued_s = await self._slot()
+        queued_s = await self._slots.take(outgoing.timeouts.queue)
         try:
             response = await self._sent(outgoing)
         except BaseException:
@@ -152,20 +152,6 @@ class PlainUpstream:
 
     async def close(self) -> None:
         await self._session.close()
-
-    async def _slot(self) -> float:
-        """Seconds that it took to get one of the provider's connections."""
-        if not self._slots.locked():
-            await self._slots.acquire()  # does not wait
-            return 0.0
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        try:
-            async with asyncio.timeout(QUEUE_WAIT):
-                await self._slots.acquire()
-        except TimeoutError as exc:
-            raise Overloaded("All connections to the provider are in use.", retry_after=1.0) from exc
-        return loop.time() - began
 
     async def _sent(self, outgoing: Outgoing) -> aiohttp.ClientResponse:
         """A pooled connection that its provider closed meanwhile costs nothing but another try: no byte of an answer

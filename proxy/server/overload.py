@@ -1,0 +1,153 @@
+"""What the process as a whole takes on: requests under way, those that wait for a place, bytes of bodies, memory.
+
+Past a limit the answer is a 503 at once: a request that has to wait long is better told so than kept. Whoever is in
+stays in. The admin listener and health ask nobody here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+from collections import deque
+from contextlib import suppress
+from pathlib import Path
+
+import structlog
+from attrs import define, field
+
+from proxy.errors import Overloaded
+from proxy.routing.table import Server
+
+log = structlog.get_logger()
+RETRY_AFTER = 1.0  # seconds
+LOOK = 0.25  # seconds between looks at the memory in use
+SHARE = 0.9  # of what the kernel allows: there new work is refused
+RELIEF = 0.95  # of the mark: below it work is taken again
+CGROUP = Path("/sys/fs/cgroup")
+
+
+@define(eq=False)
+class Turnstile:
+    """One per process; `limits` are those of the table in force. `enter` and `leave` frame a request, `hold` and
+    `release` the bytes of its body."""
+
+    limits: Server = field(factory=Server)
+    inside: int = 0
+    held: int = 0  # bytes
+    memory_high: bool = False
+    _waiting: deque[asyncio.Future[None]] = field(factory=deque)
+
+    @property
+    def waiting(self) -> int:
+        return sum(not place.done() for place in self._waiting)
+
+    def check(self) -> None:
+        """Raises Overloaded where a request that comes now could not even wait: its body need not be read."""
+        if self.memory_high and self.inside:  # whoever is alone gets in, or a process that keeps its memory is dead
+            raise _overloaded("The gateway is short of memory.")
+        if self.inside >= self.limits.concurrency and self.waiting >= self.limits.queue:
+            raise _overloaded("The gateway has as many requests under way and waiting as it takes.")
+
+    async def enter(self) -> None:
+        """Raises Overloaded at once where too many wait already, and after `queue_wait` where no place became free."""
+        self.check()
+        if self.inside < self.limits.concurrency and not self.waiting:
+            self.inside += 1
+            return
+        place = asyncio.get_running_loop().create_future()
+        self._waiting.append(place)
+        try:
+            async with asyncio.timeout(None if self.limits.queue_wait == float("inf") else self.limits.queue_wait):
+                await place  # whoever leaves hands it over, so `inside` has counted this one already
+        except BaseException as exc:
+            if place.done() and not place.cancelled():
+                self.leave()  # it came at the very moment that its owner went
+            with suppress(ValueError):
+                self._waiting.remove(place)
+            if isinstance(exc, TimeoutError):
+                raise _overloaded("The gateway has as many requests under way as it takes.") from exc
+            raise
+
+    def leave(self) -> None:
+        self.inside -= 1
+        while self._waiting and self.inside < self.limits.concurrency:
+            place = self._waiting.popleft()
+            if not place.done():
+                self.inside += 1
+                place.set_result(None)
+
+    def hold(self, size: int) -> None:
+        """Raises Overloaded where the bodies of all requests together would be too large; nothing is held then."""
+        if self.held and self.held + size > self.limits.body_memory:
+            raise _overloaded("The bodies of the requests under way fill the memory that is kept for them.")
+        self.held += size
+
+    def release(self, size: int) -> None:
+        self.held -= size
+
+
+def _overloaded(message: str) -> Overloaded:
+    return Overloaded(f"{message} Try again shortly.", retry_after=RETRY_AFTER)
+
+
+# -- memory ------------------------------------------------------------------------------------------------------
+
+
+def memory_mark(server: Server, cgroup: Path = CGROUP) -> int | None:
+    """Bytes in use from which on new work is refused: the table's, else a share of what the kernel allows."""
+    if server.memory is not None:
+        return server.memory
+    allowed = [limit for name in ("memory.high", "memory.max") if (limit := _limit(_own(cgroup) / name)) is not None]
+    return int(min(allowed) * SHARE) if allowed else None
+
+
+def _own(cgroup: Path) -> Path:
+    """This process's group, where cgroups v2 tell it."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return cgroup
+    own = next((line[3:] for line in lines if line.startswith("0::")), "/")
+    return cgroup / own.lstrip("/")
+
+
+def _limit(path: Path) -> int | None:
+    try:
+        text = path.read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdecimal() else None
+
+
+def memory_in_use() -> int:
+    """Bytes of this process that are in memory and its own; pages of files are the kernel's to take back."""
+    resident, shared = Path("/proc/self/statm").read_text().split()[1:3]
+    return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
+
+
+async def watch_memory(turnstile: Turnstile) -> None:
+    """For ever. Ends at once where nothing tells how much is in use."""
+    try:
+        memory_in_use()
+    except OSError:
+        return
+    mark, limits = memory_mark(turnstile.limits), turnstile.limits
+    while True:
+        await asyncio.sleep(LOOK)
+        if limits is not turnstile.limits:
+            mark, limits = memory_mark(turnstile.limits), turnstile.limits
+        used = memory_in_use()
+        if mark is None or used < mark * RELIEF:
+            turnstile.memory_high = False
+        elif used >= mark:
+            if not turnstile.memory_high:
+                log.warning("memory_high", used_bytes=used, mark_bytes=mark)
+            turnstile.memory_high = True
+            _trim()
+
+
+def _trim() -> None:
+    """Gives the kernel back what the allocator keeps for later."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
