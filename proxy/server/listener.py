@@ -58,9 +58,8 @@ class Connection(RequestHandler):
             log.warning("bad_http", error=type(exc).__name__ if exc else "unknown", status=status)
             error = InvalidRequest("The request is not proper HTTP.")
         answer = error_answer(error, DIALECTS["openai-chat"], identity := request_id())
-        response = web.Response(
-            status=status, headers=[*answer.headers, *id_headers(identity, "openai-chat")], body=answer.body
-        )
+        headers = [*answer.headers, *id_headers(identity, "openai-chat"), ("Connection", "close")]
+        response = web.Response(status=status, headers=headers, body=answer.body)
         response.force_close()
         return response
 

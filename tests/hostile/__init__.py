@@ -1,0 +1,1 @@
+"""What hostile clients and providers send, against the real process."""
