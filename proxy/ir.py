@@ -406,7 +406,7 @@ class Answer:
     choices: tuple[Choice, ...]
     usage: Usage = field(factory=Usage)
     created: int | None = None  # seconds since the epoch
-    service_tier: str | None = None
+    service_tier: str | None = None  # in OpenAI's words: default, flex, priority
     fingerprint: str | None = None
     extra: Mapping[str, Json] = field(factory=dict)
 

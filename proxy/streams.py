@@ -6,7 +6,7 @@ it is a failed attempt like any other; an error after the commit is part of the 
 
     feed(chunk) -> bytes   raises UpstreamError before the commit, UpstreamBroken also after it
     close() -> bytes       the body has ended; raises UpstreamBroken where the stream has not
-    fail(error) -> bytes   the in-band error and the end, in the client's dialect
+    fail(error) -> bytes   what close() had left to say, the in-band error and the end, in the client's dialect
     done                   nothing more will leave: the terminal event has been seen, or a translation's error
 """
 
@@ -90,6 +90,7 @@ class Passthrough:
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._oversize: bytearray | None = None  # the frame in hand, where it outgrew the border's buffer
+        self._unsent = b""  # what the end of a cut stream brought
 
     @property
     def usage(self) -> ir.Usage | None:
@@ -125,8 +126,9 @@ class Passthrough:
             border = _missing_border(tail, self._dialect.framing)
             out = self.feed(border)
             # The frame leaves as it came, a terminator too: bytes are not ours to mend. But an error keeps the end that
-            # it was given, or a client would not dispatch it and take what came for all; so does a mended frame.
-            if self.failure is None and out.endswith(tail + border):
+            # it was given, or a client would not dispatch it and take what came for all; so does a mended frame, and
+            # one that an error of ours follows.
+            if self._ends_well() and self.failure is None and out.endswith(tail + border):
                 out = out.removesuffix(border)
         if self.done or self._borders.overflowed:
             if self._borders.overflowed and not self.done:
@@ -136,6 +138,7 @@ class Passthrough:
             self.done = True
             return out
         if self._tap.stop is None:
+            self._unsent = out
             raise UpstreamBroken(ENDLESS if self._tap.produced else EMPTY)
         self.done = True
         if not self._dialect.terminator:
@@ -146,7 +149,10 @@ class Passthrough:
 
     def fail(self, error: GatewayError) -> bytes:
         self.done = True
-        return self._dialect.stream_encoder(self._voice).fail(error)
+        return self._unsent + self._dialect.stream_encoder(self._voice).fail(error)
+
+    def _ends_well(self) -> bool:
+        return self.done or self._tap.stop is not None
 
     # -- before the commit -----------------------------------------------------------------------------------
 
@@ -285,6 +291,7 @@ class Translation:
         self._stop: ir.StopReason | None = None
         self._produced = False
         self._held: list[ir.StreamEvent] = []
+        self._unsent = b""  # what the end of a cut stream brought
 
     @property
     def usage(self) -> ir.Usage | None:
@@ -316,13 +323,14 @@ class Translation:
         if self.done:
             return out
         if self._stop is None:
+            self._unsent = out
             raise UpstreamBroken(ENDLESS if self._produced else EMPTY)
         self.edits["terminator_added"] += 1
         return out + self._emit([ir.End()])
 
     def fail(self, error: GatewayError) -> bytes:
         self.done = True
-        return self._encoder.fail(error)
+        return self._unsent + self._encoder.fail(error)
 
     def _frames(self, chunk: bytes) -> Iterable[Frame]:
         if self._framer is not None:

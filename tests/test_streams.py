@@ -171,6 +171,17 @@ def test_an_end_after_content_is_raised_and_can_be_told(tongue: Tongue, theirs: 
 
 
 @all_kinds
+def test_what_the_last_frame_of_a_cut_stream_says_is_told_before_the_error(tongue: Tongue, theirs: Tongue) -> None:
+    """A whole frame without its blank line."""
+    begun = [theirs.start, theirs.opening, theirs.text("some"), theirs.text("more").rstrip(b"\n")]
+    stream = made(tongue, theirs)
+    played = play(stream, (b"".join(begun),))
+    assert played.failed is UpstreamBroken
+    said, _, _ = (played.out + stream.fail(UpstreamBroken("It was cut."))).partition(b"It was cut.")
+    assert tongue.read_stream(said.rpartition(b"\n\n")[0]) == "somemore"
+
+
+@all_kinds
 def test_garbage_after_content_takes_no_content_along(tongue: Tongue, theirs: Tongue) -> None:
     begun = [theirs.start, theirs.opening, theirs.text("some"), theirs.text("more")]
     raw = b"".join([*begun, b"data: {{{\n\n", theirs.text("behind"), theirs.closing, theirs.finish, theirs.end])

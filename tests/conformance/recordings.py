@@ -16,12 +16,17 @@ WIRE = SHARED / "wire"
 REPLAY = WIRE / "replay.py"
 ABSENT = "the recordings are not on this machine"
 
-# A folder of recordings -> the surface whose bytes it holds, and the provider of the table that serves it.
+# A folder of recordings -> the surface whose bytes it holds ("" where only providers speak it), the provider of the
+# table that serves it, and the dialect's name.
 FOLDERS = {
-    "openai-chat": ("chat", "chat"),
-    "openai-chat-compatible": ("chat", "chat"),
-    "anthropic-messages": ("messages", "messages"),
-    "workers-ai": ("chat", "workers-ai"),
+    "openai-chat": ("chat", "chat", "openai-chat"),
+    "openai-chat-compatible": ("chat", "chat", "openai-chat"),
+    "anthropic-messages": ("messages", "messages", "anthropic"),
+    "workers-ai": ("chat", "workers-ai", "workers-ai"),
+    "openai-responses": ("responses", "responses", "openai-responses"),
+    "openai-responses-compatible": ("responses", "responses", "openai-responses"),
+    "gemini": ("", "gemini", "gemini"),
+    "ollama": ("", "ollama", "ollama"),
 }
 # Enough of each kind for a quick run: plain and streamed, text, calls, parallel ones, thinking, errors, CRLF, comments.
 QUICK = frozenset({
@@ -39,6 +44,14 @@ QUICK = frozenset({
     "oc-xai-va-xai-tool-call-2", "oc-zai-pr-generate-text-with-required-tool-call-1",
     "cfw-oc-llama-3-1-8b-text", "cfw-tx-native-stream-documented", "cfw-tx-no-route-400",
     "cfw-oc-cloudflare-ai-gateway-workers-ai-gpt-oss-20b-tools-tool-call",
+    "gem-va-stream-no-args-tool-call", "gem-va-vertex-stream-tool-call-arguments-nested-1",
+    "gem-pa-stop-settings-google",
+    "gem-pr-stream-with-tools-search-grounding-1", "gem-tx-overloaded-503-compact", "oll-pr-stream-with-tools-1",
+    "gem-rl-real-error-scenarios-handles-context-length-exceeded-errors", "oll-tx-midstream-error",
+    "oll-pr-text-with-thinking-enabled-1", "resp-oc-responses-gpt-5-5-reasoning", "resp-va-mcp-tool-approval-4",
+    "resp-pr-stream-multi-tool-conversation-responses-1", "resp-va-file-search-tool-2", "resp-pr-stream-rate-limited-1",
+    "resp-pa-conversation-id-tool-call-continuation",
+    "rc-xai-rl-multimodal-tool-attachments-xai-grok-4-1-fast-non-reasoning",
 })  # fmt: skip
 
 
@@ -49,7 +62,8 @@ class Recording:
 
     name: str
     dialect: str  # as the corpus names it: openai-chat-compatible/groq
-    surface: str  # which of ours speaks that dialect
+    spoken: str  # as we name it: openai-chat
+    surface: str  # which of ours speaks that dialect; "" if none does
     provider: str  # of the table
     status: int
     stream: bool
@@ -83,11 +97,12 @@ class Recording:
 def _load(file: Path) -> Recording:
     case = json.loads(file.read_text())
     response, folder = case["response"], case["dialect"].partition("/")[0]
-    surface, provider = FOLDERS[folder]
+    surface, provider, spoken = FOLDERS[folder]
     request = (case["request"] or {}).get("body")
     return Recording(
         name=case["name"],
         dialect=case["dialect"],
+        spoken=spoken,
         surface=surface,
         provider="mistral" if case["dialect"].endswith("/mistral") else provider,
         status=response["status"],
@@ -98,15 +113,21 @@ def _load(file: Path) -> Recording:
     )
 
 
-RECORDINGS = tuple(_load(file) for folder in FOLDERS for file in sorted(WIRE.glob(f"{folder}/**/*.json")))
+EVERY = tuple(_load(file) for folder in FOLDERS for file in sorted(WIRE.glob(f"{folder}/**/*.json")))
+RECORDINGS = tuple(recording for recording in EVERY if recording.surface in ("chat", "messages"))
 
 
-def parametrized(wanted: Callable[[Recording], bool], *, quick: Container[str] = QUICK) -> pytest.MarkDecorator:
+def parametrized(
+    wanted: Callable[[Recording], bool],
+    *,
+    quick: Container[str] = QUICK,
+    among: Iterable[Recording] = RECORDINGS,
+) -> pytest.MarkDecorator:
     """`recording` over all that are wanted. What is not of the quick ones is slow. Without recordings there is one
     skipped test that says so."""
     cases = [
         pytest.param(recording, id=recording.name, marks=[] if recording.name in quick else [pytest.mark.slow])
-        for recording in filter(wanted, RECORDINGS)
+        for recording in filter(wanted, among)
     ]
     return pytest.mark.parametrize(
         "recording", cases or [pytest.param(None, marks=pytest.mark.skip(reason=ABSENT), id="none")]
@@ -114,7 +135,7 @@ def parametrized(wanted: Callable[[Recording], bool], *, quick: Container[str] =
 
 
 def named(name: str) -> Recording:
-    found = next((recording for recording in RECORDINGS if recording.name == name), None)
+    found = next((recording for recording in EVERY if recording.name == name), None)
     if found is None:
         pytest.skip(ABSENT)
     return found
@@ -135,6 +156,24 @@ def frames(body: bytes) -> list[bytes]:
 def data_of(frame: bytes) -> bytes:
     lines = [line[5:].removeprefix(b" ") for line in frame.splitlines() if line.startswith(b"data:")]
     return b"\n".join(lines)
+
+
+def documents(body: bytes, *, stream: bool, framing: str = "sse") -> list[dict[str, Any]]:
+    """All that an answer is made of: one document, or the events of a stream. An error that only its event's name
+    tells is wrapped as all others are."""
+    if not stream:
+        return [json.loads(body)]
+    if framing == "ndjson":
+        return [json.loads(line) for line in body.splitlines() if line.strip()]
+    found = []
+    for frame in frames(body):
+        data = data_of(frame).strip()
+        if not data or data == b"[DONE]":
+            continue
+        event = json.loads(data)
+        named = any(line.split(b":")[1].strip() == b"error" for line in frame.splitlines() if line[:6] == b"event:")
+        found.append({"error": event} if named and "error" not in event else event)
+    return found
 
 
 def events(body: bytes) -> list[dict[str, Any]]:

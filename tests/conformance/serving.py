@@ -203,13 +203,16 @@ def whole_table(replays: Mapping[int, Replay]) -> str:
             provider(f"mistral{tail}", "openai-chat", f"{replay.url}/v1"),
             provider(f"messages{tail}", "anthropic", replay.url),
             provider(f"workers-ai{tail}", "workers-ai", f"{replay.url}/v1"),
+            provider(f"responses{tail}", "openai-responses", f"{replay.url}/v1"),
+            provider(f"gemini{tail}", "gemini", replay.url),
+            provider(f"ollama{tail}", "ollama", replay.url),
         ]
     return "\n".join(blocks)
 
 
 # -- a client that sees bytes ------------------------------------------------------------------------------------
 
-PATHS = {"chat": "/v1/chat/completions", "messages": "/v1/messages"}
+PATHS = {"chat": "/v1/chat/completions", "messages": "/v1/messages", "responses": "/v1/responses"}
 
 
 @frozen

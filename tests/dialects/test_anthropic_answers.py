@@ -308,3 +308,11 @@ def test_json_is_read_and_written_with_its_surrogates(data: bytes, value: Any) -
 def test_what_is_no_json_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match=r".+"):
         json_text.read(data)
+
+
+@pytest.mark.parametrize(
+    ("native", "tier"), {"standard": "default", "priority": "priority", "batch": None, "odd": None}.items()
+)
+def test_how_an_answer_was_served_is_told_in_openais_words(native: str, tier: str | None) -> None:
+    counts = {"input_tokens": 1, "output_tokens": 1, "service_tier": native}
+    assert DIALECT.decode_answer(message(usage=counts)).service_tier == tier

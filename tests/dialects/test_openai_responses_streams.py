@@ -544,3 +544,11 @@ def test_a_cut_is_told_in_this_dialect() -> None:
     with pytest.raises(UpstreamBroken) as caught:
         passing.close()
     assert kinds(passing.fail(caught.value))[-2:] == ["error", "failed"]
+
+
+def test_a_picture_that_is_whole_at_its_start_and_at_its_end_is_told_once() -> None:
+    picture = ir.Image(ir.Blob("aGk=", "image/png"))
+    encoder = DIALECT.stream_encoder(VOICE)
+    out = encoder.feed([START, ir.PartStart(0, picture), ir.PartEnd(0, final=picture), *ENDED])
+    events = [orjson.loads(found.data) for found in sse.Framer().feed(out)]
+    assert [item["type"] for item in events[-1]["response"]["output"]] == ["image_generation_call"]

@@ -19,7 +19,9 @@ from proxy.dialects.dialect import Voice
 from proxy.errors import InvalidRequest, UpstreamBroken
 from proxy.wire import json_text
 
-_TIERS = ("standard", "priority", "batch")
+# The API's words for how an answer was served, and the IR's. OpenAI has none for a batch.
+_TIERS = {"standard": "default", "priority": "priority"}
+_NATIVE_TIERS = {tier: native for native, tier in _TIERS.items()}
 _OWN = ("container", "context_management", "diagnostics", "stop_details")
 _OWN_COUNTS = ("server_tool_use", "iterations", "inference_geo", "speed")
 
@@ -66,7 +68,6 @@ def decode_answer(body: Mapping[str, Any]) -> ir.Answer:
         native_stop=native,
     )
     counts = body["usage"] if usage is not None else {}
-    tier = counts.get("service_tier")
     extra = {name: body[name] for name in _OWN if body.get(name) is not None}
     if more := {name: counts[name] for name in _OWN_COUNTS if counts.get(name) is not None}:
         extra["usage"] = more
@@ -75,9 +76,14 @@ def decode_answer(body: Mapping[str, Any]) -> ir.Answer:
         model=str(body.get("model") or ""),
         choices=(choice,),
         usage=usage or ir.Usage(),
-        service_tier=tier if isinstance(tier, str) else None,
+        service_tier=read_tier(counts),
         extra=extra,
     )
+
+
+def read_tier(usage: Mapping[str, Any]) -> str | None:
+    tier = usage.get("service_tier")
+    return _TIERS.get(tier) if isinstance(tier, str) else None
 
 
 def encode_answer(answer: ir.Answer, voice: Voice) -> Mapping[str, Any]:
@@ -89,8 +95,8 @@ def encode_answer(answer: ir.Answer, voice: Voice) -> Mapping[str, Any]:
     choice = answer.choices[0] if answer.choices else ir.Choice((), "unknown")
     written = (write_part(part, choice, voice, at) for at, part in enumerate(choice.parts))
     usage = write_usage(answer.usage)
-    if answer.service_tier in _TIERS:
-        usage["service_tier"] = answer.service_tier
+    if tier := _NATIVE_TIERS.get(answer.service_tier or ""):
+        usage["service_tier"] = tier
     counts = answer.extra.get("usage")
     if isinstance(counts, dict):
         usage |= {name: counts[name] for name in _OWN_COUNTS if name in counts}

@@ -11,6 +11,7 @@ from typing import Any
 from attrs import define, evolve, field
 
 from proxy import ir
+from proxy.dialects.anthropic.answers import read_tier
 from proxy.dialects.anthropic.blocks import NAME, BlockReader, read_citation
 from proxy.dialects.anthropic.faults import read_failure
 from proxy.dialects.anthropic.stops import STOP_REASONS
@@ -79,13 +80,9 @@ class StreamDecoder:
 
     def _begin(self, message: dict[str, Any]) -> Events:
         self._started = True
-        tier = _dict(message.get("usage")).get("service_tier")
+        tier = read_tier(_dict(message.get("usage")))
         known = self._usage if self._usage != ir.Usage() else None
-        return [
-            ir.Start(
-                _text(message.get("id")), _text(message.get("model")), usage=known, service_tier=_text(tier) or None
-            )
-        ]
+        return [ir.Start(_text(message.get("id")), _text(message.get("model")), usage=known, service_tier=tier)]
 
     def _ping(self, event: dict[str, Any]) -> Events:
         return [ir.Ping()]

@@ -17,7 +17,7 @@ from proxy.dialects.openai_chat.media import image_part
 from proxy.dialects.openai_chat.message_writer import google_proof, tool_call
 from proxy.dialects.openai_chat.reasoning import write_details
 from proxy.dialects.openai_chat.usage import write_usage
-from proxy.dialects.openai_chat.vocabulary import NAME, finish_reason
+from proxy.dialects.openai_chat.vocabulary import ANSWER_TIERS, NAME, finish_reason
 
 
 def encode_answer(answer: ir.Answer, voice: Voice) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def encode_answer(answer: ir.Answer, voice: Voice) -> dict[str, Any]:
     }
     if usage := write_usage(answer.usage):
         body["usage"] = usage
-    if answer.service_tier:
+    if answer.service_tier in ANSWER_TIERS:
         body["service_tier"] = answer.service_tier
     if answer.fingerprint:
         body["system_fingerprint"] = answer.fingerprint

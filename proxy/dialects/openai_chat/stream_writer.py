@@ -16,7 +16,7 @@ from proxy.dialects.openai_chat.media import image_part
 from proxy.dialects.openai_chat.message_writer import google_proof
 from proxy.dialects.openai_chat.reasoning import write_delta, write_details
 from proxy.dialects.openai_chat.usage import write_usage
-from proxy.dialects.openai_chat.vocabulary import finish_reason
+from proxy.dialects.openai_chat.vocabulary import ANSWER_TIERS, finish_reason
 from proxy.errors import GatewayError
 
 _DONE = b"data: [DONE]\n\n"
@@ -80,7 +80,7 @@ class StreamEncoder:
             "created": self.voice.created if event.created is None else event.created,
             "model": event.model or self.voice.model,
         }
-        if event.service_tier:
+        if event.service_tier in ANSWER_TIERS:
             head["service_tier"] = event.service_tier
         if event.fingerprint:
             head["system_fingerprint"] = event.fingerprint

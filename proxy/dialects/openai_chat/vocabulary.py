@@ -58,6 +58,9 @@ REASONING_MEMBER = (
     (re.compile(_HEAD + r"(?:zai-)?(?:deepseek|kimi|glm|qwen|minimax)", re.IGNORECASE), "reasoning_content"),
 )
 
+# How an answer was served: the words that both of OpenAI's APIs have. Groq's "on_demand" is none of them.
+ANSWER_TIERS = frozenset({"auto", "default", "flex", "scale", "priority"})
+
 # Top-level members that the gateway itself reads.
 READS = frozenset(
     {

@@ -11,6 +11,7 @@ from typing import Any
 
 from proxy import ir
 from proxy.dialects.dialect import Voice
+from proxy.dialects.openai_chat.vocabulary import ANSWER_TIERS
 from proxy.dialects.openai_responses.proofs import seal
 from proxy.dialects.openai_responses.vocabulary import NAME
 from proxy.wire import json_text
@@ -53,7 +54,7 @@ def response_of(ident: str, model: str, created: int, service_tier: str | None, 
         "output": [],
         "previous_response_id": None,
         "reasoning": {"effort": None, "summary": None} | (reasoning if isinstance(reasoning, dict) else {}),
-        "service_tier": service_tier or "default",
+        "service_tier": service_tier if service_tier in ANSWER_TIERS else "default",
         "store": False,
         "text": {"format": {"type": "text"}} | (words if isinstance(words, dict) else {}),
         "usage": None,

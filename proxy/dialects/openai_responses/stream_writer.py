@@ -46,6 +46,7 @@ class StreamEncoder:
     _items: int = 0
     _output: dict[int, _Json] = field(factory=dict)  # items that have ended, by their index
     _parts: dict[int, Part] = field(factory=dict)  # those under way
+    _pictures: set[int] = field(factory=set)  # parts that have been told as pictures
     _message: Item | None = None  # the last one, while more may be said in it
     _finish: ir.Finish | None = None
     _usage: ir.Usage = field(factory=ir.Usage)
@@ -158,7 +159,8 @@ class StreamEncoder:
     def _part_end(self, event: ir.PartEnd) -> bytes:
         part = self._parts.get(event.part)
         if part is None:
-            return self._picture(event.final) if isinstance(event.final, ir.Image) else b""
+            told = event.part in self._pictures
+            return self._picture(event.part, event.final) if isinstance(event.final, ir.Image) and not told else b""
         if isinstance(part.shell, ir.ToolCall):
             if not part.is_whole:
                 return b""
@@ -385,15 +387,14 @@ class StreamEncoder:
         assert isinstance(shell, ir.ServerCall | ir.ServerResult | ir.Opaque)
         return self._done(part.item, dict(shell.raw))
 
-    def _begin_picture(self, number: int, shell: ir.Image) -> bytes:
-        return self._picture(shell)
-
-    def _picture(self, image: ir.Image) -> bytes:
+    def _picture(self, number: int, image: ir.Image) -> bytes:
+        """A picture is told once, at its part's start or, where it was not whole there, at its end."""
         item = self._begin("ig")
         raw = written.image_item(item.ident, image)
         if raw is None:
             self._items -= 1
             return b""
+        self._pictures.add(number)
         return self._whole(item, raw)
 
 
@@ -403,7 +404,7 @@ _SHELLS: dict[type, Callable[[StreamEncoder, int, Any], bytes]] = {
     ir.ServerCall: StreamEncoder._begin_other,
     ir.ServerResult: StreamEncoder._begin_other,
     ir.Opaque: StreamEncoder._begin_other,
-    ir.Image: StreamEncoder._begin_picture,
+    ir.Image: StreamEncoder._picture,
 }
 _ENDS: dict[type, Callable[[StreamEncoder, Part, str], bytes]] = {
     ir.Text: StreamEncoder._end_words,
