@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
@@ -218,7 +219,8 @@ class ScriptedUpstream:
     """A provider. `base` is what stands in its `base_url`, for dialects whose SDKs end it in /v1 and those that do
     not."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self.opened = self.closed = 0  # connections
         self.heads = 0  # requests whose head came
         self.blocked = 0  # times that a write found the gateway not reading
@@ -234,7 +236,7 @@ class ScriptedUpstream:
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: Connection(self), "127.0.0.1", 0, backlog=1024)
+        self._server = await loop.create_server(lambda: Connection(self), "127.0.0.1", 0, backlog=1024, ssl=self._tls)
         self.port: int = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -252,7 +254,7 @@ class ScriptedUpstream:
 
     @property
     def root(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http{'s' if self._tls else ''}://127.0.0.1:{self.port}"
 
     @property
     def open(self) -> int:

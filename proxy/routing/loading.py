@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tomllib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 from urllib.parse import urlsplit
@@ -79,8 +79,10 @@ def load(
     env: Mapping[str, str],
     read_file: Callable[[str], str],
     dialects: Collection[str],
+    check_files: Callable[[Provider], Iterable[tuple[str, str]]] = lambda provider: (),
 ) -> Table:
-    """Raises TableRejected with every problem found."""
+    """Raises TableRejected with every problem found. `check_files` tells what of a provider's block names a file that
+    cannot be used: its key and why."""
     state = _Loading(env, read_file)
     salvage = Salvage(_document(raw))
     file = _structure(salvage, state)
@@ -89,6 +91,9 @@ def load(
     broken = len(state.problems)
     loaded = _build(file, state, dialects, "sha256:" + hashlib.sha256(raw).hexdigest()[:16])
     state.problems += [Problem(path, message) for path, message in check_references(loaded)]
+    for provider in loaded.providers.values():
+        for key, message in check_files(provider) if provider.enabled else ():
+            state.wrong(f"providers.{provider.name}.{key}", message)
     further = [problem for problem in state.problems[broken:] if not salvage.blames(problem.path, problem.message)]
     problems = state.problems[:broken] + further
     if problems:
@@ -217,6 +222,8 @@ def _provider(name: str, section: sections.ProviderSection, state: _Loading, dia
     if not unset:
         _check_url(path, base_url, embedded, state)
     _check_headers(path, headers, state)
+    if proxy and not unset:
+        _check_proxy(path, proxy.reveal(), state)
     if section.discover is not None and section.discover < LEAST_DISCOVER:
         state.wrong(f"{path}.discover", '"1s" or more is needed, or "off"')
     for pattern in section.models:
@@ -278,6 +285,18 @@ def _check_url(path: str, url: str, embedded: bool, state: _Loading) -> None:
         state.wrong(f"{path}.base_url", "an address such as https://api.example.com/v1 is needed")
     elif "@" in parts.netloc or parts.query or parts.fragment:
         state.wrong(f"{path}.base_url", "no user name, query or fragment; a key belongs into api_key")
+
+
+def _check_proxy(path: str, url: str, state: _Loading) -> None:
+    """The message repeats nothing of it: a user's password may be in there."""
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme == "http" and parts.hostname and parts.port and parts.path in ("", "/")
+        valid = valid and not (parts.query or parts.fragment or re.search(r"[\s\x00-\x1f\x7f]", url))
+    except ValueError:
+        valid = False
+    if not valid:
+        state.wrong(f"{path}.proxy", "an address such as http://proxy.example.com:3128 is needed")
 
 
 def _check_headers(path: str, headers: Mapping[str, Secret], state: _Loading) -> None:

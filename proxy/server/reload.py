@@ -23,6 +23,7 @@ from proxy.routing.table import Table, is_loopback
 from proxy.routing.world import World
 from proxy.secret import Scrubber
 from proxy.server.snapshot import Snapshot, UpstreamPool
+from proxy.server.upstream import tls
 from proxy.server.watch import TableUnreadable, read_table
 
 log = structlog.get_logger()
@@ -41,7 +42,7 @@ def read_secret_file(path: str) -> str:
 
 def load_table(raw: bytes, env: Mapping[str, str] = os.environ) -> Table:
     """Raises TableRejected with every problem."""
-    return load(raw, env=env, read_file=read_secret_file, dialects=UPSTREAMS.keys())
+    return load(raw, env=env, read_file=read_secret_file, dialects=UPSTREAMS.keys(), check_files=tls.problems)
 
 
 @define(eq=False)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 
 from attrs import define, field
 
 from proxy.accounts.admission import Gate
 from proxy.routing.table import Provider, Table
 from proxy.routing.world import World
-from proxy.secret import Scrubber, Secret
-from proxy.server.upstream import EmbeddedUpstream, PlainUpstream, Upstream
+from proxy.secret import Scrubber
+from proxy.server.upstream import EmbeddedUpstream, PlainUpstream, Upstream, tls
 
 
 @define(eq=False)
@@ -27,7 +27,7 @@ class Snapshot:
 
 
 # What concerns a provider's connections: models, keys and timeouts may change above them.
-Connection = tuple[str, str, int, int, str | None, str | None, str | None, Secret | None, bool]
+Connection = tuple[Hashable, ...]
 
 
 def open_upstream(provider: Provider) -> Upstream:
@@ -90,6 +90,7 @@ def connection_settings(provider: Provider) -> Connection:
         provider.ca_file,
         provider.client_cert,
         provider.client_key,
+        tls.stamps(provider),
         provider.proxy,
         provider.embedded,
     )

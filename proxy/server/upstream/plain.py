@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import ssl
 from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
@@ -18,6 +17,7 @@ from yarl import URL
 
 from proxy.errors import UpstreamBroken, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from proxy.routing.table import Provider
+from proxy.server.upstream import tls
 from proxy.server.upstream.exchange import Outgoing, url_of
 from proxy.server.upstream.slots import Slots
 
@@ -126,7 +126,7 @@ class PlainUpstream:
         self._session = aiohttp.ClientSession(
             connector=_Connector(
                 limit=0,  # the slots are the limit: their queue can be measured and bounded
-                ssl=_tls(provider) or True,
+                ssl=tls.context_of(provider) or True,
                 keepalive_timeout=KEEP_ALIVE,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -207,16 +207,6 @@ class _Connector(aiohttp.TCPConnector):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._used: WeakSet[Any] = WeakSet()
-
-
-def _tls(provider: Provider) -> ssl.SSLContext | None:
-    """A context of the provider's own where it has a private CA or wants a client certificate."""
-    if not (provider.ca_file or provider.client_cert):
-        return None
-    context = ssl.create_default_context(cafile=provider.ca_file)
-    if provider.client_cert:
-        context.load_cert_chain(provider.client_cert, provider.client_key)
-    return context
 
 
 def _finite(seconds: float) -> float | None:
