@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from attrs import define, evolve, field
+from attrs import define, field
 
 from proxy.routing import directive
 from proxy.routing.case import Case
-from proxy.routing.classifier import Classified, classify
+from proxy.routing.classifier import Classified
 from proxy.routing.directive import Entry
 from proxy.routing.facts import Facts
 from proxy.routing.names import DEEPEST, find_pattern, is_known, nearest, split_native
@@ -33,7 +33,6 @@ class Expansion:
     picks: list[Pick] = field(factory=list)
     reasons: list[str] = field(factory=list)
     intent: str = ""
-    klass: Classified | None = None
     profile: str | None = None
     unknown: list[tuple[str, str]] = field(factory=list)  # entry, why
     _known: dict[tuple[str, str, bool, bool], list[Pick]] = field(factory=dict, repr=False)  # what was expanded before
@@ -103,11 +102,9 @@ class Expansion:
     # -- what stands for a list ------------------------------------------------------------------------------
 
     def _auto(self, depth: int) -> list[Pick]:
-        auto = self.world.table.auto
-        if self.klass is None:
-            self.klass = self._classified(auto.safe)
-        label = self.klass.label
-        reason = f"{_cues(self.klass)} -> {label} list"
+        auto, klass = self.world.table.auto, self.case.classified()
+        label = klass.label
+        reason = f"{_cues(klass)} -> {label} list"
         if label not in auto.lists:
             reason, label = f"{reason}, which the table lacks -> chat list", "chat"
         self._say(depth, reason, "auto")
@@ -127,15 +124,6 @@ class Expansion:
             return label not in (pick.info.capabilities or ()), -(pick.info.quality or 0)
 
         return sorted(finds, key=rank)
-
-    def _classified(self, safe: str) -> Classified:
-        """Of a recorded request its class then; the safe one where it was unclear, or nobody had asked."""
-        shape, past = self.facts.shape, self.facts.past
-        if past is None:
-            return classify(shape.turns, shape.system, safe=safe)
-        if past.klass is None:
-            return Classified(safe, 0.0, (), fallback=True)
-        return evolve(past.klass, label=safe) if past.klass.fallback else past.klass
 
     def _industry(self, tag: str, depth: int) -> list[Pick]:
         industry = self.world.table.industries.get(tag)

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import cattrs
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from proxy.routing import sections, table
 from proxy.routing.references import check_references
@@ -155,7 +155,7 @@ def _build(file: sections.File, state: _Loading, dialects: Collection[str], revi
         auto=_auto(file.auto, state),
         industries=file.industries,
         profiles=file.profiles,
-        rules=file.rules,
+        rules=tuple(_rule(rule) for rule in file.rules),
         warnings=tuple(state.warnings),
     )
 
@@ -197,6 +197,10 @@ def _auto(lists: Mapping[str, Any], state: _Loading) -> table.Auto:
         else:
             found[label] = tuple(value)
     return table.Auto(found, safe)
+
+
+def _rule(rule: table.Rule) -> table.Rule:
+    return evolve(rule, classes=tuple(table.SYNONYMS.get(word, word) for word in rule.classes))
 
 
 # -- providers ---------------------------------------------------------------------------------------------------

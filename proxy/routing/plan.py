@@ -218,8 +218,8 @@ def resolve(facts: Facts, world: World, dice: Dice, now: float) -> Plan:
     table = world.table
     _check_preferences(facts, table)
     draws: list[float] = []
-    rule = first_match(facts, world) if table.rules else None
     case = Case(facts, world, _noting(dice, draws), now)
+    rule = first_match(case) if table.rules else None
     expansion = Expansion(case)
     expansion.expand(rule.use if rule else facts.wanted)
     order = _sorted(expansion.picks, case)
@@ -248,7 +248,7 @@ def resolve(facts: Facts, world: World, dice: Dice, now: float) -> Plan:
         judged=tuple(draft.dropped),
         facts=facts,
         config=table.revision,
-        klass=expansion.klass,
+        klass=case.klass,
         rule=rule.name if rule else None,
         profile=expansion.profile,
         cooling=cooling,

@@ -10,7 +10,7 @@ from attrs import asdict
 from proxy.errors import InvalidRequest
 from proxy.routing import directive
 from proxy.routing.names import DEEPEST, find_pattern, is_known, split_native
-from proxy.routing.table import CAPABILITIES, ENDPOINTS, Band, Table, TimeoutOverrides, Timeouts
+from proxy.routing.table import CAPABILITIES, ENDPOINTS, LABELS, NEEDS, Band, Table, TimeoutOverrides, Timeouts
 
 
 def check_references(table: Table) -> Iterator[tuple[str, str]]:
@@ -125,8 +125,12 @@ def _check_words(table: Table) -> Iterator[tuple[str, str]]:
             yield f"profiles.{name}.sort", f"one of {', '.join(directive.SORTS)}"
     for number, rule in enumerate(table.rules):
         for need in rule.needs:
-            if need not in CAPABILITIES:
-                yield f"rules[{number}].needs", f"unknown {need!r}; known are {', '.join(sorted(CAPABILITIES))}"
+            if need not in NEEDS:
+                hint = "; a class of the prompt belongs into classes" if need in LABELS else ""
+                yield f"rules[{number}].needs", f"unknown {need!r}; known are {', '.join(sorted(NEEDS))}{hint}"
+        for label in rule.classes:
+            if label not in LABELS:
+                yield f"rules[{number}].classes", f"unknown {label!r}; known are {', '.join(LABELS)}"
         for endpoint in rule.endpoints:
             if endpoint not in ENDPOINTS:
                 yield f"rules[{number}].endpoints", f"unknown {endpoint!r}; known are {', '.join(ENDPOINTS)}"

@@ -1,7 +1,8 @@
 """`[[rules]]`: conditions on facts that redirect a request before its own words are looked at. The first match wins.
 
 A rule without `models` looks only at requests that leave the choice to the gateway (`auto`, tags, strategies,
-profiles): who names a concrete model gets it. With `models` it looks at those names alone.
+profiles): who names a concrete model gets it. With `models` it looks at those names alone. A request that is bound to
+one's own machines is led elsewhere by no rule that does not name it: a filter that a general rule may lift is none.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from fnmatch import fnmatchcase
 
 from proxy.catalog import ModelInfo
 from proxy.routing import directive
+from proxy.routing.case import Case
 from proxy.routing.directive import Entry
 from proxy.routing.facts import Facts
 from proxy.routing.names import DEEPEST, find_pattern, is_known, split_native
@@ -19,22 +21,22 @@ from proxy.routing.table import Rule
 from proxy.routing.world import NANOS, World, expected_nanos
 
 
-def first_match(facts: Facts, world: World) -> Rule | None:
+def first_match(case: Case) -> Rule | None:
+    facts, world = case.facts, case.world
     entries = _entries(facts, world)
     rules = world.table.rules
-    return next((rule for rule in rules if _fits(rule, facts, world, entries) and _says(rule, facts)), None)
+    return next((rule for rule in rules if _fits(rule, facts, world, entries) and _says(rule, case)), None)
 
 
 def undecided(facts: Facts, world: World) -> Rule | None:
     """Of a recorded request: the first rule that only its words and headers, which are not kept, may still match."""
     entries = _entries(facts, world)
-    fitting = (rule for rule in world.table.rules if _fits(rule, facts, world, entries))
-    first = next(fitting, None)
-    return None if first is None or _says(first, facts) else first
+    first = next((rule for rule in world.table.rules if _fits(rule, facts, world, entries)), None)
+    return None if first is None or not _goes_by_words(first) or _matched_then(first, facts) else first
 
 
 def _fits(rule: Rule, facts: Facts, world: World, entries: Sequence[Entry]) -> bool:
-    """All conditions but those on words and headers."""
+    """All conditions but those on words, their class and headers."""
     shape = facts.shape
     return (
         _concerns(rule, entries, world)
@@ -47,13 +49,25 @@ def _fits(rule: Rule, facts: Facts, world: World, entries: Sequence[Entry]) -> b
     )
 
 
-def _says(rule: Rule, facts: Facts) -> bool:
-    """The conditions on words and headers. Of a recorded request they hold for the rule that matched it then."""
-    if facts.past is not None and (rule.keywords or rule.headers):
-        return facts.past.rule == rule.name
-    return (not rule.keywords or _mentions(rule, facts.shape.turns)) and all(
-        _bears(facts, name.lower(), value) for name, value in rule.headers.items()
+def _says(rule: Rule, case: Case) -> bool:
+    """The conditions on words, their class and headers. Of a recorded request they hold for the rule that matched it
+    then."""
+    facts = case.facts
+    if facts.past is not None and _goes_by_words(rule):
+        return _matched_then(rule, facts)
+    return (
+        (not rule.keywords or _mentions(rule, facts.shape.turns))
+        and all(_bears(facts, name.lower(), value) for name, value in rule.headers.items())
+        and (not rule.classes or case.classified().label in rule.classes)
     )
+
+
+def _goes_by_words(rule: Rule) -> bool:
+    return bool(rule.keywords or rule.headers or rule.classes)
+
+
+def _matched_then(rule: Rule, facts: Facts) -> bool:
+    return facts.past is not None and facts.past.rule == rule.name
 
 
 def _bears(facts: Facts, name: str, pattern: str) -> bool:
@@ -63,11 +77,44 @@ def _bears(facts: Facts, name: str, pattern: str) -> bool:
 
 
 def _concerns(rule: Rule, entries: Sequence[Entry], world: World) -> bool:
+    bound = _bound_to_own(entries, world, 0)
     if rule.models:
         names = [name for entry in entries for name in _names(entry, world)]
-        return any(fnmatchcase(name, pattern) for name in names for pattern in rule.models)
+        return any(
+            name == pattern if bound else fnmatchcase(name, pattern) for name in names for pattern in rule.models
+        )
     entry = entries[0]
-    return entry.kind != "name" or (entry.name in world.table.profiles and entry.name not in world.models.listed)
+    return not bound and (
+        entry.kind != "name" or (entry.name in world.table.profiles and entry.name not in world.models.listed)
+    )
+
+
+def _bound_to_own(entries: Sequence[Entry], world: World, depth: int) -> bool:
+    """Whether all that is asked for is `strategy:local`, or a name that stands for nothing else."""
+    return depth <= DEEPEST and bool(entries) and all(_is_bound(entry, world, depth) for entry in entries)
+
+
+def _is_bound(entry: Entry, world: World, depth: int) -> bool:
+    if entry.kind == "strategy":
+        return entry.name == "local"
+    known = is_known(world.table, world.models.listed)
+    targets = [directive.parse(target, known) for target in _targets(entry, world)]
+    return _bound_to_own(targets, world, depth + 1)
+
+
+def _targets(entry: Entry, world: World) -> Iterable[str]:
+    """What a list, a profile or an alias names; nothing for a model."""
+    table, name = world.table, entry.name
+    if entry.kind == "industry":
+        industry = table.industries.get(name)
+        return industry.models if industry else ()
+    if entry.kind == "name":
+        if world.models.find(name) is not None:
+            return ()
+        if name in table.aliases:
+            return table.aliases[name]
+    profile = table.profiles.get(name) if entry.kind in ("name", "profile") else None
+    return [candidate.model for candidate in profile.candidates] if profile else ()
 
 
 def _entries(facts: Facts, world: World) -> list[Entry]:

@@ -25,6 +25,7 @@ SYNONYMS = {"coding": "code", "summary": "summarization"}
 CAPABILITIES = frozenset(
     {"code", "reasoning", "vision", "audio", "files", "tools", "parallel_tools", "json", "thinking", "images"}
 )
+NEEDS = CAPABILITIES - {"code", "reasoning"}  # what a request can show that it needs; those two are the classifier's
 ENDPOINTS = ("chat", "embeddings", "images", "audio", "moderations", "completions", "rerank")
 
 
@@ -223,6 +224,7 @@ class Rule:
     keywords: tuple[str, ...] = ()
     industries: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()  # of the prompt, as `auto` tells it
     cost: Band | None = None
     projects: tuple[str, ...] = ()
     headers: Mapping[str, str] = field(factory=dict)

@@ -180,7 +180,7 @@ def test_the_same_world_request_and_dice_give_the_same_plan(world: World, facts:
 
 
 def expanded(case: Case) -> list[Pick]:
-    rule = first_match(case.facts, case.world)
+    rule = first_match(case)
     expansion = Expansion(case)
     expansion.expand(rule.use if rule else case.facts.wanted)
     return expansion.picks

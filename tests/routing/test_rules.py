@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from scenes import HOUSE, chain, planned, problems, world_of
+from scenes import HOUSE, PROMPTS, chain, planned, problems, world_of
 
 from proxy.errors import InvalidRequest
 from proxy.routing.world import World
@@ -41,6 +41,8 @@ CONDITIONS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "a header": ('headers = { X-Team = "b*" }', {"headers": {"x-team": "blue"}}, {"headers": {"x-team": "red"}}),
     "any header": ('headers = { X-Team = "*" }', {"headers": {"x-team": ""}}, {"headers": {}}),
     "its cost": ("cost = { min = 0.001 }", {"tokens": 1000, "max_tokens": 10}, {"tokens": 1, "max_tokens": 10}),
+    "a class": ('classes = ["code", "reasoning"]', {"turns": (PROMPTS["code"],)}, {"turns": (PROMPTS["chat"],)}),
+    "a class by its other name": ('classes = ["coding"]', {"turns": (PROMPTS["code"],)}, {"turns": ()}),
     "both": (
         'needs = ["tools"]\ntokens = { min = 5 }',
         {"needs": {"tools"}, "tokens": 5},
@@ -78,6 +80,64 @@ def test_with_models_a_rule_looks_at_those_names_alone() -> None:
     assert planned(world, "a").rule == planned(world, "q-9").rule == planned(world, "c", "a").rule == "the rule"
     assert planned(world, "c").rule is planned(world, "auto").rule is None
     assert planned(ruled('models = ["*"]'), "a").rule == "the rule"
+
+
+BOUND = """
+[industries.law]
+models = ["strategy:local;sort:quality"]
+[profiles.team]
+candidates = ["a"]
+[profiles.inside]
+candidates = ["strategy:local"]
+[profiles.mixed]
+candidates = ["strategy:local", "a"]
+"""
+
+
+def house_rule(models: str) -> World:
+    return world_of(f'{HOUSE}{BOUND}[[rules]]\nname = "r"\n{models}\nuse = ["b"]\n')
+
+
+@pytest.mark.parametrize(
+    "name", ["strategy:local", "strategy:local;sort:price", "inside", "profile:inside", "industry:law"]
+)
+@pytest.mark.parametrize("models", ["", 'models = ["*"]', 'models = ["strategy:*", "i*", "profile:*"]'])
+def test_what_is_bound_to_own_machines_is_led_elsewhere_by_no_general_rule(name: str, models: str) -> None:
+    plan = planned(house_rule(models), name)
+    assert plan.rule is None
+    assert chain(plan) == ["home"]
+    assert planned(house_rule(models), "strategy:cost").rule == "r"
+
+
+def test_a_rule_that_names_it_leads_it_elsewhere_all_the_same() -> None:
+    assert chain(planned(house_rule('models = ["strategy:local"]'), "strategy:local")) == ["b"]
+
+
+@pytest.mark.parametrize("name", ["mixed", "profile:team", "strategy:cost"])
+def test_what_may_leave_the_house_is_no_exception(name: str) -> None:
+    assert planned(house_rule(""), name, turns=("Hi",)).rule == "r"
+    assert planned(house_rule(""), "strategy:local", "a").rule == "r"
+
+
+def test_a_class_that_a_rule_asked_for_is_in_the_plan() -> None:
+    world = ruled('classes = ["code"]')
+    plan = planned(world, "auto", turns=(PROMPTS["chat"],))
+    assert plan.klass is not None
+    assert (plan.rule, plan.klass.label) == (None, "chat")
+    assert planned(world, "a", turns=(PROMPTS["code"],)).klass is None  # no rule is for it, so nobody asked
+
+
+@pytest.mark.parametrize(
+    ("condition", "said"),
+    [
+        ('needs = ["reasoning"]', "; a class of the prompt belongs into classes"),
+        ('needs = ["magic"]', "unknown 'magic'; known are audio"),
+        ('classes = ["prose"]', "unknown 'prose'; known are code, reasoning"),
+    ],
+)
+def test_a_condition_that_could_never_hold_is_refused_with_the_table(condition: str, said: str) -> None:
+    (problem,) = problems(f'{HOUSE}{LISTS}[[rules]]\nname = "r"\nuse = ["a"]\n{condition}\n')
+    assert said in problem.message
 
 
 def test_the_first_match_wins() -> None:
