@@ -47,8 +47,10 @@ class Expansion:
 
     def expand(self, entries: Iterable[str]) -> None:
         """Appends what the entries stand for, in order. Raises InvalidRequest for a suffix with a bad value."""
+        facts = self.facts
         for entry in entries:
-            self.picks += self._entry(entry, 0)
+            picks = self._entry(entry, 0)
+            self.picks += SORTS[facts.sort](picks, self.case) if facts.sort and facts.partitioned else picks
 
     # -- one entry -------------------------------------------------------------------------------------------
 

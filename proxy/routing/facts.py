@@ -20,8 +20,17 @@ from proxy.routing.directive import LONGEST, parse_sort, parse_usd, shown
 EXTENSIONS = frozenset({"models", "fallbacks", "route", "sort", "max_price", "provider"})
 MOST_ENTRIES = 64  # different ones of a request that are resolved; the chain itself is capped at 16
 PREFERENCES = ("order", "only", "ignore", "allow_fallbacks", "sort", "max_price", "require_parameters")
+PARTITIONS = ("model", "none")  # of `provider.sort`: within each entry, or the whole chain
 OPENROUTER_ONLY = frozenset(
-    {"data_collection", "zdr", "quantizations", "preferred_min_throughput", "preferred_max_latency", "experimental"}
+    {
+        "data_collection",
+        "zdr",
+        "enforce_distillable_text",
+        "quantizations",
+        "preferred_min_throughput",
+        "preferred_max_latency",
+        "experimental",
+    }
 )
 CHARS_PER_TOKEN = 4
 TOKENS_PER_MEDIUM = 800  # a picture of middling size; a guess for the estimate only
@@ -71,6 +80,7 @@ class Facts:
     tokens: int  # estimated input
     stream: bool = False
     sort: str | None = None
+    partitioned: bool = False  # the sort leaves the entries in their order, and sorts what each stands for
     ceiling: Ceiling | None = None
     preferences: Preferences = NO_PREFERENCES
     industry: str | None = None
@@ -94,6 +104,7 @@ class Facts:
             "max_tokens": shape.max_tokens,
             "n": shape.n if shape.n != 1 else None,
             "sort": self.sort,
+            "partitioned": self.partitioned or None,
             "ceiling": {name: str(usd) for name, usd in asdict(self.ceiling).items() if usd is not None}
             if self.ceiling
             else None,
@@ -191,8 +202,23 @@ def read_sort(body: Mapping[str, Any], headers: Mapping[str, str], prefix: str) 
                 raise InvalidRequest(
                     f"provider.sort has no key {shown(key)}; known are by, partition.", param="provider.sort"
                 )
+        if inner.get("partition") not in (None, *PARTITIONS):
+            given = shown(inner["partition"])
+            raise InvalidRequest(
+                f"provider.sort.partition is one of {', '.join(PARTITIONS)}, not {given}.",
+                param="provider.sort.partition",
+            )
         inner = inner.get("by")
     return None if inner is None else parse_sort(inner, "provider.sort")
+
+
+def read_partition(body: Mapping[str, Any], headers: Mapping[str, str], prefix: str) -> bool:
+    """Whether the sort in force is one of `provider.sort` that leaves the entries where they stand."""
+    if headers.get(f"{prefix}sort") or body.get("sort") is not None:
+        return False
+    provider = body.get("provider")
+    inner = provider.get("sort") if isinstance(provider, dict) else None
+    return isinstance(inner, dict) and inner.get("partition") == "model"
 
 
 def read_ceiling(body: Mapping[str, Any], headers: Mapping[str, str], prefix: str) -> Ceiling | None:
@@ -213,7 +239,7 @@ def read_ceiling(body: Mapping[str, Any], headers: Mapping[str, str], prefix: st
 def _per_million(value: Mapping[str, Any], param: str) -> Ceiling:
     for key in value:
         if key not in ("prompt", "completion"):
-            raise InvalidRequest(f"{param}.{key} is not known here; known are prompt, completion.", param=param)
+            raise InvalidRequest(f"{param} has no key {shown(key)} here; known are prompt, completion.", param=param)
     prompt, completion = value.get("prompt"), value.get("completion")
     return Ceiling(
         prompt=None if prompt is None else parse_usd(prompt, f"{param}.prompt"),
@@ -230,11 +256,11 @@ def read_preferences(body: Mapping[str, Any]) -> Preferences:
     for key in value:
         if key in OPENROUTER_ONLY:
             raise InvalidRequest(
-                f"provider.{key} is OpenRouter's alone and cannot be kept here: remove it.", param="provider"
+                f"provider.{key} is OpenRouter's alone and cannot be kept here: remove it.", param=f"provider.{key}"
             )
         if key not in PREFERENCES:
-            known = ", ".join(PREFERENCES)
-            raise InvalidRequest(f"provider has no key {shown(key)}; known are {known}.", param="provider")
+            param = f"provider.{key}" if key.isidentifier() and len(key) <= LONGEST else "provider"
+            raise InvalidRequest(f"provider has no key {shown(key)}; known are {', '.join(PREFERENCES)}.", param=param)
     return Preferences(
         order=_names(value, "order"),
         only=_names(value, "only"),

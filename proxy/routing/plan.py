@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from attrs import asdict, define, field, frozen
+from attrs import asdict, define, evolve, field, frozen
 
 from proxy import errors
 from proxy.errors import GatewayError
@@ -216,7 +216,7 @@ def resolve(facts: Facts, world: World, dice: Dice, now: float) -> Plan:
     """Pure in its arguments. An empty chain is a plan with a refusal; InvalidRequest is raised for a malformed
     entry."""
     table = world.table
-    _check_preferences(facts, table)
+    facts = _with_known_providers(facts, table)
     draws: list[float] = []
     case = Case(facts, world, _noting(dice, draws), now)
     rule = first_match(case) if table.rules else None
@@ -227,7 +227,7 @@ def resolve(facts: Facts, world: World, dice: Dice, now: float) -> Plan:
     if rule is not None:
         reasons.insert(0, f"rule {rule.name}")
     if facts.sort is not None:
-        reasons.append(f"sorted by {facts.sort}")
+        reasons.append(f"{'each entry ' if facts.partitioned else ''}sorted by {facts.sort}")
     draft = _Draft(case)
     pinned = _pinned(draft)
     draft.sift(order, pinned)
@@ -262,19 +262,26 @@ def resolve(facts: Facts, world: World, dice: Dice, now: float) -> Plan:
     )
 
 
-def _check_preferences(facts: Facts, table: Table) -> None:
-    """Raises InvalidRequest: a provider that is spelt wrong would be ignored, or would ignore nobody."""
+def _with_known_providers(facts: Facts, table: Table) -> Facts:
+    """The caller's preferences with the table's own spelling, as OpenRouter takes any case. Raises InvalidRequest: a
+    provider that is spelt wrong would be ignored, or would ignore nobody."""
     wishes = facts.preferences
     if wishes == NO_PREFERENCES:
-        return
-    for key, names in (("order", wishes.order), ("only", wishes.only), ("ignore", wishes.ignore)):
+        return facts
+    spelt = {name.lower(): name for name in table.providers}
+
+    def known(key: str, names: Iterable[str]) -> tuple[str, ...]:
         for name in names:
-            if name not in table.providers:
+            if name.lower() not in spelt:
                 near = get_close_matches(name[:LONGEST].lower(), table.providers, n=3, cutoff=0.4)
                 hint = f"nearest: {', '.join(near)}" if near else f"known are {', '.join(table.providers)}"
                 raise errors.InvalidRequest(
                     f"provider.{key}: no provider is called {shown(name)}; {hint}.", param=f"provider.{key}"
                 )
+        return tuple(spelt[name.lower()] if name not in table.providers else name for name in names)
+
+    order, only, ignore = known("order", wishes.order), known("only", wishes.only), known("ignore", wishes.ignore)
+    return evolve(facts, preferences=evolve(wishes, order=order, only=only, ignore=ignore))
 
 
 def _noting(dice: Dice, draws: list[float]) -> Dice:
@@ -289,7 +296,7 @@ def _sorted(picks: list[Pick], case: Case) -> list[Pick]:
     """Stable, and by each candidate alone: dropping some changes nothing between the others. By latency it is decided
     who leads, and those that are dropped have no say in it."""
     facts = case.facts
-    if facts.sort is not None:
+    if facts.sort is not None and not facts.partitioned:
         picks = SORTS[facts.sort](picks, case)
     if order := facts.preferences.order:
         rank = {name: position for position, name in enumerate(dict.fromkeys(order))}

@@ -52,6 +52,7 @@ def facts_from_record(row: Row) -> Facts:
             tokens=kept["tokens_estimated"],
             stream=row["stream"],
             sort=kept.get("sort"),
+            partitioned=kept.get("partitioned", False),
             ceiling=_ceiling(kept.get("ceiling")),
             preferences=_preferences(kept.get("preferences")),
             industry=kept.get("industry"),

@@ -41,6 +41,7 @@ def _needs(facts: Facts, world: World) -> Judge:
     providers, gone = world.table.providers, world.models.gone
     needs, endpoint = facts.shape.needs, facts.endpoint
     tokens = facts.tokens + (facts.shape.max_tokens or 0)
+    longest = facts.shape.max_tokens
     alone = _named_alone(facts, world)
     # Elsewhere the window is that of each input by itself; and what is too long for it is counted all the same.
     must_fit = endpoint == "chat" and facts.surface != "count_tokens"
@@ -49,13 +50,17 @@ def _needs(facts: Facts, world: World) -> Judge:
         info = pick.info
         if reason := _cannot_serve(providers[pick.candidate.provider], facts):
             return reason
-        waived = info.id == alone  # a guess is no reason to refuse a name
+        waived = (
+            info.id == alone
+        )  # a guess is no reason to refuse a name; and its provider says best how much is too much
         had = None if waived and info.guessed else info.capabilities
         if needs and had is not None and (lacks := needs - had):
             return f"lacks {', '.join(sorted(lacks))}"
         window = None if waived and info.context_guessed else info.context
         if must_fit and window is not None and tokens > window:
             return f"needs {tokens} tokens, the window holds {window}"
+        if longest and not waived and info.max_output is not None and longest > info.max_output:
+            return f"asked for up to {longest} tokens, it writes {info.max_output}"
         if info.id in gone:
             return "its provider does not list it"
         return None

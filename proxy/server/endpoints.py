@@ -9,6 +9,7 @@ from aiohttp import web
 
 from proxy.dialects import DIALECTS
 from proxy.errors import GatewayError, InvalidRequest
+from proxy.routing.facts import MOST_ENTRIES
 from proxy.server import intake
 from proxy.server.admin import health_paths
 from proxy.server.call import Call, Surface
@@ -17,6 +18,8 @@ from proxy.server.identity import request_id
 from proxy.server.ledger import Decision
 from proxy.server.listener import Handler, Paths, json_response, refusal
 from proxy.server.listing import list_models, show_model
+from proxy.server.recognition import path_of
+from proxy.server.respond import plan_headers
 
 CHAT = Surface("chat", "openai-chat")
 AI_CHAT = Surface("chat", "openai-chat", default_model="meta-llm")
@@ -50,7 +53,6 @@ SURFACES = {
     "/v1/rerank": _passing("rerank"),
 }
 BY_NAME = {surface.name: surface for surface in reversed(SURFACES.values())}  # of several paths the first
-OPENAI_PARTS = frozenset({"image_url", "input_audio", "file", "refusal"})  # of a turn; no Messages request has them
 
 
 def data_paths(gateway: Gateway) -> Paths:
@@ -109,7 +111,7 @@ def _route(gateway: Gateway) -> Handler:
         named, server = _named(request), snapshot.table.server
         form = named is not None and named.form
         body = await intake.read_body(request, server.max_body, server.body_timeout, form=form)
-        surface = named or surface_of(intake.parse(body, frozenset()), request.headers)
+        surface = named or _recognised(intake.parse(body, frozenset()), request.headers, snapshot.table.aliases)
         identity = request_id()
         decision = Decision(request_id=identity, at_ms=int(gateway.now() * 1000), surface=surface.name)
         call = Call(surface, DIALECTS[surface.dialect], request, identity, snapshot, decision)
@@ -118,7 +120,11 @@ def _route(gateway: Gateway) -> Handler:
         document = {"surface": surface.name, **plan.as_json()}
         if plan.refusal is not None:
             document["error"] = {"code": plan.refusal.code, "message": plan.refusal.message}
-        return json_response(document)
+        response = json_response(document)
+        response.headers.extend(
+            plan_headers(call.prefix, plan, answered="none", provider="none", attempts=0, fallback=False)
+        )
+        return response
 
     return route
 
@@ -130,23 +136,16 @@ def _named(request: web.BaseRequest) -> Surface | None:
         return None
     if name not in BY_NAME:
         raise InvalidRequest(f"No surface has the name {name[:40]!r}; known are {', '.join(BY_NAME)}.", param="surface")
-    taking_forms = (it for it in SURFACES.values() if it.name == name and it.form)
-    return next(taking_forms, BY_NAME[name]) if intake.is_form(request.headers) else BY_NAME[name]
+    form = intake.is_form(request.headers)
+    return next((it for it in SURFACES.values() if it.name == name and it.form == form), BY_NAME[name])
 
 
-def surface_of(body: Mapping[str, Any], headers: Mapping[str, str]) -> Surface:
-    """Whose body it is, by what only one of the three conversations has; chat where nothing tells."""
-    if "input" in body and "messages" not in body:
-        return RESPONSES
-    turns = body.get("messages")
-    blocks = "max_tokens" in body and isinstance(turns, list) and _in_blocks(turns)
-    return MESSAGES if "anthropic-version" in headers or "system" in body or blocks else CHAT
-
-
-def _in_blocks(turns: Sequence[Any]) -> bool:
-    """Whether a turn's content is a list, and no turn has what is OpenAI's alone."""
-    known = [turn for turn in turns if isinstance(turn, dict)]
-    lists = [turn["content"] for turn in known if isinstance(turn.get("content"), list)]
-    kinds = {str(part.get("type")) for content in lists for part in content if isinstance(part, dict)}
-    roles = {str(turn.get("role")) for turn in known}
-    return bool(kinds) and OPENAI_PARTS.isdisjoint(kinds) and roles <= {"user", "assistant"}
+def _recognised(
+    document: Mapping[str, Any], headers: Mapping[str, str], aliases: Mapping[str, Sequence[str]]
+) -> Surface:
+    more = document.get("models")
+    asked = [document.get("model"), *(more[:MOST_ENTRIES] if isinstance(more, list) else ())]
+    names = [name for name in asked if isinstance(name, str)]
+    return SURFACES[
+        path_of(document, headers, [*names, *(target for name in names for target in aliases.get(name, ()))])
+    ]

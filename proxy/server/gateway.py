@@ -131,6 +131,7 @@ class Gateway:
         call.form, call.document = form or (None, intake.parse(call.body, call.dialect.reads))
         call.decision.stream = read_stream(call.document)
         call.byok = intake.byok_of(call.request.headers, call.prefix, call.snapshot.table.providers)
+        call.decision.requested = str(call.document.get("model") or "")[:LONGEST_MODEL]
         facts = call.facts = intake.read_facts(call)
         call.decision.requested = facts.requested[:LONGEST_MODEL]
         plan = call.plan = resolve(facts, call.snapshot.world, self.dice, self.clock())

@@ -257,6 +257,7 @@ def read_facts(call: Call) -> Facts:
         tokens=reading.estimate_tokens(shape, _wide(call.body) if call.form is None else 0),
         stream=call.stream,
         sort=reading.read_sort(body, headers, prefix),
+        partitioned=reading.read_partition(body, headers, prefix),
         ceiling=reading.read_ceiling(body, headers, prefix),
         preferences=reading.read_preferences(body),
         industry=reading.read_industry(body),

@@ -18,6 +18,7 @@ from proxy.routing.facts import (
     estimate_tokens,
     read_ceiling,
     read_industry,
+    read_partition,
     read_preferences,
     read_sort,
     read_stream,
@@ -128,11 +129,21 @@ def test_a_sort_by_header_wins_over_the_body_s_and_that_over_openrouter_s() -> N
     assert read_sort({}, {}, PREFIX) is None
 
 
+def test_a_partition_holds_for_the_sort_it_stands_beside() -> None:
+    body = {"provider": {"sort": {"by": "price", "partition": "model"}}}
+    assert read_partition(body, {}, PREFIX)
+    assert not read_partition(body, {f"{PREFIX}sort": "quality"}, PREFIX)
+    assert not read_partition({"sort": "price", **body}, {}, PREFIX)
+    for other in ("price", {"by": "price"}, {"by": "price", "partition": "none"}, None):
+        assert not read_partition({"provider": {"sort": other}}, {}, PREFIX)
+
+
 SORTS: dict[str, tuple[Body, dict[str, str], str]] = {
     "header": ({}, {f"{PREFIX}sort": "best"}, f"{PREFIX}sort"),
     "body": ({"sort": 1}, {}, "sort"),
     "openrouter's": ({"provider": {"sort": "cheap"}}, {}, "provider.sort"),
     "a strange key in openrouter's object": ({"provider": {"sort": {"by": "price", "max": 1}}}, {}, "provider.sort"),
+    "a strange partition": ({"provider": {"sort": {"by": "price", "partition": 1}}}, {}, "provider.sort.partition"),
     "openrouter's object": ({"provider": {"sort": {"by": "cheap"}}}, {}, "provider.sort"),
 }
 

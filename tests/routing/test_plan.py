@@ -50,11 +50,15 @@ DROPS: dict[str, tuple[dict[str, Any], dict[str, tuple[str, str]]]] = {
         },
     ),
     "a window": (
-        {"tokens": 30_000, "max_tokens": 2_001},
+        {"tokens": 31_001, "max_tokens": 1_000},
         {
             "c": ("needs", "needs 32001 tokens, the window holds 8000"),
             "home": ("needs", "needs 32001 tokens, the window holds 32000"),
         },
+    ),
+    "an answer too long for it": (
+        {"max_tokens": 1_001},
+        {"a": ("needs", "asked for up to 1001 tokens, it writes 1000")},
     ),
     "a window that is just large enough": ({"tokens": 7_000, "max_tokens": 1_000}, {}),
     "a ceiling": (
@@ -534,3 +538,24 @@ def test_a_guess_is_no_reason_to_refuse_who_is_named_alone(name: str) -> None:
     large = planned(world, name, tokens=10**9)
     assert len(chain(large)) == (0 if name.startswith("stated") else 1)
     assert chain(planned(world, name, "c", needs={"vision"})) == []
+
+
+def test_who_is_named_alone_says_itself_how_long_an_answer_may_be() -> None:
+    world = world_of(HOUSE)
+    assert chain(planned(world, "a", max_tokens=5_000)) == ["a"]
+    assert chain(planned(world, "a", "b", "home", max_tokens=1_500)) == ["b", "home"]
+
+
+@pytest.mark.parametrize("key", ["only", "order"])
+def test_a_provider_is_known_in_any_case(key: str) -> None:
+    wanted: dict[str, Any] = {key: ("Q",)}
+    assert chain(planned(world_of(HOUSE), "a", "b", preferences=Preferences(**wanted)))[0] == "b"
+
+
+def test_a_partitioned_sort_leaves_the_entries_in_their_order() -> None:
+    world = world_of(HOUSE + '[aliases]\ndear = ["b", "a"]\n')
+    whole = planned(world, "dear", "c", sort="price")
+    within = planned(world, "dear", "c", sort="price", partitioned=True)
+    assert chain(whole) == ["c", "a", "b"]
+    assert chain(within) == ["a", "b", "c"]
+    assert within.reason.endswith("each entry sorted by price")

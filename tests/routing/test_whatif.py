@@ -47,6 +47,7 @@ REQUESTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "a ceiling": ({"model": "small", "max_price": "0.000001"}, {}),
     "a ceiling per million": ({"model": "small", "max_price": {"prompt": 1.5, "completion": 0}}, {}),
     "a sort": ({"model": "small", "models": ["large"], "sort": "quality"}, {}),
+    "a sort within each entry": ({"model": "small", "models": ["large"]}, {"sort": "price", "partitioned": True}),
     "OpenRouter's wishes": (
         {"model": "large", "provider": {"order": ["far"], "ignore": ["near"], "allow_fallbacks": False}},
         {},

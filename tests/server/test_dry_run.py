@@ -31,6 +31,19 @@ TOLD: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {
     "a system prompt of its own": ({"messages": TURNS, "system": "x"}, {}, "messages"),
     "max_tokens and blocks": ({"messages": BLOCKS, "max_tokens": 9}, {}, "messages"),
     "turns that are none": ({"messages": ODD, "max_tokens": 9}, {}, "chat"),
+    "items": ({"input": [{"role": "user", "content": "hi"}]}, {}, "responses"),
+    "input of an embedding model": ({"model": "text-embedding-3-small", "input": "hi"}, {}, "embeddings"),
+    "input of an alias of one": ({"model": "vectors", "input": "hi"}, {}, "embeddings"),
+    "input of one behind another": ({"models": ["nomic-embed-text"], "input": "hi"}, {}, "embeddings"),
+    "texts": ({"input": ["hi", "ho"]}, {}, "embeddings"),
+    "token numbers": ({"input": [1, 2]}, {}, "embeddings"),
+    "a form of vectors": ({"input": "hi", "encoding_format": "base64"}, {}, "embeddings"),
+    "input of a moderation model": ({"model": "omni-moderation-latest", "input": ["hi"]}, {}, "moderations"),
+    "a voice": ({"input": "hi", "voice": "alloy"}, {}, "audio"),
+    "a prompt": ({"prompt": "hi"}, {}, "completions"),
+    "a prompt of an image model": ({"model": "dall-e-3", "prompt": "hi"}, {}, "images"),
+    "a size": ({"prompt": "hi", "size": "1024x1024"}, {}, "images"),
+    "documents": ({"query": "hi", "documents": ["a"]}, {}, "rerank"),
 }  # fmt: skip
 
 
@@ -38,10 +51,19 @@ TOLD: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {
 async def test_the_members_tell_the_surface(
     body: dict[str, Any], headers: dict[str, str], surface: str, upstream: ScriptedUpstream, start: Start
 ) -> None:
-    gw = await start(provider("first", upstream))
+    gw = await start(provider("first", upstream) + '[aliases]\nvectors = ["first/text-embedding-3-small"]\n')
     assert (await gw.post("/v1/route", {"model": "first", **body}, headers)).json["surface"] == surface
     named = await gw.post("/v1/route?surface=completions", {"model": "first", **body}, headers)
     assert named.json["surface"] == "completions"
+
+
+async def test_a_dry_run_has_the_headers_of_its_plan(upstream: ScriptedUpstream, start: Start) -> None:
+    gw = await start(provider("first", upstream))
+    answer = await gw.post("/v1/route", CHAT.request())
+    told = {name: answer.headers[f"X-Nyuro-{name}"] for name in ("Model", "Candidates", "Attempts", "Route-Reason")}
+    assert told == {"Model": "none", "Candidates": "first", "Attempts": "0", "Route-Reason": "model first"}
+    assert answer.headers["X-Nyuro-Config"] == answer.json["config"]
+    assert not upstream.seen
 
 
 async def test_a_surface_that_nobody_knows_is_refused(upstream: ScriptedUpstream, start: Start) -> None:
