@@ -20,7 +20,8 @@ from attrs import define, field
 
 from proxy.catalog import load_prices
 from proxy.metrics import Metrics
-from proxy.routing.table import Table
+from proxy.routing.loading import EXPOSED, is_exposed
+from proxy.routing.table import Server, Table
 from proxy.secret import Scrubber, Secret
 from proxy.server import log as logging
 from proxy.server.admin import Admin
@@ -35,6 +36,9 @@ from proxy.server.daemon import (
 from proxy.server.discovery import Discovery
 from proxy.server.endpoints import data_paths
 from proxy.server.gateway import Gateway
+from proxy.server.keyroom import KeyRoom
+from proxy.server.keys import Keys
+from proxy.server.keystore import KeyStore
 from proxy.server.ledger import Decisions, Ledger
 from proxy.server.listener import Listener
 from proxy.server.overload import watch_memory
@@ -90,6 +94,7 @@ class App:
     reloader: Reloader = field(init=False)
     discovery: Discovery = field(init=False)
     ledger: Ledger = field(init=False)
+    keys: Keys = field(init=False)
     metrics: Metrics = field(factory=Metrics)
     notifier: Notifier = field(factory=Notifier.from_environment)
     stopping: asyncio.Event = field(factory=asyncio.Event)
@@ -110,9 +115,13 @@ class App:
         state = state_directory(table, self.env)
         self._make_state(state)
         server = table.server
+        _check_reach(server, keys=(state / LEDGER).exists())
         self.ledger = Ledger(state / LEDGER, retain_days=server.ledger_days, retain_bytes=server.ledger_bytes)
+        self.keys = Keys(KeyStore(state / LEDGER))
         await asyncio.to_thread(self.ledger.start)
         try:
+            await asyncio.to_thread(self.keys.load)
+            _check_reach(server, keys=bool(self.keys.ring))
             self._build(table, state)
             await self._listen(table, state)
         except BaseException:
@@ -120,13 +129,14 @@ class App:
             raise
         self._begin(watch(self.config, self._file_changed, stop=self.stopping))
         self._begin(self.reloader.sweep())
+        self._begin(self.keys.follow())
         self._begin(self.discovery.run())
         self._begin(feed_watchdog(self.notifier))
         self._begin(watch_memory(self.gateway.turnstile))
         self._announce(table)
 
     def _build(self, table: Table, state: Path) -> None:
-        builder = Builder(load_prices())
+        builder = Builder(load_prices(), self.keys.ring)
         snapshot = builder.build(table)
         dice = random.SystemRandom().random
         relay = Relay(dice, time.monotonic, secrets.token_hex(4), self.metrics)
@@ -190,10 +200,17 @@ class App:
         server = table.server
         sockets = [s for address in server.listen for s in open_listeners(parse_listen(address), self.env)]
         admin_sockets = [*open_listeners(parse_listen(server.admin), self.env), *self._open_admin_socket(state)]
-        for opened in (*sockets, *admin_sockets):
-            if not is_loopback_socket(opened) and opened.family != socket.AF_UNIX:
-                raise StartRefused(_exposed(str(opened.getsockname()[0])))
-        admin = Admin(self.gateway, self.reloader, Decisions(state / LEDGER), self.metrics)
+        exposed = [
+            it for it in (*sockets, *admin_sockets) if not is_loopback_socket(it) and it.family != socket.AF_UNIX
+        ]
+        if exposed and (server.auth == "none" or not self.keys.ring):
+            address = _address(exposed[0])
+            for opened in (*sockets, *admin_sockets):
+                opened.close()
+            raise StartRefused(_exposed(address, server.auth))
+        self.reloader.builder.exposed = bool(exposed)
+        room = KeyRoom(self.keys, lambda: self.gateway.current)
+        admin = Admin(self.gateway, self.reloader, Decisions(state / LEDGER), self.metrics, room)
         data = Listener(data_paths(self.gateway), keep_alive=server.keep_alive)
         self.addresses = await self._serve(data, sockets)
         self._begin(data.close_slow_heads(server.header_timeout))
@@ -233,6 +250,7 @@ class App:
             admin=self.admin_addresses,
             revision=table.revision,
             auth=table.server.auth,
+            keys=len(self.keys.ring),
         )
         self.notifier.notify("READY=1", f"STATUS=serving {table.revision}")
 
@@ -304,10 +322,21 @@ class App:
             log.info("stopped")
 
 
-def _exposed(address: str) -> str:
+def _check_reach(server: Server, *, keys: bool) -> None:
+    """Raises StartRefused where others could call and nobody would be asked who they are. What systemd passes is seen
+    when it is opened."""
+    exposed = [address for address in (*server.listen, server.admin) if is_exposed(address)]
+    if exposed and not keys:
+        raise StartRefused(_exposed(exposed[0], server.auth))
+
+
+def _exposed(address: str, auth: str) -> str:
+    if auth == "none":
+        return f"{address} {EXPOSED}."
     return (
-        f"{address} can be reached from other machines, and this gateway has no keys to tell callers apart: listen on "
-        '127.0.0.1, [::1] or "unix:/path", and put an authenticating proxy in front.'
+        f"{address} can be reached from other machines, and no key has been made yet to tell callers apart. Make one "
+        "first, `pointsman keys create --name NAME` with this state directory, or listen on 127.0.0.1, [::1] or "
+        '"unix:/path".'
     )
 
 

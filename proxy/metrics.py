@@ -69,6 +69,8 @@ ANSWERED = ("surface", "model", "provider")
 _ALL = (
     Spec("pointsman_requests_total", "counter", (*ANSWERED, "status", "outcome"), "requests",
          "Requests ended, by who answered, what the client got and the error code, or ok."),
+    Spec("pointsman_not_admitted_total", "counter", ("outcome",), "requests",
+         "Requests turned away before they were read, by error code: a wrong key, a limit. They have no record."),
     Spec("pointsman_request_duration_seconds", "histogram", (*ANSWERED, "streamed"), "seconds",
          "From a request's arrival to the end of its answer.", SECONDS),
     Spec("pointsman_overhead_seconds", "histogram", ("surface", "provider"), "seconds",
@@ -307,6 +309,7 @@ class Metrics:
         self._series: dict[tuple[str, str | None, str | None, bool], _Series] = {}
 
         self._requests = self._numbers("pointsman_requests_total")
+        self._not_admitted = self._numbers("pointsman_not_admitted_total")
         self._durations = self._histograms("pointsman_request_duration_seconds")
         self._overheads = self._histograms("pointsman_overhead_seconds")
         self._first_tokens = self._histograms("pointsman_time_to_first_token_seconds")
@@ -384,6 +387,9 @@ class Metrics:
     def stream_edited(self, kind: str, count: int = 1) -> None:
         """`kind` as `streams.Stream.edits` has it."""
         self._edits(kind).inc(count)
+
+    def not_admitted(self, outcome: str) -> None:
+        self._not_admitted(outcome).inc()
 
     def client_gone(self, phase: str) -> None:
         """`phase` is what the request was waiting for."""

@@ -43,11 +43,12 @@ class Scrubber:
     """Replaces known secrets, and what looks like a credential, in any text.
 
     Known values are matched exactly; shorter ones than eight characters are left alone, since masking them would
-    mangle ordinary words. Shapes: bearer tokens, `sk-…`, `key=…` in URLs.
+    mangle ordinary words. Shapes: bearer tokens, `sk-…`, `key=…` in URLs, the secret of a virtual key.
     """
 
     SHAPES = re.compile(
         r"(?i)(bearer\s+|[?&](?:api_?)?key=)[^\s\"'&<>]{8,}|\b(?:sk|pk|gsk|xai|neu_live|neu_test)[-_][A-Za-z0-9_\-]{12,}"
+        r"|(?<=_live_[A-Za-z0-9]{12}_)[A-Za-z0-9]{16,}"
     )
     SHORTEST = 8
 

@@ -14,7 +14,7 @@ PAGES = {
 }
 README, LIFE, ROUTING = PAGES["README.md"], PAGES["docs/life-of-a-request.md"], PAGES["docs/routes.md"]
 ERRORS, HEADERS, DIALECTS = PAGES["docs/errors.md"], PAGES["docs/headers.md"], PAGES["docs/dialects.md"]
-OPERATIONS = PAGES["docs/operations.md"]
+OPERATIONS, KEYS = PAGES["docs/operations.md"], PAGES["docs/keys.md"]
 
 VARIABLES = set(re.findall(r"\$\{(\w+)\}", ROUTES))
 # The environment of a machine on which no provider is configured.

@@ -22,6 +22,7 @@ from attrs import evolve, frozen
 from pages import (
     BARE,
     DIALECTS,
+    KEYS,
     OPERATIONS,
     PAGES,
     README,
@@ -41,6 +42,7 @@ from proxy import cli
 from proxy.metrics import SPECS
 from proxy.routing.table import Server, Table
 from proxy.server import admin, endpoints
+from proxy.server.keyroom import KeyRoom
 from proxy.server.reload import load_table, restart_needed
 from proxy.server.respond import STATUS
 
@@ -320,9 +322,12 @@ def test_the_filters_of_decisions_are_told() -> None:
 
 def test_every_path_is_told() -> None:
     nobody = cast(Any, None)  # nothing is served, the paths are only listed
-    told = {span.rpartition(" ")[2] for page in (DIALECTS, OPERATIONS) for span in spans(page)}
+    told = {span.rpartition(" ")[2] for page in (DIALECTS, OPERATIONS, KEYS) for span in spans(page)}
     told |= set(re.findall(r"(?:localhost|127\.0\.0\.1:808\d)(/[\w/]+)", OPERATIONS))
-    for path in (*endpoints.data_paths(nobody), *admin.Admin(nobody, nobody, nobody, nobody).paths()):
+    for path in (
+        *endpoints.data_paths(nobody),
+        *admin.Admin(nobody, nobody, nobody, nobody, KeyRoom(nobody, nobody)).paths(),
+    ):
         shown = path.removesuffix("*")
         assert any(one == shown or (path.endswith("*") and one.startswith(shown)) for one in told), path
 

@@ -158,7 +158,14 @@ def test_every_header_that_is_read_is_told_and_no_other() -> None:
     sources = [*(ROOT / "proxy/server").glob("*.py"), ROOT / "proxy/routing/facts.py"]
     found = {name for path in sources for name in looked_up(ast.parse(path.read_text()))} - {""}
     assert {"expect", "content-type", f"{PREFIX}sort"} <= found, "the search finds what there is"
-    read = found | {*intake.SESSION_HEADERS, *FOREIGN_SIGNS, outgoing.HOPS, "x-forwarded-*", f"{PREFIX}key-*"}
+    read = found | {
+        *intake.SESSION_HEADERS,
+        *intake.KEY_HEADERS,
+        *FOREIGN_SIGNS,
+        outgoing.HOPS,
+        "x-forwarded-*",
+        f"{PREFIX}key-*",
+    }
     assert names_in(section(HEADERS, "## Read from a request")) == read - {"cf-ray"}
 
 

@@ -74,6 +74,7 @@ def fill(counted: Metrics) -> None:
     counted.attempt_done(provider="openai", outcome="ok")
     counted.stream_edited("usage_removed")
     counted.client_gone("stream")
+    counted.not_admitted("invalid_api_key")
     counted.queued("openai", 0.02)
     counted.probe_failed("openai")
     counted.in_flight("openai").inc()

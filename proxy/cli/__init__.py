@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from proxy.app import StartRefused
-from proxy.cli import decisions, explain, models, replay, serve
+from proxy.cli import decisions, explain, keys, models, replay, serve
 from proxy.cli.words import BadTable, Commands
 from proxy.server.daemon import ListenRefused
 from proxy.server.ledger import LedgerRefused
@@ -28,6 +28,7 @@ EXAMPLES = """examples:
   pointsman explain "strategy:cost;max_price:0.01" --json
   pointsman decisions --failed --since 1h
   pointsman replay --since 7d --against new-routes.toml
+  pointsman keys create --name ci --expires 90d
 """
 
 
@@ -53,6 +54,6 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = Commands(parser.add_subparsers(title="commands", metavar="COMMAND", required=True))
-    for module in (serve, explain, models, decisions, replay):
+    for module in (serve, explain, models, decisions, replay, keys):
         module.add(commands)
     return parser

@@ -26,6 +26,7 @@ from proxy.secret import Secret
 
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 PREFIX = re.compile(r"[A-Za-z][A-Za-z0-9-]*-")
+KEY_PREFIX = re.compile(r"[A-Za-z0-9]{1,32}", re.ASCII)
 LISTEN = re.compile(r"systemd|unix:/.+|(\[[0-9A-Fa-f:.]+\]|[^:\s\[\]/]+):\d{1,5}")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -34,8 +35,8 @@ HIGHEST_PORT = 65_535
 LEAST_DISCOVER = 1.0  # seconds
 EMBEDDED = "embedded"
 EXPOSED = (
-    "can be reached from other machines, and this gateway has no keys to tell callers apart: listen on 127.0.0.1, "
-    '[::1] or "unix:/path", and put an authenticating proxy in front'
+    'can be reached from other machines, and with auth = "none" anybody there could spend: leave auth at "keys", or '
+    'listen on 127.0.0.1, [::1] or "unix:/path", with an authenticating proxy in front'
 )
 
 
@@ -163,6 +164,8 @@ def _build(file: sections.File, state: _Loading, dialects: Collection[str], revi
 def _check_server(server: table.Server, state: _Loading) -> None:
     if not PREFIX.fullmatch(server.header_prefix):
         state.wrong("server.header_prefix", 'letters, digits and dashes, ending in a dash, such as "X-Nyuro-"')
+    if not KEY_PREFIX.fullmatch(server.key_prefix):
+        state.wrong("server.key_prefix", 'letters and digits, such as "neu"')
     if server.workers != 1:
         state.wrong("server.workers", "one process is all there is until limits can be shared: remove it or set 1")
     if not server.listen:
@@ -171,12 +174,17 @@ def _check_server(server: table.Server, state: _Loading) -> None:
         port = address.rpartition(":")[2]
         if not LISTEN.fullmatch(address) or (port.isdigit() and int(port) > HIGHEST_PORT):
             state.wrong(place, f'{address!r} is none of "host:port", "unix:/path", "systemd"')
-        elif address != "systemd" and not address.startswith("unix:") and not is_loopback(address.rpartition(":")[0]):
-            state.wrong(place, EXPOSED)
+        elif server.auth == "none" and is_exposed(address):
+            state.wrong(place, f"{address} {EXPOSED}")
     if server.admin == "systemd":
         state.wrong("server.admin", "sockets that systemd passes carry data: name an address or a unix: path")
     if server.admin in server.listen and not server.admin.endswith(":0"):  # 0 is a port of the system's choice
         state.wrong("server.admin", "the data listener has this address: metrics and keys are served apart from it")
+
+
+def is_exposed(address: str) -> bool:
+    """Whether a listener there can be reached from other machines, as far as its address tells."""
+    return not (address == "systemd" or address.startswith("unix:") or is_loopback(address.rpartition(":")[0]))
 
 
 def _auto(lists: Mapping[str, Any], state: _Loading) -> table.Auto:

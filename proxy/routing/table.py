@@ -35,6 +35,7 @@ class Server:
     admin: str = "127.0.0.1:8081"
     header_prefix: str = "X-Nyuro-"
     auth: Literal["keys", "none"] = "keys"
+    key_prefix: str = "neu"
     max_body: Size = Size(32 << 20)
     body_timeout: Duration = Duration(60.0)
     header_timeout: Duration = Duration(30.0)
@@ -248,6 +249,7 @@ class Table:
     industries: Mapping[str, Industry] = field(factory=dict)
     profiles: Mapping[str, Profile] = field(factory=dict)
     rules: tuple[Rule, ...] = ()
+    projects: Mapping[str, str] = field(factory=dict)
     warnings: tuple[str, ...] = ()
 
     @property

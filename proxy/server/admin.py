@@ -1,29 +1,35 @@
-"""The admin listener: metrics and health for whoever reaches it; everything under /admin only over the unix socket.
+"""The admin listener: metrics and health for whoever reaches it; everything under /admin over the unix socket, whose
+file mode says who may, or with an admin key.
 
-Over TCP `/admin/*` wants an admin key, and no keys exist yet: it is refused there, never open. The socket's file
-mode says who may. Host is checked on TCP, so that no web page can reach it by a name of its own.
+Host is checked on TCP, so that no web page can reach it by a name of its own, and what changes something wants JSON,
+which no form of a page can send.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import structlog
 from aiohttp import web
 from attrs import define
 
 from proxy import errors
-from proxy.accounts.admission import is_local
+from proxy.accounts.admission import LOCAL_HOSTS, Gate, host_name
+from proxy.accounts.keys import READING, WRITING, Key
 from proxy.errors import GatewayError
 from proxy.metrics import Metrics
 from proxy.server.gateway import Gateway
-from proxy.server.intake import caller_of
+from proxy.server.intake import presented_by
+from proxy.server.keyroom import KeyRoom
 from proxy.server.ledger import Decisions, Filter, LedgerRefused, SearchTooLong
 from proxy.server.listener import Paths, json_response, raw_path, refusal
 from proxy.server.reload import Reloader
 from proxy.server.respond import SERVER
 
+log = structlog.get_logger()
 FLAGS = {"true": True, "1": True, "false": False, "0": False}
 NUMBERS = ("since_ms", "until_ms", "status", "min_cost_nanos", "min_duration_ms")
 WORDS = (
@@ -40,25 +46,38 @@ class Admin:
     reloader: Reloader
     decisions: Decisions
     metrics: Metrics
+    keys: KeyRoom
 
     def paths(self) -> Paths:
+        keys = self.keys
         return {
             "/metrics": {"GET": self.show_metrics},
             **health_paths(self.gateway),
+            "/admin/keys": {"GET": self._guarded(keys.list), "POST": self._guarded(keys.create, writes=True)},
+            "/admin/keys/*": {
+                "GET": self._guarded(keys.show),
+                "POST": self._guarded(keys.change, writes=True),
+                "DELETE": self._guarded(keys.revoke, writes=True),
+            },
             "/admin/decisions": {"GET": self._guarded(self.list_decisions)},
             "/admin/decisions/*": {"GET": self._guarded(self.show_decision)},
             "/admin/config": {"GET": self._guarded(self.show_config)},
             "/admin/providers": {"GET": self._guarded(self.list_providers)},
-            "/admin/reload": {"POST": self._guarded(self.reload)},
+            "/admin/reload": {"POST": self._guarded(self.reload, writes=True)},
         }
 
-    def _guarded(self, handler: Guarded) -> Guarded:
+    def _guarded(self, handler: Guarded, *, writes: bool = False) -> Guarded:
         async def guarded(request: web.BaseRequest) -> web.StreamResponse:
             try:
-                check_admin(request)
+                key = check_admin(request, self.gateway.current.gate, self.keys.keys.now_ms(), writes=writes)
+                if key is not None:
+                    await self.keys.used(key)
                 return await handler(request)
             except GatewayError as error:
                 return refusal(request, error)
+            except LedgerRefused as exc:
+                log.warning("ledger_unreadable", reason=exc.message)
+                return refusal(request, errors.Overloaded("The ledger cannot be used just now.", retry_after=5.0))
 
         return guarded
 
@@ -73,8 +92,6 @@ class Admin:
             page = await asyncio.to_thread(self.decisions.page, filters, limit, before)
         except (ValueError, SearchTooLong) as exc:
             raise errors.InvalidRequest(f"{exc}.") from exc
-        except LedgerRefused as exc:
-            raise errors.Overloaded("The ledger cannot be read just now.", retry_after=5.0) from exc
         return json_response({"data": page.rows, "next": page.next})
 
     async def show_decision(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -91,24 +108,47 @@ class Admin:
         return json_response({"data": providers_json(self.gateway)})
 
     async def reload(self, request: web.BaseRequest) -> web.StreamResponse:
-        kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        if kind != "application/json":
-            raise errors.WrongMediaType("Send Content-Type: application/json.")
         taken, sentence = await self.reloader.reload(force=True)
         revision = self.gateway.current.table.revision
         return json_response({"reloaded": taken, "message": sentence, "config": revision}, 200 if taken else 422)
 
 
-def check_admin(request: web.BaseRequest) -> None:
-    """Raises Unauthenticated over TCP."""
+def check_admin(request: web.BaseRequest, gate: Gate, now_ms: int, *, writes: bool) -> Key | None:
+    """The admin key, None on a unix socket. Raises Unauthenticated, NotAllowed, WrongMediaType."""
     transport = request.transport
     peer = transport.get_extra_info("peername") if transport is not None else None
+    key = None
     if isinstance(peer, tuple):
-        where = "here" if is_local(caller_of(request)) else "from elsewhere"
+        key = _admin_key(request, gate, now_ms, WRITING if writes else READING)
+        _check_host(request.headers.get("Host", ""))
+    if writes:
+        kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if kind != "application/json" and request.method != "DELETE":
+            raise errors.WrongMediaType("Send Content-Type: application/json.")
+    return key
+
+
+def _check_host(host: str) -> None:
+    """A page's own name for this machine is none that an operator uses: theirs are addresses, and localhost."""
+    name = host_name(host)
+    try:
+        known = name in LOCAL_HOSTS or bool(ipaddress.ip_address(name.strip("[]")))
+    except ValueError:
+        known = False
+    if not known:
+        raise errors.NotAllowed("The Host is neither an address nor localhost: call the admin listener by its address.")
+
+
+def _admin_key(request: web.BaseRequest, gate: Gate, now_ms: int, scopes: frozenset[str]) -> Key:
+    presented = presented_by(request)
+    if presented is None:
+        needed = " or ".join(sorted(scopes))
         raise errors.Unauthenticated(
-            f"An admin key is needed {where}. Use the unix socket admin.sock in the state directory instead, such as: "
+            f"An admin key is needed here: `pointsman keys create --name NAME --scope {min(scopes)}` makes one "
+            f"({needed}). Or use the unix socket admin.sock in the state directory, such as: "
             "curl --unix-socket STATE/admin.sock http://localhost/admin/decisions"
         )
+    return gate.known(presented, now_ms, scopes)
 
 
 def health_paths(gateway: Gateway) -> Paths:

@@ -55,7 +55,7 @@ def _decided(call: Call, opening: Opening) -> None:
     decision, candidate, plan = call.decision, opening.pick.candidate, call.plan
     decision.model, decision.provider, decision.native = candidate.model, candidate.provider, candidate.native
     decision.fallback_used = plan is not None and plan.first is not None and candidate != plan.first
-    decision.dropped = opening.prepared.dropped
+    decision.dropped, decision.byok = opening.prepared.dropped, opening.prepared.byok
     decision.price_source = opening.pick.info.price_source
     call.first_byte_s = time.monotonic() - call.started
     decision.ttfb_ms = int(call.first_byte_s * 1000)

@@ -7,6 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
+from proxy.accounts.keys import ALL_SURFACES, CHAT_SURFACES
 from proxy.dialects import DIALECTS
 from proxy.errors import GatewayError, InvalidRequest
 from proxy.routing.facts import MOST_ENTRIES
@@ -61,7 +62,7 @@ def data_paths(gateway: Gateway) -> Paths:
         "/v1/models": {"GET": _admitted(gateway, _list(gateway))},
         "/ai/models": {"GET": _admitted(gateway, _list(gateway))},
         "/v1/models/*": {"GET": _admitted(gateway, _show(gateway))},
-        "/v1/route": {"POST": _admitted(gateway, _route(gateway))},
+        "/v1/route": {"POST": _admitted(gateway, _route(gateway), ALL_SURFACES)},
         **health_paths(gateway),
     }
 
@@ -73,12 +74,12 @@ def _serve(gateway: Gateway, surface: Surface) -> Handler:
     return serve
 
 
-def _admitted(gateway: Gateway, handler: Handler) -> Handler:
+def _admitted(gateway: Gateway, handler: Handler, scopes: frozenset[str] = CHAT_SURFACES) -> Handler:
     """Behind the same gate as inference; errors in the words of whoever asks."""
 
     async def admitted(request: web.BaseRequest) -> web.StreamResponse:
         try:
-            gateway.current.gate.admit(intake.caller_of(request))
+            intake.admit(request, gateway.current.gate, int(gateway.now() * 1000), scopes)
             intake.check_hops(request.headers, gateway.relay.instance)  # one that discovers its own models never ends
             return await handler(request)
         except GatewayError as error:
@@ -107,7 +108,7 @@ def _route(gateway: Gateway) -> Handler:
 
     async def route(request: web.BaseRequest) -> web.StreamResponse:
         snapshot = gateway.current
-        permit = snapshot.gate.admit(intake.caller_of(request))
+        permit = intake.admit(request, snapshot.gate, int(gateway.now() * 1000), ALL_SURFACES)
         named, server = _named(request), snapshot.table.server
         form = named is not None and named.form
         body = await intake.read_body(request, server.max_body, server.body_timeout, form=form)

@@ -15,6 +15,7 @@ import structlog
 from aiohttp import web
 from attrs import define, field
 
+from proxy.accounts.keys import ALL_SURFACES, CHAT_SURFACES
 from proxy.dialects import DIALECTS
 from proxy.errors import ClientGone, GatewayError, Internal, Overloaded
 from proxy.metrics import Metrics
@@ -91,8 +92,10 @@ class Gateway:
         return Call(surface, DIALECTS[surface.dialect], request, identity, snapshot, decision)
 
     async def _answered(self, call: Call) -> web.StreamResponse:
-        request, server = call.request, call.snapshot.table.server
-        call.permit = call.snapshot.gate.admit(intake.caller_of(request))
+        request, server, decision = call.request, call.snapshot.table.server, call.decision
+        scopes = CHAT_SURFACES if call.surface.endpoint == "chat" else ALL_SURFACES
+        call.permit = intake.admit(request, call.snapshot.gate, decision.at_ms, scopes)
+        decision.key_id, decision.project = call.permit.key_id, call.permit.project
         intake.check_hops(request.headers, self.relay.instance)
         self.turnstile.check()
         call.body = await intake.read_body(
@@ -208,8 +211,9 @@ class Gateway:
         decision.duration_ms = call.elapsed_ms()
         permit = call.permit
         if permit is None:
-            return  # not admitted: no row, so that nobody can fill the ledger from outside
-        permit.settle(decision.usage, decision.cost_nanos)
+            self.metrics.not_admitted(decision.outcome)
+            return  # no row, so that nobody can fill the ledger from outside
+        permit.settle()
         decision.facts = call.facts
         self._count(call)
         self.ledger.record(decision)

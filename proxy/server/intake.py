@@ -11,7 +11,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDictProxy
 
 from proxy import errors
-from proxy.accounts.admission import Caller
+from proxy.accounts.admission import Caller, Gate, Permit
+from proxy.accounts.keys import presented
 from proxy.routing import facts as reading
 from proxy.routing.affinity import conversation_key
 from proxy.routing.facts import Facts
@@ -34,6 +35,7 @@ KINDS: dict[type, str] = {
     float: "a number",
     type(None): "null",
 }
+KEY_HEADERS = ("authorization", "x-api-key")  # where a key of ours may stand
 SESSION_HEADERS = ("x-claude-code-session-id", "session_id", "session-id", "x-session-id")
 
 
@@ -42,6 +44,17 @@ def caller_of(request: web.BaseRequest) -> Caller:
     peer = request.transport.get_extra_info("peername") if request.transport is not None else None
     local = not isinstance(peer, tuple) or is_loopback(str(peer[0]))
     return Caller(local, request.headers.get("Host", ""), frozenset(name.lower() for name in request.headers))
+
+
+def presented_by(request: web.BaseRequest) -> str | None:
+    """The key of ours that came along. Raises Unauthenticated where two came that differ."""
+    headers = request.headers
+    return presented(*(headers.getall(name, ()) for name in KEY_HEADERS))
+
+
+def admit(request: web.BaseRequest, gate: Gate, now_ms: int, scopes: frozenset[str]) -> Permit:
+    """Raises as `Gate.admit` does."""
+    return gate.admit(presented_by(request), lambda: caller_of(request), now_ms, scopes)
 
 
 # -- the body ----------------------------------------------------------------------------------------------------

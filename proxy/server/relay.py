@@ -132,6 +132,7 @@ class _Chain:
         call, candidate = self.call, pick.candidate
         prepared = prepare(call, pick, key.secret, byok=key.byok, hops=_hops(call, self.relay.instance))
         attempt = call.begin_attempt(candidate.model, candidate.provider, candidate.native)
+        attempt.byok = key.byok
         health = call.snapshot.world.health
         trial = health.begin(candidate, key.index, self.relay.clock())
         in_flight = self.relay.metrics.in_flight(candidate.provider)

@@ -12,12 +12,13 @@ import structlog
 from attrs import define, field
 
 from proxy.accounts.admission import Gate
+from proxy.accounts.keys import KeyRing
 from proxy.catalog import PriceBook
 from proxy.dialects import UPSTREAMS
 from proxy.routing.affinity import Affinity
 from proxy.routing.health import Health
 from proxy.routing.latency import Latencies
-from proxy.routing.loading import Problem, TableRejected, load
+from proxy.routing.loading import EXPOSED, Problem, TableRejected, load
 from proxy.routing.models import Discovered, Models
 from proxy.routing.table import Table, is_loopback
 from proxy.routing.world import World
@@ -50,13 +51,18 @@ class Builder:
     """Makes snapshots. What was observed, health, latencies and pins, outlives every table."""
 
     book: PriceBook
+    ring: KeyRing = field(factory=KeyRing)
+    exposed: bool = False  # a listener can be reached from other machines
     pool: UpstreamPool = field(factory=UpstreamPool)
     health: Health = field(factory=Health)
     latencies: Latencies = field(factory=Latencies)
     affinity: Affinity = field(factory=Affinity)
 
     def build(self, table: Table, discovered: Iterable[Discovered] = ()) -> Snapshot:
-        """On the loop: upstreams open sessions. Raises TableRejected where a file that a provider names is unusable."""
+        """On the loop: upstreams open sessions. Raises TableRejected where a file that a provider names is unusable, or
+        where nobody would be asked for a key on an address that others reach."""
+        if self.exposed and table.server.auth == "none":
+            raise TableRejected([Problem("server.auth", f"the listener {EXPOSED}")])
         models = Models.build(table, self.book, discovered)
         world = World(table, models, self.health, self.latencies, self.affinity)
         try:
@@ -67,7 +73,7 @@ class Builder:
             table=table,
             world=world,
             upstreams=upstreams,
-            gate=Gate(table.server.auth),
+            gate=Gate(table.server.auth, self.ring),
             scrubber=Scrubber(table.secrets),
             hosts=tuple(_internal_hosts(table)),
         )

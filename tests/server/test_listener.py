@@ -16,8 +16,7 @@ from gateway import PRINTABLE, Answer, Running, Start, chain, gateway, provider
 from playbook import CHAT, MESSAGES, TONGUES, Tongue
 from upstream import CUT, SILENCE, Script, ScriptedUpstream, head, plain, streamed
 
-from proxy.app import LEDGER, App
-from proxy.routing.loading import TableRejected
+from proxy.app import LEDGER, App, StartRefused
 from proxy.secret import Scrubber
 from proxy.server import log as logging
 from proxy.server.daemon import ListenRefused
@@ -114,7 +113,7 @@ async def test_an_address_that_others_reach_refuses_to_start(home: Path, place: 
     config = home / "routes.toml"
     table = {"listen": ["127.0.0.1:0"], "admin": "127.0.0.1:0"} | {place: [address] if place == "listen" else address}
     config.write_text("[server]\n" + "".join(f"{k} = {orjson.dumps(v).decode()}\n" for k, v in table.items()))
-    with pytest.raises(TableRejected, match=r"other machines"):
+    with pytest.raises(StartRefused, match=r"other machines, and no key has been made"):
         await App(config, env={"STATE_DIRECTORY": str(home / "state")}).start()
     assert not (home / "state" / LEDGER).exists()
 

@@ -41,6 +41,7 @@ class Attempt:
     usage: Usage | None = None
     cost_nanos: int | None = None
     bytes_out: int = 0
+    byok: bool = False  # asked with the caller's own key, so the cost is the caller's
 
 
 @define
@@ -79,3 +80,4 @@ class Decision:
     bytes_committed: int = 0
     dropped: tuple[str, ...] = ()  # what a translation could not carry
     gone_phase: GonePhase | None = None  # where the request was when its client left
+    byok: bool = False  # who answered was asked with the caller's own key

@@ -28,13 +28,13 @@ DECISION = (
     "request_id", "client_request_id", "at_ms", "surface", "requested", "stream", "project", "key_id", "config",
     "status", "outcome", "model", "provider", "native", "fallback_used", "attempt_count", *USAGE,
     "cost_nanos", "charged_nanos", "estimated", "price_source", "ttfb_ms", "duration_ms", "queue_ms",
-    "bytes_committed", "gone_phase", "dropped", "facts", "intent", "class", "rule", "profile",
+    "bytes_committed", "gone_phase", "dropped", "facts", "intent", "class", "rule", "profile", "byok",
 )  # fmt: skip
 ATTEMPT = (
     "n", "model", "provider", "native", "started_ms", "duration_ms", "ttfb_ms", "outcome", "status", "detail",
-    "upstream_request_id", *USAGE, "cost_nanos", "bytes_out",
+    "upstream_request_id", *USAGE, "cost_nanos", "bytes_out", "byok",
 )  # fmt: skip
-FLAGS = ("stream", "fallback_used", "estimated")
+FLAGS = ("stream", "fallback_used", "estimated", "byok")
 
 
 @frozen
@@ -59,7 +59,7 @@ def row_of(decision: Decision, plan: str | None) -> Row:
         int(d.fallback_used), len(d.attempts), *_usage(d.usage),
         integer(d.cost_nanos), integer(d.charged_nanos), int(d.estimated), text(d.price_source, NAME),
         integer(d.ttfb_ms), integer(d.duration_ms), integer(d.queue_ms), integer(d.bytes_committed),
-        text(d.gone_phase, CODE), _dropped(d.dropped), _facts(d.facts), *_choice(plan),
+        text(d.gone_phase, CODE), _dropped(d.dropped), _facts(d.facts), *_choice(plan), int(d.byok),
     )  # fmt: skip
     return Row(columns, tuple(map(_attempt, d.attempts)), plan)
 
@@ -77,7 +77,7 @@ def _attempt(a: Attempt) -> tuple[Value, ...]:
     return (
         integer(a.n), text(a.model, NAME), text(a.provider, NAME), text(a.native, NAME), integer(a.started_ms),
         integer(a.duration_ms), integer(a.ttfb_ms), text(a.outcome, CODE), integer(a.status), text(a.detail, DETAIL),
-        text(a.upstream_request_id, NAME), *_usage(a.usage), integer(a.cost_nanos), integer(a.bytes_out),
+        text(a.upstream_request_id, NAME), *_usage(a.usage), integer(a.cost_nanos), integer(a.bytes_out), int(a.byok),
     )  # fmt: skip
 
 
@@ -161,8 +161,6 @@ def _plain(value: object) -> Any:
 def decision_json(columns: Sequence[Any]) -> dict[str, Any]:
     """A row of `DECISION` columns as the records show it: usage as one object, flags as booleans."""
     shown = _shown(DECISION, columns)
-    for name in FLAGS:
-        shown[name] = bool(shown[name])
     shown["dropped"] = orjson.loads(shown["dropped"])
     shown["facts"] = shown["facts"] and orjson.loads(shown["facts"])
     return shown
@@ -174,6 +172,9 @@ def attempt_json(columns: Sequence[Any]) -> dict[str, Any]:
 
 def _shown(names: Sequence[str], columns: Sequence[Any]) -> dict[str, Any]:
     shown = dict(zip(names, columns, strict=True))
+    for name in FLAGS:
+        if name in shown:
+            shown[name] = bool(shown[name])
     usage = {name: shown.pop(name) for name in USAGE}
     known = any(count is not None for count in usage.values())
     return shown | {"usage": usage if known else None}

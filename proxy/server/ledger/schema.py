@@ -17,6 +17,7 @@ from attrs import frozen
 
 APPLICATION_ID = 0x706F696E  # "poin": tells our file from another program's
 BUSY_MS = 1_000  # longer waits are the writer's own, where `stop` can end them
+DAY_MS = 86_400_000
 WAL_BYTES = 16 << 20  # the WAL is cut back to this after a checkpoint
 CHECKED_BYTES = 64 << 20  # a file up to this size is read whole at start (about 0.2 s)
 
@@ -41,6 +42,21 @@ USAGE_COLUMNS = """
     input INTEGER, cache_read INTEGER, cache_write_5m INTEGER, cache_write_1h INTEGER, output INTEGER,
     reasoning INTEGER, audio_input INTEGER, audio_output INTEGER
 """
+
+SPENDERS = (("key", "key_id"), ("project", "project"))  # whose spend is summed, and their column
+
+
+def _spending(kind: str, column: str) -> tuple[str, ...]:
+    """What was spent before, and a trigger for what will be."""
+    return (
+        f"INSERT INTO spend SELECT '{kind}:' || {column}, at_ms / {DAY_MS}, sum(charged_nanos) FROM decisions"  # noqa: S608
+        f" WHERE {column} IS NOT NULL AND charged_nanos <> 0 GROUP BY 1, 2",
+        f"CREATE TRIGGER {kind}_spends AFTER INSERT ON decisions"  # noqa: S608
+        f" WHEN NEW.{column} IS NOT NULL AND NEW.charged_nanos <> 0"
+        f" BEGIN INSERT INTO spend VALUES ('{kind}:' || NEW.{column}, NEW.at_ms / {DAY_MS}, NEW.charged_nanos)"
+        " ON CONFLICT (account, day) DO UPDATE SET nanos = nanos + excluded.nanos; END",
+    )
+
 
 # A filter's index goes on with at_ms: one page of a filtered list is then one short walk along it, however long the
 # ledger. What is rare, and asked for because it is, has a partial index: common rows pay nothing for it. Two indexes
@@ -111,6 +127,41 @@ MIGRATIONS = (
                 for name in ("intent", "class", "rule", "profile")
             ),
             "CREATE INDEX decisions_by_config ON decisions (config, at_ms)",
+        ),
+    ),
+    # Keys, and what they spent. Triggers keep the sums in the transaction of the row that they sum, whoever writes it,
+    # so they are right at any moment; and they outlast the rows, which the retention deletes.
+    Migration(
+        3,
+        (
+            "ALTER TABLE decisions ADD COLUMN byok INTEGER NOT NULL DEFAULT 0",
+            "ALTER TABLE attempts ADD COLUMN byok INTEGER NOT NULL DEFAULT 0",
+            """
+            CREATE TABLE keys (
+                id TEXT PRIMARY KEY, name TEXT NOT NULL, prefix TEXT NOT NULL, digest BLOB NOT NULL,
+                last_four TEXT NOT NULL, created_ms INTEGER NOT NULL, project TEXT, scopes TEXT NOT NULL,
+                expires_ms INTEGER, revoked_ms INTEGER, former BLOB, former_until_ms INTEGER NOT NULL,
+                last_used_ms INTEGER, terms TEXT NOT NULL
+            )
+            """,
+            # One row, so that a process sees at a glance whether another has changed a key.
+            "CREATE TABLE key_changes (n INTEGER NOT NULL)",
+            "INSERT INTO key_changes VALUES (0)",
+            "CREATE TRIGGER keys_added AFTER INSERT ON keys BEGIN UPDATE key_changes SET n = n + 1; END",
+            "CREATE TRIGGER keys_changed AFTER UPDATE OF digest, revoked_ms ON keys"
+            " BEGIN UPDATE key_changes SET n = n + 1; END",
+            "CREATE TRIGGER keys_used AFTER INSERT ON decisions WHEN NEW.key_id IS NOT NULL"
+            " BEGIN UPDATE keys SET last_used_ms = max(coalesce(last_used_ms, 0), NEW.at_ms) WHERE id = NEW.key_id;"
+            " END",
+            # `account` is "key:ID" or "project:NAME"; `day` counts from 1970.
+            "CREATE TABLE spend (account TEXT NOT NULL, day INTEGER NOT NULL, nanos INTEGER NOT NULL,"
+            " PRIMARY KEY (account, day)) WITHOUT ROWID",
+            *(statement for kind, column in SPENDERS for statement in _spending(kind, column)),
+            # What requests under way have reserved; a row goes with the decision of its request.
+            "CREATE TABLE leases (request_id TEXT PRIMARY KEY, key_id TEXT NOT NULL, project TEXT,"
+            " nanos INTEGER NOT NULL, until_ms INTEGER NOT NULL) WITHOUT ROWID",
+            "CREATE TRIGGER leases_settled AFTER INSERT ON decisions"
+            " BEGIN DELETE FROM leases WHERE request_id = NEW.request_id; END",
         ),
     ),
 )

@@ -61,7 +61,7 @@ def full_decision() -> Decision:
             attempt(1, outcome="upstream_failed", status=503, detail="busy"),
             Attempt(
                 2, "gpt-4o", "openai", "gpt-4o-2024-11-20", 120, 900, 300, "client_closed", 200, "left", "up_1", usage,
-                4_130_000, 777,
+                4_130_000, 777, True,
             ),
         ],
         usage=usage,
@@ -75,6 +75,7 @@ def full_decision() -> Decision:
         bytes_committed=778,
         dropped=("seed", "logit_bias"),
         gone_phase="stream",
+        byok=True,
     )  # fmt: skip
 
 

@@ -61,14 +61,16 @@ def test_each_older_version_is_brought_forward_with_its_rows(path: Path, version
         sql(
             path,
             "INSERT INTO decisions (request_id, at_ms, surface, requested, stream, config, status, outcome,"
-            " fallback_used, attempt_count, charged_nanos, estimated, duration_ms, bytes_committed, dropped)"
-            " VALUES ('req_old', ?, 'chat', 'auto', 0, '', 200, 'ok', 0, 0, 7, 0, 0, 0, '[]')",
+            " fallback_used, attempt_count, charged_nanos, estimated, duration_ms, bytes_committed, dropped, key_id,"
+            " project) VALUES ('req_old', ?, 'chat', 'auto', 0, '', 200, 'ok', 0, 0, 7, 0, 0, 0, '[]', 'k', 'team')",
             NOON,
         )
     with closing(open_writer(path, steps)) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (NEXT.version,)
         rows = connection.execute("SELECT request_id, charged_nanos, region FROM decisions").fetchall()
+        spend = connection.execute("SELECT * FROM spend ORDER BY account").fetchall()
     assert rows == ([("req_old", 7, None)] if version else [])
+    assert spend == ([("key:k", NOON // 86_400_000, 7), ("project:team", NOON // 86_400_000, 7)] if version else [])
 
 
 def test_a_migration_that_fails_leaves_the_file_as_it_was(path: Path) -> None:
@@ -217,7 +219,7 @@ def test_the_lock_of_one_write_does_not_hinder_a_start(path: Path) -> None:
 @pytest.mark.parametrize("table", ["decisions", "attempts"])
 def test_no_row_is_ever_changed(path: Path, table: str) -> None:
     write(path, [decision(attempts=[])])
-    sql(path, "INSERT INTO attempts SELECT 1, 1, '', '', '', 0, 0, 0, '', 0, '', '', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0")
+    sql(path, "INSERT INTO attempts SELECT 1, 1, '', '', '', 0, 0, 0, '', 0, '', '', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0")
     with pytest.raises(sqlite3.IntegrityError, match="append-only"):
         sql(path, f"UPDATE {table} SET cost_nanos = 0")
 

@@ -1,0 +1,110 @@
+"""Limits: requests and tokens per minute, and requests at a time, of a key, a project or a model.
+
+A minute is the last sixty seconds, by a clock that is never set; it is kept in slots of one second, so that what is
+used counts for sixty to sixty-one seconds and never for less. Tokens of requests under way are reserved and count until
+these end; what they really took counts from their end on.
+"""
+
+from __future__ import annotations
+
+from attrs import define, field, frozen, validators
+
+MINUTE = 60  # slots
+
+_most = validators.optional(validators.ge(1))
+
+
+@frozen(kw_only=True)
+class LimitTerms:
+    rpm: int | None = field(default=None, validator=_most)
+    tpm: int | None = field(default=None, validator=_most)
+    parallel: int | None = field(default=None, validator=_most)
+
+
+NO_LIMITS = LimitTerms()
+
+
+@define(eq=False)
+class Window:
+    """What was used in the last minute, by second."""
+
+    used: int = 0
+    _slots: dict[int, int] = field(factory=dict)  # oldest first
+
+    def turn(self, now: float) -> None:
+        oldest = int(now) - MINUTE
+        while self._slots and (slot := next(iter(self._slots))) < oldest:
+            self.used -= self._slots.pop(slot)
+
+    def add(self, amount: int, now: float) -> None:
+        slot = int(now)
+        self._slots[slot] = self._slots.get(slot, 0) + amount
+        self.used += amount
+
+    def until(self, surplus: int, now: float) -> float | None:
+        """Seconds until at least so much is used no more; None where it is not even all that is used."""
+        for slot, amount in self._slots.items():
+            surplus -= amount
+            if surplus <= 0:
+                return max(slot + MINUTE + 1 - now, 0.0)
+        return None
+
+
+@define(eq=False)
+class Meter:
+    """What of one subject's limits is in use."""
+
+    name: str
+    terms: LimitTerms = NO_LIMITS
+    running: int = 0
+    reserved: int = 0  # tokens of requests under way
+    requests: Window = field(factory=Window)
+    tokens: Window = field(factory=Window)
+
+    def refusal(self, now: float) -> tuple[str, float] | None:
+        """Which limit keeps another request out, and for how many seconds; None: there is room."""
+        terms = self.terms
+        if terms.parallel is not None and self.running >= terms.parallel:
+            return f"{terms.parallel} requests at a time", 1.0
+        if terms.rpm is not None:
+            self.requests.turn(now)
+            if self.requests.used >= terms.rpm:
+                wait = self.requests.until(self.requests.used - terms.rpm + 1, now)
+                return f"{terms.rpm} requests per minute", 1.0 if wait is None else wait
+        return None
+
+    def enter(self, now: float) -> None:
+        self.running += 1
+        if self.terms.rpm is not None:
+            self.requests.add(1, now)
+
+    def token_refusal(self, amount: int, now: float) -> tuple[str, float] | None:
+        most = self.terms.tpm
+        if most is None:
+            return None
+        self.tokens.turn(now)
+        surplus = self.tokens.used + self.reserved + amount - most
+        if surplus <= 0:
+            return None
+        wait = self.tokens.until(surplus, now)
+        return f"{most} tokens per minute", 1.0 if wait is None else wait  # tokens under way may come back at any time
+
+    def leave(self, reserved: int, used: int, now: float) -> None:
+        """A request has ended: what it reserved goes, and what it used counts from now on."""
+        self.running -= 1
+        self.reserved -= reserved
+        if self.terms.tpm is not None and used:
+            self.tokens.turn(now)
+            self.tokens.add(used, now)
+
+    def requests_left(self, now: float) -> int | None:
+        if self.terms.rpm is None:
+            return None
+        self.requests.turn(now)
+        return max(0, self.terms.rpm - self.requests.used)
+
+    def tokens_left(self, now: float) -> int | None:
+        if self.terms.tpm is None:
+            return None
+        self.tokens.turn(now)
+        return max(0, self.terms.tpm - self.tokens.used - self.reserved)
