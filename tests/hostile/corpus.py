@@ -27,6 +27,7 @@ PIECES = {WHOLE: "whole", SEVEN: "by seven", ONE: "by one"}
 PAUSED = 400  # packets; a case of more goes without a pause between them
 MOST_PACKETS = 4000  # a case of more is not cut that small: it would take a good client for a slow one
 LONGEST_S = 60.0
+DRIP_S = 0.1
 AT_ONCE = 40  # that send: with more, a slow machine takes a good client for a slow one
 
 # Whatever waits ends soon, so a case is over when its connection is.
@@ -106,6 +107,21 @@ async def spoken(
                 answer = asyncio.ensure_future(_all_of(client))
                 await _sent(client, raw, size)
             return await answer
+
+
+async def dripped(port: int, begun: bytes) -> bytes:
+    """The same for a client that goes on with a byte now and then, for as long as it is let."""
+    with socket.socket() as client:
+        client.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(client, ("127.0.0.1", port))
+        await loop.sock_sendall(client, begun)
+        answer = asyncio.ensure_future(_all_of(client))
+        with suppress(ConnectionError):
+            while not answer.done():
+                await loop.sock_sendall(client, b"1")
+                await asyncio.sleep(DRIP_S)
+        return await answer
 
 
 async def _sent(client: socket.socket, raw: bytes, size: int) -> None:
