@@ -20,6 +20,7 @@ TESTS = ROOT / "tests" / "conformance"
 BY_DESIGN = {
     "conformance.test_sdk_translated": ("EXCEPTIONS", "reads otherwise when translated"),
     "conformance.test_request_translated": ("REFUSED", "cannot be put to the other dialect"),
+    "conformance.test_every_surface": ("OURS", "is not told as it came"),
 }
 
 Place = tuple[str, str]  # surface, dialect
@@ -70,7 +71,7 @@ def by_design() -> Iterable[str]:
     for module, (name, meaning) in BY_DESIGN.items():
         entries = getattr(sys.modules.get(module), name, {})
         for recording, entry in entries.items():
-            yield f"  {recording}\n      {meaning}: {entry if isinstance(entry, str) else entry[1]}"
+            yield f"  {recording}\n      {meaning}: {entry if isinstance(entry, str) else entry[-1]}"
 
 
 def main() -> int:

@@ -82,9 +82,10 @@ class Recording:
     def asked(self, **changed: Any) -> dict[str, Any]:
         """A request for this recording: the recorded one where there is one, else the least that the surface takes. It
         asks for usage as whoever recorded it must have done. The model is the client's to name."""
-        if self.request is not None and "messages" in self.request:
+        if self.request is not None and ("messages" in self.request or "input" in self.request):
             return {**self.request, **changed}
-        body: dict[str, Any] = {"model": "", "messages": [{"role": "user", "content": "Go on."}]}
+        turns = "input" if self.surface == "responses" else "messages"
+        body: dict[str, Any] = {"model": "", turns: [{"role": "user", "content": "Go on."}]}
         if self.surface == "messages":
             body["max_tokens"] = 1024
         if self.stream:
@@ -115,6 +116,7 @@ def _load(file: Path) -> Recording:
 
 EVERY = tuple(_load(file) for folder in FOLDERS for file in sorted(WIRE.glob(f"{folder}/**/*.json")))
 RECORDINGS = tuple(recording for recording in EVERY if recording.surface in ("chat", "messages"))
+NATIVE = tuple(recording for recording in EVERY if recording.surface)
 
 
 def parametrized(

@@ -94,7 +94,7 @@ def dumped(found: Iterable[BaseModel]) -> tuple[Mapping[str, Any], ...]:
 
 def ask(url: str, surface: str, body: Mapping[str, Any]) -> Heard:
     """With the blocking client. Raises the SDK's error where no answer has begun."""
-    with openai_client(url) if surface == "chat" else anthropic_client(url) as client:
+    with anthropic_client(url) if surface == "messages" else openai_client(url) as client:
         answer = create(client, body)
         if body.get("stream") is not True:
             return Heard(dumped([answer]), False, surface)
@@ -128,6 +128,8 @@ async def hear_async(client: Any, surface: str, body: Mapping[str, Any]) -> Hear
 def create(client: Any, body: Mapping[str, Any]) -> Any:
     """The answer, the stream, or what the async clients give to wait for."""
     if isinstance(client, openai.OpenAI | openai.AsyncOpenAI):
+        if "input" in body:
+            return client.responses.create(**_arguments(body, "model", "input", "stream"))
         return client.chat.completions.create(**_chat(body))
     return client.messages.create(**_messages(body))
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from .recordings import Recording, parametrized
-from .serving import Replay, Running, Seen, post
+from .recordings import NATIVE, Recording, parametrized
+from .serving import PATHS, Replay, Running, Seen, post
 
 Body = Mapping[str, Any]
 Render = Callable[[Body, str], str]
@@ -59,7 +59,7 @@ FEW = frozenset({"oai-oc-streams-tool-call", "oai-tl-openai", "ant-tl-tools-stre
 
 
 def has_request(recording: Recording) -> bool:
-    return recording.request is not None and "messages" in recording.request
+    return recording.request is not None and ("messages" in recording.request or "input" in recording.request)
 
 
 def arrives(recording: Recording, text: str) -> str:
@@ -88,15 +88,15 @@ def check(gateway: Running, replay: Replay, recording: Recording, render: Render
     return seen
 
 
-@parametrized(has_request)
+@parametrized(has_request, among=NATIVE)
 def test_a_recorded_request_arrives_as_it_was_sent(gateway: Running, replay: Replay, recording: Recording) -> None:
     seen = check(gateway, replay, recording, as_recorded)
-    assert seen.path == {"chat": "/v1/chat/completions", "messages": "/v1/messages"}[recording.surface]
+    assert seen.path == PATHS[recording.surface]
     assert seen.headers["content-type"] == "application/json"
 
 
 @pytest.mark.parametrize("render", list(RENDERS.values())[1:], ids=list(RENDERS)[1:])
-@parametrized(has_request, quick=FEW)
+@parametrized(has_request, quick=FEW, among=NATIVE)
 def test_it_does_so_however_it_is_written(
     gateway: Running, replay: Replay, recording: Recording, render: Render
 ) -> None:
