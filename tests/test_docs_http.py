@@ -143,10 +143,12 @@ def literal(node: ast.expr) -> str:
 
 
 def looked_up(tree: ast.AST) -> Iterator[str]:
-    """`headers.get("x")`, `headers["x"]`, `"x" in headers`."""
+    """`headers.get("x")`, `headers.getall("x")`, `headers["x"]`, `"x" in headers`."""
     for node in ast.walk(tree):
         match node:
-            case ast.Call(func=ast.Attribute(value=source, attr="get"), args=[name, *_]) if of_headers(source):
+            case ast.Call(func=ast.Attribute(value=source, attr="get" | "getall"), args=[name, *_]) if of_headers(
+                source
+            ):
                 yield literal(name)
             case ast.Subscript(value=source, slice=name, ctx=ast.Load()) if of_headers(source):
                 yield literal(name)

@@ -19,10 +19,12 @@ import cattrs
 from attrs import define, evolve, field, frozen
 
 from proxy.routing import sections, table
+from proxy.routing.directive import shown
 from proxy.routing.references import check_references
 from proxy.routing.salvage import Salvage
 from proxy.routing.table import Provider, Table, is_loopback
 from proxy.secret import Secret
+from proxy.wire.forwarded import Proxies
 
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 PREFIX = re.compile(r"[A-Za-z][A-Za-z0-9-]*-")
@@ -166,6 +168,12 @@ def _check_server(server: table.Server, state: _Loading) -> None:
         state.wrong("server.header_prefix", 'letters, digits and dashes, ending in a dash, such as "X-Nyuro-"')
     if not KEY_PREFIX.fullmatch(server.key_prefix):
         state.wrong("server.key_prefix", 'letters and digits, such as "neu"')
+    for entry in server.trusted_proxies:
+        try:
+            Proxies.parse([entry])
+        except ValueError:
+            wanted = 'an address such as "10.0.0.7", a network such as "10.0.0.0/8", or "unix"'
+            state.wrong("server.trusted_proxies", f"{shown(entry)} is none of: {wanted}")
     if server.workers != 1:
         state.wrong("server.workers", "one process is all there is until limits can be shared: remove it or set 1")
     if not server.listen:

@@ -36,6 +36,7 @@ class Server:
     header_prefix: str = "X-Nyuro-"
     auth: Literal["keys", "none"] = "keys"
     key_prefix: str = "neu"
+    trusted_proxies: tuple[str, ...] = ()
     max_body: Size = Size(32 << 20)
     body_timeout: Duration = Duration(60.0)
     header_timeout: Duration = Duration(30.0)

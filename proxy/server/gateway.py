@@ -238,7 +238,8 @@ class Gateway:
             self.metrics.attempt_done(provider=attempt.provider, outcome=attempt.outcome)
         if decision.gone_phase is not None:
             self.metrics.client_gone(decision.gone_phase)
-        log.info("request_done", **log_fields(decision))
+        client = call.snapshot.proxies.client(*intake.way_of(call.request))
+        log.info("request_done", client=client, **log_fields(decision))
 
 
 def tokens_per_s(stream: Stream | None, attempt: Attempt) -> float | None:

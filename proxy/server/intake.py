@@ -57,6 +57,11 @@ def admit(request: web.BaseRequest, gate: Gate, now_ms: int, scopes: frozenset[s
     return gate.admit(presented_by(request), lambda: caller_of(request), now_ms, scopes)
 
 
+def way_of(request: web.BaseRequest) -> tuple[str | None, list[str]]:
+    """Who connected, None over a Unix socket, and what the proxies in between say of who asked them."""
+    return request.remote or None, request.headers.getall("X-Forwarded-For", [])
+
+
 # -- the body ----------------------------------------------------------------------------------------------------
 
 

@@ -26,6 +26,7 @@ from proxy.secret import Scrubber
 from proxy.server.snapshot import Snapshot, UpstreamPool
 from proxy.server.upstream import tls
 from proxy.server.watch import TableUnreadable, read_table
+from proxy.wire.forwarded import Proxies
 
 log = structlog.get_logger()
 SECRET_BYTES = 64 << 10  # of a file that holds a key
@@ -75,6 +76,7 @@ class Builder:
             upstreams=upstreams,
             gate=Gate(table.server.auth, self.ring),
             scrubber=Scrubber(table.secrets),
+            proxies=Proxies.parse(table.server.trusted_proxies),
             hosts=tuple(_internal_hosts(table)),
         )
 

@@ -11,6 +11,7 @@ from proxy.routing.table import Provider, Table
 from proxy.routing.world import World
 from proxy.secret import Scrubber
 from proxy.server.upstream import EmbeddedUpstream, PlainUpstream, Upstream, tls
+from proxy.wire.forwarded import Proxies
 
 
 @define(eq=False)
@@ -22,6 +23,7 @@ class Snapshot:
     upstreams: Mapping[str, Upstream]
     gate: Gate
     scrubber: Scrubber
+    proxies: Proxies  # whose word counts for who asked
     hosts: tuple[str, ...] = ()  # of providers: internal names that no error text may carry to a client
     users: int = 0
 

@@ -157,6 +157,11 @@ WRONG: dict[str, tuple[str, str, str]] = {
     "a share above one": ("[routing]\nexplore = 1.5", "routing.explore", "a share from 0 to 1"),
     "no such choice": ('[server]\nauth = "open"', "server.auth", "one of 'keys', 'none' is needed, not 'open'"),
     "a prefix without a dash": ('[server]\nheader_prefix = "X"', "server.header_prefix", "ending in a dash"),
+    "a proxy's name": (
+        '[server]\ntrusted_proxies = ["nginx"]',
+        "server.trusted_proxies",
+        "'nginx' is none of: an address",
+    ),
     "nowhere to listen": ("[server]\nlisten = []", "server.listen", "name at least one address"),
     "a port that is none": ('[server]\nlisten = ["127.0.0.1:65536"]', "server.listen", "is none of"),
     "metrics on the data listener": (

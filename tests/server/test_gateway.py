@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from backlog import full_backlog
 from gateway import RawClient, Running, Start, chain, provider, settles
 from playbook import CHAT, TONGUES, Tongue
@@ -233,3 +234,18 @@ async def test_a_fault_of_ours_before_the_answer_is_a_500_without_a_detail(
     assert b"ZeroDivision" not in answer.body
     assert answer.json["error"]["message"]
     assert (await gw.row(answer.request_id))["outcome"] == "internal_error"
+
+
+# whose word counts -> who asked, for the log
+TRUSTED = {"nobody": ("[]", "127.0.0.1"), "the peer": ('["127.0.0.0/8"]', "203.0.113.9")}
+
+
+@pytest.mark.parametrize(("trusted", "asked"), TRUSTED.values(), ids=TRUSTED)
+async def test_the_log_says_who_asked(upstream: ScriptedUpstream, start: Start, trusted: str, asked: str) -> None:
+    gw = await start(provider("first", upstream), f'auth = "none"\ntrusted_proxies = {trusted}')
+    upstream.plays(plain(CHAT.answer("ok")))
+    with structlog.testing.capture_logs() as lines:
+        assert (await gw.ask(CHAT, headers={"X-Forwarded-For": "6.6.6.6, 203.0.113.9"})).status == 200
+        await gw.quiet()
+    assert [line["client"] for line in lines if line["event"] == "request_done"] == [asked]
+    assert "x-forwarded-for" not in upstream.seen[0].headers
