@@ -6,11 +6,20 @@ the estimate replaces it. Who is slow is only explored now and then, and would o
 back; who merely had luck leads a request or two, and its next answers weigh again. So a recovered candidate is back
 after three explorations at most, and mostly after one: with `explore` at 0.02 and 2 candidates behind that is within
 400 requests, with 21 behind within 2,000. A small window keeps p50 and p95 for the catalog.
+
+Streams and plain answers are kept apart: the time of a plain one is that of all its tokens. Each stands in for the
+other where there is nothing of its own kind.
+
+Who waits is heard before the answer comes: a stream that has waited longer than the estimate shows already that the
+estimate is too good, or a provider that stalls would be sent all that arrives until its first late answer. The third
+oldest wait is taken, so that one hard question or two say nothing.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Iterator
+from itertools import count, islice
 
 from attrs import define, field
 
@@ -22,6 +31,7 @@ NEWEST = 0.5  # weight of the newest observation: a tenfold change is believed a
 GOOD_NEWS = 0.5  # of the estimate: an answer sooner than that replaces it
 WINDOW = 64
 TRACKED = 4096
+TELLING = 3  # streams that wait: how long the youngest of so many oldest has waited counts
 
 
 @define
@@ -31,7 +41,6 @@ class Observed:
     ttft_ms: float
     at: float
     count: int = 0
-    whole: bool = False  # only plain answers were seen: the time is that of all their tokens
     tokens_per_s: float | None = None
     recent: deque[float] = field(factory=lambda: deque(maxlen=WINDOW), repr=False)
 
@@ -46,9 +55,11 @@ class Observed:
 
 @define
 class Latencies:
-    """One per process; bounded, the candidate that was seen longest ago goes."""
+    """One per process; bounded, what was seen longest ago goes. `whole` stands for plain answers."""
 
-    _observed: OrderedDict[tuple[str, str], Observed] = field(factory=OrderedDict)
+    _observed: OrderedDict[tuple[str, str, bool], Observed] = field(factory=OrderedDict)
+    _waiting: dict[tuple[str, str], dict[int, float]] = field(factory=dict)  # since when, oldest first
+    _waits: Iterator[int] = field(factory=count, repr=False)
 
     def observe(
         self,
@@ -59,15 +70,10 @@ class Latencies:
         *,
         whole: bool = False,
     ) -> None:
-        """`whole`: the time is that of a plain answer up to its end. It stands in where no stream has been seen lately,
-        and gives way to the first one."""
-        key = (candidate.provider, candidate.model)
+        key = (candidate.provider, candidate.model, whole)
         seen = self._observed.get(key)
-        fresh = seen is not None and now - seen.at <= STALE
-        if seen is not None and fresh and whole and not seen.whole:
-            return
-        if seen is None or not fresh or (seen.whole and not whole):
-            seen = self._observed[key] = Observed(ttft_ms, now, whole=whole)
+        if seen is None or now - seen.at > STALE:
+            seen = self._observed[key] = Observed(ttft_ms, now)
             if len(self._observed) > TRACKED:
                 self._observed.popitem(last=False)
         good = ttft_ms < GOOD_NEWS * seen.ttft_ms
@@ -81,18 +87,47 @@ class Latencies:
 
     def observe_rate(self, candidate: Candidate, tokens_per_s: float) -> None:
         """Of a stream that ended well; its first token has been observed already."""
-        seen = self._observed.get((candidate.provider, candidate.model))
+        seen = self._observed.get((candidate.provider, candidate.model, False))
         if seen is not None:
             seen.streamed(tokens_per_s)
 
-    def get(self, provider: str, model: str) -> Observed | None:
-        return self._observed.get((provider, model))
+    def waits(self, candidate: Candidate, now: float) -> int:
+        """A stream was asked for. The number is for `answered`, which has to follow."""
+        number = next(self._waits)
+        self._waiting.setdefault((candidate.provider, candidate.model), {})[number] = now
+        return number
 
-    def ttft_ms(self, candidate: Candidate, now: float) -> float | None:
+    def answered(self, candidate: Candidate, number: int) -> None:
+        """It waits no more, whatever came of it."""
+        key = (candidate.provider, candidate.model)
+        waiting = self._waiting[key]
+        del waiting[number]
+        if not waiting:
+            del self._waiting[key]
+
+    def get(self, provider: str, model: str) -> Observed | None:
+        """Of its streams, else of its plain answers."""
+        return self._observed.get((provider, model, False)) or self._observed.get((provider, model, True))
+
+    def seen_at(self, candidate: Candidate) -> float | None:
+        seen = (self._observed.get((candidate.provider, candidate.model, whole)) for whole in (False, True))
+        return max((it.at for it in seen if it is not None), default=None)
+
+    def ttft_ms(self, candidate: Candidate, now: float, *, whole: bool = False) -> float | None:
         """None: unobserved or stale."""
-        seen = self._observed.get((candidate.provider, candidate.model))
-        return None if seen is None or now - seen.at > STALE else seen.ttft_ms
+        for kind in (whole, not whole):
+            seen = self._observed.get((candidate.provider, candidate.model, kind))
+            if seen is not None and now - seen.at <= STALE:
+                return seen.ttft_ms
+        return None
+
+    def waited_ms(self, candidate: Candidate, now: float) -> float:
+        """How long its streams wait just now; 0 unless there are enough of them to tell."""
+        waiting = self._waiting.get((candidate.provider, candidate.model))
+        if waiting is None or len(waiting) < TELLING:
+            return 0.0
+        return (now - next(islice(waiting.values(), TELLING - 1, None))) * 1000
 
     def tokens_per_s(self, candidate: Candidate) -> float | None:
-        seen = self._observed.get((candidate.provider, candidate.model))
+        seen = self._observed.get((candidate.provider, candidate.model, False))
         return None if seen is None else seen.tokens_per_s

@@ -35,7 +35,7 @@ def by_latency(picks: Sequence[Pick], case: Case) -> list[Pick]:
     """Fastest first token first. Those within the band of the fastest share the lead, so nobody is stampeded, and a
     bounded share of the traffic goes to the candidate seen longest ago, so nobody is forgotten. Fastest, band and
     explored are of those that are fit; the others stand where their times put them, behind the lead."""
-    timed = _timed(picks, case.world, case.now)
+    timed = _timed(picks, case)
     ordered = [pick for _, pick in timed]
     head = next((place for place, pick in enumerate(ordered) if case.is_fit(pick)), None)
     if head is None or len(ordered) < 2:
@@ -121,13 +121,18 @@ def draw(weights: Sequence[int], dice: Dice) -> list[int]:
     return rest
 
 
-def _timed(picks: Sequence[Pick], world: World, now: float) -> list[tuple[float, Pick]]:
+def _timed(picks: Sequence[Pick], case: Case) -> list[tuple[float, Pick]]:
     """With their times to the first token in ms, fastest first."""
-    seen = [world.latencies.ttft_ms(pick.candidate, now) for pick in picks]
-    timed = [(PRIOR_MS if ms is None else ms, pick) for ms, pick in zip(seen, picks, strict=True)]
-    return sorted(timed, key=itemgetter(0))
+    latencies, now, stream = case.world.latencies, case.now, case.facts.stream
+
+    def expected(pick: Pick) -> float:
+        seen = latencies.ttft_ms(pick.candidate, now, whole=not stream)
+        ms = PRIOR_MS if seen is None else seen
+        return max(ms, latencies.waited_ms(pick.candidate, now)) if stream else ms
+
+    return sorted(((expected(pick), pick) for pick in picks), key=itemgetter(0))
 
 
 def _seen_at(pick: Pick, world: World) -> float:
-    seen = world.latencies.get(pick.candidate.provider, pick.candidate.model)
-    return -math.inf if seen is None else seen.at
+    seen = world.latencies.seen_at(pick.candidate)
+    return -math.inf if seen is None else seen

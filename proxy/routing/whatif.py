@@ -49,7 +49,7 @@ class Unmeasured(Latencies):
 
     asked: bool = False
 
-    def ttft_ms(self, candidate: Candidate, now: float) -> float | None:
+    def ttft_ms(self, candidate: Candidate, now: float, *, whole: bool = False) -> float | None:
         self.asked = True
         return None
 

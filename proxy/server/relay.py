@@ -133,8 +133,9 @@ class _Chain:
         prepared = prepare(call, pick, key.secret, byok=key.byok, hops=_hops(call, self.relay.instance))
         attempt = call.begin_attempt(candidate.model, candidate.provider, candidate.native)
         attempt.byok = key.byok
-        health = call.snapshot.world.health
+        health, latencies = call.snapshot.world.health, call.snapshot.world.latencies
         trial = health.begin(candidate, key.index, self.relay.clock())
+        waits = latencies.waits(candidate, self.relay.clock()) if call.stream and call.operation is None else None
         in_flight = self.relay.metrics.in_flight(candidate.provider)
         in_flight.inc()
         opening = None
@@ -158,6 +159,8 @@ class _Chain:
         finally:
             attempt.duration_ms = call.elapsed_ms() - attempt.started_ms
             health.end(trial)
+            if waits is not None:
+                latencies.answered(candidate, waits)
             if opening is None:
                 in_flight.dec()
         opening.key_index, opening.ended = key.index, in_flight.dec

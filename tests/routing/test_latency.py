@@ -82,3 +82,35 @@ def test_what_is_believed_lies_between_what_was_seen(seen: list[tuple[float, flo
     assert low <= believed * (1 + 1e-9)
     assert believed <= high * (1 + 1e-9)
     assert believed == pytest.approx(believed)
+
+
+def test_streams_and_plain_answers_are_kept_apart_and_stand_in_for_each_other() -> None:
+    times = Latencies()
+    times.observe(ONE, 5_000.0, 0.0, whole=True)
+    assert times.ttft_ms(ONE, 0.0) == times.ttft_ms(ONE, 0.0, whole=True) == 5_000.0
+    times.observe(ONE, 100.0, 1.0)
+    assert (times.ttft_ms(ONE, 1.0), times.ttft_ms(ONE, 1.0, whole=True)) == (100.0, 5_000.0)
+    times.observe(ONE, 100.0, STALE)
+    assert times.ttft_ms(ONE, STALE + 1, whole=True) == 100.0
+    seen = times.get("p", "m")
+    assert seen is not None
+    assert (seen.ttft_ms, times.seen_at(ONE)) == (100.0, STALE)
+    times.observe(TWO, 5_000.0, 0.0, whole=True)
+    assert times.get("q", "m") is not None
+    assert times.seen_at(Candidate("x", "p", "x")) is None
+
+
+def test_the_third_oldest_wait_is_heard_and_an_answer_ends_its_own() -> None:
+    times = Latencies()
+    waits = [times.waits(ONE, now) for now in (1.0, 2.0)]
+    assert times.waited_ms(ONE, 10.0) == 0.0
+    waits.append(times.waits(ONE, 3.0))
+    times.waits(TWO, 0.0)
+    assert times.waited_ms(ONE, 10.0) == 7_000.0
+    assert times.waited_ms(TWO, 10.0) == 0.0
+    waits.append(times.waits(ONE, 4.0))
+    times.answered(ONE, waits[0])
+    assert times.waited_ms(ONE, 10.0) == 6_000.0
+    for number in waits[1:]:
+        times.answered(ONE, number)
+    assert times.waited_ms(ONE, 10.0) == 0.0

@@ -8,13 +8,15 @@ from random import Random
 from typing import Any
 
 import pytest
+from attrs import evolve
 from scenes import HOUSE, asks, candidate, chain, cool, planned, scripted, world_of
 
 from proxy.routing.case import Case
 from proxy.routing.facts import Ceiling
 from proxy.routing.latency import PRIOR_MS, STALE
+from proxy.routing.names import Candidate
 from proxy.routing.plan import resolve
-from proxy.routing.strategies import SORTS, STRATEGIES, draw, drawn
+from proxy.routing.strategies import BAND, SORTS, STRATEGIES, draw, drawn
 from proxy.routing.world import Pick, World
 
 CROWD = HOUSE.partition("[models.a]")[0]
@@ -177,6 +179,37 @@ def test_traffic_leaves_a_candidate_that_turns_slow_and_returns_once_it_is_well(
     serve(1_000)
     back = serve(600)
     assert all(130 < back[id] < 270 for id in speed)
+
+
+def test_a_plain_request_goes_by_plain_answers_and_a_stream_by_streams() -> None:
+    world = crowd("", "")
+    for id, first_token, whole in (("m0", 100.0, 9_000.0), ("m1", 500.0, 3_000.0)):
+        world.latencies.observe(candidate(world, id), first_token, 0.0)
+        world.latencies.observe(candidate(world, id), whole, 0.0, whole=True)
+    dice = lambda: 0.5  # noqa: E731
+    assert chain(planned(world, "strategy:latency", dice=dice, stream=True)) == ["m0", "m1"]
+    assert chain(planned(world, "strategy:latency", dice=dice)) == ["m1", "m0"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_candidate_that_stalls_is_left_before_its_first_late_answer(seed: int) -> None:
+    """Fifty streams a second; one of three turns ten times slower. Its first late answer comes after ten seconds, and
+    five hundred requests."""
+    world, dice, facts = timed(m0=1_000.0, m1=1_000.0, m2=1_000.0), Random(seed).random, asks("strategy:latency")
+    speed, waiting = {"m0": 1.0, "m1": 1.0, "m2": 10.0}, list[tuple[float, Candidate, int]]()
+    heads: list[str] = []
+    for request in range(500):
+        now = request / 50
+        for due in [wait for wait in waiting if wait[0] <= now]:
+            waiting.remove(due)
+            world.latencies.answered(due[1], due[2])
+            world.latencies.observe(due[1], speed[due[1].model] * 1_000.0, now)
+        head = resolve(evolve(facts, stream=True), world, dice, now).chain[0].candidate
+        waiting.append((now + speed[head.model], head, world.latencies.waits(head, now)))
+        heads.append(head.model)
+    late = heads.index("m2", 5) + round((1 + 2 * BAND) * 50)  # requests until its third has waited too long
+    assert heads[late:].count("m2") <= 0.1 * len(heads[late:])
+    assert min(heads[late:].count("m0"), heads[late:].count("m1")) > 0.3 * len(heads[late:])
 
 
 def test_a_recovered_candidate_is_believed_after_one_answer_or_a_few() -> None:
