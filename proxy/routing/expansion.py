@@ -61,7 +61,8 @@ class Expansion:
         key = (entry.kind, entry.name, depth == 0, entry.max_price is None)
         picks = self._known.get(key)
         if picks is None:
-            picks = self._known[key] = _distinct(self._stands_for(entry, depth))
+            found = self._stands_for(entry, depth)
+            picks = self._known[key] = found if entry.kind == "strategy" else _distinct(found)
         if entry.sort is not None:
             picks = SORTS[entry.sort](picks, self.case)
             self._say(depth, f"sorted by {entry.sort}")
@@ -220,7 +221,8 @@ STRATEGY_REASONS = {
 
 
 def _distinct(picks: list[Pick]) -> list[Pick]:
-    """Lists of lists may name the same few a million times over; what was expanded once comes as the same objects."""
+    """Lists of lists may name the same few a million times over; what was expanded once comes as the same objects. A
+    strategy names nobody twice."""
     return picks if len(picks) <= MOST_TWICE else list({id(pick): pick for pick in picks}.values())
 
 

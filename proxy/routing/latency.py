@@ -18,7 +18,7 @@ oldest wait is taken, so that one hard question or two say nothing.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count, islice
 
 from attrs import define, field
@@ -44,6 +44,13 @@ class Observed:
     tokens_per_s: float | None = None
     recent: deque[float] = field(factory=lambda: deque(maxlen=WINDOW), repr=False)
 
+    def add(self, ttft_ms: float, now: float) -> None:
+        good = ttft_ms < GOOD_NEWS * self.ttft_ms
+        self.ttft_ms = ttft_ms if good else self.ttft_ms + NEWEST * (ttft_ms - self.ttft_ms)
+        self.at = now
+        self.count += 1
+        self.recent.append(ttft_ms)
+
     def streamed(self, tokens_per_s: float) -> None:
         old = self.tokens_per_s
         self.tokens_per_s = tokens_per_s if old is None else old + NEWEST * (tokens_per_s - old)
@@ -54,10 +61,24 @@ class Observed:
 
 
 @define
-class Latencies:
-    """One per process; bounded, what was seen longest ago goes. `whole` stands for plain answers."""
+class _Times:
+    """Of one candidate, by what the client waits for."""
 
-    _observed: OrderedDict[tuple[str, str, bool], Observed] = field(factory=OrderedDict)
+    streams: Observed | None = None
+    plain: Observed | None = None
+
+    def fresh(self, oldest: float, *, whole: bool) -> Observed | None:
+        seen = self.plain if whole else self.streams
+        if seen is None or seen.at < oldest:
+            seen = self.streams if whole else self.plain
+        return seen if seen is not None and seen.at >= oldest else None
+
+
+@define
+class Latencies:
+    """One per process; bounded, who was seen longest ago goes. `whole` stands for plain answers."""
+
+    _times: OrderedDict[tuple[str, str], _Times] = field(factory=OrderedDict)  # by provider and model
     _waiting: dict[tuple[str, str], dict[int, float]] = field(factory=dict)  # since when, oldest first
     _waits: Iterator[int] = field(factory=count, repr=False)
 
@@ -70,26 +91,24 @@ class Latencies:
         *,
         whole: bool = False,
     ) -> None:
-        key = (candidate.provider, candidate.model, whole)
-        seen = self._observed.get(key)
+        key = (candidate.provider, candidate.model)
+        times = self._times.setdefault(key, _Times())
+        self._times.move_to_end(key)
+        if len(self._times) > TRACKED:
+            self._times.popitem(last=False)
+        seen = times.plain if whole else times.streams
         if seen is None or now - seen.at > STALE:
-            seen = self._observed[key] = Observed(ttft_ms, now)
-            if len(self._observed) > TRACKED:
-                self._observed.popitem(last=False)
-        good = ttft_ms < GOOD_NEWS * seen.ttft_ms
-        seen.ttft_ms = ttft_ms if good else seen.ttft_ms + NEWEST * (ttft_ms - seen.ttft_ms)
-        seen.at = now
-        seen.count += 1
-        seen.recent.append(ttft_ms)
+            seen = Observed(ttft_ms, now)
+            times.plain, times.streams = (seen, times.streams) if whole else (times.plain, seen)
+        seen.add(ttft_ms, now)
         if tokens_per_s is not None:
             seen.streamed(tokens_per_s)
-        self._observed.move_to_end(key)
 
     def observe_rate(self, candidate: Candidate, tokens_per_s: float) -> None:
         """Of a stream that ended well; its first token has been observed already."""
-        seen = self._observed.get((candidate.provider, candidate.model, False))
-        if seen is not None:
-            seen.streamed(tokens_per_s)
+        times = self._times.get((candidate.provider, candidate.model))
+        if times is not None and times.streams is not None:
+            times.streams.streamed(tokens_per_s)
 
     def waits(self, candidate: Candidate, now: float) -> int:
         """A stream was asked for. The number is for `answered`, which has to follow."""
@@ -107,19 +126,34 @@ class Latencies:
 
     def get(self, provider: str, model: str) -> Observed | None:
         """Of its streams, else of its plain answers."""
-        return self._observed.get((provider, model, False)) or self._observed.get((provider, model, True))
+        times = self._times.get((provider, model))
+        return None if times is None else times.streams or times.plain
 
     def seen_at(self, candidate: Candidate) -> float | None:
-        seen = (self._observed.get((candidate.provider, candidate.model, whole)) for whole in (False, True))
-        return max((it.at for it in seen if it is not None), default=None)
+        times = self._times.get((candidate.provider, candidate.model))
+        kinds = (times.streams, times.plain) if times is not None else ()
+        return max((seen.at for seen in kinds if seen is not None), default=None)
 
     def ttft_ms(self, candidate: Candidate, now: float, *, whole: bool = False) -> float | None:
         """None: unobserved or stale."""
-        for kind in (whole, not whole):
-            seen = self._observed.get((candidate.provider, candidate.model, kind))
-            if seen is not None and now - seen.at <= STALE:
-                return seen.ttft_ms
-        return None
+        times = self._times.get((candidate.provider, candidate.model))
+        seen = None if times is None else times.fresh(now - STALE, whole=whole)
+        return None if seen is None else seen.ttft_ms
+
+    def expected_ms(self, candidates: Sequence[Candidate], now: float, *, whole: bool) -> list[float]:
+        """What each will probably take: what was observed, else the prior; for a stream no less than those wait that
+        it would stand behind."""
+        known, oldest = self._times, now - STALE
+        found = []
+        for it in candidates:  # hundreds for a strategy: no call for the usual one
+            times = known.get((it.provider, it.model))
+            seen = None if times is None else times.plain if whole else times.streams
+            if times is not None and (seen is None or seen.at < oldest):
+                seen = times.fresh(oldest, whole=not whole)
+            found.append(PRIOR_MS if seen is None else seen.ttft_ms)
+        if whole or not self._waiting:
+            return found
+        return [max(ms, self.waited_ms(it, now)) for ms, it in zip(found, candidates, strict=True)]
 
     def waited_ms(self, candidate: Candidate, now: float) -> float:
         """How long its streams wait just now; 0 unless there are enough of them to tell."""
@@ -129,5 +163,5 @@ class Latencies:
         return (now - next(islice(waiting.values(), TELLING - 1, None))) * 1000
 
     def tokens_per_s(self, candidate: Candidate) -> float | None:
-        seen = self._observed.get((candidate.provider, candidate.model, False))
-        return None if seen is None else seen.tokens_per_s
+        times = self._times.get((candidate.provider, candidate.model))
+        return None if times is None or times.streams is None else times.streams.tokens_per_s

@@ -10,7 +10,6 @@ from operator import itemgetter
 from proxy.catalog import worst_case_nanos
 from proxy.catalog.price import PICO_PER_NANO
 from proxy.routing.case import Case
-from proxy.routing.latency import PRIOR_MS
 from proxy.routing.world import Dice, Pick, World, expected_output
 
 BAND = 0.20  # candidates this near to the fastest share its traffic
@@ -123,14 +122,9 @@ def draw(weights: Sequence[int], dice: Dice) -> list[int]:
 
 def _timed(picks: Sequence[Pick], case: Case) -> list[tuple[float, Pick]]:
     """With their times to the first token in ms, fastest first."""
-    latencies, now, stream = case.world.latencies, case.now, case.facts.stream
-
-    def expected(pick: Pick) -> float:
-        seen = latencies.ttft_ms(pick.candidate, now, whole=not stream)
-        ms = PRIOR_MS if seen is None else seen
-        return max(ms, latencies.waited_ms(pick.candidate, now)) if stream else ms
-
-    return sorted(((expected(pick), pick) for pick in picks), key=itemgetter(0))
+    candidates = [pick.candidate for pick in picks]
+    expected = case.world.latencies.expected_ms(candidates, case.now, whole=not case.facts.stream)
+    return sorted(zip(expected, picks, strict=True), key=itemgetter(0))
 
 
 def _seen_at(pick: Pick, world: World) -> float:

@@ -6,7 +6,7 @@ Money is in nano-USD, by the other table's prices for both sides; None is unknow
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from attrs import asdict, define, evolve, field, frozen
@@ -49,9 +49,9 @@ class Unmeasured(Latencies):
 
     asked: bool = False
 
-    def ttft_ms(self, candidate: Candidate, now: float, *, whole: bool = False) -> float | None:
+    def expected_ms(self, candidates: Sequence[Candidate], now: float, *, whole: bool) -> list[float]:
         self.asked = True
-        return None
+        return super().expected_ms(candidates, now, whole=whole)
 
     def tokens_per_s(self, candidate: Candidate) -> float | None:
         self.asked = True
