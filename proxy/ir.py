@@ -258,13 +258,17 @@ Part = (
 
 @frozen
 class Message:
-    """One turn. Tool results stand in a turn of role "tool", one or more to a turn, in the order they came."""
+    """One turn. Tool results stand in a turn of role "tool", one or more to a turn, in the order they came.
+
+    `places`: where the client wrote each part, for dialects whose turns are put together of several items.
+    """
 
     role: Role
     parts: tuple[Part, ...]
     name: str | None = None
     id: str | None = None
     phase: str | None = None
+    places: tuple[str, ...] = field(default=(), eq=False)
 
 
 # -- the request -------------------------------------------------------------------------------------------------

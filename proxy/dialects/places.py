@@ -13,7 +13,7 @@ class Places:
     """The paths of one request's turns and parts.
 
     Chat has one message for each turn. Anthropic keeps the instructions apart, and results of tools in the user's
-    message together with what the user says next. The items of Responses are no turns: there is only their array.
+    message together with what the user says next. A turn of Responses is made of items, and tells itself where.
     """
 
     request: ir.Request
@@ -24,7 +24,7 @@ class Places:
             case "anthropic":
                 self._turns = _of_messages(self.request)
             case "openai-responses":
-                self._turns = [("input", 0)] * len(self.request.messages)
+                self._turns = [(_item(message), 0) for message in self.request.messages]
             case _:
                 self._turns = [(f"messages[{at}]", 0) for at in range(len(self.request.messages))]
 
@@ -47,7 +47,8 @@ class Places:
             case "anthropic":
                 return f"{path}[{index}]" if path == "system" else f"{path}.content[{before + index}]"
             case "openai-responses":
-                return path
+                places = self.request.messages[at].places
+                return places[index] if index < len(places) else path
         return part_path(self.request.dialect, at, self.request.messages[at], index)
 
     def inside(self, path: str, index: int) -> str:
@@ -56,8 +57,13 @@ class Places:
             case "anthropic":
                 return f"{path}.content[{index}]"
             case "openai-responses":
-                return path
+                return f"{path}.output[{index}]"
         return f"{path}[{index}]"
+
+
+def _item(message: ir.Message) -> str:
+    """The item that a turn begins with."""
+    return message.places[0].partition(".")[0] if message.places else "input"
 
 
 def _of_messages(request: ir.Request) -> list[tuple[str, int]]:

@@ -16,7 +16,8 @@ from typing import Any
 
 from proxy import ir
 from proxy.dialects.anthropic.blocks import NAME
-from proxy.dialects.anthropic.words import message_path, part_path
+from proxy.dialects.places import Places
+from proxy.dialects.rendering import unknown_part
 from proxy.errors import InvalidRequest, Unsupported
 from proxy.wire import json_text
 
@@ -32,7 +33,8 @@ class TurnWriter:
     def __init__(self, request: ir.Request, *, system_turns: bool) -> None:
         self.request = request
         self.dropped: list[str] = []
-        self._dialect = request.dialect
+        self._places = Places(request)
+        self._given = False  # whether others than the model said what is being written
         self._native = request.dialect == NAME
         self._system_turns = system_turns or self._native
 
@@ -45,11 +47,11 @@ class TurnWriter:
         for at in range(head, len(messages)):
             self._add(turns, at)
         if not turns and system:  # the API answers users only: what stands alone is what was asked
-            self.dropped.append(f"{message_path(self._dialect, 0)}.role")
+            self.dropped.append(f"{self._places.turn(0)}.role")
             return [], [{"role": "user", "content": _short(system)}]
         if not turns:
-            message = "messages: nothing is said in them; at least one message with content is required."
-            raise InvalidRequest(message, param="input" if self._dialect == "openai-responses" else "messages")
+            message = f"{self._places.all}: nothing is said there; at least one message with content is required."
+            raise InvalidRequest(message, param=self._places.all)
         for turn in turns:
             turn["content"] = _short(_results_first(turn["content"]))
         return system, turns
@@ -61,7 +63,7 @@ class TurnWriter:
             if self._system_turns and self._placed(turns, at):
                 role = "system"
             else:
-                self.dropped.append(f"{message_path(self._dialect, at)}.role")
+                self.dropped.append(f"{self._places.turn(at)}.role")
                 blocks = [_tagged(block) for block in blocks]
         if not blocks:
             return
@@ -78,11 +80,10 @@ class TurnWriter:
 
     def _blocks(self, at: int) -> list[Block]:
         message = self.request.messages[at]
+        self._given = message.role != "assistant"
         if message.name is not None and message.role != "tool":
-            self.dropped.append(f"{message_path(self._dialect, at)}.name")
-        written = (
-            self.block(part, part_path(self._dialect, at, message, index)) for index, part in enumerate(message.parts)
-        )
+            self.dropped.append(f"{self._places.turn(at)}.name")
+        written = (self.block(part, self._places.part(at, index)) for index, part in enumerate(message.parts))
         return [block for block in written if block is not None]
 
     def block(self, part: ir.Part, path: str) -> Block | None:
@@ -168,10 +169,7 @@ class TurnWriter:
         return {"type": "tool_use", "id": call_id(part.id), "name": part.name, "input": parsed(part.arguments, path)}
 
     def _tool_result(self, part: ir.ToolResult, path: str) -> Block | None:
-        inner = (
-            self.block(item, f"{path}.content[{at}]" if self._native else f"{path}[{at}]")
-            for at, item in enumerate(part.content)
-        )
+        inner = (self.block(item, self._places.inside(path, at)) for at, item in enumerate(part.content))
         block: Block = {"type": "tool_result", "tool_use_id": call_id(part.call_id)}
         if content := [item for item in inner if item is not None]:
             block["content"] = _short(content)
@@ -182,6 +180,8 @@ class TurnWriter:
     def _own(self, part: ir.ServerCall | ir.ServerResult | ir.Opaque, path: str) -> Block | None:
         if part.dialect == NAME:
             return dict(part.raw)
+        if self._given and isinstance(part, ir.Opaque):
+            raise unknown_part(part, path, "the Messages API")
         self.dropped.append(path)
         return None
 

@@ -20,7 +20,7 @@ from attrs import define, field
 from proxy import ir
 from proxy.dialects.gemini.vocabulary import NAME, UNSIGNED, Accepts
 from proxy.dialects.places import Places
-from proxy.dialects.rendering import arguments_of, document_text
+from proxy.dialects.rendering import arguments_of, document_text, spoken, unknown_part
 from proxy.errors import InvalidRequest, Unsupported
 
 Part = dict[str, Any]
@@ -41,6 +41,7 @@ class TurnWriter:
     places: Places
     _names: dict[str, str] = field(factory=dict)  # of the tools called so far, by the call's id
     _order: dict[str, int] = field(factory=dict)  # of the calls of the last step
+    _given: bool = False  # whether others than the model said what is being written
     _attached: list[Part] = field(factory=list)  # media of results, which follow them
 
     def write(self) -> tuple[list[Part], list[dict[str, Any]]]:
@@ -103,6 +104,7 @@ class TurnWriter:
 
     def _parts(self, at: int) -> list[Part]:
         message = self.request.messages[at]
+        self._given = message.role != "assistant"
         if message.name is not None and message.role != "tool":
             self.dropped.append(f"{self.places.turn(at)}.name")
         written = (self.part(part, self.places.part(at, index)) for index, part in enumerate(message.parts))
@@ -160,6 +162,10 @@ class TurnWriter:
     def _own(self, part: ir.ServerCall | ir.ServerResult | ir.Opaque, path: str) -> Part | None:
         if part.dialect == NAME:
             return dict(part.raw)
+        if (said := spoken(part)) is not None:
+            return self._text(said, path)
+        if self._given and isinstance(part, ir.Opaque):
+            raise unknown_part(part, path, "Gemini")
         self.dropped.append(path)
         return None
 

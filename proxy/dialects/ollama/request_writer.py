@@ -18,7 +18,7 @@ from attrs import define, field
 from proxy import ir
 from proxy.dialects.anthropic.words import word
 from proxy.dialects.places import Places
-from proxy.dialects.rendering import arguments_of, document_text
+from proxy.dialects.rendering import arguments_of, document_text, spoken, unknown_part
 from proxy.errors import InvalidRequest, Unsupported
 
 # What no request can say. Empty values and `false` ask for nothing.
@@ -105,6 +105,8 @@ class _Body:
         for index, part in enumerate(self.request.messages[at].parts):
             if isinstance(part, ir.ToolResult):
                 messages.append(self._result(part, self.places.part(at, index)))
+            else:
+                self.dropped.append(self.places.part(at, index))  # of a tool that only its provider has
         step = next((place for place in reversed(range(len(messages))) if messages[place]["role"] != "tool"), -1)
         calls = messages[step].get("tool_calls", []) if step >= 0 else []
         order = {call["id"]: place for place, call in enumerate(calls)}
@@ -118,7 +120,7 @@ class _Body:
             self._attached = []
 
     def _message(self, role: str, at: int) -> _Json:
-        said = _Said()
+        said = _Said(given=role != "assistant")
         for index, part in enumerate(self.request.messages[at].parts):
             self._add(said, part, self.places.part(at, index))
         return {"role": role, **said.written("" if role == "assistant" else "\n\n")}
@@ -131,7 +133,7 @@ class _Body:
         if result.is_error:
             self.dropped.append(f"{path}.is_error")
         self._cached(result, path)
-        said = _Said()
+        said = _Said(given=True)
         for index, part in enumerate(result.content):
             self._add(said, part, self.places.inside(path, index))
         self._attached += said.images
@@ -139,7 +141,8 @@ class _Body:
         content = "\n\n".join(said.texts) or silent
         return {"role": "tool", "content": content, "tool_name": name, "tool_call_id": result.call_id}
 
-    def _add(self, said: _Said, part: ir.Part, path: str) -> None:
+    def _add(self, said: _Said, raw: ir.Part, path: str) -> None:
+        part = spoken(raw) or raw
         self._cached(part, path)
         match part:
             case ir.Text(text) | ir.Refusal(text):
@@ -159,6 +162,8 @@ class _Body:
             case ir.File() | ir.Video() | ir.Audio(source=ir.Blob() | ir.Url()):
                 message = f"{path}: Ollama takes text and pictures only; send a document as text."
                 raise Unsupported(message, param=path)
+            case ir.Opaque() if said.given:
+                raise unknown_part(part, path, "Ollama")
             case _:
                 self.dropped.append(path)
 
@@ -274,8 +279,9 @@ class _Body:
 
 @define
 class _Said:
-    """A message's parts, by the member that they stand in."""
+    """A message's parts, by the member that they stand in. `given`: others than the model said it."""
 
+    given: bool
     texts: list[str] = field(factory=list)
     thinking: list[str] = field(factory=list)
     images: list[str] = field(factory=list)

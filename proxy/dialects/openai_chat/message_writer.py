@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from attrs import define, field
@@ -10,6 +10,8 @@ from attrs import define, field
 from proxy import ir
 from proxy.dialects.openai_chat.media import audio_format, url_of
 from proxy.dialects.openai_chat.vocabulary import NAME, OPENAI, REASONING_MEMBER
+from proxy.dialects.places import Places
+from proxy.dialects.rendering import document_text, spoken, unknown_part
 from proxy.errors import Unsupported
 
 _Json = dict[str, Any]
@@ -26,26 +28,27 @@ class MessageWriter:
     request: ir.Request
     target: ir.Target
     dropped: list[str]
+    places: Places
     _attached: list[_Json] = field(factory=list)
 
     def write(self) -> list[_Json]:
         out: list[_Json] = []
-        for message, at in zip(self.request.messages, _places(self.request), strict=True):
+        for at, message in enumerate(self.request.messages):
             if message.role not in ("tool", "user"):
                 out += self._flush()
             match message.role:
                 case "tool":
                     out += self._tool_turn(message, at)
                 case "assistant":
-                    out.append(self._assistant(message, at))
+                    out += self._assistant(message, at)
                 case role:
                     out.append(self._plain(message, role, at))
         return out + self._flush()
 
     # -- turns ---------------------------------------------------------------------------------------------------
 
-    def _plain(self, message: ir.Message, role: str, at: str) -> _Json:
-        parts = self._parts(message.parts, at)
+    def _plain(self, message: ir.Message, role: str, at: int) -> _Json:
+        parts = self._parts(self._placed(message, at))
         if role == "user":
             parts, self._attached = [*self._attached, *parts], []
         elif role == "developer" and not self._knows_developer:
@@ -56,16 +59,22 @@ class MessageWriter:
     def _knows_developer(self) -> bool:
         return self.request.dialect == NAME or OPENAI.match(self.target.native) is not None
 
-    def _tool_turn(self, message: ir.Message, at: str) -> Iterator[_Json]:
-        for index, part in enumerate(message.parts):
-            where = _inside(at, index)
-            if isinstance(part, ir.ToolResult):
-                yield self._result(part, where)
-            else:
-                self._attached += self._parts((part,), at)
+    def _placed(self, message: ir.Message, at: int) -> Iterator[tuple[ir.Part, str]]:
+        return ((part, self.places.part(at, index)) for index, part in enumerate(message.parts))
+
+    def _tool_turn(self, message: ir.Message, at: int) -> Iterator[_Json]:
+        for part, where in self._placed(message, at):
+            match part:
+                case ir.ToolResult():
+                    yield self._result(part, where)
+                case ir.ServerResult():
+                    self.dropped.append(where)  # of a tool that only its provider has
+                case _:
+                    self._attached += self._parts([(part, where)])
 
     def _result(self, result: ir.ToolResult, at: str) -> _Json:
-        written = self._parts(result.content, at)
+        inner = ((part, self.places.inside(at, index)) for index, part in enumerate(result.content))
+        written = self._parts(inner)
         texts = [part for part in written if part["type"] == "text"]
         rest = [part for part in written if part["type"] != "text"]
         if result.is_error:
@@ -83,12 +92,12 @@ class MessageWriter:
         attached, self._attached = self._attached, []
         return [{"role": "user", "content": _content(attached, "\n\n")}] if attached else []
 
-    def _assistant(self, message: ir.Message, at: str) -> _Json:
+    def _assistant(self, message: ir.Message, at: int) -> Iterator[_Json]:
+        """Nothing where nothing is left of the turn: some servers refuse an empty one."""
         content: list[_Json] = []
         calls: list[_Json] = []
         members: _Json = {}
-        for index, part in enumerate(message.parts):
-            where = _inside(at, index)
+        for part, where in self._placed(message, at):
             match part:
                 case ir.Thinking():
                     content += self._thinking(part, members, where)
@@ -104,12 +113,15 @@ class MessageWriter:
                     members.setdefault("images", []).append(self._image(part, where))
                 case ir.Image() | ir.File() | ir.Audio() | ir.Video():
                     self.dropped.append(where)  # a model's own output; only OpenRouter takes it back
+                case _ if self._part(part, where) is None and spoken(part) is None:
+                    self.dropped.append(where)
                 case _:
-                    content += self._parts((part,), at, index)
+                    content += self._parts([(part, where)])
         if calls:
             members["tool_calls"] = calls
-        said = _content(content, "")
-        return {"role": "assistant", "content": said or (None if calls or "refusal" in members else ""), **members}
+        if content or members or not message.parts:
+            said = _content(content, "")
+            yield {"role": "assistant", "content": said or (None if calls or "refusal" in members else ""), **members}
 
     def _thinking(self, part: ir.Thinking, members: _Json, at: str) -> list[_Json]:
         """Adds to `members`; returns Mistral's form, which stands in the content."""
@@ -131,14 +143,13 @@ class MessageWriter:
 
     # -- parts ---------------------------------------------------------------------------------------------------
 
-    def _parts(self, parts: tuple[ir.Part, ...], at: str, start: int = 0) -> list[_Json]:
+    def _parts(self, parts: Iterable[tuple[ir.Part, str]]) -> list[_Json]:
         written = []
-        for index, part in enumerate(parts, start):
-            where = _inside(at, index)
+        for given, where in parts:
+            part = spoken(given) or given
             found = self._part(part, where)
             if found is None:
-                self.dropped.append(where)
-                continue
+                raise unknown_part(part, where, self.target.native)
             cache: ir.Cache | None = getattr(part, "cache", None)
             if cache is not None and keeps_cache(self.request, self.target):
                 found = {**found, **cache_marker(cache, self.target)}
@@ -151,7 +162,7 @@ class MessageWriter:
         match part:
             case ir.Text():
                 if part.citations:
-                    self.dropped.append(f"{at}.citations")
+                    self.dropped.append(f"{at}.{self.places.notes}")
                 return {"type": "text", "text": part.text}
             case ir.Image():
                 return self._image(part, at)
@@ -188,7 +199,7 @@ class MessageWriter:
         name = {"filename": part.name} if part.name else {}
         match part.source:
             case ir.PlainText(text=text):
-                return {"type": "text", "text": _document(part, text)}
+                return {"type": "text", "text": document_text(part, text)}
             case ir.FileId(id=ident) if own:
                 return {"type": "file", "file": {"file_id": ident, **name}}
             case ir.FileId():
@@ -244,35 +255,5 @@ def _content(parts: list[_Json], between: str) -> Any:
     return parts
 
 
-def _inside(at: str, index: int) -> str:
-    if at == "input":
-        return at
-    return f"{at}[{index}]" if at == "system" else f"{at}.content[{index}]"
-
-
 def _named(message: ir.Message) -> Mapping[str, Any]:
     return {"name": message.name} if message.name else {}
-
-
-def _document(part: ir.File, text: str) -> str:
-    title = f' title="{part.name}"' if part.name else ""
-    context = f"{part.context}\n" if part.context else ""
-    return f"<document{title}>\n{context}{text}\n</document>"
-
-
-def _places(request: ir.Request) -> list[str]:
-    """Each turn's path in the client's own words. Anthropic keeps the system apart, and results of tools in the user's
-    message together with what the user says next; the items of Responses are no turns, so there is only their array."""
-    if request.dialect == "openai-responses":
-        return ["input"] * len(request.messages)
-    if request.dialect != "anthropic":
-        return [f"messages[{index}]" for index in range(len(request.messages))]
-    places, index, before = [], -1, ""
-    for message in request.messages:
-        if message.role == "system" and index < 0:
-            places.append("system")
-            continue
-        index += not (before == "tool" and message.role in ("tool", "user"))
-        before = message.role
-        places.append(f"messages[{index}]")
-    return places

@@ -20,6 +20,7 @@ from proxy.dialects.openai_chat.vocabulary import (
     TAKES_THINKING,
     takes_stream_options,
 )
+from proxy.dialects.places import Places
 from proxy.errors import Unsupported
 
 # Members of Responses that Chat has under the same name and with the same meaning.
@@ -41,7 +42,8 @@ _EFFORT_OF_BUDGET = ((16_000, "high"), (4_000, "medium"), (0, "low"))  # tokens 
 def encode_request(request: ir.Request, target: ir.Target) -> ir.Encoded:
     """Raises Unsupported for what cannot be left out without changing what was asked."""
     dropped: list[str] = []
-    body: dict[str, Any] = {"model": target.native, "messages": MessageWriter(request, target, dropped).write()}
+    turns = MessageWriter(request, target, dropped, Places(request)).write()
+    body: dict[str, Any] = {"model": target.native, "messages": turns}
     body |= _tools(request, target, dropped)
     body |= _sampling(request, target, dropped)
     body |= _output(request)

@@ -50,13 +50,14 @@ class TurnReader:
     turns: list[ir.Message] = field(factory=list)
     _open: Literal["", "assistant", "tool"] = ""
     _parts: list[ir.Part] = field(factory=list)
+    _places: list[str] = field(factory=list)
     _message: tuple[str | None, str | None] | None = None  # id and phase of the turn's message, once it has one
     _proof: str | None = None  # of the call that comes next
 
     def read(self, body: Mapping[str, Any]) -> tuple[ir.Message, ...]:
         given = body.get("input")
         if isinstance(given, str):
-            return (ir.Message("user", (ir.Text(given),)),)
+            return (ir.Message("user", (ir.Text(given),), places=("input",)),)
         if given is not None and not isinstance(given, list):
             raise wrong("input", "a string or an array of items")
         for item, at in records(body, "input"):
@@ -71,38 +72,47 @@ class TurnReader:
         if reader := _ITEMS.get(kind):
             reader(self, item, at)
         elif kind in _CLIENT_RESULTS:
-            self._add("tool", ir.ServerResult(_ident(item, "call_id"), kind, item, NAME))
+            self._add("tool", at, ir.ServerResult(_ident(item, "call_id"), kind, item, NAME))
         elif kind.endswith("_call"):
-            self._add("assistant", ir.ServerCall(_ident(item, "id"), kind.removesuffix("_call"), "", item, NAME))
+            self._add("assistant", at, ir.ServerCall(_ident(item, "id"), kind.removesuffix("_call"), "", item, NAME))
         else:
-            self._add("assistant", ir.Opaque(kind, item, NAME))
+            self._add("assistant", at, ir.Opaque(kind, item, NAME))
 
-    def _add(self, role: Literal["assistant", "tool"], *parts: ir.Part) -> None:
+    def _begin(self, role: Literal["assistant", "tool"]) -> None:
         if self._open != role:
             self._close()
             self._open = role
-        self._parts += parts
+
+    def _add(self, role: Literal["assistant", "tool"], at: str, part: ir.Part) -> None:
+        self._begin(role)
+        self._parts.append(part)
+        self._places.append(at)
 
     def _close(self) -> None:
         if self._open:
             ident, phase = self._message or (None, None)
-            self.turns.append(ir.Message(self._open, tuple(self._parts), id=ident, phase=phase))
-        self._open, self._parts, self._message = "", [], None
+            places = tuple(self._places)
+            self.turns.append(ir.Message(self._open, tuple(self._parts), id=ident, phase=phase, places=places))
+        self._open, self._parts, self._places, self._message = "", [], [], None
 
     # -- one reader per type -------------------------------------------------------------------------------------
 
     def message(self, item: _Item, at: str) -> None:
         parts = read_content(item, at, "content")
         name, ident, phase = string(item, "name", at), string(item, "id", at), string(item, "phase", at)
+        whole = isinstance(item.get("content"), str)
+        places = [f"{at}.content" if whole else f"{at}.content[{index}]" for index in range(len(parts))]
         match item.get("role"):
             case "system" | "developer" | "user" as role:
                 self._close()
-                self.turns.append(ir.Message(role, parts, name, ident))
+                self.turns.append(ir.Message(role, parts, name, ident, places=tuple(places) or (at,)))
             case "assistant":
                 called = any(isinstance(part, ir.ToolCall) for part in self._parts)
                 if self._open == "assistant" and self._message is not None and not called:
                     self._close()
-                self._add("assistant", *parts)
+                self._begin("assistant")
+                self._parts += parts
+                self._places += places
                 self._message = self._message or (ident, phase)
                 if phase is not None:
                     self.extra[f"{at}.phase"] = phase  # so that a target without phases names it
@@ -114,7 +124,7 @@ class TurnReader:
         content = "".join(text_of(piece, where) for piece, where in records(item, "content", at))
         ident, proof = string(item, "id", at), string(item, "encrypted_content", at)
         if proof is None or not is_sealed(item):
-            self._add("assistant", ir.Thinking(content, summary, encrypted=proof, id=ident, dialect=NAME))
+            self._add("assistant", at, ir.Thinking(content, summary, encrypted=proof, id=ident, dialect=NAME))
             return
         mint, kind, data = unseal(proof)
         if kind == "call":
@@ -130,7 +140,7 @@ class TurnReader:
                 thinking = evolve(thinking, signature=data)
             case "redacted":
                 thinking = evolve(thinking, redacted=data)
-        self._add("assistant", thinking)
+        self._add("assistant", at, thinking)
 
     def call(self, item: _Item, at: str) -> None:
         custom = item["type"] == "custom_tool_call"
@@ -149,13 +159,13 @@ class TurnReader:
             signature=self._proof,
         )
         self._proof = None
-        self._add("assistant", call)
+        self._add("assistant", f"{at}.{name}", call)
 
     def result(self, item: _Item, at: str) -> None:
         custom = item["type"] == "custom_tool_call_output"
         parts = read_content(item, at, "output")
         name = string(item, "name", at)
-        self._add("tool", ir.ToolResult(text(item, "call_id", at), parts, name=name, custom=custom))
+        self._add("tool", at, ir.ToolResult(text(item, "call_id", at), parts, name=name, custom=custom))
 
 
 _ITEMS: dict[str, Callable[[TurnReader, _Item, str], None]] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from attrs import define
@@ -11,6 +11,8 @@ from attrs import define
 from proxy import ir
 from proxy.dialects.openai_chat.media import audio_format, url_of
 from proxy.dialects.openai_responses.vocabulary import INSTRUCTIONS, NAME
+from proxy.dialects.places import Places
+from proxy.dialects.rendering import document_text, spoken, unknown_part
 from proxy.errors import Unsupported
 
 _Json = dict[str, Any]
@@ -25,17 +27,22 @@ class InputWriter:
     request: ir.Request
     target: ir.Target
     dropped: list[str]
+    places: Places
 
     def write(self) -> tuple[str | None, list[_Json]]:
         """`instructions` and the items. A first turn of instructions that is plain text goes into the member for it;
         later ones, which have a place among the other turns, keep it."""
-        turns = list(zip(self.request.messages, _places(self.request), strict=True))
+        turns = list(enumerate(self.request.messages))
         instructions = None
-        if turns and self._stands_apart(turns[0][0]):
-            instructions = "\n\n".join(part.text for part in turns[0][0].parts if isinstance(part, ir.Text))
-            self._note_caches(turns[0][0].parts, turns[0][1])
+        if turns and self._stands_apart(turns[0][1]):
+            instructions = "\n\n".join(part.text for part in turns[0][1].parts if isinstance(part, ir.Text))
+            for part, where in self._placed(turns[0][1], 0):
+                self._note_cache(part, where)
             turns = turns[1:]
-        return instructions, [item for message, at in turns for item in self._turn(message, at)]
+        return instructions, [item for at, message in turns for item in self._turn(message, at)]
+
+    def _placed(self, message: ir.Message, at: int) -> Iterator[tuple[ir.Part, str]]:
+        return ((part, self.places.part(at, index)) for index, part in enumerate(message.parts))
 
     @property
     def _own(self) -> bool:
@@ -47,9 +54,9 @@ class InputWriter:
         plain = all(isinstance(part, ir.Text) for part in message.parts)
         return plain and message.role in ("system", "developer") and len(self.request.messages) > 1
 
-    def _turn(self, message: ir.Message, at: str) -> Iterator[_Json]:
+    def _turn(self, message: ir.Message, at: int) -> Iterator[_Json]:
         if message.name is not None and message.role != "tool" and not self._own:
-            self.dropped.append(f"{at}.name")
+            self.dropped.append(f"{self.places.turn(at)}.name")
         match message.role:
             case "assistant":
                 yield from self._assistant(message, at)
@@ -57,19 +64,18 @@ class InputWriter:
                 yield from self._results(message, at)
             case role:
                 ident = {"type": "message", "id": message.id} if message.id and self._own else {}
-                yield {**ident, "role": role, "content": _short(self._inputs(message.parts, at))}
+                yield {**ident, "role": role, "content": _short(self._inputs(self._placed(message, at)))}
 
     # -- what the model did ------------------------------------------------------------------------------------------
 
-    def _assistant(self, message: ir.Message, at: str) -> Iterator[_Json]:
+    def _assistant(self, message: ir.Message, at: int) -> Iterator[_Json]:
         """Runs of spoken parts are a message each; reasoning and calls are items of their own."""
         said: list[_Json] = []
         head: _Json = {}
         if self._own:
             head = {"type": "message", "id": message.id} if message.id else {}
             head |= {"phase": message.phase} if message.phase else {}
-        for index, part in enumerate(message.parts):
-            where = _inside(at, index)
+        for part, where in self._placed(message, at):
             if isinstance(part, _SPOKEN) or (isinstance(part, ir.Opaque) and _is_part(part)):
                 said += self._said(part, where)
                 continue
@@ -85,8 +91,8 @@ class InputWriter:
             case ir.Text():
                 cited = [dict(note.raw) for note in part.citations if note.dialect == NAME]
                 if len(cited) < len(part.citations):
-                    self.dropped.append(f"{at}.{'citations' if self.request.dialect == 'anthropic' else 'annotations'}")
-                self._note_caches((part,), at, given=True)
+                    self.dropped.append(f"{at}.{self.places.notes}")
+                self._note_cache(part, at)
                 yield {"type": "output_text", "text": part.text, **({"annotations": cited} if cited else {})}
             case ir.Refusal():
                 yield {"type": "refusal", "refusal": part.text}
@@ -139,7 +145,7 @@ class InputWriter:
 
     # -- what others said --------------------------------------------------------------------------------------------
 
-    def _results(self, message: ir.Message, at: str) -> Iterator[_Json]:
+    def _results(self, message: ir.Message, at: int) -> Iterator[_Json]:
         """Anything else in the turn follows its results, as the user's words."""
         custom = {
             part.id
@@ -148,15 +154,16 @@ class InputWriter:
             if isinstance(part, ir.ToolCall) and part.custom
         }
         rest: list[_Json] = []
-        for index, part in enumerate(message.parts):
-            where = _inside(at, index)
+        for part, where in self._placed(message, at):
             match part:
                 case ir.ToolResult():
                     yield self._result(part, where, custom=part.custom or part.call_id in custom)
                 case ir.ServerResult(raw=raw) | ir.Opaque(raw=raw) if part.dialect == NAME:
                     yield dict(raw)
+                case ir.ServerResult():
+                    self.dropped.append(where)  # of a tool that only its provider has
                 case _:
-                    rest += self._inputs((part,), at, index)
+                    rest += self._inputs([(part, where)])
         if rest:
             yield {"role": "user", "content": _short(rest)}
 
@@ -165,19 +172,19 @@ class InputWriter:
             self.dropped.append(f"{at}.is_error")
         if part.cache is not None:
             self.dropped.append(f"{at}.cache_control")
-        output = _short(self._inputs(part.content, at)) or ("Error" if part.is_error else "")
+        inner = ((item, self.places.inside(at, index)) for index, item in enumerate(part.content))
+        output = _short(self._inputs(inner)) or ("Error" if part.is_error else "")
         kind = "custom_tool_call_output" if custom else "function_call_output"
         name = {"name": part.name} if part.name and self._own else {}
         return {"type": kind, "call_id": self._call_id(part.call_id), **name, "output": output}
 
-    def _inputs(self, parts: tuple[ir.Part, ...], at: str, start: int = 0) -> list[_Json]:
+    def _inputs(self, parts: Iterable[tuple[ir.Part, str]]) -> list[_Json]:
         written = []
-        for index, part in enumerate(parts, start):
-            where = _inside(at, index)
+        for given, where in parts:
+            part = spoken(given) or given
             found = self._input(part, where)
             if found is None:
-                self.dropped.append(where)
-                continue
+                raise unknown_part(part, where, "the Responses API")
             cache: ir.Cache | None = getattr(part, "cache", None)
             if cache is not None and self._own:
                 ttl = {"ttl": cache.ttl} if cache.ttl else {}
@@ -191,7 +198,7 @@ class InputWriter:
         match part:
             case ir.Text():
                 if part.citations:
-                    self.dropped.append(f"{at}.citations")
+                    self.dropped.append(f"{at}.{self.places.notes}")
                 return {"type": "input_text", "text": part.text}
             case ir.Image():
                 return self._image(part, at)
@@ -228,7 +235,7 @@ class InputWriter:
         name = {"filename": part.name} if part.name else {}
         match part.source:
             case ir.PlainText(text=text):
-                return {"type": "input_text", "text": _document(part, text)}
+                return {"type": "input_text", "text": document_text(part, text)}
             case ir.FileId(id=ident) if self._own or self.request.dialect == "openai-chat":  # the same Files API
                 return {"type": "input_file", "file_id": ident}
             case ir.FileId():
@@ -242,11 +249,10 @@ class InputWriter:
                 data = url_of(blob, "application/pdf")
                 return {"type": "input_file", "filename": part.name or "document.pdf", "file_data": data}
 
-    def _note_caches(self, parts: tuple[ir.Part, ...], at: str, *, given: bool = False) -> None:
-        """Names the cache markers of texts that are written without; `given`: the path is the part's own."""
-        for index, part in enumerate(parts):
-            if isinstance(part, ir.Text) and part.cache is not None:
-                self.dropped.append(f"{at if given else _inside(at, index)}.cache_control")
+    def _note_cache(self, part: ir.Part, at: str) -> None:
+        """Names the cache marker of a text that is written without."""
+        if isinstance(part, ir.Text) and part.cache is not None:
+            self.dropped.append(f"{at}.cache_control")
 
     def _not_ours(self, at: str) -> Unsupported:
         return Unsupported(
@@ -264,33 +270,3 @@ def _short(parts: list[_Json]) -> Any:
     if len(parts) == 1 and parts[0].keys() == {"type", "text"}:
         return parts[0]["text"]
     return parts
-
-
-def _document(part: ir.File, text: str) -> str:
-    title = f' title="{part.name}"' if part.name else ""
-    context = f"{part.context}\n" if part.context else ""
-    return f"<document{title}>\n{context}{text}\n</document>"
-
-
-def _inside(at: str, index: int) -> str:
-    if at == "input":
-        return at
-    return f"{at}[{index}]" if at == "system" else f"{at}.content[{index}]"
-
-
-def _places(request: ir.Request) -> list[str]:
-    """Each turn's path in the client's own words. Anthropic keeps the system apart, and results of tools in the user's
-    message together with what the user says next."""
-    if request.dialect == NAME:
-        return ["input"] * len(request.messages)
-    if request.dialect != "anthropic":
-        return [f"messages[{index}]" for index in range(len(request.messages))]
-    places, index, before = [], -1, ""
-    for message in request.messages:
-        if message.role == "system" and index < 0:
-            places.append("system")
-            continue
-        index += not (before == "tool" and message.role in ("tool", "user"))
-        before = message.role
-        places.append(f"messages[{index}]")
-    return places

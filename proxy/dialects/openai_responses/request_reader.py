@@ -128,7 +128,10 @@ def _refuse_state(body: Mapping[str, Any]) -> None:
 def _messages(body: Mapping[str, Any], extra: dict[str, Any]) -> tuple[ir.Message, ...]:
     turns = TurnReader(extra).read(body)
     if instructions := string(body, "instructions"):
-        turns = (ir.Message("system", (ir.Text(instructions),), id=INSTRUCTIONS), *turns)
+        turns = (
+            ir.Message("system", (ir.Text(instructions),), id=INSTRUCTIONS, places=(INSTRUCTIONS,)),
+            *turns,
+        )
     if not turns and not any(body.get(name) for name, _ in _KEEPS):
         raise wrong("input", "a string or an array with at least one item")
     return turns

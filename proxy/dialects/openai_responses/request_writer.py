@@ -13,6 +13,7 @@ from proxy import ir
 from proxy.dialects.openai_chat.vocabulary import OPENAI, OPENAI_REASONING, TAKES_EFFORT
 from proxy.dialects.openai_responses.input_writer import InputWriter
 from proxy.dialects.openai_responses.vocabulary import ENCRYPTED, LOGPROBS, NAME
+from proxy.dialects.places import Places
 from proxy.errors import Unsupported
 
 # Members of Chat that the API has under the same name and with the same meaning.
@@ -34,7 +35,7 @@ def encode_request(request: ir.Request, target: ir.Target) -> ir.Encoded:
     if request.audio is not None or any(form != "text" for form in request.modalities):
         raise Unsupported("`modalities`: the Responses API answers in text.", param="modalities")
     dropped: list[str] = []
-    instructions, items = InputWriter(request, target, dropped).write()
+    instructions, items = InputWriter(request, target, dropped, Places(request)).write()
     body: dict[str, Any] = {"model": target.native}
     if instructions is not None:
         body["instructions"] = instructions
