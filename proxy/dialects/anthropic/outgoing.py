@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from attrs import define, field
@@ -13,6 +12,7 @@ from proxy.dialects.anthropic.blocks import NAME
 from proxy.dialects.anthropic.claude import Accepts, accepts
 from proxy.dialects.anthropic.turns import TurnWriter, cache_control, short_system
 from proxy.dialects.anthropic.words import word
+from proxy.dialects.unread import put_back
 from proxy.errors import Unsupported
 
 MAX_TOKENS = 4096  # the API obliges us to name a bound; this one holds where neither client nor catalog knows any
@@ -251,24 +251,5 @@ class _Body:
 
     def _extra(self) -> None:
         for path, value in self.request.extra.items():
-            if not self.native or not _put(self.body, path, value):
+            if not self.native or not put_back(self.body, path, value):
                 self.dropped.append(path)
-
-
-def _put(body: dict[str, Any], path: str, value: Any) -> bool:
-    """Sets a member at "tools[0].defer_loading"; False where the way there does not exist."""
-    *way, last = re.findall(r"[^.\[\]]+", path)
-    place: Any = body
-    for depth, step in enumerate(way):
-        if isinstance(place, dict) and depth == 0 and step in ("output_config", "metadata"):
-            place = place.setdefault(step, {})
-        elif isinstance(place, dict):
-            place = place.get(step)
-        elif isinstance(place, list) and step.isdigit() and int(step) < len(place):
-            place = place[int(step)]
-        else:
-            return False
-    if not isinstance(place, dict):
-        return False
-    place[last] = value
-    return True

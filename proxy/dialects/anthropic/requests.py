@@ -11,6 +11,8 @@ from typing import Any
 from proxy import ir
 from proxy.dialects.anthropic.blocks import NAME, BlockReader, require_blocks_of
 from proxy.dialects.anthropic.fields import Fields, wrong
+from proxy.dialects.anthropic.grammar import REQUEST
+from proxy.dialects.unread import unread
 from proxy.errors import InvalidRequest
 
 # By the start of a tool's dated type: web_search_20250305. Longest first.
@@ -56,7 +58,7 @@ def decode_request(body: Mapping[str, Any]) -> ir.Request:
         include_usage=True,
         service_tier=fields.text("service_tier"),
         user=meta.text("user_id"),
-        extra=fields.rest() | config.rest() | meta.rest() | blocks.unsaid,
+        extra=fields.rest() | config.rest() | meta.rest() | blocks.unsaid | dict(unread(body, REQUEST)),
     )
 
 

@@ -12,6 +12,7 @@ import orjson
 from attrs import define, evolve, field
 
 from proxy import ir
+from proxy.dialects.openai_chat.grammar import REQUEST
 from proxy.dialects.openai_chat.media import source_of
 from proxy.dialects.openai_chat.members import (
     boolean,
@@ -27,6 +28,7 @@ from proxy.dialects.openai_chat.members import (
 )
 from proxy.dialects.openai_chat.reasoning import read_reasoning
 from proxy.dialects.openai_chat.vocabulary import EXTENSIONS, NAME
+from proxy.dialects.unread import unread
 
 _KNOWN = EXTENSIONS | {
     "model", "messages", "tools", "functions", "tool_choice", "function_call", "parallel_tool_calls", "max_tokens",
@@ -40,6 +42,8 @@ _KNOWN = EXTENSIONS | {
 def decode_request(body: Mapping[str, Any]) -> ir.Request:
     """Raises InvalidRequest with the path of what is wrong."""
     extra = {name: value for name, value in body.items() if name not in _KNOWN and value is not None}
+    for name, grammar in REQUEST.items():
+        extra |= dict(unread(body.get(name), grammar, name))
     include_usage = _include_usage(body, extra)
     limit = "max_completion_tokens" if body.get("max_completion_tokens") is not None else "max_tokens"
     return ir.Request(
@@ -58,7 +62,7 @@ def decode_request(body: Mapping[str, Any]) -> ir.Request:
         seed=integer(body, "seed"),
         n=integer(body, "n", least=1),
         stop=strings(body, "stop"),
-        logprobs=boolean(body, "logprobs"),
+        logprobs=boolean(body, "logprobs") if body.get("top_logprobs") is None else True,  # so many of them
         top_logprobs=integer(body, "top_logprobs", least=0),
         logit_bias=_logit_bias(body),
         response_format=_response_format(body),

@@ -21,6 +21,7 @@ from proxy.dialects.openai_chat.vocabulary import (
     takes_stream_options,
 )
 from proxy.dialects.places import Places
+from proxy.dialects.unread import put_back
 from proxy.errors import Unsupported
 
 # Members of Responses that Chat has under the same name and with the same meaning.
@@ -246,7 +247,10 @@ def _streaming(request: ir.Request, target: ir.Target) -> dict[str, Any]:
 def _add_extra(body: dict[str, Any], request: ir.Request, dropped: list[str]) -> None:
     """Members that the IR has no field for: given back to this dialect, else kept where the families share them."""
     for name, value in request.extra.items():
-        if request.dialect == NAME or (request.dialect == "openai-responses" and name in _SAME_IN_RESPONSES):
+        if request.dialect == NAME and "." in name:
+            if not put_back(body, name, value):
+                dropped.append(name)
+        elif request.dialect == NAME or (request.dialect == "openai-responses" and name in _SAME_IN_RESPONSES):
             written = body.get(name)
             body[name] = {**value, **written} if isinstance(value, dict) and isinstance(written, dict) else value
         else:

@@ -5,7 +5,7 @@ https://platform.openai.com/docs/api-reference/responses/create
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from attrs import evolve
@@ -24,6 +24,7 @@ from proxy.dialects.openai_chat.members import (
     wrong,
 )
 from proxy.dialects.openai_responses.freeform import as_functions
+from proxy.dialects.openai_responses.grammar import ITEM, REQUEST
 from proxy.dialects.openai_responses.input_reader import TurnReader
 from proxy.dialects.openai_responses.vocabulary import (
     ENCRYPTED,
@@ -33,6 +34,7 @@ from proxy.dialects.openai_responses.vocabulary import (
     NAME,
     server_kind,
 )
+from proxy.dialects.unread import unread
 from proxy.errors import Unsupported
 
 _KNOWN = EXTENSIONS | {
@@ -68,7 +70,9 @@ def decode_request(body: Mapping[str, Any]) -> ir.Request:
     request = read_request(body)
     include = [word for word in request.extra.get("include", ()) if word != ENCRYPTED]  # which every answer holds
     extra = {name: value for name, value in request.extra.items() if name != "include"}
-    return as_functions(evolve(request, extra=extra | {"include": include} if include else extra))
+    extra |= dict(_unread(body))
+    logprobs = request.logprobs if request.top_logprobs is None else True  # so many of them
+    return as_functions(evolve(request, logprobs=logprobs, extra=extra | {"include": include} if include else extra))
 
 
 def read_request(body: Mapping[str, Any]) -> ir.Request:
@@ -104,6 +108,14 @@ def read_request(body: Mapping[str, Any]) -> ir.Request:
         store=boolean(body, "store"),
         extra=extra,
     )
+
+
+def _unread(body: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Members further down that no reader takes. Those of items are seen to as the items are read."""
+    for name, grammar in REQUEST.items():
+        yield from unread(body.get(name), grammar, name)
+    if isinstance(items := body.get("input"), list):
+        yield from unread(items, ITEM, "input")
 
 
 def _refuse_state(body: Mapping[str, Any]) -> None:

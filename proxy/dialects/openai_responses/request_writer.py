@@ -6,7 +6,6 @@ are never stored: they did not ask for it, and the API would do so unasked.
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from proxy import ir
@@ -14,6 +13,7 @@ from proxy.dialects.openai_chat.vocabulary import OPENAI, OPENAI_REASONING, TAKE
 from proxy.dialects.openai_responses.input_writer import InputWriter
 from proxy.dialects.openai_responses.vocabulary import ENCRYPTED, LOGPROBS, NAME
 from proxy.dialects.places import Places
+from proxy.dialects.unread import put_back
 from proxy.errors import Unsupported
 
 # Members of Chat that the API has under the same name and with the same meaning.
@@ -250,21 +250,12 @@ def _add_extra(body: dict[str, Any], request: ir.Request, dropped: list[str]) ->
     """Members that the IR has no field for: given back to this dialect, else kept where the families share them."""
     for path, value in request.extra.items():
         if request.dialect == NAME:
-            if path != "include" and not path.endswith("].phase"):
-                _put(body, path, value)
+            if path != "include" and not path.endswith("].phase") and not put_back(body, path, value):
+                dropped.append(path)
         elif request.dialect == "openai-chat" and path in _SAME_IN_CHAT:
             body[path] = value
         else:
             dropped.append(path)
-
-
-def _put(body: dict[str, Any], path: str, value: Any) -> None:
-    """Sets a member at "tools[0].defer_loading"."""
-    *way, last = re.findall(r"[^.\[\]]+", path)
-    place: Any = body
-    for step in way:
-        place = place[int(step)] if isinstance(place, list) else place.setdefault(step, {})
-    place[last] = value
 
 
 def _said(members: dict[str, Any]) -> dict[str, Any]:
