@@ -48,7 +48,7 @@ async def test_before_content_a_limit_passes_on_to_the_next(
     stream: bool,
     does: Callable[[Tongue], Script],
 ) -> None:
-    limits = f'timeouts = {{ {limit} = "40ms" }}\n'
+    limits = f'timeouts = {{ {limit} = "120ms" }}\n'
     table = provider("first", upstream, tongue, more=limits) + provider("alone", upstream, tongue, more=limits)
     gw = await start(table + provider("second", second, tongue) + chain("first", "second"))
     upstream.plays(does(tongue))
@@ -75,7 +75,7 @@ AFTER = {"idle": "fell silent", "total": "longer than"}
 async def test_after_content_a_limit_is_told_in_band(
     upstream: ScriptedUpstream, start: Start, tongue: Tongue, limit: str
 ) -> None:
-    gw = await start(provider("first", upstream, tongue, more=f'timeouts = {{ {limit} = "40ms" }}'))
+    gw = await start(provider("first", upstream, tongue, more=f'timeouts = {{ {limit} = "120ms" }}'))
     upstream.plays([*streamed(tongue.stream("some")[:-2], last=False), SILENCE])
     answer = await gw.ask(tongue, stream=True)
     assert answer.status == 200
@@ -101,9 +101,9 @@ async def test_a_connection_that_does_not_come_about_passes_on(second: ScriptedU
 
 
 LAYERS = {
-    "of the table": '[timeouts]\nfirst_event = "40ms"\n',
-    "of the model": '[models.m]\nprovider = "first"\ntimeouts = { first_event = "40ms" }\n',
-    "of the profile": '[profiles.p]\ncandidates = ["first"]\ntimeouts = { first_event = "40ms" }\n',
+    "of the table": '[timeouts]\nfirst_event = "120ms"\n',
+    "of the model": '[models.m]\nprovider = "first"\ntimeouts = { first_event = "120ms" }\n',
+    "of the profile": '[profiles.p]\ncandidates = ["first"]\ntimeouts = { first_event = "120ms" }\n',
 }
 
 
