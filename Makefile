@@ -5,7 +5,10 @@ PYTHON ?= $(shell for name in python3 python3.11 python3.12 python3.13 python3.1
 VENV := .venv
 BIN := $(VENV)/bin
 ROUTES ?= routes.toml
-INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
+PIP := -m pip install -qq --disable-pip-version-check
+# Every file is known by its hash, and none of them runs a script of its own to be installed.
+LOCKED := --require-hashes --only-binary :all: -r requirements
+TOOLS := $(VENV)/tools/bin
 
 .DEFAULT_GOAL := help
 .PHONY: help venv run run-local test test-slow test-all lint check fix conformance classifier-report goldens prices clean
@@ -23,14 +26,16 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV) ; \
 		echo "$(PYTHON) cannot make virtual environments here; on Debian: apt install python3-venv" >&2 ; exit 1 ; }
 
-$(VENV)/.run: setup.cfg pyproject.toml | $(BIN)/python
+$(VENV)/.run: requirements/run.txt setup.cfg pyproject.toml | $(BIN)/python
 	@echo "Installing what pointsman needs into $(VENV); half a minute the first time."
-	@$(INSTALL) -e .
+	@$(BIN)/python $(PIP) $(LOCKED)/run.txt
+	@$(BIN)/python $(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(VENV)/.test: setup.cfg pyproject.toml | $(BIN)/python
+$(VENV)/.test: requirements/test.txt setup.cfg pyproject.toml | $(BIN)/python
 	@echo "Installing what pointsman and its tests need into $(VENV); a minute the first time."
-	@$(INSTALL) -e '.[test]'
+	@$(BIN)/python $(PIP) $(LOCKED)/test.txt
+	@$(BIN)/python $(PIP) --no-deps --no-build-isolation -e .
 	@touch $@ $(VENV)/.run
 
 # A quarter of a gigabyte: a model and its server. Where they cannot be installed, what needs them is left out.
@@ -88,8 +93,27 @@ goldens: $(VENV)/.test ## write what every dialect makes of each feature, tests/
 	@$(BIN)/python tests/features.py
 
 prices: $(VENV)/.test ## write proxy/data/prices.json from the newest price library
-	@$(INSTALL) --upgrade genai-prices
+	@$(BIN)/python $(PIP) --upgrade genai-prices
 	@$(BIN)/python scripts/build_prices.py
+
+# -- supply -------------------------------------------------------------------------------------------------------
+
+$(VENV)/.tools: requirements/tools.txt | $(BIN)/python
+	@$(BIN)/python -m venv $(VENV)/tools
+	@$(TOOLS)/python $(PIP) $(LOCKED)/tools.txt
+	@touch $@
+
+COMPILE = $(TOOLS)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes \
+	--no-emit-package pointsman --custom-compile-command "make lock"
+
+lock: $(VENV)/.tools ## write requirements/*.txt anew: the newest versions that setup.cfg allows, with their hashes
+	@$(COMPILE) setup.cfg requirements/build.in -o requirements/run.txt
+	@$(COMPILE) setup.cfg requirements/build.in --extra test -o requirements/test.txt
+	@$(COMPILE) requirements/tools.in -o requirements/tools.txt
+
+audit: $(VENV)/.tools ## look all that is locked up in the advisories for Python packages
+	@$(TOOLS)/pip-audit --strict --progress-spinner off --require-hashes --disable-pip \
+		-r requirements/test.txt -r requirements/tools.txt
 
 clean: ## remove .venv, caches and build leftovers; ./.state with its ledger stays
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
