@@ -23,12 +23,14 @@ from proxy.dialects import failures
 from proxy.dialects.dialect import Dialect, StreamDecoder, StreamEncoder, Upstream, Voice
 from proxy.errors import GatewayError, UpstreamBroken
 from proxy.ir import Sight
-from proxy.wire import ndjson, sse
+from proxy.wire import mould, ndjson, sse
+from proxy.wire.mould import Mould
 from proxy.wire.sse import Frame
 
 HELD_EVENTS = 64  # lifecycle events before a commit; one more commits
 HELD_BYTES = 256 << 10
 LOOKED_AT = 32 << 20  # bytes of one frame that the tap may collect; a longer one goes by unseen
+MOULDS = 4  # tried in a row without a second frame of the same kind, before a stream counts as one that has no runs
 ENDLESS = "The provider's stream ended before the answer did."
 EMPTY = "The provider ended its stream without any output and without a reason."
 
@@ -91,6 +93,7 @@ class Passthrough:
         self._held_bytes = 0
         self._oversize: bytearray | None = None  # the frame in hand, where it outgrew the border's buffer
         self._unsent = b""  # what the end of a cut stream brought
+        self._runs = Runs(dialect) if dialect.framing == "sse" and dialect.mend_frame is None else None
 
     @property
     def usage(self) -> ir.Usage | None:
@@ -113,11 +116,7 @@ class Passthrough:
             return b""
         if self._borders.overflowed or self._oversize is not None:
             return self._released(self._pass_oversize(block))
-        if not self.committed:
-            return self._before_commit(block)
-        if self._mend is None and not any(probe in block for probe in self._probes):
-            return block
-        return self._inspect(block)
+        return self._passed(block) if self.committed else self._before_commit(block)
 
     def close(self) -> bytes:
         out = b""
@@ -158,8 +157,9 @@ class Passthrough:
 
     def _before_commit(self, block: bytes) -> bytes:
         """Holds lifecycle frames; the first frame that bears content lets all go."""
-        pieces = list(self._split(block))
-        for position, (frame, raw) in enumerate(pieces):
+        at = 0
+        for frame, raw in self._split(block):
+            at += len(raw)
             sight = Sight.LIFECYCLE if frame is None else self._tap.look(frame)
             if sight is Sight.ERROR and self._tap.error is not None:
                 raise failures.of_stream(self._tap.error, byok=self._byok)
@@ -169,11 +169,11 @@ class Passthrough:
                 self._hold(frame, raw, sight)
                 if not self.committed:
                     continue
-                rest = pieces[position + 1 :]
-            else:
-                rest = pieces[position:]
-            self.committed = True
-            return self._released(self._after(rest, looked_at=sight if rest and rest[0][1] is raw else None))
+                return self._released(self._passed(block[at:]))
+            out = self._after([(frame, raw)], looked_at=sight, behind=block[at:])
+            if self._runs is not None and at < len(block):
+                self._runs.learn(raw)
+            return self._released(out if self.done else out + self._passed(block[at:]))
         return b""
 
     def _hold(self, frame: Frame | None, raw: bytes, sight: Sight) -> None:
@@ -194,11 +194,28 @@ class Passthrough:
 
     # -- after it --------------------------------------------------------------------------------------------
 
-    def _inspect(self, block: bytes) -> bytes:
-        return self._after(list(self._split(block)))
+    def _passed(self, block: bytes) -> bytes:
+        """A run of text needs no look, nor does what stands before the first frame that a probe hits."""
+        if self._mend is not None:
+            return self._after(list(self._split(block)))
+        rest = block if self._runs is None else self._runs.cut(block)[1]
+        if not rest:
+            return block
+        hits = [at for probe in self._probes if (at := rest.find(probe)) >= 0]
+        if not hits:
+            if self._runs is not None:
+                self._runs.learn(_last_frame(rest))
+            return block
+        quiet = len(block) - len(rest)
+        if self._runs is not None and b"\r" not in rest and (border := rest.rfind(b"\n\n", 0, min(hits))) > 0:
+            quiet += border + 2
+        return block[:quiet] + self._after(list(self._split(block[quiet:])))
 
-    def _after(self, pieces: list[tuple[Frame | None, bytes]], looked_at: Sight | None = None) -> bytes:
-        """Looks at the frames that a probe hits; `looked_at` is what the first one was already found to be."""
+    def _after(
+        self, pieces: list[tuple[Frame | None, bytes]], looked_at: Sight | None = None, behind: bytes = b""
+    ) -> bytes:
+        """Looks at the frames that a probe hits; `looked_at` is what the first one was already found to be, `behind`
+        what stands behind the last."""
         out: list[bytes] = []
         for position, (frame, raw) in enumerate(pieces):
             sight = looked_at if position == 0 and looked_at is not None else self._look(frame, raw)
@@ -213,7 +230,7 @@ class Passthrough:
             elif sight is Sight.END:
                 self.done = True
             if self.done:
-                surplus = b"".join((*(raw for _, raw in pieces[position + 1 :]), self._borders.held))
+                surplus = b"".join((*(raw for _, raw in pieces[position + 1 :]), behind, self._borders.held))
                 self.edits["surplus_dropped"] += bool(surplus.strip())
                 break
         return b"".join(out)
@@ -258,6 +275,45 @@ class Passthrough:
         return block
 
 
+class Runs:
+    """Finds the runs of text in the blocks of one stream; see `wire.mould`."""
+
+    def __init__(self, dialect: Upstream) -> None:
+        self._make = dialect.text_mould
+        self._mould: Mould | None = None
+        self._misses = 0
+
+    def cut(self, block: bytes) -> tuple[list[bytes], bytes]:
+        """The texts of the run that `block` begins with, and what stands behind it."""
+        if self._mould is None:
+            return [], block
+        texts, rest = self._mould.cut(block)
+        if texts:
+            self._misses = 0
+        return texts, rest
+
+    def behind(self, texts: list[bytes], block: bytes) -> bytes:
+        return block if self._mould is None else self._mould.behind(texts, block)
+
+    def first_frame(self, block: bytes) -> tuple[bytes, bytes]:
+        """And what stands behind it; all of the block where no runs are to be hoped for."""
+        border = -1 if self._misses >= MOULDS or b"\r" in block else block.find(b"\n\n")
+        return (block, b"") if border < 0 else (block[: border + 2], block[border + 2 :])
+
+    def learn(self, raw: bytes) -> bool:
+        """From one frame; whether it is a piece of text that more may follow of its kind."""
+        self._mould = None
+        if self._misses < MOULDS:
+            self._misses += 1
+            self._mould = self._make(raw)
+        return self._mould is not None
+
+
+def _last_frame(block: bytes) -> bytes:
+    border = block.rfind(b"\n\n", 0, -2)
+    return block if border < 0 else block[border + 2 :]
+
+
 def _missing_border(tail: bytes, framing: str) -> bytes:
     """What makes a frame of a tail: a line end, and for events a blank line."""
     if framing != "sse":
@@ -292,6 +348,9 @@ class Translation:
         self._produced = False
         self._held: list[ir.StreamEvent] = []
         self._unsent = b""  # what the end of a cut stream brought
+        self._runs = Runs(dialect)
+        self._said: list[ir.StreamEvent] = []  # by what was read last
+        self._cast: tuple[bytes, bytes] | None = None  # what stands around a text of the run that goes on
 
     @property
     def usage(self) -> ir.Usage | None:
@@ -309,7 +368,11 @@ class Translation:
         if self.done:
             self.edits["surplus_dropped"] += 1
             return b""
-        return self._encode(self._frames(chunk))
+        if self._framer is None:
+            assert self._lines is not None
+            return self._encode(map(Frame, self._lines.feed(chunk)))
+        block = self._framer.take(chunk)
+        return self._translated(block) if block else b""
 
     def close(self) -> bytes:
         out = b""
@@ -332,11 +395,39 @@ class Translation:
         self.done = True
         return self._unsent + self._encoder.fail(error)
 
-    def _frames(self, chunk: bytes) -> Iterable[Frame]:
-        if self._framer is not None:
-            return self._framer.feed(chunk)
-        assert self._lines is not None
-        return map(Frame, self._lines.feed(chunk))
+    def _translated(self, block: bytes) -> bytes:
+        """Runs of text by what their frames have in common, whatever else there is frame by frame."""
+        assert self._framer is not None
+        out = []
+        while block and not self.done:
+            if self._cast is not None:
+                run, block = self._run(block, *self._cast)
+                out.append(run)
+                if not block:
+                    break
+            piece, block = self._runs.first_frame(block)
+            out.append(self._encode(self._framer.read(piece)))
+            self._learn(piece)
+        if block:
+            self.edits["surplus_dropped"] += 1
+        return out[0] if len(out) == 1 else b"".join(out)
+
+    def _run(self, block: bytes, head: bytes, tail: bytes) -> tuple[bytes, bytes]:
+        texts, rest = self._runs.cut(block)
+        good, chars = mould.written(texts) if texts else (texts, 0)
+        if len(good) < len(texts):
+            rest = self._runs.behind(good, block)
+        if not good:
+            return b"", rest
+        self._encoder.said(chars)
+        return b"%b%b%b" % (head, (tail + head).join(good), tail), rest
+
+    def _learn(self, piece: bytes) -> None:
+        self._cast = None
+        if self.done or len(self._said) != 1 or (event := self._said[0]).__class__ is not ir.TextDelta:
+            return
+        if self.committed and self._runs.learn(piece):
+            self._cast = self._encoder.cast(event)
 
     def _last_frames(self) -> Iterable[Frame]:
         if self._framer is not None:
@@ -351,6 +442,7 @@ class Translation:
         try:
             for frame in frames:
                 events += self._decoder.feed(frame)
+            self._said = events
         except UpstreamBroken as error:
             if not self.committed and not any(map(bears_content, events)):
                 raise

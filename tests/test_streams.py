@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 
 import pytest
@@ -282,6 +283,68 @@ def test_usage_and_the_reason_are_known_at_the_end(tongue: Tongue, theirs: Tongu
     assert stream.stop == "end"
     assert stream.usage is not None
     assert (stream.usage.input, stream.usage.output) == (7, 2)
+
+
+# -- runs of text ------------------------------------------------------------------------------------------------
+
+WORDS = (
+    "word",
+    "",
+    " ",
+    "Grüße",
+    "😀",
+    'a "quoted" one',
+    "two\nlines",
+    "\\",
+    "\t\x7f",
+    "\u2028",
+    "}}",
+    "[DONE]",
+    "error",
+)
+
+
+def spelt(tongue: Tongue, text: str, *, escaped: bool) -> bytes:
+    """A frame of text as a writer has it that escapes all that it may."""
+    frame = tongue.text("\0")
+    return frame.replace(b"\\u0000", json.dumps(text)[1:-1].encode()) if escaped else tongue.text(text)
+
+
+@all_kinds
+@given(data=st.data())
+def test_a_run_of_text_leaves_as_its_frames_would_one_by_one(
+    tongue: Tongue, theirs: Tongue, data: st.DataObject
+) -> None:
+    texts = data.draw(st.lists(st.tuples(st.sampled_from(WORDS), st.booleans()), max_size=12))
+    others = [theirs.keep_alive, theirs.text("x").replace(b"x", b"\\ud83d"), b"data: \n\n", b"\n"]
+    frames = [spelt(theirs, text, escaped=escaped) for text, escaped in texts]
+    for place in data.draw(st.lists(st.integers(0, len(frames)), max_size=3)):
+        frames.insert(place, data.draw(st.sampled_from(others)))
+    raw = b"".join(
+        [theirs.start, theirs.opening, theirs.text("one"), *frames, theirs.closing, theirs.finish, theirs.end]
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(streams, "MOULDS", 0)
+        plain = play(made(tongue, theirs), (raw,))
+    assert play(made(tongue, theirs), (raw,)) == plain
+    assert play(made(tongue, theirs), [raw[at : at + 50] for at in range(0, len(raw), 50)]) == plain
+
+
+LIES = {
+    "usage": b', "usage": {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}',
+    "error": b', "error": {"message": "Busy.", "type": "overloaded_error", "param": null, "code": null}',
+}
+
+
+@pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
+def test_what_stands_beside_a_text_of_a_run_is_not_overlooked(lie: bytes) -> None:
+    texts = [CHAT.text("Hi "), CHAT.text("there"), CHAT.text("you").replace(b"}\n\n", lie + b"}\n\n")]
+    raw = b"".join([CHAT.start, *texts, CHAT.finish, CHAT.end])
+    for tongue in TONGUES.values():
+        stream = made(tongue, CHAT)
+        play(stream, (raw,))
+        assert (stream.usage is not None) == (b"usage" in lie)
+        assert isinstance(stream.failure, UpstreamOverloaded) == (b"error" in lie)
 
 
 # -- giant frames ------------------------------------------------------------------------------------------------

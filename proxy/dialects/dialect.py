@@ -14,6 +14,7 @@ from attrs import field, frozen
 
 from proxy import ir
 from proxy.errors import GatewayError
+from proxy.wire.mould import Mould
 from proxy.wire.sse import Frame
 
 Endpoint = Literal["chat", "embeddings", "images", "audio", "moderations", "completions", "rerank"]
@@ -48,6 +49,13 @@ class StreamEncoder(Protocol):
     def fail(self, error: GatewayError) -> bytes:
         """The in-band error, and what must stand behind it so that the stream ends as its protocol wants."""
 
+    def cast(self, event: ir.TextDelta) -> tuple[bytes, bytes] | None:
+        """What stands before and behind the text, a JSON string's inside, where `feed` writes such an event; None where
+        no two of them are written alike. Holds until `feed` is called again."""
+
+    def said(self, chars: int) -> None:
+        """So many characters more of such text were written by the cast."""
+
 
 class Tap(Protocol):
     """Looks at a copy of the frames of a passthrough."""
@@ -73,6 +81,11 @@ class Reading:
     code: str = ""
     param: str | None = None
     retry_after: float | None = None
+
+
+def no_mould(raw: bytes) -> Mould | None:
+    """For dialects whose frames of text are never alike."""
+    return None
 
 
 Mend = Callable[[Any], Any]  # a JSON answer -> what leaves instead; None: it leaves as it came
@@ -111,6 +124,9 @@ class Upstream:
     check_answer: Callable[[Any], ir.Usage | None]  # of a plain answer; raises UpstreamBroken
     stream_decoder: Callable[[], StreamDecoder]
     read_error: Callable[[Any], Reading]  # parsed JSON of an error body, or None
+    text_mould: Callable[[bytes], Mould | None] = field(
+        default=no_mould, kw_only=True
+    )  # of a raw frame that is a piece of text and nothing else
 
 
 @frozen

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import chain
 
 from attrs import frozen
 
@@ -89,19 +90,24 @@ class Framer:
         self._last_id = b""
 
     def feed(self, chunk: bytes) -> list[Frame]:
+        block = self.take(chunk)
+        return self.read(block) if block else []
+
+    def take(self, chunk: bytes) -> bytes:
+        """Up to the last border of what was fed, for `read`, in one piece or parted at borders."""
         block = self._borders.feed(chunk)
         if self._borders.overflowed:
             raise self._too_long()
-        return self._read(block) if block else []
+        return block
 
     def close(self, keep_partial: bool = True) -> list[Frame]:
         """End of stream. The standard drops a frame without its blank line; some providers forget that line after the
         last frame, so it is kept unless the caller must not take a cut frame for a whole one."""
         tail = self._borders.held
         self._borders = Borders(self._max_frame)
-        return self._read(tail + b"\n\n") if tail and keep_partial else []
+        return self.read(tail + b"\n\n") if tail and keep_partial else []
 
-    def _read(self, block: bytes) -> list[Frame]:
+    def read(self, block: bytes) -> list[Frame]:
         if self._at_start:
             self._at_start = False
             block = block.removeprefix(_BOM)
@@ -131,7 +137,7 @@ def split_frames(block: bytes) -> Iterator[tuple[Frame | None, bytes]]:
     (comments alone, blank lines) the frame is None. Joined, the bytes are the block. Frames carry their own id only.
     """
     start = 0
-    for end in [*(border.end() for border in _BORDER.finditer(block)), len(block)]:
+    for end in chain((border.end() for border in _BORDER.finditer(block)), (len(block),)):
         if raw := block[start:end]:
             data, event, ident = _fields(_with_lf(raw if start else raw.removeprefix(_BOM)))
             yield (None if data is None else Frame(data, event, ident or b"")), raw

@@ -11,7 +11,7 @@ from proxy.dialects.anthropic.faults import read_error, write_error
 from proxy.dialects.anthropic.outgoing import encode_request
 from proxy.dialects.anthropic.requests import decode_request
 from proxy.dialects.anthropic.shape import read_shape
-from proxy.dialects.anthropic.stream_decoder import StreamDecoder
+from proxy.dialects.anthropic.stream_decoder import StreamDecoder, text_mould
 from proxy.dialects.anthropic.stream_encoder import MESSAGE_STOP, StreamEncoder
 from proxy.dialects.anthropic.tap import PROBES, Tap
 from proxy.dialects.dialect import Dialect, Operation
@@ -72,6 +72,7 @@ DIALECT = Dialect(
     terminator=MESSAGE_STOP,
     operations={"count_tokens": Operation(read_shape, check_count)},
     types=TYPES,
+    text_mould=text_mould,
     reads=frozenset(
         {"model", "stream", "max_tokens", "messages", "system", "tools", "tool_choice", "thinking", "output_config",
          "output_format", "metadata"}

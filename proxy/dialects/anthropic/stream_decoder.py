@@ -18,6 +18,7 @@ from proxy.dialects.anthropic.stops import STOP_REASONS
 from proxy.dialects.anthropic.usage import read_usage
 from proxy.errors import InvalidRequest, UpstreamBroken
 from proxy.wire import json_text
+from proxy.wire.mould import Mould, around
 from proxy.wire.sse import Frame
 
 Events = list[ir.StreamEvent]
@@ -35,6 +36,22 @@ def read_event(frame: Frame) -> dict[str, Any]:
         kind = "error" if isinstance(event.get("error"), dict) else frame.event.decode("utf-8", "replace")
         return event | {"type": kind}
     return event
+
+
+def text_mould(raw: bytes) -> Mould | None:
+    """Of an event that is a piece of one block's text and nothing else."""
+    made = around(raw, b'"text":"') or around(raw, b'"text": "')
+    if made is None or not raw.startswith((b"event: content_block_delta\n", b"data:")):
+        return None
+    match made[1]:
+        case {
+            "type": "content_block_delta",
+            "index": int() as index,
+            "delta": {"type": "text_delta", "text": "x", **others},
+            **members,
+        } if not others and not members and index.__class__ is int:
+            return made[0]
+    return None
 
 
 @define

@@ -79,6 +79,15 @@ class StreamEncoder:
         self._over = True
         return _frame("error", write_failure(error, self.voice.request_id))
 
+    def cast(self, event: ir.TextDelta) -> tuple[bytes, bytes] | None:
+        block = self._open
+        if self._over or block is None or event.part != block.part or not block.head or event.choice:
+            return None
+        return block.head + b'"', b'"}}\n\n'
+
+    def said(self, chars: int) -> None:
+        """This dialect counts nothing."""
+
     def _event(self, event: ir.StreamEvent) -> bytes:
         if self._over:
             return b""

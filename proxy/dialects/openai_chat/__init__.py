@@ -13,7 +13,7 @@ from proxy.dialects.openai_chat.operations import OPERATIONS
 from proxy.dialects.openai_chat.request_reader import decode_request
 from proxy.dialects.openai_chat.request_writer import encode_request
 from proxy.dialects.openai_chat.shape import read_shape
-from proxy.dialects.openai_chat.stream_reader import StreamDecoder
+from proxy.dialects.openai_chat.stream_reader import StreamDecoder, text_mould
 from proxy.dialects.openai_chat.stream_writer import StreamEncoder
 from proxy.dialects.openai_chat.tap import PROBES, Tap
 from proxy.dialects.openai_chat.vocabulary import NAME, READS, TYPES, takes_stream_options
@@ -50,5 +50,6 @@ DIALECT = Dialect(
     reads=READS,
     types=TYPES,
     asks_usage=takes_stream_options,
+    text_mould=text_mould,
     operations=OPERATIONS,
 )

@@ -28,9 +28,11 @@ from proxy.dialects.openai_chat.request_reader import read_signature
 from proxy.dialects.openai_chat.usage import usage_of
 from proxy.dialects.openai_chat.vocabulary import BROKEN_OFF, MINTED_BY, NAME, stop_reason
 from proxy.errors import UpstreamBroken
+from proxy.wire.mould import Mould, around
 from proxy.wire.sse import Frame
 
 DONE = b"[DONE]"
+_SAYING = frozenset({"error", "citations", "search_results", "x_groq"})  # members beside the choices that are read
 _Events = list[ir.StreamEvent]
 
 
@@ -43,6 +45,20 @@ def parse(frame: Frame) -> dict[str, Any]:
     if not isinstance(chunk, dict):
         raise UpstreamBroken("The provider sent an event that is not a JSON object.")
     return chunk
+
+
+def text_mould(raw: bytes) -> Mould | None:
+    """Of a chunk that is a piece of the first choice's text and says nothing else."""
+    made = around(raw, b'"content":"') or around(raw, b'"content": "')
+    if made is None or not raw.startswith(b"data:"):
+        return None
+    mould, chunk = made
+    match chunk:
+        case {"choices": [{"index": 0, "delta": {"content": "x", **others}, "finish_reason": None, **choice}]} if (
+            not others and choice.keys() <= {"logprobs"} and not choice.get("logprobs")
+        ):
+            return mould if _SAYING.isdisjoint(chunk) and not chunk.get("usage") else None
+    return None
 
 
 @define

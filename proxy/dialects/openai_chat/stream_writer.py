@@ -71,6 +71,14 @@ class StreamEncoder:
         self._ended = True
         return b"data: %b\n\n" % orjson.dumps(write_in_band(error))
 
+    def cast(self, event: ir.TextDelta) -> tuple[bytes, bytes] | None:
+        if self._ended or not self._text_head or event.choice or event.logprobs:
+            return None
+        return self._text_head + b'"', b'"' + self._text_tail
+
+    def said(self, chars: int) -> None:
+        self._choices[0].length += chars
+
     # -- the stream ----------------------------------------------------------------------------------------------
 
     def _start(self, event: ir.Start) -> bytes:

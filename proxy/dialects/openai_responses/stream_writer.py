@@ -77,6 +77,12 @@ class StreamEncoder:
         out += self._event("error", write_event(error, self._number))
         return out + self._ended("failed", {"error": response_error(error)})
 
+    def cast(self, event: ir.TextDelta) -> tuple[bytes, bytes] | None:
+        return None  # every event has a number of its own
+
+    def said(self, chars: int) -> None:
+        """Nothing is cast."""
+
     # -- the response ------------------------------------------------------------------------------------------------
 
     def _event(self, kind: str, members: _Json) -> bytes:

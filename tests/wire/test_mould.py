@@ -1,0 +1,77 @@
+"""What a mould takes for a frame of its run, and what it does not."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxy.wire.mould import Mould, around, written
+
+MOULD = Mould(b'data: {"text":"', b'"}\n\n')
+
+
+def run(*texts: bytes) -> bytes:
+    return b"".join(MOULD.head + text + MOULD.tail for text in texts)
+
+
+BLOCKS = {
+    "nothing": (b"", [], b""),
+    "another frame": (b"data: {}\n\n", [], b"data: {}\n\n"),
+    "one": (run(b"a"), [b"a"], b""),
+    "several": (run(b"a", b"", b"c"), [b"a", b"", b"c"], b""),
+    "a run and another frame": (run(b"a", b"b") + b": ping\n\n", [b"a", b"b"], b": ping\n\n"),
+    "a run, another frame and more": (
+        run(b"a") + b": ping\n\n" + run(b"b"), [b"a"], b": ping\n\n" + run(b"b"),
+    ),
+    "a frame with another member": (
+        run(b"a", b'b","more":"c', b"d"), [b"a"], run(b'b","more":"c', b"d"),
+    ),
+    "an escaped quote": (run(b"a", b'\\"', b"c"), [b"a"], run(b'\\"', b"c")),
+    "an end of line": (run(b"a", b"\r", b"c"), [b"a"], run(b"\r", b"c")),
+    "a frame that begins alike and ends otherwise": (
+        run(b"a") + b'data: {"text":"b"},\n\n', [b"a"], b'data: {"text":"b"},\n\n',
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("block", "texts", "rest"), BLOCKS.values(), ids=BLOCKS)
+def test_a_block_is_cut_into_the_texts_of_its_run(block: bytes, texts: list[bytes], rest: bytes) -> None:
+    assert MOULD.cut(block) == (texts, rest)
+    assert MOULD.behind(texts, block) == rest
+
+
+FRAMES = {
+    "plain": (b'data: {"text":"Hi"}\n\n', True),
+    "with an event's name": (b'event: a\ndata: {"text":"Hi"}\n\n', True),
+    "without the marker": (b"data: {}\n\n", False),
+    "with an escape": (b'data: {"text":"a\\nb"}\n\n', False),
+    "with CRLF": (b'data: {"text":"Hi"}\r\n\r\n', False),
+    "with an id": (b'id: 1\ndata: {"text":"Hi"}\n\n', False),
+    "two of them": (b'data: {"text":"a"}\n\ndata: {"text":"b"}\n\n', False),
+    "no JSON": (b'data: {"text":"a",}\n\n', False),
+}
+
+
+@pytest.mark.parametrize(("raw", "good"), FRAMES.values(), ids=FRAMES)
+def test_a_mould_is_made_of_one_frame_of_json(raw: bytes, good: bool) -> None:
+    made = around(raw, b'"text":"')
+    assert (made is not None) == good
+    if made is not None:
+        assert made[1] == {"text": "x"}
+        assert made[0].head + raw[len(made[0].head) : raw.index(made[0].tail)] + made[0].tail == raw
+
+
+TEXTS: dict[str, tuple[list[bytes], list[bytes], int]] = {
+    "plain": ([b"a", b"bc"], [b"a", b"bc"], 3),
+    "beyond ASCII": (["ü😀".encode(), b"c"], ["ü😀".encode(), b"c"], 3),
+    "an escape that is none of the writer's": ([b"a", b"\\u00e9", b"\\n"], [b"a", "é".encode(), b"\\n"], 3),
+    "nothing": ([b"a", b"", b"c"], [b"a"], 1),
+    "half an escape": ([b"a\\", b"n"], [], 0),
+    "half a character": ([b"a", "é".encode()[:1], "é".encode()[1:]], [b"a"], 1),
+    "half a surrogate pair": ([b"a", b"\\ud83d", b"\\ude00"], [b"a"], 1),
+    "a control byte": ([b"a", b"\x01"], [b"a"], 1),
+}
+
+
+@pytest.mark.parametrize(("texts", "good", "chars"), TEXTS.values(), ids=TEXTS)
+def test_texts_are_written_as_the_json_writer_writes_them(texts: list[bytes], good: list[bytes], chars: int) -> None:
+    assert written(texts) == (good, chars)
