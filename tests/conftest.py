@@ -71,8 +71,23 @@ async def second() -> AsyncIterator[ScriptedUpstream]:
         yield started
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A module that names several EXCHANGES runs over each, over the ones that are not the default when all is run."""
+    if "start" in metafunc.fixturenames and (exchanges := getattr(metafunc.module, "EXCHANGES", ())):
+        first, *others = exchanges
+        slow = [pytest.param(other, marks=pytest.mark.slow) for other in others]
+        metafunc.parametrize("exchange", [first, *slow], indirect=True)
+
+
 @pytest.fixture
-async def start(home: Path) -> AsyncIterator[Start]:
+def exchange(request: pytest.FixtureRequest) -> str:
+    """How the gateway under test talks to providers: `[server] exchange`."""
+    return str(getattr(request, "param", "lean"))
+
+
+@pytest.fixture
+async def start(home: Path, exchange: str) -> AsyncIterator[Start]:
     """`await start(table, server)`: a gateway in this process, stopped when the test ends."""
+    chosen = "" if exchange == "lean" else f'exchange = "{exchange}"\n'
     async with AsyncExitStack() as stack:
-        yield lambda table, server="": stack.enter_async_context(gateway(table, home, server=server))
+        yield lambda table, server="": stack.enter_async_context(gateway(table, home, server=chosen + server))

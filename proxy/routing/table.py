@@ -47,6 +47,7 @@ class Server:
     queue_wait: Duration = Duration(5.0)
     body_memory: Size = Size(512 << 20)  # of all requests' bodies together
     memory: Size | None = None  # of the process; None is a share of what the kernel allows it
+    exchange: Literal["lean", "plain"] = "lean"
     state: str | None = None
     workers: int = 1
     ledger_days: int = 90

@@ -10,7 +10,7 @@ from proxy.accounts.admission import Gate
 from proxy.routing.table import Provider, Table
 from proxy.routing.world import World
 from proxy.secret import Scrubber
-from proxy.server.upstream import EmbeddedUpstream, PlainUpstream, Upstream, tls
+from proxy.server.upstream import EmbeddedUpstream, LeanUpstream, PlainUpstream, Upstream, tls
 from proxy.wire.forwarded import Proxies
 
 
@@ -32,8 +32,11 @@ class Snapshot:
 Connection = tuple[Hashable, ...]
 
 
-def open_upstream(provider: Provider) -> Upstream:
-    return EmbeddedUpstream() if provider.embedded else PlainUpstream(provider)
+EXCHANGES: dict[str, Callable[[Provider], Upstream]] = {"lean": LeanUpstream, "plain": PlainUpstream}
+
+
+def open_upstream(provider: Provider, exchange: str) -> Upstream:
+    return EmbeddedUpstream() if provider.embedded else EXCHANGES[exchange](provider)
 
 
 @define
@@ -41,7 +44,7 @@ class UpstreamPool:
     """One upstream per provider and its settings. A reload that leaves a provider as it is keeps its connections; an
     upstream that no table names any more is closed after the last request on it, not before."""
 
-    opener: Callable[[Provider], Upstream] = open_upstream
+    opener: Callable[[Provider, str], Upstream] = open_upstream
     _open: dict[Connection, Upstream] = field(factory=dict)
     _superseded: list[Snapshot] = field(factory=list)  # requests may still run on them
     _retiring: list[Upstream] = field(factory=list)
@@ -49,13 +52,13 @@ class UpstreamPool:
     def for_table(self, table: Table) -> dict[str, Upstream]:
         """Opens what is new. Providers that lack something to call them get none."""
         wanted = {name: p for name, p in table.providers.items() if p.enabled and not p.missing}
-        return {name: self._upstream(provider) for name, provider in wanted.items()}
+        return {name: self._upstream(provider, table.server.exchange) for name, provider in wanted.items()}
 
-    def _upstream(self, provider: Provider) -> Upstream:
-        key = connection_settings(provider)
+    def _upstream(self, provider: Provider, exchange: str) -> Upstream:
+        key = connection_settings(provider, exchange)
         upstream = self._open.get(key)
         if upstream is None:
-            upstream = self._open[key] = self.opener(provider)
+            upstream = self._open[key] = self.opener(provider, exchange)
         return upstream
 
     def retire(self, old: Snapshot, new: Snapshot) -> None:
@@ -83,7 +86,7 @@ class UpstreamPool:
         self._retiring.clear()
 
 
-def connection_settings(provider: Provider) -> Connection:
+def connection_settings(provider: Provider, exchange: str) -> Connection:
     return (
         provider.name,
         provider.base_url,
@@ -95,4 +98,5 @@ def connection_settings(provider: Provider) -> Connection:
         tls.stamps(provider),
         provider.proxy,
         provider.embedded,
+        exchange,
     )

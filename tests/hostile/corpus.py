@@ -87,10 +87,10 @@ def in_pieces(cases: Iterable[Case]) -> list[tuple[Case, int]]:
 
 
 @asynccontextmanager
-async def daemon(table: str) -> AsyncIterator[tuple[Running, Process]]:
+async def daemon(table: str, *, exchange: str = "lean") -> AsyncIterator[tuple[Running, Process]]:
     """The real process, told to be impatient."""
     with TemporaryDirectory(prefix="pm-") as home:
-        async with process(table, Path(home), server=IMPATIENT) as started:
+        async with process(table, Path(home), server=f'{IMPATIENT}\nexchange = "{exchange}"') as started:
             yield started
 
 

@@ -26,12 +26,12 @@ class Outcome:
     headers: dict[str, str]
 
 
-@pytest.fixture(scope="module")
-def outcomes() -> dict[tuple[str, int], Outcome]:
-    return asyncio.run(_played())
+@pytest.fixture(scope="module", params=["lean", "plain"])
+def outcomes(request: pytest.FixtureRequest) -> dict[tuple[str, int], Outcome]:
+    return asyncio.run(_played(request.param))
 
 
-async def _played() -> dict[tuple[str, int], Outcome]:
+async def _played(exchange: str) -> dict[tuple[str, int], Outcome]:
     """A provider for each case and way of cutting it, in one gateway, so that none rests for another's fault."""
     jobs = in_pieces(CASES)
     table = "[retry]\ntries = 1\n"
@@ -39,7 +39,7 @@ async def _played() -> dict[tuple[str, int], Outcome]:
         for number in range(len(jobs)):
             table += provider(f"p{number}", f"{upstream.root}/{number}")
         upstream.answers(lambda seen: _script(jobs, seen))
-        async with daemon(table) as (running, _):
+        async with daemon(table, exchange=exchange) as (running, _):
             found = await asyncio.gather(*(_asked(running, number) for number in range(len(jobs))))
             assert (await running.get(running.base + "/healthz")).status == 200
         connections = [seen.connection for seen in upstream.seen]

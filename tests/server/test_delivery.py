@@ -28,6 +28,7 @@ from upstream import (
     within,
 )
 
+EXCHANGES = ("lean", "plain")
 LOOPS = ("uvloop",)
 both_surfaces = pytest.mark.parametrize("tongue", TONGUES.values(), ids=TONGUES)
 PAIRS = {f"{ours} by {theirs}": (TONGUES[ours], TONGUES[theirs]) for ours in TONGUES for theirs in TONGUES}

@@ -9,6 +9,7 @@ from gateway import Start, chain, provider
 from playbook import CHAT, MESSAGES, Tongue
 from upstream import ScriptedUpstream, plain, streamed
 
+EXCHANGES = ("lean", "plain")
 EARLY = '\n[timeouts]\ncommit_after = "1ms"\n'
 BOTH = pytest.mark.parametrize("tongue", [CHAT, MESSAGES], ids=["chat", "messages"])
 

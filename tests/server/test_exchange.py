@@ -31,9 +31,9 @@ from upstream import (
 
 from proxy.errors import Overloaded, UpstreamBroken, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from proxy.routing.table import Duration, Provider, Timeouts
-from proxy.server.upstream import Outgoing, PlainUpstream, Upstream
+from proxy.server.upstream import LeanUpstream, Outgoing, PlainUpstream, Upstream
 
-OPENERS: dict[str, Callable[[Provider], Upstream]] = {"plain": PlainUpstream}
+OPENERS: dict[str, Callable[[Provider], Upstream]] = {"plain": PlainUpstream, "lean": LeanUpstream}
 BODY = b'{"model":"native"}'
 LOOPS = ("asyncio", "uvloop")
 

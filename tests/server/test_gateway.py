@@ -16,6 +16,7 @@ from gateway import RawClient, Running, Start, chain, provider, settles
 from playbook import CHAT, TONGUES, Tongue
 from upstream import SILENCE, Script, ScriptedUpstream, head, piece, plain, streamed, within
 
+EXCHANGES = ("lean", "plain")
 LOOPS = ("uvloop",)
 AT_ONCE = 50
 both_surfaces = pytest.mark.parametrize("tongue", TONGUES.values(), ids=TONGUES)

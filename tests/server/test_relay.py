@@ -13,6 +13,7 @@ from gateway import Answer, Running, Start, chain, provider, refused_port
 from playbook import CHAT, MESSAGES, TONGUES, Tongue
 from upstream import CUT, RESET, SILENCE, Script, ScriptedUpstream, head, plain, streamed
 
+EXCHANGES = ("lean", "plain")
 LOOPS = ("uvloop",)
 HOUSE_KEY = "canary-house-key-0001"
 both_surfaces = pytest.mark.parametrize("tongue", TONGUES.values(), ids=TONGUES)

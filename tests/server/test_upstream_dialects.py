@@ -12,6 +12,7 @@ from gateway import Running, Start, chain
 from playbook import CHAT, MESSAGES, TONGUES, Tongue
 from upstream import Script, ScriptedUpstream, head, plain, streamed
 
+EXCHANGES = ("lean", "plain")
 LOOPS = ("uvloop",)
 KEY = "canary-house-key-0001"
 both_surfaces = pytest.mark.parametrize("tongue", TONGUES.values(), ids=TONGUES)

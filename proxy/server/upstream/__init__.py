@@ -2,6 +2,7 @@
 
 from proxy.server.upstream.embedded import EmbeddedUpstream
 from proxy.server.upstream.exchange import Outgoing, Reply, Upstream
+from proxy.server.upstream.lean import LeanUpstream
 from proxy.server.upstream.plain import PlainUpstream
 
-__all__ = ["EmbeddedUpstream", "Outgoing", "PlainUpstream", "Reply", "Upstream"]
+__all__ = ["EmbeddedUpstream", "LeanUpstream", "Outgoing", "PlainUpstream", "Reply", "Upstream"]

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from proxy.errors import UpstreamTimeout
-from proxy.server.upstream.exchange import Outgoing
+from proxy.server.upstream.exchange import Outgoing, Take
 from proxy.wire import json_text
 
 PACE = 0.02  # seconds between words
@@ -41,6 +41,12 @@ class EmbeddedReply:
             await asyncio.sleep(self._pace)
         self._first = False
         return self._pieces.popleft()
+
+    async def pour(self, take: Take) -> bool:
+        while data := await self.chunk():
+            if not take(data):
+                return False
+        return True
 
     async def read(self, limit: int) -> tuple[bytes, bool]:
         return b"".join(self._pieces), True

@@ -3,7 +3,7 @@ implementations."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from attrs import field, frozen
@@ -27,14 +27,20 @@ def url_of(base_url: str, path: str) -> str:
     return (base_url.removesuffix("/v1") if path.startswith("/api/") else base_url) + path
 
 
+Take = Callable[[bytes], bool]  # whether it wants more
+
+
 class Reply(Protocol):
     """One answer, its head read. `headers` has lower-case names; where a name stands twice the last one counts.
 
     Whoever has a reply reads it to its end or closes it. A closed reply's connection is never used again.
     """
 
-    status: int
-    headers: Mapping[str, str]
+    @property
+    def status(self) -> int: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
     queued_s: float  # seconds that the request waited for a free connection
 
     async def chunk(self) -> bytes:
@@ -44,6 +50,10 @@ class Reply(Protocol):
     async def read(self, limit: int) -> tuple[bytes, bool]:
         """The body up to its end, or a little more than `limit` bytes of it; and whether that is all. Raises like
         `chunk`."""
+
+    async def pour(self, take: Take) -> bool:
+        """Hands the bytes of each read to `take`, where they are received if need be, until it says False or the body
+        ends; whether it has. Raises like `chunk`, and what `take` raises."""
 
     async def finish(self) -> bool:
         """Reads what little may be left behind the last event, so that the connection can serve again; closes it where

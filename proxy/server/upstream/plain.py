@@ -18,7 +18,7 @@ from yarl import URL
 from proxy.errors import UpstreamBroken, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from proxy.routing.table import Provider
 from proxy.server.upstream import tls
-from proxy.server.upstream.exchange import Outgoing, url_of
+from proxy.server.upstream.exchange import Outgoing, Reply, Take, url_of
 from proxy.server.upstream.slots import Slots
 
 STALE_TRIES = 3  # pooled connections that turn out closed, before a failure counts
@@ -71,6 +71,12 @@ class PlainReply:
             parts.append(data)
             size += len(data)
         return b"".join(parts), False
+
+    async def pour(self, take: Take) -> bool:
+        while data := await self.chunk():
+            if not take(data):
+                return False
+        return True
 
     async def finish(self) -> bool:
         found = False
@@ -136,7 +142,7 @@ class PlainUpstream:
             trust_env=False,
         )
 
-    async def send(self, outgoing: Outgoing) -> PlainReply:
+    async def send(self, outgoing: Outgoing) -> Reply:
         queued_s = await self._slots.take(outgoing.timeouts.queue)
         try:
             response = await self._sent(outgoing)
@@ -165,14 +171,14 @@ class PlainUpstream:
                     data=_payload(outgoing.body) if outgoing.method == "POST" else None,
                     headers=outgoing.headers,
                     allow_redirects=False,
-                    timeout=ClientTimeout(total=None, connect=_finite(outgoing.timeouts.connect)),
+                    timeout=ClientTimeout(total=None, connect=finite(outgoing.timeouts.connect)),
                     proxy=self._proxy,
                 )
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as exc:
                 if last or not _reused.get() or isinstance(exc, aiohttp.ClientConnectorError):
-                    raise _unsent(exc) from exc
+                    raise unsent(exc) from exc
             except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as exc:
-                raise _unsent(exc) from exc
+                raise unsent(exc) from exc
         raise AssertionError("unreachable: the last try returns or raises")
 
     def _url(self, path: str) -> URL:
@@ -209,11 +215,11 @@ class _Connector(aiohttp.TCPConnector):
         self._used: WeakSet[Any] = WeakSet()
 
 
-def _finite(seconds: float) -> float | None:
+def finite(seconds: float) -> float | None:
     return None if seconds == float("inf") else seconds
 
 
-def _unsent(exc: BaseException) -> UpstreamError:
+def unsent(exc: BaseException) -> UpstreamError:
     """What went wrong before a head came. The text of the exception may name hosts: it is for the record only."""
     detail = f"{type(exc).__name__}: {exc}"
     match exc:

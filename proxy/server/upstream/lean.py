@@ -1,0 +1,375 @@
+"""The lean implementation: the provider's ClientSession lends a pooled connection, and what runs on it is ours.
+
+The request's head leaves as bytes together with its body, the answer's is parsed once, and what comes is handed on
+where it is received: no task wakes up for it. Connecting, TLS, DNS, pooling and closing stay aiohttp's. This is the one
+module that touches what aiohttp does not promise to keep; a test checks the shapes that it relies on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import re
+
+import aiohttp
+from aiohttp import ClientTimeout
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.client_reqrep import ClientRequest
+from aiohttp.connector import Connection
+from yarl import URL
+
+from proxy.errors import UpstreamBroken, UpstreamError, UpstreamTimeout
+from proxy.routing.table import Provider
+from proxy.server.upstream.exchange import Outgoing, Reply, Take
+from proxy.server.upstream.plain import CUT, LINGER, MOST_SURPLUS, STALE_TRIES, PlainUpstream, finite, unsent
+from proxy.server.upstream.slots import Slots
+from proxy.wire.http1 import BadHttp, Head, Parser
+
+HIGH, LOW = 256 << 10, 64 << 10  # bytes that wait to be read, past which the provider is held back, and let go again
+HEADS = 512  # request heads that are kept rendered
+NO_HTTP = "The provider's answer is not proper HTTP."
+NO_ANSWER = "The provider closed the connection without an answer."
+_UNSAFE = re.compile(r"[\r\n\0]")
+
+
+class _Stale(Exception):
+    """A pooled connection was found closed: no byte of an answer came."""
+
+
+class Handler(ResponseHandler):
+    """One connection. While a lean reply runs on it, all that happens to it is the reply's."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self.reply: LeanReply | None = None
+        self.used = False
+
+    def data_received(self, data: bytes) -> None:
+        if self.reply is not None:
+            self.reply.received(data)
+        elif self.used:
+            self.force_close()  # it spoke while nobody asked: what it said is no answer to any request
+        else:
+            super().data_received(data)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        reply = self.reply
+        super().connection_lost(exc)
+        if reply is not None:
+            reply.lost(exc)
+
+
+class LeanReply:
+    """One answer on a connection that is ours until its end."""
+
+    status: int
+    headers: dict[str, str]
+
+    def __init__(self, connection: Connection, handler: Handler) -> None:
+        self.queued_s = 0.0
+        self._connection = connection
+        self._handler = handler
+        self._ours = True  # the connection, until the answer has ended or was given up
+        self._slot: Slots | None = None
+        self._parser = Parser()
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._paused = False
+        self._take: Take | None = None
+        self._enough = False  # the taker wants no more
+        self._fault: BaseException | None = None  # what the taker raised
+        self._waiter: asyncio.Future[None] | None = None
+        self._error: UpstreamError | None = None
+        self._begun = False
+        self._surplus = 0
+        handler.reply = self
+
+    # -- the connection's side -----------------------------------------------------------------------------------
+
+    def received(self, data: bytes) -> None:
+        self._begun = True
+        parser = self._parser
+        try:
+            body = parser.feed(data)
+        except BadHttp as exc:
+            self._fail(UpstreamBroken(CUT if parser.head else NO_HTTP, detail=str(exc)))
+            return
+        if body:
+            if self._take is not None:
+                self._hand(body)
+            else:
+                self._parts.append(body)
+                self._size += len(body)
+                if self._size > HIGH and not parser.done:
+                    self._pause()
+        if parser.done:
+            self._ended()
+            self._wake()
+        elif self._take is None and parser.head is not None:
+            self._wake()
+
+    def _hand(self, body: bytes) -> None:
+        assert self._take is not None
+        try:
+            if self._take(body):
+                return
+        except BaseException as exc:  # a fault in the taker is for whoever pours, not for the loop
+            self._fault = exc
+        self._take, self._enough = None, True
+        if not self._parser.done:
+            self._pause()
+
+    def lost(self, exc: BaseException | None) -> None:
+        if exc is None and self._parser.close():
+            self._ended()
+            self._wake()
+        else:
+            self._fail(UpstreamBroken(CUT if self._parser.head else NO_ANSWER, detail=f"{type(exc).__name__}: {exc}"))
+
+    def _fail(self, error: UpstreamError) -> None:
+        self._error = self._error or error
+        self.close()
+        self._wake()
+
+    def _ended(self) -> None:
+        """The connection serves again, or is closed where nobody can tell what would come next on it."""
+        handler, connection = self._handler, self._connection
+        handler.reply = None
+        if self._paused:
+            self._resume()
+        head = self._parser.head
+        if head is not None and head.reusable and not self._parser.surplus:
+            connection.release()
+        else:
+            connection.close()
+        self._release()
+
+    def holds(self, slot: Slots) -> None:
+        """A place that is free again when the connection is."""
+        if self._ours:
+            self._slot = slot
+        else:
+            slot.release()
+
+    def _release(self) -> None:
+        self._ours = False
+        slot, self._slot = self._slot, None
+        if slot is not None:
+            slot.release()
+
+    def _pause(self) -> None:
+        transport = self._handler.transport
+        if not self._paused and transport is not None:
+            self._paused = True
+            transport.pause_reading()
+
+    def _resume(self) -> None:
+        transport = self._handler.transport
+        self._paused = False
+        if transport is not None:
+            transport.resume_reading()
+
+    # -- the reader's side ---------------------------------------------------------------------------------------
+
+    async def begin(self, request: bytes, body: bytes) -> Head:
+        """Sends, and waits for the head. Raises _Stale where the connection ended before any byte of an answer."""
+        transport = self._handler.transport
+        if transport is None or transport.is_closing():
+            self.close()
+            raise _Stale
+        if len(body) < LOW:
+            transport.write(request + body)
+        else:
+            transport.write(request)
+            transport.write(body)
+        while self._parser.head is None and self._error is None:
+            await self._wait()
+        if self._parser.head is None:
+            assert self._error is not None
+            if not self._begun and isinstance(self._error, UpstreamBroken):
+                raise _Stale from self._error
+            raise self._error
+        head = self._parser.head
+        self.status, self.headers = head.status, head.headers
+        return head
+
+    async def chunk(self) -> bytes:
+        while not self._parts:
+            if self._error is not None:
+                raise self._error
+            if self._parser.done:
+                return b""
+            await self._wait()
+        if isinstance(self._error, UpstreamTimeout):
+            raise self._error
+        parts, self._parts, self._size = self._parts, [], 0
+        if self._paused and self._ours:
+            self._resume()
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def pour(self, take: Take) -> bool:
+        if self._parts and not take(await self.chunk()):
+            return False
+        if self._paused and self._ours:
+            self._resume()
+        self._take, self._enough = take, False
+        try:
+            while not (self._enough or self._parser.done or self._error):
+                await self._wait()
+        finally:
+            self._take = None
+        if self._fault is not None:
+            raise self._fault
+        if self._error is not None and not self._enough:
+            raise self._error
+        return not self._enough
+
+    async def read(self, limit: int) -> tuple[bytes, bool]:
+        parts: list[bytes] = []
+        size = 0
+        while size <= limit:
+            data = await self.chunk()
+            if not data:
+                return b"".join(parts), True
+            parts.append(data)
+            size += len(data)
+        return b"".join(parts), False
+
+    async def finish(self) -> bool:
+        if self._parser.done and not self._parts:
+            return False
+        found = False
+        try:
+            async with asyncio.timeout(LINGER):
+                while data := await self.chunk():
+                    found = found or not data.isspace()
+                    self._surplus += 1
+                    if self._surplus > MOST_SURPLUS:
+                        break
+        except (UpstreamError, TimeoutError):
+            self._surplus = MOST_SURPLUS + 1
+        if self._surplus > MOST_SURPLUS:
+            self.close()
+        return found
+
+    def close(self) -> None:
+        if not self._ours:
+            return
+        handler = self._handler
+        handler.reply = None
+        if handler.transport is not None:
+            handler.transport.abort()  # what of the request has not left does not leave any more
+        self._connection.close()
+        self._release()
+
+    def expire(self, message: str) -> None:
+        self._error = UpstreamTimeout(message)
+        self._parts.clear()
+        self.close()
+        self._wake()
+
+    async def _wait(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        except BaseException:
+            self.close()  # cancelled: nobody will read the rest
+            raise
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+
+class LeanUpstream(PlainUpstream):
+    """A provider's session as the plain one has it. Requests through an egress proxy take the plain way."""
+
+    def __init__(self, provider: Provider) -> None:
+        super().__init__(provider)
+        connector = self._session.connector
+        assert isinstance(connector, aiohttp.TCPConnector)
+        self._connector = connector
+        self._connector._factory = functools.partial(Handler, asyncio.get_running_loop())  # type: ignore[assignment]
+        self._request: ClientRequest | None = None
+        self._heads: dict[tuple[str, str, tuple[tuple[str, str], ...]], bytes] = {}
+        base = URL(provider.base_url)
+        self._plain = self._proxy is not None or base.user is not None or base.scheme not in ("http", "https")
+
+    async def send(self, outgoing: Outgoing) -> Reply:
+        if self._plain:
+            return await super().send(outgoing)
+        queued_s = await self._slots.take(outgoing.timeouts.queue)
+        try:
+            reply = await self._exchanged(outgoing)
+        except BaseException:
+            self._slots.release()
+            raise
+        reply.queued_s = queued_s
+        reply.holds(self._slots)
+        coding = reply.headers.get("content-encoding")
+        if coding is not None and coding.strip().lower() not in ("", "identity"):
+            reply.close()
+            raise UpstreamBroken("The provider compressed its answer although it was asked not to.")
+        return reply
+
+    async def _exchanged(self, outgoing: Outgoing) -> LeanReply:
+        """A pooled connection that its provider closed meanwhile costs nothing but another try, as on the plain way."""
+        request = self._rendered(outgoing)
+        for last in (*[False] * STALE_TRIES, True):
+            connection, handler, reused = await self._acquired(outgoing.timeouts.connect)
+            reply = LeanReply(connection, handler)
+            try:
+                await reply.begin(request, outgoing.body)
+            except _Stale as stale:
+                if last or not reused:
+                    raise UpstreamBroken(NO_ANSWER, detail=str(stale.__cause__)) from stale
+            else:
+                return reply
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    async def _acquired(self, connect: float) -> tuple[Connection, Handler, bool]:
+        """A connection, new or pooled, and whether it has been used before."""
+        if self._request is None:
+            loop = asyncio.get_running_loop()
+            self._request = ClientRequest("POST", URL(self._provider.base_url), loop=loop, session=self._session)
+        try:
+            while True:
+                connection = await aiohttp.TCPConnector.connect(
+                    self._connector, self._request, [], _timeout(finite(connect))
+                )
+                handler = connection.protocol
+                assert isinstance(handler, Handler)
+                if not handler.should_close:
+                    break
+                connection.close()
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as exc:
+            raise unsent(exc) from exc
+        reused, handler.used = handler.used, True
+        return connection, handler, reused
+
+    def _rendered(self, outgoing: Outgoing) -> bytes:
+        """The request's head."""
+        key = outgoing.method, outgoing.path, outgoing.headers
+        head = self._heads.get(key)
+        if head is None:
+            if len(self._heads) >= HEADS:
+                self._heads.clear()
+            head = self._heads[key] = self._render(outgoing)
+        return b"%b%d\r\n\r\n" % (head, len(outgoing.body)) if outgoing.method == "POST" else head + b"\r\n"
+
+    def _render(self, outgoing: Outgoing) -> bytes:
+        url = self._url(outgoing.path)
+        lines = [f"{outgoing.method} {url.raw_path_qs} HTTP/1.1", f"Host: {url.host_port_subcomponent}"]
+        lines += (f"{name}: {value}" for name, value in outgoing.headers)
+        if any(_UNSAFE.search(line) for line in lines):
+            raise UpstreamBroken("A header of the request holds a line end.")
+        text = "\r\n".join((*lines, "Content-Length: " if outgoing.method == "POST" else ""))
+        return text.encode("utf-8", "surrogateescape")
+
+
+@functools.lru_cache(maxsize=64)
+def _timeout(connect: float | None) -> ClientTimeout:
+    return ClientTimeout(total=None, connect=connect)

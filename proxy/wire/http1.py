@@ -1,0 +1,255 @@
+"""An HTTP/1.1 answer from its bytes, strictly: what two readers could take for two things is refused.
+
+No asyncio here: bytes in, head and body out. RFC 9112 with these bounds: a head has at most `MOST_HEADERS` lines of
+`LONGEST_LINE` bytes; lines end in CRLF; no folded lines; a length stands once; the one transfer coding is `chunked`;
+chunk sizes are hexadecimal digits and nothing else, but for an extension, which is passed over. Where both a length and
+a coding stand, the coding counts and the connection is not used again.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal, TypeVar
+
+from attrs import define, field, frozen
+
+LONGEST_LINE = 8190  # bytes, as aiohttp has it
+MOST_HEADERS = 128
+LONGEST_HEAD = 128 << 10
+MOST_INTERIM = 16  # 1xx answers before the one that counts
+LONGEST_SIZE = 4096  # bytes of a chunk's size line with its extension, and of all trailers
+KNOWN = 1024  # header lines and size lines that are kept as they were read: most come again and again
+
+_STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\x00-\x08\x0a-\x1f\x7f]*)?")
+_HEADER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*?)[ \t]*")
+_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?")
+_LENGTH = re.compile(r"[0-9]{1,18}")
+
+_T = TypeVar("_T")
+Framing = Literal["none", "length", "chunked", "close"]
+
+
+class BadHttp(Exception):
+    """The bytes are no answer. The text says why, without quoting them."""
+
+
+@frozen
+class Head:
+    """`headers` has lower-case names; where a name stands twice the last one counts. `reusable`: the connection may
+    serve again once the body has ended."""
+
+    status: int
+    headers: dict[str, str]
+    framing: Framing
+    length: int
+    reusable: bool
+
+
+_lines: dict[bytes, tuple[str, str]] = {}
+_sizes: dict[bytes, int] = {}
+
+
+def read_head(raw: bytes) -> Head:
+    """`raw` is a head without the blank line behind it. Raises BadHttp."""
+    first, *lines = raw.split(b"\r\n")
+    status = _STATUS.fullmatch(first)
+    if status is None:
+        raise BadHttp("no status line")
+    if len(lines) > MOST_HEADERS:
+        raise BadHttp("too many headers")
+    pairs = [_lines.get(line) or _header(line) for line in lines]
+    headers = dict(pairs)
+    if len(headers) < len(pairs):
+        _check_twice(pairs)
+    return _framed(int(status[2]), status[1] == b"1", headers)
+
+
+def _header(line: bytes) -> tuple[str, str]:
+    match = _HEADER.fullmatch(line)
+    if match is None or len(line) > LONGEST_LINE:
+        raise BadHttp("a header that is none, or is too long")
+    pair = match[1].decode().lower(), match[2].decode("utf-8", "surrogateescape")
+    if len(line) < 128:
+        _keep(_lines, line, pair)
+    return pair
+
+
+def _keep(known: dict[bytes, _T], key: bytes, value: _T) -> None:
+    if len(known) >= KNOWN:
+        known.clear()
+    known[key] = value
+
+
+def _check_twice(pairs: list[tuple[str, str]]) -> None:
+    """A second length or coding is how one answer is made to look like two."""
+    names = [name for name, _ in pairs]
+    if names.count("content-length") > 1 or names.count("transfer-encoding") > 1:
+        raise BadHttp("two lengths")
+
+
+def _framed(status: int, modern: bool, headers: dict[str, str]) -> Head:
+    connection = headers.get("connection")
+    tokens = [token.strip() for token in connection.lower().split(",")] if connection is not None else ()
+    reusable = "close" not in tokens and (modern or "keep-alive" in tokens)
+    coding, length = headers.get("transfer-encoding"), headers.get("content-length")
+    if length is not None and not _LENGTH.fullmatch(length):
+        raise BadHttp("a length that is none")
+    if status < 200 or status in (204, 304):
+        return Head(status, headers, "none", 0, reusable)
+    if coding is not None:
+        if coding.lower() != "chunked" or not modern:
+            raise BadHttp("a transfer coding other than chunked")
+        return Head(status, headers, "chunked", 0, reusable and length is None)
+    if length is not None:
+        return Head(status, headers, "length", int(length), reusable)
+    return Head(status, headers, "close", 0, False)
+
+
+@define
+class Parser:
+    """Push parser of one answer. `feed` gives what there is of the body; `head` is None until it is whole, `done` says
+    that the body has ended, `surplus` that bytes came behind it. Raises BadHttp."""
+
+    head: Head | None = None
+    done: bool = False
+    surplus: bool = False
+    _buffer: bytes = b""  # of a head, a size line or trailers that are not whole yet
+    _left: int = 0  # bytes of the body, or of the current chunk with its CRLF, that are still to come
+    _trailing: bool = False
+    _interim: int = 0
+    _seen: int = field(default=0)  # of `_buffer`, known to hold no end of a head
+
+    def feed(self, data: bytes) -> bytes:
+        if self.done:
+            self.surplus = True
+            return b""
+        if self.head is None:
+            data = self._head(self._buffer + data if self._buffer else data)
+            if not data or self.done:
+                self.surplus = bool(data)
+                return b""
+        match self.head:
+            case Head(framing="chunked"):
+                return self._chunked(data)
+            case Head(framing="length"):
+                return self._measured(data)
+        return data
+
+    def close(self) -> bool:
+        """The connection has ended; whether the answer is whole."""
+        if self.head is not None and self.head.framing == "close":
+            self.done = True
+        return self.done
+
+    # -- the head ------------------------------------------------------------------------------------------------
+
+    def _head(self, data: bytes) -> bytes:
+        """What stands behind the head, once it is whole."""
+        while (end := data.find(b"\r\n\r\n", max(0, self._seen - 3))) >= 0:
+            self._seen = 0
+            if end > LONGEST_HEAD:
+                break
+            head, data = read_head(data[:end]), data[end + 4 :]
+            if head.status >= 200:
+                self._begin(head)
+                return data
+            self._interim += 1
+            if head.status == 101 or self._interim > MOST_INTERIM:
+                raise BadHttp("an interim answer that nobody asked for")
+        if len(data) > LONGEST_HEAD or (b"\n" in data[:LONGEST_LINE] and data[: data.index(b"\n")][-1:] != b"\r"):
+            raise BadHttp("a head that is too long, or has bare line ends")
+        if len(data) >= 5 and not data.startswith(b"HTTP/"):
+            raise BadHttp("no status line")
+        self._buffer, self._seen = data, len(data)
+        return b""
+
+    def _begin(self, head: Head) -> None:
+        self.head, self._buffer, self._left = head, b"", head.length
+        self.done = head.framing == "none" or (head.framing == "length" and not head.length)
+
+    # -- the body ------------------------------------------------------------------------------------------------
+
+    def _measured(self, data: bytes) -> bytes:
+        left = self._left = self._left - len(data)
+        if left > 0:
+            return data
+        self.done = True
+        if left == 0:
+            return data
+        self.surplus = True
+        return data[:left]
+
+    def _chunked(self, data: bytes) -> bytes:
+        """One pass over the sizes. `_left` counts a chunk's CRLF as well, so 1 or 2 of it are no bytes of the body."""
+        if self._buffer:
+            data, self._buffer = self._buffer + data, b""
+        if self._trailing:
+            self._trailers(data, 0)
+            return b""
+        pos, size, parts = self._left, len(data), []
+        if pos > 2:
+            parts.append(data[: pos - 2] if pos - 2 < size else data)
+        if 0 < pos <= size:
+            _check_end(data, pos, pos)
+        elif pos > size:
+            _check_end(data, size, pos)
+        while pos < size:
+            end = data.find(b"\r\n", pos)
+            if end < 0:
+                self._hold(data, pos)
+                self._left = 0
+                return b"".join(parts)
+            line = data[pos:end]
+            length = _sizes.get(line, -1)
+            if length < 0:
+                length = _size(line)
+            if length == 0:
+                self._left, self._trailing = 0, True
+                self._trailers(data, end + 2)
+                return b"".join(parts)
+            start, pos = end + 2, end + length + 4
+            parts.append(data[start : start + length])
+            if pos <= size:
+                if not data.startswith(b"\r\n", pos - 2):
+                    raise BadHttp("a chunk that is longer than its size")
+            else:
+                _check_end(data, size, pos)
+        self._left = pos - size
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _hold(self, data: bytes, pos: int) -> None:
+        """Half a size line."""
+        rest = data[pos:]
+        if len(rest) > LONGEST_SIZE or _SIZE.match(rest) is None or b"\n" in rest:
+            raise BadHttp("a chunk size that is none")
+        self._buffer = rest
+
+    def _trailers(self, data: bytes, pos: int) -> None:
+        """What stands behind the last chunk is passed over, up to the blank line."""
+        if data.startswith(b"\r\n", pos):
+            end = pos + 2
+        else:
+            end = data.find(b"\r\n\r\n", pos) + 4
+            if end < 4:
+                self._buffer = data[pos:]
+                if len(self._buffer) > LONGEST_SIZE:
+                    raise BadHttp("trailers without an end")
+                return
+        self.done, self.surplus = True, end < len(data)
+
+
+def _size(line: bytes) -> int:
+    match = _SIZE.fullmatch(line) if len(line) <= LONGEST_SIZE else None
+    if match is None:
+        raise BadHttp("a chunk size that is none")
+    size = int(match[1], 16)
+    if len(line) < 16:
+        _keep(_sizes, line, size)
+    return size
+
+
+def _check_end(data: bytes, have: int, end: int) -> None:
+    """That as much as is here of a chunk's CRLF, which ends at `end`, is one."""
+    cr, lf = end - 2, end - 1
+    if (0 <= cr < have and data[cr] != 13) or (0 <= lf < have and data[lf] != 10):
+        raise BadHttp("a chunk that is longer than its size")

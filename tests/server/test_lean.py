@@ -1,0 +1,163 @@
+"""What the lean exchange relies on in aiohttp beyond its documentation, and what is its own."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+
+import aiohttp
+import pytest
+from aiohttp import connector
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.client_reqrep import ClientRequest
+from gateway import settles
+from upstream import CUT, LAST, SILENCE, ScriptedUpstream, head, piece, plain, streamed, within
+
+from proxy.errors import UpstreamBroken, UpstreamTimeout
+from proxy.routing.table import Provider, Timeouts
+from proxy.secret import Secret
+from proxy.server.upstream import LeanUpstream, Outgoing
+from proxy.server.upstream.lean import Handler, LeanReply
+from proxy.server.upstream.plain import PlainReply
+
+LOOPS = ("asyncio", "uvloop")
+CHUNKED = head(200, "text/event-stream", Transfer_Encoding="chunked")
+
+
+def outgoing() -> Outgoing:
+    return Outgoing("/v1/chat", (("Content-Type", "application/json"),), b"{}", Timeouts())
+
+
+def lean(upstream: ScriptedUpstream, **more: object) -> LeanUpstream:
+    return LeanUpstream(Provider("p", ("openai-chat",), base_url=upstream.root, **more))  # type: ignore[arg-type]
+
+
+async def begun(upstream: ScriptedUpstream) -> tuple[LeanUpstream, LeanReply]:
+    client = lean(upstream)
+    reply = await client.send(outgoing())
+    assert isinstance(reply, LeanReply)
+    return client, reply
+
+
+def test_the_shapes_of_aiohttp_are_those_that_the_lean_exchange_was_written_for() -> None:
+    assert aiohttp.__version__.startswith("3.14.")
+    assert list(inspect.signature(connector.BaseConnector.connect).parameters) == ["self", "req", "traces", "timeout"]
+    assert list(inspect.signature(ResponseHandler.__init__).parameters) == ["self", "loop"]
+    assert {"loop", "session"} <= inspect.signature(ClientRequest.__init__).parameters.keys()
+    for method in ("data_received", "connection_lost", "force_close"):
+        assert callable(getattr(ResponseHandler, method))
+    assert isinstance(vars(ResponseHandler)["should_close"], property)
+    assert {"release", "close", "protocol"} <= vars(connector.Connection).keys()
+
+
+async def test_the_connector_makes_the_connections_that_its_factory_names(upstream: ScriptedUpstream) -> None:
+    upstream.plays(plain(b"ok"))
+    client, reply = await begun(upstream)
+    assert isinstance(reply._handler, Handler)
+    assert await reply.read(10) == (b"ok", True)
+    await client.close()
+
+
+async def test_behind_an_egress_proxy_the_plain_exchange_is_used(upstream: ScriptedUpstream) -> None:
+    upstream.plays(plain(b"ok"))
+    client = lean(upstream, proxy=Secret(upstream.root))
+    reply = await client.send(outgoing())
+    assert isinstance(reply, PlainReply)
+    assert await reply.read(10) == (b"ok", True)
+    await client.close()
+
+
+async def test_poured_bytes_are_taken_as_they_come(upstream: ScriptedUpstream) -> None:
+    go_on = asyncio.Event()
+    upstream.plays(streamed([b"one", go_on, b"two"]))
+    client, reply = await begun(upstream)
+    taken: list[bytes] = []
+
+    def take(data: bytes) -> bool:
+        taken.append(data)
+        go_on.set()
+        return True
+
+    assert await reply.pour(take)
+    assert b"".join(taken) == b"onetwo"
+    await client.close()
+
+
+async def test_a_taker_that_wants_no_more_holds_the_provider_back(upstream: ScriptedUpstream) -> None:
+    upstream.plays([CHUNKED, *[piece(b"x" * 65536)] * 1000, LAST])
+    client, reply = await begun(upstream)
+    assert not await reply.pour(lambda data: False)
+    await upstream.until(lambda it: it.blocked > 0)
+    assert upstream.sent < 1000 * 65536
+    size = 0
+
+    def count(data: bytes) -> bool:
+        nonlocal size
+        size += len(data)
+        return True
+
+    assert await reply.pour(count)
+    assert size > 990 * 65536
+    await client.close()
+
+
+async def test_what_a_taker_raises_is_raised_where_it_was_poured(upstream: ScriptedUpstream) -> None:
+    upstream.plays([*streamed([b"one"], last=False), SILENCE])
+    client, reply = await begun(upstream)
+    error = UpstreamBroken("It cannot be read.")
+
+    def fail(data: bytes) -> bool:
+        raise error
+
+    with pytest.raises(UpstreamBroken) as raised:
+        await reply.pour(fail)
+    assert raised.value is error
+    reply.close()
+    await within((await upstream.asked()).gone)
+    await client.close()
+
+
+@pytest.mark.parametrize("how", ["cut", "expired", "cancelled"])
+async def test_pouring_ends_however_the_answer_does(upstream: ScriptedUpstream, how: str) -> None:
+    go_on = asyncio.Event()
+    upstream.plays([*streamed([b"one"], last=False), go_on, CUT if how == "cut" else SILENCE])
+    client, reply = await begun(upstream)
+    pouring = asyncio.ensure_future(reply.pour(lambda data: True))
+    await asyncio.sleep(0)
+    kind: type[BaseException] = UpstreamBroken
+    match how:
+        case "cut":
+            go_on.set()
+        case "expired":
+            reply.expire("It took too long.")
+            kind = UpstreamTimeout
+        case _:
+            pouring.cancel()
+            kind = asyncio.CancelledError
+    with pytest.raises(kind):
+        await pouring
+    await upstream.until(lambda it: it.open == 0)
+    await client.close()
+
+
+async def test_a_pooled_connection_that_speaks_unasked_is_not_used_again(upstream: ScriptedUpstream) -> None:
+    go_on = asyncio.Event()
+    upstream.plays([*plain(b"one"), go_on, b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nunasked"], plain(b"two"))
+    client, reply = await begun(upstream)
+    handler = reply._handler
+    assert await reply.read(10) == (b"one", True)
+    go_on.set()
+    await settles(lambda: handler.should_close)
+    second = await client.send(outgoing())
+    assert await second.read(10) == (b"two", True)
+    assert upstream.opened == 2
+    await client.close()
+
+
+async def test_a_header_with_a_line_end_does_not_leave(upstream: ScriptedUpstream) -> None:
+    client = lean(upstream)
+    bad = Outgoing("/v1/chat", (("X-A", "1\r\nX-B: 2"),), b"{}", Timeouts())
+    with pytest.raises(UpstreamBroken):
+        await client.send(bad)
+    assert upstream.seen == []
+    await client.close()

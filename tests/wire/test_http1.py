@@ -1,0 +1,150 @@
+"""Answers of providers, byte by byte: what is read, and what is refused since two readers might read it differently."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.wire.http1 import LONGEST_HEAD, LONGEST_LINE, MOST_HEADERS, MOST_INTERIM, BadHttp, Parser
+
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+def read(raw: bytes, size: int = 1 << 30) -> tuple[Parser, bytes]:
+    parser, body = Parser(), b""
+    for at in range(0, len(raw), size):
+        body += parser.feed(raw[at : at + size])
+    return parser, body
+
+
+WHOLE: dict[str, tuple[bytes, bytes, bool]] = {
+    "a length": (OK + b"Content-Length: 2\r\n\r\nok", b"ok", True),
+    "no body": (OK + b"Content-Length: 0\r\n\r\n", b"", True),
+    "nothing by its status": (b"HTTP/1.1 204 No Content\r\n\r\n", b"", True),
+    "no reason": (b"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", b"", True),
+    "chunks": (CHUNKED + b"2\r\nok\r\n0B\r\n, and more.\r\n0\r\n\r\n", b"ok, and more.", True),
+    "chunks with line ends in them": (CHUNKED + b"4\r\n\r\n\r\n\r\n0\r\n\r\n", b"\r\n\r\n", True),
+    "extensions": (CHUNKED + b"2;a=b\r\nok\r\n0 ;c\r\n\r\n", b"ok", True),
+    "trailers": (CHUNKED + b"2\r\nok\r\n0\r\nX: 1\r\nY: 2\r\n\r\n", b"ok", True),
+    "interim answers": (
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + OK
+        + b"Content-Length: 2\r\n\r\nok", b"ok", True,
+    ),
+    "a connection that closes": (OK + b"Connection: close\r\nContent-Length: 2\r\n\r\nok", b"ok", False),
+    "an old version": (b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok", b"ok", False),
+    "an old version that stays": (
+        b"HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\nContent-Length: 2\r\n\r\nok", b"ok", True,
+    ),
+    "a length beside a coding": (
+        OK + b"Content-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", b"ok", False,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1 << 30])
+@pytest.mark.parametrize(("raw", "body", "reusable"), WHOLE.values(), ids=WHOLE)
+def test_an_answer_is_read_however_it_is_cut(raw: bytes, body: bytes, reusable: bool, size: int) -> None:
+    parser, got = read(raw, size)
+    assert (got, parser.done, parser.surplus) == (body, True, False)
+    assert parser.head is not None
+    assert parser.head.reusable == reusable
+
+
+@pytest.mark.parametrize(("raw", "body", "_"), WHOLE.values(), ids=WHOLE)
+def test_what_is_cut_off_is_not_whole(raw: bytes, body: bytes, _: bool) -> None:
+    for end in range(len(raw)):
+        parser, got = read(raw[:end])
+        assert not parser.done
+        assert not parser.close()
+        assert body.startswith(got)
+
+
+@pytest.mark.parametrize(("raw", "body", "_"), WHOLE.values(), ids=WHOLE)
+@pytest.mark.parametrize("size", [1, 1 << 30])
+def test_what_stands_behind_an_answer_is_none_of_it(raw: bytes, body: bytes, _: bool, size: int) -> None:
+    parser, got = read(raw + b"HTTP/1.1 200 OK\r\n", size)
+    assert (got, parser.surplus) == (body, True)
+
+
+def test_a_body_without_a_length_ends_with_its_connection() -> None:
+    parser, body = read(OK + b"\r\nall of it", 3)
+    assert (body, parser.done) == (b"all of it", False)
+    assert parser.close()
+    assert parser.head is not None
+    assert not parser.head.reusable
+
+
+def test_names_are_lower_case_and_the_last_value_counts() -> None:
+    parser, _ = read(OK + b"X-A: 1\r\nx-a:\t2 \r\nX-Empty:\r\nContent-Length: 0\r\n\r\n")
+    assert parser.head is not None
+    assert parser.head.headers == {"x-a": "2", "x-empty": "", "content-length": "0"}
+
+
+BAD: dict[str, bytes] = {
+    "another protocol": b"SSH-2.0-OpenSSH_9.6\r\n\r\n",
+    "another version": b"HTTP/2 200\r\n\r\n",
+    "a status of letters": b"HTTP/1.1 abc OK\r\n\r\n",
+    "a status of two digits": b"HTTP/1.1 20 OK\r\n\r\n",
+    "a control byte in the reason": b"HTTP/1.1 200 O\0K\r\n\r\n",
+    "bare line ends": b"HTTP/1.1 200 OK\nContent-Length: 0\n\n",
+    "a bare line end in a header": OK + b"X: a\nContent-Length: 0\r\n\r\n",
+    "a bare CR in a header": OK + b"X: a\rb\r\nContent-Length: 0\r\n\r\n",
+    "a folded header": OK + b"X: a\r\n b\r\nContent-Length: 0\r\n\r\n",
+    "a blank before the colon": OK + b"Content-Length : 0\r\n\r\n",
+    "no colon": OK + b"nonsense\r\n\r\n",
+    "no name": OK + b": a\r\n\r\n",
+    "a NUL": OK + b"X: a\0b\r\nContent-Length: 0\r\n\r\n",
+    "two lengths": OK + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+    "a length twice": OK + b"Content-Length: 1\r\nContent-Length: 1\r\n\r\na",
+    "a list of lengths": OK + b"Content-Length: 1, 1\r\n\r\na",
+    "a length with a sign": OK + b"Content-Length: +1\r\n\r\na",
+    "a length with an underscore": OK + b"Content-Length: 1_0\r\n\r\na",
+    "a length in other digits": OK + "Content-Length: ١\r\n\r\na".encode(),
+    "two codings": OK + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "another coding": OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "a coding that is nearly one": OK + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+    "chunks in an old version": b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "another protocol to change to": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
+    "interim answers without an end": b"HTTP/1.1 100 Continue\r\n\r\n" * (MOST_INTERIM + 1),
+    "too many headers": OK + b"X: 1\r\n" * (MOST_HEADERS + 1) + b"\r\n",
+    "a header that is too long": OK + b"X: " + b"a" * LONGEST_LINE + b"\r\n\r\n",
+    "a head without an end": OK + b"X: " + b"a" * LONGEST_HEAD,
+    "no size": CHUNKED + b"\r\nok\r\n",
+    "a size that is none": CHUNKED + b"zz\r\nok\r\n",
+    "a size with a sign": CHUNKED + b"+2\r\nok\r\n",
+    "a size with a prefix": CHUNKED + b"0x2\r\nok\r\n",
+    "a size with an underscore": CHUNKED + b"1_0\r\n0123456789abcdef\r\n",
+    "a size with a blank before it": CHUNKED + b" 2\r\nok\r\n",
+    "a size that is too large": CHUNKED + b"1" + b"0" * 16 + b"\r\nok\r\n",
+    "a size ended by LF": CHUNKED + b"2\nok\r\n0\r\n\r\n",
+    "a chunk that goes on": CHUNKED + b"2\r\nok!\r\n0\r\n\r\n",
+    "a chunk ended by LF": CHUNKED + b"2\r\nok\n0\r\n\r\n",
+    "an extension without an end": CHUNKED + b"2;" + b"a" * 5000,
+    "trailers without an end": CHUNKED + b"0\r\n" + b"X: 1\r\n" * 1000,
+}
+
+
+@pytest.mark.parametrize("size", [1, 5, 1 << 30])
+@pytest.mark.parametrize("raw", BAD.values(), ids=BAD)
+def test_what_could_be_read_in_two_ways_is_refused(raw: bytes, size: int) -> None:
+    with pytest.raises(BadHttp) as raised:
+        read(raw, size)
+    assert "nonsense" not in str(raised.value)
+
+
+@given(chunks=st.lists(st.binary(min_size=1, max_size=40), max_size=8), size=st.integers(1, 60))
+def test_a_body_in_chunks_comes_out_as_it_went_in(chunks: list[bytes], size: int) -> None:
+    raw = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
+    parser, body = read(CHUNKED + raw + b"0\r\n\r\n", size)
+    assert (body, parser.done) == (b"".join(chunks), True)
+
+
+@given(raw=st.binary(max_size=200), size=st.integers(1, 60))
+def test_any_bytes_are_read_or_refused(raw: bytes, size: int) -> None:
+    for start in (b"", OK, CHUNKED, CHUNKED + b"2\r\nok\r\n"):
+        with suppress(BadHttp):
+            read(start + raw, size)
