@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from aiohttp import web
 from attrs import define, evolve, field
 
 from proxy import ir
@@ -58,7 +57,6 @@ class Opening:
     ended: Callable[[], None] | None = None  # to be called once, when the attempt is over
     opaque: bool = False  # flows unread, under its own content type
     edits: Counter[str] = field(factory=Counter)  # of a plain answer; see `streams.Stream.edits`
-    response: web.StreamResponse | None = None  # whose head left before there was content; see `server.early`
 
 
 async def open_answer(call: Call, pick: Pick, prepared: Prepared, attempt: Attempt) -> Opening:

@@ -15,6 +15,7 @@ from proxy.errors import GatewayError
 from proxy.routing.facts import Facts
 from proxy.routing.plan import Plan
 from proxy.secret import MASK, Scrubber, Secret
+from proxy.server.downstream import Downstream, answer_to
 from proxy.server.ledger import Attempt, Decision, GonePhase
 from proxy.server.snapshot import Snapshot
 from proxy.wire import multipart
@@ -60,10 +61,14 @@ class Call:
     upstream_wait: float = 0.0  # seconds spent waiting for providers until the commit: the rest of it is overhead
     first_byte_s: float | None = None  # from the start to the commit
     delivered: bool = False  # all of the answer has left: a client that hangs up now had it
-    head_sent: bool = False  # from here on no other answer can be given
+    answer: Downstream = field(init=False, repr=False)
     cut: GatewayError | None = None  # why the gateway itself ends the answer, where it does
     late_failure: GatewayError | None = None  # after the commit: told in-band, counted against the candidate
     bodies: dict[tuple[str, bool], bytes] = field(factory=dict, repr=False)  # spliced requests by native name
+
+    @answer.default
+    def _answer(self) -> Downstream:
+        return answer_to(self.request, lean=self.snapshot.table.server.exchange == "lean")
 
     @property
     def stream(self) -> bool:

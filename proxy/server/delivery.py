@@ -41,8 +41,8 @@ async def deliver(call: Call, opening: Opening) -> web.StreamResponse:
     try:
         if opening.stream is not None:
             return await _deliver_stream(call, opening, opening.stream)
-        if opening.response is not None:
-            return await _deliver_late(call, opening, opening.response)
+        if call.answer.begun:
+            return await _deliver_late(call, opening)
         if not opening.whole:
             return await _deliver_large(call, opening)
         return await _deliver_whole(call, opening)
@@ -98,21 +98,20 @@ async def _deliver_whole(call: Call, opening: Opening) -> web.StreamResponse:
     headers = _head(
         call, opening, content_type, [] if call.framed else cost_header(call.prefix, call.decision.cost_nanos)
     )
-    response = web.Response(status=_status(opening), headers=headers, body=opening.body)
-    call.decision.status, call.decision.bytes_committed = response.status, len(opening.body)
+    call.decision.status, call.decision.bytes_committed = _status(opening), len(opening.body)
     opening.attempt.bytes_out = len(opening.body)
     await opening.reply.finish()
-    await _prepared(call, response)
-    return response
+    return await call.answer.whole(call.decision.status, headers, opening.body)
 
 
-async def _deliver_late(call: Call, opening: Opening, response: web.StreamResponse) -> web.StreamResponse:
+async def _deliver_late(call: Call, opening: Opening) -> web.StreamResponse:
     """A document that came for a stream whose head has left already."""
     _account(call, opening, opening.usage)
-    await _write(call, opening, response, opening.body)
+    sink = _Sink(call, opening)
+    sink.take(opening.body)
+    await sink.drained()
     await opening.reply.finish()
-    await response.write_eof()
-    return response
+    return await call.answer.end()
 
 
 async def _deliver_large(call: Call, opening: Opening) -> web.StreamResponse:
@@ -120,23 +119,22 @@ async def _deliver_large(call: Call, opening: Opening) -> web.StreamResponse:
     never a short answer."""
     content_type = opening.reply.headers.get("content-type", OCTETS) if opening.opaque else JSON
     more = STREAM_HEADERS if content_type_of({"content-type": content_type}) == "text/event-stream" else []
-    response = web.StreamResponse(status=_status(opening), headers=_head(call, opening, content_type, more))
-    call.decision.status = response.status
+    answer, reply, sink = call.answer, opening.reply, _Sink(call, opening)
+    call.decision.status = _status(opening)
     try:
-        await _prepared(call, response)
-        data = opening.body
-        while data:
-            await _write(call, opening, response, data)
-            data = await opening.reply.chunk()
-            opening.watchdog.touch()
-        await response.write_eof()
+        await answer.begin(call.decision.status, _head(call, opening, content_type, more))
+        sink.take(opening.body)
+        await sink.drained()
+        while not await reply.pour(sink.take):
+            await sink.drained()
+        await sink.drained()
+        return await answer.end()
     except UpstreamError as broken:
         _failed(call, opening, call.cut or broken)
-        _abort(call)
+        return answer.abort()
     finally:
         _account(call, opening, None)
-        opening.reply.close()
-    return response
+        reply.close()
 
 
 # -- streams -----------------------------------------------------------------------------------------------------
@@ -146,52 +144,53 @@ async def _deliver_stream(call: Call, opening: Opening, stream: Stream) -> web.S
     call.phase = "stream"
     native = opening.prepared.native and content_type_of(opening.reply.headers) == "text/event-stream"
     content_type = opening.reply.headers["content-type"] if native else SSE
-    headers = _head(call, opening, content_type, STREAM_HEADERS)
-    response = opening.response or web.StreamResponse(status=_status(opening), headers=headers)
-    call.decision.status = response.status
+    answer, sink = call.answer, _Sink(call, opening)
+    call.decision.status = 200 if answer.begun else _status(opening)
     try:
-        await _prepared(call, response)
-        await _pump(call, opening, stream, response)
+        if not answer.begun:
+            await answer.begin(call.decision.status, _head(call, opening, content_type, STREAM_HEADERS))
+        await _pump(opening, stream, sink)
     except UpstreamError as broken:
         error = call.cut or broken
         _failed(call, opening, error)
         opening.reply.close()
         if stream.torn:
-            _abort(call)
-            return response
-        await _write(call, opening, response, stream.fail(error))
+            return answer.abort()
+        sink.take(stream.fail(error))
     except (ClientGone, asyncio.CancelledError):
         opening.reply.close()
         raise
     except BaseException:  # a fault of ours: no second answer may follow half a first one
         opening.reply.close()
-        _abort(call)
+        answer.abort()
         raise
     finally:
         if stream.failure is not None:
             _failed(call, opening, stream.failure)
         _account(call, opening, stream.usage)
-    await _ended(call, opening, stream, response)
-    return response
+    return await _ended(call, opening, stream, sink)
 
 
-async def _pump(call: Call, opening: Opening, stream: Stream, response: web.StreamResponse) -> None:
-    """One read, one write; the write's drain is what holds the provider back."""
-    reply, watchdog, out = opening.reply, opening.watchdog, opening.first
-    while True:
-        if out:
-            await _write(call, opening, response, out)
-        if stream.done:
-            return
-        chunk = await reply.chunk() if stream.failure is None else await _last_words(reply)
-        watchdog.touch()
-        if chunk:
-            out = stream.feed(chunk)
-            continue
-        out = stream.close()
-        if out:
-            await _write(call, opening, response, out)
-        return
+async def _pump(opening: Opening, stream: Stream, sink: _Sink) -> None:
+    """What one read brings leaves in one write, where it is received. A client that does not take it holds the provider
+    back."""
+    reply, feed, take = opening.reply, stream.feed, sink.take
+
+    def pass_on(chunk: bytes) -> bool:
+        return take(feed(chunk)) and not stream.done and stream.failure is None
+
+    take(opening.first)
+    while not stream.done:
+        await sink.drained()
+        if stream.failure is None:
+            ended = await reply.pour(pass_on)
+        else:
+            ended = not (words := await _last_words(reply))
+            pass_on(words)
+        if ended:
+            take(stream.close())
+            break
+    await sink.drained()
 
 
 async def _last_words(reply: Reply) -> bytes:
@@ -203,45 +202,50 @@ async def _last_words(reply: Reply) -> bytes:
         return b""
 
 
-async def _ended(call: Call, opening: Opening, stream: Stream, response: web.StreamResponse) -> None:
+async def _ended(call: Call, opening: Opening, stream: Stream, sink: _Sink) -> web.StreamResponse:
     try:
-        await response.write_eof()
-    except (ConnectionError, RuntimeError) as exc:
+        await sink.drained()
+        response = await call.answer.end()
+    except ClientGone:
         opening.reply.close()
-        raise ClientGone("The client left.") from exc
+        raise
     call.delivered = True
     if stream.failure is None and opening.attempt.outcome == "ok":
         if await opening.reply.finish():
             stream.edits["surplus_dropped"] = 1  # once for a stream, however many reads it came in
     else:
         opening.reply.close()
+    return response
 
 
-async def _prepared(call: Call, response: web.StreamResponse) -> None:
-    if isinstance(response, web.Response) or response.prepared:
-        return  # leaves with its body when the handler returns, or has left before
-    try:
-        call.head_sent = True
-        await response.prepare(call.request)
-    except ConnectionError as exc:
-        raise ClientGone("The client left.") from exc
+class _Sink:
+    """Bytes on their way to the client, counted and watched."""
 
+    def __init__(self, call: Call, opening: Opening) -> None:
+        self._answer = call.answer
+        self._watchdog = opening.watchdog
+        self._decision = call.decision
+        self._attempt = opening.attempt
+        self._full = False
 
-async def _write(call: Call, opening: Opening, response: web.StreamResponse, data: bytes) -> None:
-    watchdog = opening.watchdog
-    watchdog.writing()
-    try:
-        await response.write(data)
-    except (ConnectionError, RuntimeError) as exc:
-        raise ClientGone("The client left.") from exc
-    watchdog.written()
-    call.decision.bytes_committed += len(data)
-    opening.attempt.bytes_out += len(data)
+    def take(self, data: bytes) -> bool:
+        """False where the client has to be waited for."""
+        self._watchdog.touch()
+        if not data:
+            return not self._full
+        self._decision.bytes_committed += len(data)
+        self._attempt.bytes_out += len(data)
+        if self._answer.put(data):
+            return True
+        self._full = True
+        return False
 
-
-def _abort(call: Call) -> None:
-    if call.request.transport is not None:
-        call.request.transport.abort()
+    async def drained(self) -> None:
+        if self._full:
+            self._full = False
+            self._watchdog.writing()
+            await self._answer.drained()
+            self._watchdog.written()
 
 
 # -- the record --------------------------------------------------------------------------------------------------

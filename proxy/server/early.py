@@ -12,7 +12,7 @@ import asyncio
 from aiohttp import web
 from attrs import frozen
 
-from proxy.errors import ClientGone, UpstreamError
+from proxy.errors import UpstreamError
 from proxy.routing.world import Pick
 from proxy.server.attempt import Opening, open_answer
 from proxy.server.call import Call
@@ -53,24 +53,19 @@ async def open_or_commit(call: Call, pick: Pick, prepared: Prepared, attempt: At
 
 
 async def _committed(call: Call, pick: Pick, prepared: Prepared, opening: asyncio.Future[Opening]) -> Opening:
-    response = web.StreamResponse(headers=_head(call, pick, prepared))
-    call.decision.status = response.status
+    answer = call.answer
+    call.decision.status = 200
+    await answer.begin(200, _head(call, pick, prepared))
+    while not opening.done():
+        answer.put(KEEP_ALIVE)
+        await answer.drained()
+        await asyncio.wait({opening}, timeout=PACE)
     try:
-        await response.prepare(call.request)
-        while not opening.done():
-            await response.write(KEEP_ALIVE)
-            await asyncio.wait({opening}, timeout=PACE)
-        try:
-            answer = await opening
-        except UpstreamError as error:
-            call.decision.outcome = error.code
-            await response.write(call.dialect.stream_encoder(call.voice()).fail(error))
-            await response.write_eof()
-            raise AlreadyAnswered(response, error) from error
-    except ConnectionError as exc:
-        raise ClientGone("The client left.") from exc
-    answer.response = response
-    return answer
+        return await opening
+    except UpstreamError as error:
+        call.decision.outcome = error.code
+        answer.put(call.dialect.stream_encoder(call.voice()).fail(error))
+        raise AlreadyAnswered(await answer.end(), error) from error
 
 
 def _head(call: Call, pick: Pick, prepared: Prepared) -> list[tuple[str, str]]:

@@ -70,8 +70,8 @@ class Gateway:
             raise
         except Exception:
             log.exception("internal_error", request_id=call.request_id, surface=surface.name)
-            if call.head_sent and request.transport is not None:
-                request.transport.abort()  # half an answer has left: only a broken connection tells that it is half
+            if call.answer.begun:
+                call.answer.abort()  # half an answer has left: only a broken connection tells that it is half
             return self._refused(call, Internal("Something went wrong inside the gateway."))
         finally:
             self._finish(call)

@@ -1,0 +1,207 @@
+"""Answers on their way to the client: one small interface, and its two implementations.
+
+The plain one is aiohttp's StreamResponse, the executable specification and what HTTP/1.0 gets. The lean one renders the
+head as bytes and writes to the client's transport itself: head and body of a plain answer in one write, one write for
+each read of the provider, and no task waits for any of them unless the client is slower than the provider. aiohttp's
+server has parsed the request and goes on with the connection afterwards; a test checks what is relied upon.
+"""
+
+from __future__ import annotations
+
+import time
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Protocol
+
+from aiohttp import web
+from aiohttp.http import HttpVersion11
+
+from proxy.errors import ClientGone
+
+Headers = list[tuple[str, str]]
+REASONS = {status.value: status.phrase for status in HTTPStatus}
+GONE = "The client left."
+
+
+class Downstream(Protocol):
+    """One answer. `begun` says whether its head has left; `sent` counts bytes of the body."""
+
+    begun: bool
+    sent: int
+
+    async def whole(self, status: int, headers: Headers, body: bytes) -> web.StreamResponse:
+        """All of an answer, its length known."""
+
+    async def begin(self, status: int, headers: Headers) -> None:
+        """A head whose body follows by `put` and `end`. It leaves with the first bytes of the body at the latest, or
+        with `drained`. Raises ClientGone, as all of these do."""
+
+    def put(self, data: bytes) -> bool:
+        """Takes bytes of the body; False where the client has to be waited for, in `drained`, before there are
+        more."""
+
+    async def drained(self) -> None: ...
+
+    async def end(self) -> web.StreamResponse:
+        """What the handler gives to aiohttp."""
+
+    def abort(self) -> web.StreamResponse:
+        """Breaks the connection, so that nobody takes half an answer for a whole one. Once it has begun."""
+
+
+def answer_to(request: web.BaseRequest, *, lean: bool) -> Downstream:
+    return LeanAnswer(request) if lean and request.version == HttpVersion11 else PlainAnswer(request)
+
+
+class PlainAnswer:
+    def __init__(self, request: web.BaseRequest) -> None:
+        self.begun = False
+        self.sent = 0
+        self._request = request
+        self._response: web.StreamResponse | None = None
+        self._waiting: list[bytes] = []
+
+    async def whole(self, status: int, headers: Headers, body: bytes) -> web.StreamResponse:
+        self.begun, self.sent = True, len(body)
+        return web.Response(status=status, headers=headers, body=body)
+
+    async def begin(self, status: int, headers: Headers) -> None:
+        self.begun = True
+        self._response = web.StreamResponse(status=status, headers=headers)
+        try:
+            await self._response.prepare(self._request)
+        except ConnectionError as exc:
+            raise ClientGone(GONE) from exc
+
+    def put(self, data: bytes) -> bool:
+        self._waiting.append(data)
+        self.sent += len(data)
+        return False
+
+    async def drained(self) -> None:
+        assert self._response is not None
+        waiting, self._waiting = self._waiting, []
+        try:
+            for data in waiting:
+                await self._response.write(data)
+        except (ConnectionError, RuntimeError) as exc:
+            raise ClientGone(GONE) from exc
+
+    async def end(self) -> web.StreamResponse:
+        await self.drained()
+        assert self._response is not None
+        try:
+            await self._response.write_eof()
+        except (ConnectionError, RuntimeError) as exc:
+            raise ClientGone(GONE) from exc
+        return self._response
+
+    def abort(self) -> web.StreamResponse:
+        if self._request.transport is not None:
+            self._request.transport.abort()
+        return self._response or web.Response()
+
+
+class Left(web.StreamResponse):
+    """Tells aiohttp that an answer has left already, and whether its connection stays."""
+
+    def __init__(self, status: int, *, stays: bool) -> None:
+        self._state = {}
+        self._status = status
+        self._stays = stays
+
+    @property
+    def status(self) -> int:
+        return self._status
+
+    @property
+    def keep_alive(self) -> bool | None:
+        return self._stays
+
+    @property
+    def prepared(self) -> bool:
+        return True
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """It has ended."""
+
+
+class LeanAnswer:
+    def __init__(self, request: web.BaseRequest) -> None:
+        self.begun = False
+        self.sent = 0
+        self._request = request
+        self._protocol = request.protocol
+        self._status = 0
+        self._head = b""  # until it leaves
+
+    async def whole(self, status: int, headers: Headers, body: bytes) -> web.StreamResponse:
+        self.begun, self.sent, self._status = True, len(body), status
+        self._write(b"%bContent-Length: %d\r\n\r\n%b" % (self._rendered(status, headers), len(body), body))
+        return Left(status, stays=self._request.keep_alive)
+
+    async def begin(self, status: int, headers: Headers) -> None:
+        self.begun, self._status = True, status
+        self._head = b"%bTransfer-Encoding: chunked\r\n\r\n" % self._rendered(status, headers)
+
+    def put(self, data: bytes) -> bool:
+        self.sent += len(data)
+        head = self._head
+        if head:
+            self._head = b""
+        self._write(b"%b%x\r\n%b\r\n" % (head, len(data), data))
+        return not self._protocol.writing_paused
+
+    async def drained(self) -> None:
+        if self._head:
+            head, self._head = self._head, b""
+            self._write(head)
+        try:
+            await self._request.writer.drain()
+        except ConnectionError as exc:
+            raise ClientGone(GONE) from exc
+
+    async def end(self) -> web.StreamResponse:
+        head, self._head = self._head, b""
+        self._write(head + b"0\r\n\r\n")
+        if self._protocol.writing_paused:
+            await self.drained()
+        return Left(self._status, stays=self._request.keep_alive)
+
+    def abort(self) -> web.StreamResponse:
+        if self._request.transport is not None:
+            self._request.transport.abort()
+        return Left(self._status, stays=False)
+
+    def _write(self, data: bytes) -> None:
+        transport = self._protocol.transport
+        if transport is None or transport.is_closing():
+            raise ClientGone(GONE)
+        transport.write(data)
+        self._request.writer.output_size += len(data)
+
+    def _rendered(self, status: int, headers: Headers) -> bytes:
+        """Up to what says where the body ends. Raises ValueError for a line end within a header: that would be another
+        header."""
+        lines = [f"HTTP/1.1 {status} {REASONS.get(status, '')}"]
+        lines += [f"{name}: {value}" for name, value in headers]
+        lines.append(f"Date: {_date(int(time.time()))}")
+        if not self._request.keep_alive:
+            lines.append("Connection: close")
+        text = "\r\n".join((*lines, ""))
+        if text.count("\n") != len(lines) or text.count("\r") != len(lines) or "\0" in text:
+            raise ValueError("a header holds a line end")
+        return text.encode("utf-8", "surrogateescape")
+
+
+_today = (0, "")
+
+
+def _date(second: int) -> str:
+    global _today
+    if _today[0] != second:
+        _today = second, formatdate(second, usegmt=True)
+    return _today[1]
