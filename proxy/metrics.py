@@ -67,8 +67,8 @@ ANSWERED = ("surface", "model", "provider")
 
 # fmt: off
 _ALL = (
-    Spec("pointsman_requests_total", "counter", (*ANSWERED, "status", "outcome"), "requests",
-         "Requests ended, by who answered, what the client got and the error code, or ok."),
+    Spec("pointsman_requests_total", "counter", (*ANSWERED, "intent", "status", "outcome"), "requests",
+         "Requests ended, by who answered, what was asked for, what the client got and the error code, or ok."),
     Spec("pointsman_not_admitted_total", "counter", ("outcome",), "requests",
          "Requests turned away before they were read, by error code: a wrong key, a limit. They have no record."),
     Spec("pointsman_request_duration_seconds", "histogram", (*ANSWERED, "streamed"), "seconds",
@@ -347,6 +347,7 @@ class Metrics:
         surface: str,
         model: str | None,
         provider: str | None,
+        intent: str,
         status: int,
         outcome: str,
         duration_s: float,
@@ -358,11 +359,12 @@ class Metrics:
     ) -> None:
         """Once per request, at its end. `model` is the catalog id of who answered; None: nobody did.
 
-        `status` is what the client got, 499 where it had left. `cost_nanos` None is unknown; what is free costs 0.
+        `intent` is what kind of name was asked for, as the plan has it; "none" where there was no plan. `status` is
+        what the client got, 499 where it had left. `cost_nanos` None is unknown; what is free costs 0.
         """
         key = (surface, model, provider, streamed)
         series = self._series.get(key) or self._bind(*key)
-        self._requests(*series.names, STATUSES.get(status) or _status_class(status), outcome).value += 1
+        self._requests(*series.names, intent, STATUSES.get(status) or _status_class(status), outcome).value += 1
         series.duration.observe(duration_s)
         series.overhead.observe(max(0.0, overhead_s))
         answers = series.answers

@@ -24,6 +24,7 @@ ANSWER: dict[str, Any] = {
     "surface": "chat",
     "model": "gpt-4o",
     "provider": "openai",
+    "intent": "auto",
     "status": 200,
     "outcome": "ok",
     "duration_s": 4.3,
@@ -144,7 +145,7 @@ def test_a_streamed_answer_counts_in_everything_once(counted: Metrics) -> None:
     counted.request_done(**ANSWER)
     who = {"surface": "chat", "model": "gpt-4o", "provider": "openai"}
     of = {"model": "gpt-4o", "provider": "openai"}
-    assert value(counted, "pointsman_requests_total", **who, status="200", outcome="ok") == 1
+    assert value(counted, "pointsman_requests_total", **who, intent="auto", status="200", outcome="ok") == 1
     assert value(counted, "pointsman_request_duration_seconds_sum", **who, streamed="true") == 4.3
     assert value(counted, "pointsman_overhead_seconds_sum", surface="chat", provider="openai") == 0.0006
     assert value(counted, "pointsman_time_to_first_token_seconds_sum", **who) == 0.3
@@ -224,7 +225,7 @@ def test_money_adds_up_without_rounding(counted: Metrics) -> None:
 def test_where_nobody_answered_there_is_a_request_and_nothing_else(counted: Metrics) -> None:
     counted.request_done(**NOBODY)
     who = {"surface": "chat", "model": "none", "provider": "none"}
-    labels = {**who, "status": "503", "outcome": "all_candidates_cooling"}
+    labels = {**who, "intent": "auto", "status": "503", "outcome": "all_candidates_cooling"}
     assert value(counted, "pointsman_requests_total", **labels) == 1
     for name in ("pointsman_tokens_total", "pointsman_cost_usd_total", "pointsman_unknown_cost_total"):
         assert not families(counted)[name].samples
@@ -292,7 +293,8 @@ def test_more_models_than_the_cap_are_other_and_the_overflow_counts(monkeypatch:
         counted.request_done(**ANSWER | {"model": model})
     assert labels_of(counted, "model") == {*models[:limit], "other"}
     assert value(counted, "pointsman_label_overflow_total", label="model") == 20
-    labels = {"surface": "chat", "model": "other", "provider": "openai", "status": "200", "outcome": "ok"}
+    labels = {"surface": "chat", "model": "other", "provider": "openai", "intent": "auto"}
+    labels |= {"status": "200", "outcome": "ok"}
     assert value(counted, "pointsman_requests_total", **labels) == 20
 
 

@@ -225,6 +225,7 @@ class Gateway:
             surface=decision.surface,
             model=decision.model,
             provider=decision.provider,
+            intent=call.plan.intent if call.plan is not None else "none",
             status=decision.status,
             outcome=decision.outcome,
             duration_s=duration,

@@ -250,3 +250,14 @@ async def test_the_log_says_who_asked(upstream: ScriptedUpstream, start: Start, 
         await gw.quiet()
     assert [line["client"] for line in lines if line["event"] == "request_done"] == [asked]
     assert "x-forwarded-for" not in upstream.seen[0].headers
+
+
+@pytest.mark.parametrize("more", [{"max_price": "cheap"}, {"models": [None]}, {"provider": {"foo": 1}}])
+async def test_a_request_that_cannot_be_planned_is_recorded_with_what_it_asked_for(
+    upstream: ScriptedUpstream, start: Start, more: dict[str, Any]
+) -> None:
+    gw = await start(provider("first", upstream))
+    answer = await gw.ask(CHAT, "first", **more)
+    assert answer.status == 400
+    row = await gw.row(answer.request_id)
+    assert (row["requested"], row["outcome"], row["plan"]) == ("first", "invalid_request", None)
