@@ -111,7 +111,10 @@ class Expansion:
         if label not in auto.lists:
             reason, label = f"{reason}, which the table lacks -> chat list", "chat"
         self._say(depth, reason, "auto")
-        picks = self._all(auto.lists.get(label, ()), depth) + self._own_finds(label)
+        finds = self._own_finds(label)
+        if finds:
+            self._say(depth, "then what own machines have")
+        picks = self._all(auto.lists.get(label, ()), depth) + finds
         endpoint = self.facts.endpoint
         return picks if endpoint == "chat" else [pick for pick in picks if serves(pick.info, endpoint)]
 

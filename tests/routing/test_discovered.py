@@ -249,6 +249,7 @@ def test_auto_falls_through_its_list_to_ones_own_machines() -> None:
     catalog = models(*ollama("gemma3:4b", "qwen2.5-coder:7b", "llama3.1:8b"), *found("reseller", "grok-4"))
     prompt = "```python\ndef main():\n    return 1\n```\nFix the bug in this function."
     assert chain(catalog, "auto", turn=prompt) == ["gpt-4o", "qwen2.5-coder:7b", "llama3.1", "gemma3:4b"]
+    assert plan(catalog, "auto", turn=prompt).reason == "detected code cues -> code list; then what own machines have"
 
 
 def test_what_is_gone_is_not_chosen_and_when_named_it_is_said_why() -> None:

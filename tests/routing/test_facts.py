@@ -59,6 +59,7 @@ WANTED: dict[str, tuple[Body, dict[str, str], tuple[str, ...]]] = {
     "header over body": ({"models": ["a"]}, {"models": "b,c"}, ("b", "c")),
     "an empty header says nothing": ({"models": ["a"]}, {"models": ""}, ("a",)),
     "a profile by header stands in for model": ({"model": "x"}, {"profile": "support"}, ("profile:support",)),
+    "a profile by header as it stands in model": ({}, {"profile": "profile:support"}, ("profile:support",)),
     "a profile by header before models": ({"models": ["a"]}, {"profile": "support"}, ("profile:support", "a")),
 }
 
