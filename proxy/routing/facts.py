@@ -136,7 +136,7 @@ def read_wanted(
 ) -> tuple[str, ...]:
     """The entries that the request names. A profile by header stands in for `model`; `models` by header for the
     body's. `fallbacks` of the body come last."""
-    profile = headers.get(f"{prefix}profile")
+    profile = headers.get(f"{prefix}profile", "").strip().removeprefix("profile:")
     named = body.get("model")
     model = f"profile:{profile}" if profile else default if named is None else named
     listed = headers.get(f"{prefix}models")
