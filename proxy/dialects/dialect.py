@@ -72,8 +72,9 @@ class Tap(Protocol):
 
 @frozen
 class Reading:
-    """What a provider's error body says. `own` is True where it is this dialect's error JSON. `retry_after` in seconds,
-    where the body and not a header tells it."""
+    """What a provider's error body says. `own` is True where it is this dialect's error JSON, as some provider writes
+    it, and may reach a client as it is; the words of any other are told in our form. `retry_after` in seconds, where
+    the body and not a header tells it."""
 
     own: bool
     message: str = ""

@@ -113,7 +113,7 @@ def of_status(
     if kind is errors.UpstreamRefusedKey:
         message = OUR_CREDENTIAL
     else:
-        message = reading.message if reading.own and reading.message else f"The provider answered with status {status}."
+        message = reading.message or f"The provider answered with status {status}."
     if retry_after is None:
         retry_after = reading.retry_after
     return kind(message, param=reading.param, retry_after=retry_after, foreign=foreign, detail=f"status {status}")

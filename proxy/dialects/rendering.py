@@ -30,6 +30,18 @@ def document_text(file: ir.File, text: str) -> str:
     return f"<document{title}>\n{context}{text}\n</document>"
 
 
+def runs_anywhere(tool: ir.ServerTool) -> bool:
+    """Whether a tool that runs code asks for nothing but that: a container of its own with files in it stands with one
+    provider alone."""
+    container = tool.raw.get("container")
+    return container is None or (isinstance(container, dict) and container.keys() <= {"type"})
+
+
+def strict_of(dialect: str) -> str:
+    """Where a tool says that its schema is to be kept."""
+    return "function.strict" if dialect == "openai-chat" else "strict"
+
+
 def spoken(part: ir.Part) -> ir.Text | None:
     """The words of a block that only Anthropic knows but anybody can read: a document made of texts, a search result of
     the client's own, the name of a tool that was found. None for anything else."""

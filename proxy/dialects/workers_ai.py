@@ -53,14 +53,17 @@ _CODES: dict[int, tuple[str, int]] = {
     7009: ("server_error", 503),
     10000: ("authentication_error", 401),
 }
+_NO_ROUTE = ("7000", "7003")
 _INDEX, _CHOICES, _TOOL_CALLS = b'"index"', b'"choices"', b'"tool_calls"'
 _NATIVE = (b'"response"', b'"errors"')
 
 
 def read_error(parsed: Any) -> Reading:
-    """The compatible shape, then the native one, whose JSON is nobody's: a client gets our own text for it."""
+    """The native shape, which no OpenAI client reads: its words are told in ours. That there is no route names the
+    account, which is nobody's business."""
     if failure := native_failure(parsed):
-        return Reading(False, failure.message, failure.kind, failure.code or "")
+        message = "" if failure.code in _NO_ROUTE else failure.message
+        return Reading(False, message, failure.kind, failure.code or "")
     return openai_chat.DIALECT.read_error(parsed)
 
 

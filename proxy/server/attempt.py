@@ -134,10 +134,11 @@ async def _failure(call: Call, reply: Reply, prepared: Prepared) -> UpstreamErro
         reading = dialect.read_error(json_text.read(body)) if whole else Reading(own=False)
     except ValueError:
         reading = Reading(own=False)
-    clean = whole and reading.own and _is_clean(call, body)
-    if reading.own and not clean:
+    clean = whole and bool(reading.message) and _is_clean(call, body)
+    if not clean:
         reading = evolve(reading, message="", param=None)
-    foreign = Foreign(reply.status, body if clean else b"", reply.headers, dialect.speaks if clean else "")
+    passes = clean and reading.own
+    foreign = Foreign(reply.status, body if passes else b"", reply.headers, dialect.speaks if clean else "")
     wait = retry_after(reply.headers, time.time(), limited=reply.status == 429)
     return failures.of_status(reply.status, reading, foreign, byok=prepared.byok, retry_after=wait)
 

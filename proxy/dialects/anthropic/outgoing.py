@@ -12,12 +12,14 @@ from proxy.dialects.anthropic.blocks import NAME
 from proxy.dialects.anthropic.claude import Accepts, accepts
 from proxy.dialects.anthropic.turns import TurnWriter, cache_control, short_system
 from proxy.dialects.anthropic.words import word
+from proxy.dialects.rendering import runs_anywhere, strict_of
 from proxy.dialects.unread import put_back
 from proxy.errors import Unsupported
 
 MAX_TOKENS = 4096  # the API obliges us to name a bound; this one holds where neither client nor catalog knows any
 _TIERS = {"auto": "auto", "priority": "auto", "default": "standard_only"}  # OpenAI's words to the API's
 _WEB_SEARCH = "web_search_20250305"  # the oldest is what all models and hosts have
+_CODE_EXECUTION = "code_execution_20250825"
 # What no Messages request can say. Zero penalties and `false` ask for nothing.
 _UNSAYABLE = ("frequency_penalty", "presence_penalty", "logit_bias", "logprobs", "top_logprobs", "verbosity", "audio",
               "prediction", "cache_key", "store", "metadata")  # fmt: skip
@@ -127,7 +129,7 @@ class _Body:
         if tool.strict is not None and (self.native or self.accepts.structured):
             written["strict"] = tool.strict
         elif tool.strict:
-            self.dropped.append(f"{path}.function.strict")
+            self.dropped.append(f"{path}.{strict_of(self.request.dialect)}")
         if tool.cache:
             written["cache_control"] = cache_control(tool.cache)
         return written
@@ -135,6 +137,8 @@ class _Body:
     def _server_tool(self, tool: ir.ServerTool, path: str) -> dict[str, Any]:
         if tool.dialect == NAME:
             return dict(tool.raw)
+        if tool.kind == "code_execution" and runs_anywhere(tool):
+            return {"type": _CODE_EXECUTION, "name": "code_execution"}
         if tool.kind != "web_search":
             raise Unsupported(f"{path}: the Messages API does not run {tool.kind} as its caller has it.", param=path)
         written: dict[str, Any] = {"type": _WEB_SEARCH, "name": "web_search"}

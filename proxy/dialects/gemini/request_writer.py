@@ -17,6 +17,7 @@ from proxy.dialects.gemini.thinking import thinking_config
 from proxy.dialects.gemini.turns import TurnWriter
 from proxy.dialects.gemini.vocabulary import SERVER_TOOLS, Accepts, accepts
 from proxy.dialects.places import Places
+from proxy.dialects.rendering import runs_anywhere, strict_of
 from proxy.errors import Unsupported
 
 _MOST_STOPS = 5
@@ -109,7 +110,7 @@ class _Body:
         if tool.custom:
             raise Unsupported(f"{path}: Gemini has no tools with free text as input.", param=path)
         if tool.strict:
-            self.dropped.append(f"{path}.strict" if self.request.dialect == "anthropic" else f"{path}.function.strict")
+            self.dropped.append(f"{path}.{strict_of(self.request.dialect)}")
         if tool.cache:
             self.dropped.append(f"{path}.cache_control")
         written: dict[str, Any] = {"name": tool.name}
@@ -123,7 +124,7 @@ class _Body:
     def _server_tool(self, tool: ir.ServerTool, path: str) -> str:
         """The API's name of it. Which pages may be read is no detail; how many and how thoroughly is."""
         native = SERVER_TOOLS.get(tool.kind)
-        if native is None:
+        if native is None or not runs_anywhere(tool):
             raise Unsupported(f"{path}: Gemini does not run {tool.kind} as its caller has it.", param=path)
         options = tool.raw.get("web_search_options")  # Chat's form; the others have the members in the tool itself
         options, path = (options, "web_search_options") if isinstance(options, dict) else (tool.raw, path)

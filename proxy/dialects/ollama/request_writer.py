@@ -18,7 +18,7 @@ from attrs import define, field
 from proxy import ir
 from proxy.dialects.anthropic.words import word
 from proxy.dialects.places import Places
-from proxy.dialects.rendering import arguments_of, document_text, spoken, unknown_part
+from proxy.dialects.rendering import arguments_of, document_text, spoken, strict_of, unknown_part
 from proxy.errors import InvalidRequest, Unsupported
 
 # What no request can say. Empty values and `false` ask for nothing.
@@ -215,7 +215,7 @@ class _Body:
         if tool.custom:
             raise Unsupported(f"{path}: Ollama has no tools with free text as input.", param=path)
         if tool.strict:
-            self.dropped.append(f"{path}.strict" if self.request.dialect == "anthropic" else f"{path}.function.strict")
+            self.dropped.append(f"{path}.{strict_of(self.request.dialect)}")
         if tool.cache:
             self.dropped.append(f"{path}.cache_control")
         function: _Json = {"name": tool.name}

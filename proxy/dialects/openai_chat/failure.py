@@ -16,8 +16,9 @@ _TYPES = {402: "insufficient_quota", 403: "permission_error", 429: "rate_limit_e
 
 
 def read_error(parsed: Any) -> Reading:
-    """Own is only `{"error": {"message": …}}`; the near misses of compatible servers are understood all the same:
-    `{"error": "…"}`, `{"object": "error", "message": …}` (vLLM, Mistral) and FastAPI's `{"detail": …}`."""
+    """`{"error": {"message": …}}`, and what compatible providers write in its place: `{"error": "…"}` (xAI, Hugging
+    Face), `{"message": …}` (Mistral, Cerebras, vLLM), FastAPI's `{"detail": …}`. Their own clients read those, and so
+    they pass as they are."""
     if not isinstance(parsed, dict):
         return Reading(False)
     error = parsed.get("error")
@@ -25,9 +26,9 @@ def read_error(parsed: Any) -> Reading:
         own = isinstance(error.get("message"), str)
         return Reading(own, _text(error, "message"), _text(error, "type"), _code(error), _text(error, "param") or None)
     if isinstance(error, str) and error:
-        return Reading(False, error, _text(parsed, "type"), _code(parsed))
+        return Reading(True, error, _text(parsed, "type"), _code(parsed))
     message = _text(parsed, "message") or _detail(parsed.get("detail"))
-    return Reading(False, message, _text(parsed, "type"), _code(parsed), _text(parsed, "param") or None)
+    return Reading(bool(message), message, _text(parsed, "type"), _code(parsed), _text(parsed, "param") or None)
 
 
 def failure_of(parsed: Mapping[str, Any]) -> ir.Failure | None:

@@ -13,6 +13,7 @@ from proxy.dialects.openai_chat.vocabulary import OPENAI, OPENAI_REASONING, TAKE
 from proxy.dialects.openai_responses.input_writer import InputWriter
 from proxy.dialects.openai_responses.vocabulary import ENCRYPTED, LOGPROBS, NAME
 from proxy.dialects.places import Places
+from proxy.dialects.rendering import runs_anywhere
 from proxy.dialects.unread import put_back
 from proxy.errors import Unsupported
 
@@ -85,6 +86,8 @@ def _tool(tool: ir.Tool | ir.ServerTool, at: str, request: ir.Request, dropped: 
 def _server_tool(tool: ir.ServerTool, at: str, dropped: list[str]) -> dict[str, Any]:
     if tool.dialect == NAME:
         return dict(tool.raw)
+    if tool.kind == "code_execution" and runs_anywhere(tool):
+        return {"type": "code_interpreter", "container": {"type": "auto"}}
     if tool.kind != "web_search":
         raise Unsupported(
             f"`{at}` is a tool that its provider runs itself ({tool.kind}); the Responses API does not run it as its"
