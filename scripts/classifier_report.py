@@ -9,19 +9,18 @@ took the ones that it may learn from, and these say nothing about unseen prompts
 import argparse
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from train_classifier import allowed, folds, origin, read, train, turns
+from train_classifier import SEEDS, allowed, folds, origin, read, train, turns
 
 from proxy.routing.classifier import LABELS, Model, classify, parse
 
-TIMED = (500, 20_000)  # characters
+TIMED = {500: 1000, 20_000: 1000, 10_000_000: 20}  # characters, and how many texts of that length
 REPEATS = 3
 FOLDS = 2
-MATRIX_ROWS = 50  # a language with fewer has no matrix of its own
 OWN = Path(__file__).parents[1] / "training/prompts"
 
 Row = dict[str, Any]
@@ -47,22 +46,25 @@ def macro_f1(pairs: Sequence[Pair]) -> float:
     return sum(f1(pairs, label) for label in present) / len(present)
 
 
-def confusion(pairs: Iterable[Pair]) -> str:
+def confusion(pairs: Sequence[Pair], all_rows: bool = True) -> str:
+    """A matrix with a row for every class, or for those that occur."""
     cells = Counter(pairs)
+    present = {true for true, _ in pairs}
     lines = ["true \\ said".ljust(15) + "".join(label[:10].rjust(12) for label in LABELS)]
-    for true in LABELS:
+    for true in [label for label in LABELS if all_rows or label in present]:
         lines.append(true.ljust(15) + "".join(str(cells[true, guess]).rjust(12) for guess in LABELS))
     return "\n".join(lines)
 
 
 def microseconds(texts: Sequence[str], size: int) -> tuple[float, float]:
     """p50 and p99 of one call, on the rows' own texts cut or repeated to `size` characters."""
-    cut = [(text * (size // len(text) + 1))[:size] for text in texts if text]
     taken: list[float] = []
-    for text in cut * REPEATS:
-        start = perf_counter()
-        classify([text])
-        taken.append((perf_counter() - start) * 1e6)
+    for text in filter(None, texts):
+        long = [(text * (size // len(text) + 1))[:size]]
+        for _ in range(REPEATS):
+            start = perf_counter()
+            classify(long)
+            taken.append((perf_counter() - start) * 1e6)
     taken.sort()
     return taken[len(taken) // 2], taken[len(taken) * 99 // 100]
 
@@ -83,7 +85,7 @@ def told(pairs: Sequence[Pair]) -> str:
 
 
 def by_language(rows: Sequence[Row], pairs: Sequence[Pair]) -> str:
-    """A line for each language, and a confusion matrix where there are rows enough for one."""
+    """A line and a confusion matrix for each language."""
     spoken: dict[str, list[Pair]] = defaultdict(list)
     for row, pair in zip(rows, pairs, strict=True):
         spoken[row.get("lang", "?")].append(pair)
@@ -94,16 +96,16 @@ def by_language(rows: Sequence[Row], pairs: Sequence[Pair]) -> str:
         right = 1 - errors.total() / len(some)
         named = ", ".join(f"{true} as {guess} {count}" for (true, guess), count in errors.most_common(3))
         lines.append(f"{language:8} {len(some):6} {right:6.2f} {macro_f1(some):9.2f}  {named}".rstrip())
-    large = [f"\n{language}\n{confusion(some)}" for language, some in ordered if len(some) >= MATRIX_ROWS]
-    return "\n".join((*lines, *large))
+    return "\n".join((*lines, *(f"\n{language}\n{confusion(some, all_rows=False)}" for language, some in ordered)))
 
 
 def held_out(own: Sequence[Row], given: Sequence[Row]) -> str:
-    """Weights made anew for each fold: of `own`, and of the `given` rows of other origins that may be learned from."""
+    """Weights made anew for each fold, by a single descent: of `own`, and of the `given` rows of other origins that may
+    be learned from."""
     lines = ["whole origins held out:"]
     for number, names in enumerate(folds(given, FOLDS), 1):
         kept = [row for row in given if allowed(row) and origin(row) not in names]
-        model = parse(train([*own, *kept]))
+        model = parse(train([*own, *kept], SEEDS[:1]))
         judged = [row for row in given if origin(row) in names]
         score = told([(row["label"], predicted(row, model)) for row in judged])
         lines.append(f"fold {number}  trained on {len(own) + len(kept)}, judged by {len(judged)} rows  {score}")
@@ -127,8 +129,8 @@ def main() -> None:
     print(confusion(pairs), "\n")
     print("\n".join(f"{label:15} F1 {f1(pairs, label):.3f}" for label in LABELS), "\n")
     print(by_language(rows, pairs), "\n")
-    for size in TIMED:
-        p50, p99 = microseconds([turns(row)[-1] for row in rows][:1000], size)
+    for size, number in TIMED.items():
+        p50, p99 = microseconds([turns(row)[-1] for row in rows][:number], size)
         print(f"{size:,} characters: p50 {p50:.0f} us, p99 {p99:.0f} us")
     if asked.held_out:
         print("\n" + held_out(list(read(asked.own)), given or unseen))

@@ -45,6 +45,10 @@ TOKEN = re.compile(rf"[^\s{_MARKS}{_IDEOGRAMS}]+|[^\s\w{_IDEOGRAMS}]+|_+|[{_IDEO
 DIGITS = re.compile(r"\d+")
 CAMEL = re.compile(r"[a-z][A-Z][a-z]")
 SPEAKER = re.compile(r"^[\w .@-]{1,24}: ", re.MULTILINE)
+LATEX = re.compile(
+    r"\\(?:frac|sqrt|int|sum|lim|cdot|times|left|right|math|begin|text|alpha|beta|theta|lambda|pi|leq?|geq?|infty|log"
+    r"|sin|cos|det|ldots)|[_^]\{|\$[^$\n]{1,60}\$"
+)
 SYMBOLS = "{}();=<>[]_$\\"
 SIZES: tuple[int, ...] = (20, 60, 150, 400, 1_000, 3_000, LONG)
 MEANINGS_PAIRED = 6
@@ -218,6 +222,8 @@ def _shape(head: str, body: str, tail: str, tokens: list[str]) -> list[str]:
     ]
     if "```" in sample:
         shape.append("shape:fence")
+    if LATEX.search(sample):
+        shape.append("shape:latex")  # its marks are those of code, and it is none
     if "?" in sample[-4:]:
         shape.append("shape:ends with ?")
     if CAMEL.search(sample):

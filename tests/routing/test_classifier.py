@@ -227,6 +227,8 @@ def test_reasons_have_readable_names() -> None:
     assert names
     assert all(name.isprintable() for name in names)
     assert "shape:fence" in features("```\nx\n```")
+    assert "shape:latex" in features(r"what is $\frac{x}{2}$")
+    assert "shape:latex" not in features("```\ncost = $5\n```")
     assert "ask:summarize" in features("Please summarize this")
     assert "how many" in features("how many apples?")
 
@@ -315,7 +317,26 @@ def _macro_f1(pairs: Sequence[tuple[str, str]]) -> float:
 def test_it_guesses_well_on_prompts_it_was_not_trained_on() -> None:
     lines = (PROJECT / "training" / "probe.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
-    assert _macro_f1([(row["label"], classify([row["text"]]).label) for row in rows]) > 0.75
+    assert _macro_f1([(row["label"], classify([row["text"]]).label) for row in rows]) >= 0.88
+
+
+def test_no_training_prompt_is_one_of_those_it_is_judged_by(trainer: ModuleType) -> None:
+    def plain(row: dict[str, Any]) -> str:
+        return "".join(filter(str.isalnum, trainer.turns(row)[-1].lower()))
+
+    judged = [PROJECT / "training" / "probe.jsonl", *([TASKS] if TASKS.exists() else [])]
+    known = {plain(row) for row in trainer.read([PROJECT / "training" / "prompts"])}
+    shared = {plain(row) for row in trainer.read(judged, any_licence=True)} & known
+    assert {text for text in shared if len(text) > len("whats up")} == set()
+
+
+def test_it_guesses_well_on_labelled_prompts_that_it_may_not_be_trained_on(trainer: ModuleType) -> None:
+    """Those whose licence forbids it: weights made from them, or a classifier gone wrong, would show here."""
+    if not TASKS.exists():
+        pytest.skip("the labelled prompts are not beside the project")
+    rows = [row for row in trainer.read([TASKS], any_licence=True) if not trainer.allowed(row)]
+    assert len(rows) > 500
+    assert _macro_f1([(row["label"], _guess(row, classifier.load()).label) for row in rows]) >= 0.85
 
 
 @pytest.mark.slow
@@ -327,7 +348,7 @@ def test_it_guesses_well_on_prompts_of_sources_that_it_was_not_trained_on(traine
     rows = list(trainer.read([TASKS], any_licence=True))
     held = trainer.folds(rows, 2)[number]
     taken = [row for row in rows if trainer.allowed(row) and trainer.origin(row) not in held]
-    model = classifier.parse(trainer.train([*trainer.read([PROJECT / "training" / "prompts"]), *taken]))
+    model = classifier.parse(trainer.train([*trainer.read([PROJECT / "training" / "prompts"]), *taken], seeds=[7]))
     judged = [row for row in rows if trainer.origin(row) in held]
     assert len(judged) > len(rows) // 3
     assert _macro_f1([(row["label"], _guess(row, model).label) for row in judged]) >= 0.72
@@ -345,7 +366,7 @@ def test_the_report_counts_apart_what_was_trained_on(tmp_path: Path) -> None:
     words: list[str | Path] = [sys.executable, script, tmp_path / "rows.jsonl", "--unseen", unseen]
     said = subprocess.run(words, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
     assert re.search(r"^trained on +1 rows .* macro-F1 1\.000$", said, re.MULTILINE)
-    assert re.search(r"^not trained on +229 rows ", said, re.MULTILINE)
+    assert re.search(r"^not trained on +633 rows ", said, re.MULTILINE)
 
 
 def test_the_makefile_names_rows_for_the_report() -> None:
