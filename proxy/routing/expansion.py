@@ -15,7 +15,7 @@ from proxy.routing.case import Case
 from proxy.routing.classifier import Classified
 from proxy.routing.directive import Entry
 from proxy.routing.facts import Facts
-from proxy.routing.names import DEEPEST, find_pattern, is_known, nearest, split_native
+from proxy.routing.names import DEEPEST, is_known, nearest
 from proxy.routing.strategies import SORTS, STRATEGIES, draw
 from proxy.routing.table import Profile
 from proxy.routing.world import Pick, World, serves
@@ -83,24 +83,15 @@ class Expansion:
         return self._name(entry, depth)
 
     def _name(self, entry: Entry, depth: int) -> list[Pick]:
-        table, models, name = self.world.table, self.world.models, entry.name
-        if (info := models.find(name)) is not None:
-            self._say(depth, f"model {info.id}", "model")
-            return [Pick.of(info)]
-        if (targets := table.aliases.get(name)) is not None:
-            self._say(depth, f"alias {name} -> {', '.join(targets)}", "alias")
-            return [pick for target in targets for pick in self._entry(target, depth + 1)]
-        if name in table.profiles:
+        meaning = self.world.models.meaning(entry.name)
+        if meaning is None:
+            return self._unknown(entry.name, "no model, alias, profile or pattern has this name")
+        if meaning.by == "profile":
             return self._profile(entry, depth)
-        if (found := find_pattern(name, table.providers.values())) is not None:
-            provider, pattern = found
-            self._say(depth, f"pattern {pattern} -> {provider.name}", "pattern")
-            return [Pick.of(models.describe(name, provider.name, name))]
-        if (named := split_native(name, table.providers)) is not None:
-            provider, native = named
-            self._say(depth, f"{provider.name}'s own name {native}", "native")
-            return [Pick.of(models.describe(name, provider.name, native))]
-        return self._unknown(name, "no model, alias, profile or pattern has this name")
+        self._say(depth, meaning.why, meaning.by)
+        if meaning.info is not None:
+            return [Pick.of(meaning.info)]
+        return [pick for target in meaning.targets for pick in self._entry(target, depth + 1)]
 
     # -- what stands for a list ------------------------------------------------------------------------------
 

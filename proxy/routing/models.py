@@ -13,11 +13,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from fnmatch import fnmatchcase
+from typing import Literal
 
 from attrs import define, field, frozen
 
 from proxy.catalog import Family, Listed, ModelInfo, Price, PriceBook, Quote, chats, family
 from proxy.routing import directive
+from proxy.routing.names import find_pattern, split_native
 from proxy.routing.table import ModelEntry, PriceEntry, Table
 
 REMEMBERED = 4096  # described pattern names; one more empties the memory
@@ -30,6 +32,16 @@ class Discovered:
     provider: str
     listed: Listed
     gone: bool = False
+
+
+@frozen
+class Meaning:
+    """What a name stands for: a model (`info`) or other names (`targets`). `why` is told to the client."""
+
+    by: Literal["model", "alias", "profile", "pattern", "native"]
+    why: str
+    info: ModelInfo | None = None
+    targets: tuple[str, ...] = ()
 
 
 @define
@@ -65,6 +77,25 @@ class Models:
     def find(self, name: str) -> ModelInfo | None:
         """A listed model by its id or another name of its own."""
         return self.listed.get(self.also.get(name, name))
+
+    def meaning(self, name: str) -> Meaning | None:
+        """The first hit: id, alias, profile, the longest provider pattern, `provider/native-id`; None for no name."""
+        table = self.table
+        if (info := self.find(name)) is not None:
+            return Meaning("model", f"model {info.id}", info)
+        if (targets := table.aliases.get(name)) is not None:
+            return Meaning("alias", f"alias {name} -> {', '.join(targets)}", targets=targets)
+        if (profile := table.profiles.get(name)) is not None:
+            return Meaning("profile", f"profile {name}", targets=profile.models)
+        if (found := find_pattern(name, table.providers.values())) is not None:
+            provider, pattern = found
+            info = self.describe(name, provider.name, name)
+            return Meaning("pattern", f"pattern {pattern} -> {provider.name}", info)
+        if (named := split_native(name, table.providers)) is not None:
+            provider, native = named
+            info = self.describe(name, provider.name, native)
+            return Meaning("native", f"{provider.name}'s own name {native}", info)
+        return None
 
     def is_discovered(self, info: ModelInfo) -> bool:
         """Whether its provider's own list has it."""

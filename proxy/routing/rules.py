@@ -16,7 +16,7 @@ from proxy.routing import directive
 from proxy.routing.case import Case
 from proxy.routing.directive import Entry
 from proxy.routing.facts import Facts
-from proxy.routing.names import DEEPEST, find_pattern, is_known, split_native
+from proxy.routing.names import DEEPEST, is_known
 from proxy.routing.table import Rule
 from proxy.routing.world import NANOS, World, expected_nanos
 
@@ -83,10 +83,8 @@ def _concerns(rule: Rule, entries: Sequence[Entry], world: World) -> bool:
         return any(
             name == pattern if bound else fnmatchcase(name, pattern) for name in names for pattern in rule.models
         )
-    entry = entries[0]
-    return not bound and (
-        entry.kind != "name" or (entry.name in world.table.profiles and entry.name not in world.models.listed)
-    )
+    meaning = world.models.meaning(entries[0].name) if entries[0].kind == "name" else None
+    return not bound and (entries[0].kind != "name" or (meaning is not None and meaning.by == "profile"))
 
 
 def _bound_to_own(entries: Sequence[Entry], world: World, depth: int) -> bool:
@@ -105,16 +103,12 @@ def _is_bound(entry: Entry, world: World, depth: int) -> bool:
 def _targets(entry: Entry, world: World) -> Iterable[str]:
     """What a list, a profile or an alias names; nothing for a model."""
     table, name = world.table, entry.name
-    if entry.kind == "industry":
-        industry = table.industries.get(name)
-        return industry.models if industry else ()
-    if entry.kind == "name":
-        if world.models.find(name) is not None:
-            return ()
-        if name in table.aliases:
-            return table.aliases[name]
-    profile = table.profiles.get(name) if entry.kind in ("name", "profile") else None
-    return [candidate.model for candidate in profile.candidates] if profile else ()
+    if entry.kind == "industry" and name in table.industries:
+        return table.industries[name].models
+    if entry.kind == "profile" and name in table.profiles:
+        return table.profiles[name].models
+    meaning = world.models.meaning(name) if entry.kind == "name" else None
+    return meaning.targets if meaning is not None else ()
 
 
 def _entries(facts: Facts, world: World) -> list[Entry]:
@@ -152,16 +146,12 @@ def _costs(rule: Rule, facts: Facts, world: World) -> bool:
 
 
 def _models(entries: Iterable[str], world: World, known: Callable[[str], bool], depth: int) -> Iterator[ModelInfo]:
-    table, models = world.table, world.models
     for text in entries if depth <= DEEPEST else ():
         entry = directive.parse(text, known)
-        if entry.kind != "name":
+        meaning = world.models.meaning(entry.name) if entry.kind == "name" else None
+        if meaning is None:
             continue
-        if (info := models.find(entry.name)) is not None:
-            yield info
-        elif entry.name in table.aliases:
-            yield from _models(table.aliases[entry.name], world, known, depth + 1)
-        elif entry.name not in table.profiles and (found := find_pattern(entry.name, table.providers.values())):
-            yield models.describe(entry.name, found[0].name, entry.name)
-        elif entry.name not in table.profiles and (named := split_native(entry.name, table.providers)):
-            yield models.describe(entry.name, named[0].name, named[1])
+        if meaning.info is not None:
+            yield meaning.info
+        elif meaning.by == "alias":
+            yield from _models(meaning.targets, world, known, depth + 1)

@@ -75,11 +75,12 @@ def _named_alone(facts: Facts, world: World) -> str | None:
     for _ in range(DEEPEST + 1):
         if len(names) != 1 or (entry := directive.parse(names[0], known)).kind != "name":
             return None
-        if (info := world.models.find(entry.name)) is not None:
-            return info.id
-        if entry.name not in world.table.aliases:
-            return None if entry.name in world.table.profiles else entry.name
-        names = world.table.aliases[entry.name]
+        meaning = world.models.meaning(entry.name)
+        if meaning is None or meaning.by == "profile":
+            return None
+        if meaning.info is not None:
+            return meaning.info.id
+        names = meaning.targets
     return None
 
 

@@ -206,6 +206,10 @@ class Profile:
     content_policy: Literal["stop", "next"] = "stop"  # what a provider's content filter does to the chain
     timeouts: TimeoutOverrides | None = None
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        return tuple(candidate.model for candidate in self.candidates)
+
 
 @frozen
 class Band:

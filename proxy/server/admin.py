@@ -212,7 +212,7 @@ def config_json(gateway: Gateway) -> dict[str, Any]:
         "aliases": {name: list(targets) for name, targets in table.aliases.items()},
         "auto": {label: list(entries) for label, entries in table.auto.lists.items()},
         "industries": {tag: list(industry.models) for tag, industry in table.industries.items()},
-        "profiles": {name: [c.model for c in profile.candidates] for name, profile in table.profiles.items()},
+        "profiles": {name: list(profile.models) for name, profile in table.profiles.items()},
         "rules": [rule.name for rule in table.rules],
         "warnings": list(table.warnings),
         "cooling": gateway.current.world.health.snapshot(gateway.clock()),

@@ -72,7 +72,7 @@ def _entries(snapshot: Snapshot, now: float, *, every: bool = False, directives:
         if every or usable.intersection(targets):
             yield _named(alias, {"alias_of": list(targets), "state": "ready"})
     for name, profile in table.profiles.items():
-        models = [candidate.model for candidate in profile.candidates]
+        models = list(profile.models)
         if every or any(model in usable or model not in listed for model in models):
             yield _named(f"profile:{name}", {"candidates": models, "state": "ready"})
     if usable:
