@@ -62,7 +62,7 @@ def world() -> World:
 
 def facts(*wanted: str, ceiling: Ceiling | None = None, sort: str | None = None) -> Facts:
     shape = ir.Shape(frozenset({"tools"}), chars=400, max_tokens=500, turns=("What stands in the logs of today?",))
-    return Facts("chat", "openai-chat", "chat", wanted, shape, tokens=100, ceiling=ceiling, sort=sort)
+    return Facts("chat", "openai-chat", "chat", wanted, shape, tokens=100, stream=True, ceiling=ceiling, sort=sort)
 
 
 def requests() -> dict[str, Facts]:
