@@ -124,6 +124,7 @@ TABLES: dict[str, tuple[Class, str]] = {
     "### `[timeouts]`": (table.Timeouts, "[timeouts]"),
     "### `[retry]`": (table.Retry, "[retry]"),
     "### `[health]`": (table.HealthLimits, "[health]"),
+    "### `[fetch]`": (table.Fetch, "[fetch]"),
     "### `[routing]`": (table.Routing, "[routing]"),
     "### `[providers.NAME]`": (sections.ProviderSection, "# Providers"),
     '### `[models."ID"]`': (sections.ModelSection, "# Models"),

@@ -12,6 +12,7 @@ import re
 import tomllib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from difflib import get_close_matches
+from ipaddress import ip_network
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -32,6 +33,7 @@ KEY_PREFIX = re.compile(r"[A-Za-z0-9]{1,32}", re.ASCII)
 LISTEN = re.compile(r"systemd|unix:/.+|(\[[0-9A-Fa-f:.]+\]|[^:\s\[\]/]+):\d{1,5}")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+HOST = re.compile(r"(\*\.)?[a-z0-9][a-z0-9.-]*")
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # what no header carries
 HIGHEST_PORT = 65_535
 LEAST_DISCOVER = 1.0  # seconds
@@ -138,6 +140,7 @@ def _structure(salvage: Salvage, state: _Loading) -> sections.File | None:
 
 def _build(file: sections.File, state: _Loading, dialects: Collection[str], revision: str) -> Table:
     _check_server(file.server, state)
+    _check_fetch(file.fetch, state)
     providers = {name: _provider(name, section, state, dialects) for name, section in file.providers.items()}
     _check_names(providers, state)
     removed = {name for name, provider in providers.items() if provider.embedded and not provider.enabled}
@@ -147,6 +150,7 @@ def _build(file: sections.File, state: _Loading, dialects: Collection[str], revi
         timeouts=file.timeouts,
         retry=file.retry,
         health=file.health,
+        fetch=file.fetch,
         routing=file.routing,
         providers={name: provider for name, provider in providers.items() if name not in removed},
         models={
@@ -161,6 +165,17 @@ def _build(file: sections.File, state: _Loading, dialects: Collection[str], revi
         rules=tuple(_rule(rule) for rule in file.rules),
         warnings=tuple(state.warnings),
     )
+
+
+def _check_fetch(fetch: table.Fetch, state: _Loading) -> None:
+    for host in fetch.hosts:
+        if not HOST.fullmatch(host):
+            state.wrong("fetch.hosts", f'{shown(host)} is no name such as "img.example.com" or "*.example.com"')
+    for network in fetch.networks:
+        try:
+            ip_network(network)
+        except ValueError:
+            state.wrong("fetch.networks", f'{shown(network)} is no network such as "10.1.0.0/16"')
 
 
 def _check_server(server: table.Server, state: _Loading) -> None:

@@ -57,6 +57,7 @@ def _check_numbers(table: Table) -> Iterator[tuple[str, str]]:
         ("server.queue", table.server.queue, 0),
         ("health.failures", table.health.failures, 1),
         ("health.volume", table.health.volume, 1),
+        ("fetch.most", table.fetch.most, 1),
     ):
         if value < least:
             yield name, f"{least} or more is needed"
@@ -78,6 +79,7 @@ def _check_times(table: Table) -> Iterator[tuple[str, str]]:
     given |= {"server.max_body": server.max_body, "retry.deadline": retry.deadline}
     given |= {"server.queue_wait": server.queue_wait, "server.body_memory": server.body_memory}
     given |= {"server.memory": server.memory, "retry.cost": retry.cost}
+    given |= {"fetch.size": table.fetch.size, "fetch.time": table.fetch.time}
     limits = table.health
     given |= {"health.share": limits.share, "health.window": limits.window, "health.rest": limits.rest}
     for path, value in given.items():

@@ -79,6 +79,7 @@ class File:
     timeouts: table.Timeouts = field(factory=table.Timeouts)
     retry: table.Retry = field(factory=table.Retry)
     health: table.HealthLimits = field(factory=table.HealthLimits)
+    fetch: table.Fetch = field(factory=table.Fetch)
     routing: table.Routing = field(factory=table.Routing)
     providers: Mapping[str, ProviderSection] = field(factory=dict)
     models: Mapping[str, ModelSection] = field(factory=dict)

@@ -113,6 +113,18 @@ class HealthLimits:
 
 
 @frozen
+class Fetch:
+    """Pictures that a request names by URL, for providers that take nothing but bytes."""
+
+    pictures: bool = False
+    hosts: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
+    most: int = 8  # of one request
+    size: Size = Size(10 << 20)  # of each
+    time: Duration = Duration(10.0)  # for each
+
+
+@frozen
 class Routing:
     """How the resolver behaves beyond what a request says."""
 
@@ -247,6 +259,7 @@ class Table:
     timeouts: Timeouts = field(factory=Timeouts)
     retry: Retry = field(factory=Retry)
     health: HealthLimits = field(factory=HealthLimits)
+    fetch: Fetch = field(factory=Fetch)
     routing: Routing = field(factory=Routing)
     providers: Mapping[str, Provider] = field(factory=dict)
     models: Mapping[str, ModelEntry] = field(factory=dict)

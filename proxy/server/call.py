@@ -9,6 +9,7 @@ from typing import Any
 from aiohttp import web
 from attrs import define, field, frozen
 
+from proxy import ir
 from proxy.accounts.admission import Permit
 from proxy.dialects.dialect import Dialect, Operation, Voice
 from proxy.errors import GatewayError
@@ -64,6 +65,7 @@ class Call:
     answer: Downstream = field(init=False, repr=False)
     cut: GatewayError | None = None  # why the gateway itself ends the answer, where it does
     late_failure: GatewayError | None = None  # after the commit: told in-band, counted against the candidate
+    pictures: Mapping[str, ir.Blob] | None = field(default=None, repr=False)  # fetched, by URL; none once that failed
     bodies: dict[tuple[str, bool], bytes] = field(factory=dict, repr=False)  # spliced requests by native name
 
     @answer.default

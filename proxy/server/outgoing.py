@@ -17,6 +17,7 @@ from proxy.routing.facts import EXTENSIONS
 from proxy.routing.table import Provider
 from proxy.routing.world import Pick
 from proxy.secret import Secret
+from proxy.server import pictures
 from proxy.server.call import Call
 from proxy.server.upstream import Outgoing
 from proxy.wire import json_text, multipart, splice
@@ -76,6 +77,27 @@ def prepare(call: Call, pick: Pick, key: Secret | None, *, byok: bool, hops: str
     return Prepared(outgoing, dialect, native, asked_usage, dropped, byok, *_operation(call, dialect))
 
 
+async def prepare_fetching(call: Call, pick: Pick, key: Secret | None, *, byok: bool, hops: str) -> Prepared:
+    """The same; where the dialect takes a picture's bytes alone and `[fetch]` allows it, they are fetched first. Once
+    for a request, whoever of its candidates needs them."""
+    settings = call.snapshot.table.fetch
+    try:
+        return prepare(call, pick, key, byok=byok, hops=hops)
+    except Unsupported:
+        urls = pictures.urls_in(call.dialect.decode_request(_asked(call, pick))) if settings.pictures else ()
+        if not urls or call.pictures is not None:
+            raise
+        call.pictures = {}
+        call.pictures = await pictures.fetched(urls, settings)
+    return prepare(call, pick, key, byok=byok, hops=hops)
+
+
+def _asked(call: Call, pick: Pick) -> Mapping[str, Any]:
+    """Less the members that are ours."""
+    document = {name: value for name, value in call.document.items() if name not in EXTENSIONS}
+    return {"model": pick.candidate.native, **document}
+
+
 def _operation(call: Call, dialect: Upstream) -> tuple[Operation | None, Mend | None]:
     operation = dialect.operations.get(call.surface.operation) if isinstance(dialect, Dialect) else None
     if operation is None or operation.mend_answer is None:
@@ -99,8 +121,9 @@ def _spliced(call: Call, dialect: Dialect, native: str, *, include_usage: bool) 
 
 
 def _encoded(call: Call, dialect: Upstream, pick: Pick) -> ir.Encoded:
-    document: Mapping[str, Any] = {key: value for key, value in call.document.items() if key not in EXTENSIONS}
-    request = call.dialect.decode_request({"model": pick.candidate.native, **document})
+    request = call.dialect.decode_request(_asked(call, pick))
+    if call.pictures:
+        request = pictures.with_pictures(request, call.pictures)
     encoded = dialect.encode_request(
         request, ir.Target(pick.candidate.native, pick.candidate.provider, pick.info.max_output)
     )

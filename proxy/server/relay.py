@@ -24,7 +24,7 @@ from proxy.secret import Secret
 from proxy.server import early
 from proxy.server.attempt import Opening
 from proxy.server.call import Call
-from proxy.server.outgoing import prepare
+from proxy.server.outgoing import prepare_fetching
 
 log = structlog.get_logger()
 BACKOFF = 0.1  # seconds; doubles with each try, full jitter
@@ -130,7 +130,7 @@ class _Chain:
 
     async def _try(self, pick: Pick, key: _Key) -> Opening:
         call, candidate = self.call, pick.candidate
-        prepared = prepare(call, pick, key.secret, byok=key.byok, hops=_hops(call, self.relay.instance))
+        prepared = await prepare_fetching(call, pick, key.secret, byok=key.byok, hops=_hops(call, self.relay.instance))
         attempt = call.begin_attempt(candidate.model, candidate.provider, candidate.native)
         attempt.byok = key.byok
         health, latencies = call.snapshot.world.health, call.snapshot.world.latencies
