@@ -35,6 +35,7 @@ class Expansion:
     intent: str = ""
     profile: str | None = None
     unknown: list[tuple[str, str]] = field(factory=list)  # entry, why
+    steady: bool = True  # names alone were resolved: whoever asks for the same gets the same
     _known: dict[tuple[str, str, bool, bool], list[Pick]] = field(factory=dict, repr=False)  # what was expanded before
 
     @property
@@ -63,6 +64,8 @@ class Expansion:
         if picks is None:
             found = self._stands_for(entry, depth)
             picks = self._known[key] = found if entry.kind == "strategy" else _distinct(found)
+        if entry.sort is not None or entry.max_price is not None:
+            self.steady = False
         if entry.sort is not None:
             picks = SORTS[entry.sort](picks, self.case)
             self._say(depth, f"sorted by {entry.sort}")
@@ -96,6 +99,7 @@ class Expansion:
     # -- what stands for a list ------------------------------------------------------------------------------
 
     def _auto(self, depth: int) -> list[Pick]:
+        self.steady = False
         auto, klass = self.world.table.auto, self.case.classified()
         label = klass.label
         reason = f"{_cues(klass)} -> {label} list"
@@ -131,6 +135,7 @@ class Expansion:
         return self._all(industry.models, depth)
 
     def _strategy(self, name: str, depth: int) -> list[Pick]:
+        self.steady = False
         strategy = STRATEGIES.get(name)
         if strategy is None:
             return self._unknown(f"strategy:{name}", f"no such strategy; they are {', '.join(STRATEGIES)}")
@@ -139,6 +144,7 @@ class Expansion:
         return strategy(pool, self.case)
 
     def _profile(self, entry: Entry, depth: int) -> list[Pick]:
+        self.steady = False
         name = entry.name
         profile = self.world.table.profiles.get(name)
         if profile is None:

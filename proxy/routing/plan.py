@@ -27,11 +27,12 @@ from proxy.routing.names import Candidate
 from proxy.routing.rules import first_match
 from proxy.routing.steps import STEPS
 from proxy.routing.strategies import SORTS
-from proxy.routing.table import Table
+from proxy.routing.table import OFF, Table
 from proxy.routing.world import NANOS, Dice, Pick, World, worst_nanos
 
 MOST = 16  # candidates of one chain
 MOST_TOLD = 64  # of those dropped; a count stands for the others
+STEADY_STEPS = frozenset({"expand", "policy", "credential"})  # whom these drop, they drop for everybody who asks alike
 MOST_DRAWS = 8  # recorded of one plan; only a shuffle among many equals throws more
 
 
@@ -79,6 +80,7 @@ class Plan:
     waiting: tuple[Waiting, ...] = ()
     pinned: Candidate | None = None  # leads because the conversation's cache is warm there
     beyond: tuple[Pick, ...] = ()  # never judged, or cut off: the chain was full before them
+    told: dict[Any, Any] = field(factory=dict, eq=False, repr=False)  # how it was put into headers; see `respond`
 
     @property
     def dropped(self) -> tuple[Dropped, ...]:
@@ -213,8 +215,10 @@ class _Draft:
 
 
 def resolve(facts: Facts, world: World, dice: Dice, now: float) -> Plan:
-    """Pure in its arguments. An empty chain is a plan with a refusal; InvalidRequest is raised for a malformed
-    entry."""
+    """Pure in its arguments, but for what the world's memo saves. An empty chain is a plan with a refusal;
+    InvalidRequest is raised for a malformed entry."""
+    if (plan := _remembered(facts, world, now)) is not None:
+        return plan
     table = world.table
     facts = _with_known_providers(facts, table)
     draws: list[float] = []
@@ -239,7 +243,7 @@ def resolve(facts: Facts, world: World, dice: Dice, now: float) -> Plan:
     warm = pinned if not cooling and _pin(draft, pinned) else None
     if warm is not None and warm != leads:
         reasons.append("stays where the conversation's cache is warm")
-    return Plan(
+    plan = Plan(
         requested=facts.requested,
         intent=expansion.intent or "unknown",
         reason="; ".join(reasons) or "nothing resolved",
@@ -259,6 +263,45 @@ def resolve(facts: Facts, world: World, dice: Dice, now: float) -> Plan:
         waiting=tuple(draft.waiting),
         pinned=warm,
         beyond=(*draft.picks[MOST:], *draft.beyond),
+    )
+    if expansion.steady and not table.rules and plan.chain and world.health.is_quiet(now):
+        _remember(plan, world)
+    return plan
+
+
+def _remember(plan: Plan, world: World) -> None:
+    facts = plan.facts
+    if plan.unknown or plan.beyond or plan.draws or plan.klass is not None or plan.pinned is not None:
+        return
+    if any(drop.step not in STEADY_STEPS for drop in plan.judged):
+        return
+    windows = [pick.info.context for pick in plan.chain if pick.info.context is not None]
+    world.memo.keep(facts, evolve(plan, told={}), min(windows, default=None))
+
+
+def _remembered(facts: Facts, world: World, now: float) -> Plan | None:
+    """The plan of an earlier request for the same, with these facts in it. A pin that leads elsewhere is for the whole
+    way."""
+    plan: Plan | None = world.memo.find(facts)
+    if plan is None or not world.health.is_quiet(now):
+        return None
+    pinned = None
+    if facts.conversation is not None and facts.continues and (lifetime := world.table.routing.affinity) != OFF:
+        pinned = world.affinity.pinned(facts.conversation, now, lifetime)
+        if pinned is not None and pinned != plan.chain[0].candidate:
+            return None
+    return Plan(
+        requested=plan.requested,
+        intent=plan.intent,
+        reason=plan.reason,
+        chain=plan.chain,
+        first=plan.first,
+        judged=plan.judged,
+        facts=facts,
+        config=plan.config,
+        leads=plan.leads,
+        pinned=pinned,
+        told=plan.told,
     )
 
 

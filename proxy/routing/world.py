@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from decimal import Decimal
+from typing import Any
 
 from attrs import evolve, field, frozen
 
@@ -13,6 +14,7 @@ from proxy.routing.affinity import Affinity
 from proxy.routing.facts import Facts
 from proxy.routing.health import Health
 from proxy.routing.latency import Latencies
+from proxy.routing.memo import Memo
 from proxy.routing.models import Models
 from proxy.routing.names import Candidate
 from proxy.routing.table import Table
@@ -49,6 +51,7 @@ class World:
     health: Health = field(factory=Health)
     latencies: Latencies = field(factory=Latencies)
     affinity: Affinity = field(factory=Affinity)
+    memo: Memo[Any] = field(init=False, factory=Memo, eq=False, repr=False)  # of plans
     _pools: dict[str, tuple[Pick, ...]] = field(init=False, factory=dict, eq=False, repr=False)  # by endpoint
 
     def pool(self, endpoint: str) -> tuple[Pick, ...]:

@@ -112,15 +112,19 @@ def error_answer(error: GatewayError, dialect: Dialect, request_id: str, *, trie
 
 def plan_headers(prefix: str, plan: Plan, *, answered: str, provider: str, attempts: int, fallback: bool) -> Headers:
     """What was decided, on every answer for which a plan exists. Values are printable ASCII, at most 1 KiB each."""
-    return [
-        (f"{prefix}Model", printable(answered)),
-        (f"{prefix}Route-Reason", printable(plan.reason)),
-        (f"{prefix}Fallback-Used", "true" if fallback else "false"),
-        (f"{prefix}Candidates", join_capped(pick.candidate.model for pick in plan.chain)),
-        (f"{prefix}Provider", printable(provider)),
-        (f"{prefix}Attempts", str(attempts)),
-        (f"{prefix}Config", plan.config),
-    ]
+    key = prefix, answered, provider, attempts, fallback
+    headers: Headers | None = plan.told.get(key)
+    if headers is None:
+        headers = plan.told[key] = [
+            (f"{prefix}Model", printable(answered)),
+            (f"{prefix}Route-Reason", printable(plan.reason)),
+            (f"{prefix}Fallback-Used", "true" if fallback else "false"),
+            (f"{prefix}Candidates", join_capped(pick.candidate.model for pick in plan.chain)),
+            (f"{prefix}Provider", printable(provider)),
+            (f"{prefix}Attempts", str(attempts)),
+            (f"{prefix}Config", plan.config),
+        ]
+    return headers
 
 
 def dropped_header(prefix: str, dropped: Iterable[str]) -> Headers:
