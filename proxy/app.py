@@ -141,6 +141,8 @@ class App:
         dice = random.SystemRandom().random
         relay = Relay(dice, time.monotonic, secrets.token_hex(4), self.metrics)
         self.gateway = Gateway(snapshot, relay, self.ledger, self.metrics, dice=dice)
+        if self.log is not None:
+            self.gateway.tell = self.log.request_done
 
         def current() -> Snapshot:
             return self.gateway.current

@@ -1,8 +1,9 @@
 """Plans that are remembered: whoever asks for the same by name, while nobody rests, gets the same plan.
 
 Only what neither dice, clock, prices, classifier nor measured latency had a say in is kept, and no plan from which
-somebody was dropped for the size of a request. What differs from request to request without a bearing on such a plan is checked instead: that the
-text fits every window, and that no pin leads elsewhere. A memo lives in one `World`, so a reload begins a new one.
+somebody was dropped for the size of a request. What differs from request to request without a bearing on such a plan is
+checked instead: that the text fits every window, and that no pin leads elsewhere. A memo lives in one `World`, so a
+reload begins a new one.
 """
 
 from __future__ import annotations

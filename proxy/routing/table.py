@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Literal, NewType
 
 from attrs import asdict, evolve, field, frozen
@@ -296,6 +297,7 @@ class Table:
         )
 
 
+@lru_cache(maxsize=1024)
 def is_loopback(host: str) -> bool:
     """Whether a host name or address can only be reached from this machine."""
     if host.lower().rstrip(".") == "localhost":

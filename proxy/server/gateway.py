@@ -50,6 +50,7 @@ class Gateway:
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], float] = time.time
     dice: Callable[[], float] = field(kw_only=True)
+    tell: Callable[[dict[str, object]], None] = lambda fields: log.info("request_done", **fields)  # one line a request
     turnstile: Turnstile = field(factory=Turnstile)
     running: int = 0
     _open: dict[Call, Opening] = field(factory=dict)  # answers under way
@@ -240,7 +241,7 @@ class Gateway:
         if decision.gone_phase is not None:
             self.metrics.client_gone(decision.gone_phase)
         client = call.snapshot.proxies.client(*intake.way_of(call.request))
-        log.info("request_done", client=client, **log_fields(decision))
+        self.tell(log_fields(decision, client))
 
 
 def tokens_per_s(stream: Stream | None, attempt: Attempt) -> float | None:
@@ -251,10 +252,11 @@ def tokens_per_s(stream: Stream | None, attempt: Attempt) -> float | None:
     return (tokens - 1) * 1000 / took_ms if tokens > 1 and took_ms > 0 else None
 
 
-def log_fields(decision: Decision) -> dict[str, object]:
+def log_fields(decision: Decision, client: str | None) -> dict[str, object]:
     """One line per request, in the words of the record. No prompt, answer, key or credential."""
     usage = decision.usage
     return {
+        "client": client,
         "request_id": decision.request_id,
         "surface": decision.surface,
         "model": decision.model or "none",

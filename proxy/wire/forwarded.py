@@ -6,6 +6,7 @@ Only that header is read: a proxy that writes one kind passes the other on as th
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from attrs import frozen
@@ -45,6 +46,7 @@ class Proxies:
         return any(address in network for network in self.networks)
 
 
+@lru_cache(maxsize=4096)  # the same few peers come again and again
 def _address(text: str) -> IPv4Address | IPv6Address | None:
     """With a port or without, in brackets or without; an IPv4 address that IPv6 carries is that address."""
     text = text.strip()

@@ -54,6 +54,29 @@ def opened() -> Iterator[Opened]:
         yield lambda **settings: Pipe(stack, **settings)
 
 
+WORDS: dict[str, object] = {
+    "model": "a/b", "provider": None, "status": 200, "cost_nanos": 1 << 70, "outcome": "ok\n", "ttfb_ms": 1.5,
+    "client": "sk-0123456789abcdef",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("json", [True, False])
+def test_the_line_of_a_request_is_as_any_other(opened: Opened, json: bool) -> None:
+    pipe = opened(json=json)
+    for _ in range(2):
+        pipe.log.request_done({"request_id": "req_1", **WORDS})
+    log.info("request_done", request_id="req_1", **WORDS)
+    said = [re.sub(r"[\d-]+T[\d:.]+Z", "", line) for line in pipe.text().splitlines()]
+    assert said == said[:1] * 3
+    assert "0123456789abcdef" not in said[0]
+
+
+def test_the_lines_of_requests_have_a_level_too(opened: Opened) -> None:
+    pipe = opened(json=True, level="warning")
+    pipe.log.request_done({"request_id": "req_1"})
+    assert pipe.text() == ""
+
+
 def test_a_line_begins_with_time_level_and_event(opened: Opened) -> None:
     pipe = opened(json=True)
     log.info("request_done", surface="messages", attempts=2, ttfb_ms=310.5, model=None)
