@@ -62,4 +62,4 @@ def tokens_of(facts: Facts) -> int:
 
 
 def _key(facts: Facts) -> Hashable:
-    return facts.shape.needs, _stable(facts)
+    return facts.shape.needs, facts.shape.max_tokens, _stable(facts)

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from attrs import define, evolve, field
 
@@ -64,13 +64,15 @@ async def open_answer(call: Call, pick: Pick, prepared: Prepared, attempt: Attem
     loop = asyncio.get_running_loop()
     timeouts = prepared.outgoing.timeouts
     began = loop.time()
-    reply = await _send(call, pick, prepared)
-    attempt.status = reply.status
-    attempt.upstream_request_id = next((reply.headers[n][:128] for n in UPSTREAM_IDS if n in reply.headers), None)
-    watchdog = Watchdog(loop, timeouts, reply.expire, _abandoner(call), plain=not call.stream, started=began)
+    sending = _Sending()
+    watchdog = Watchdog(loop, timeouts, sending.expire, _abandoner(call), plain=not call.stream, started=began)
     try:
+        reply = await sending.sent(call, pick, prepared)
+        attempt.status = reply.status
+        attempt.upstream_request_id = next((reply.headers[n][:128] for n in UPSTREAM_IDS if n in reply.headers), None)
         opening = Opening(pick, prepared, reply, watchdog, attempt)
-        await _judge(call, reply, prepared)
+        if reply.status not in SUCCESS:
+            await _refused(call, reply, prepared)
         if call.framed and content_type_of(reply.headers) != "application/json":
             await _first_content(call, opening)
         elif _is_opaque(call, prepared, reply):
@@ -79,7 +81,7 @@ async def open_answer(call: Call, pick: Pick, prepared: Prepared, attempt: Attem
             await _whole_answer(call, opening)
     except BaseException as exc:
         watchdog.cancel()
-        reply.close()
+        sending.close()
         if isinstance(exc, UpstreamError):
             exc.message = call.clean(exc.message)
         raise
@@ -89,18 +91,41 @@ async def open_answer(call: Call, pick: Pick, prepared: Prepared, attempt: Attem
     return opening
 
 
-async def _send(call: Call, pick: Pick, prepared: Prepared) -> Reply:
-    """Up to the answer's head; the first event's deadline covers it, since a head without one is no answer."""
-    limits = prepared.outgoing.timeouts
-    call.phase = "connect"
-    wait = limits.first_event if call.stream else limits.answer
-    try:
-        async with asyncio.timeout(None if wait == float("inf") else wait):
-            return await call.snapshot.upstreams[pick.candidate.provider].send(prepared.outgoing)
-    except TimeoutError as exc:
-        raise UpstreamTimeout("The provider did not answer in time.") from exc
-    finally:
-        call.phase = "first_byte"
+class _Sending:
+    """The way up to an answer's head, and the answer from there on, under the watchdog's one clock: the first event's
+    deadline covers the head, since a head without one is no answer."""
+
+    def __init__(self) -> None:
+        self._reply: Reply | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._expired = False
+
+    async def sent(self, call: Call, pick: Pick, prepared: Prepared) -> Reply:
+        task = self._task = asyncio.current_task()
+        assert task is not None
+        cancelling = task.cancelling()
+        call.phase = "connect"
+        try:
+            self._reply = await call.snapshot.upstreams[pick.candidate.provider].send(prepared.outgoing)
+        except asyncio.CancelledError as exc:
+            if self._expired and task.uncancel() <= cancelling:
+                raise UpstreamTimeout("The provider did not answer in time.") from exc
+            raise
+        finally:
+            self._task = None
+            call.phase = "first_byte"
+        return self._reply
+
+    def expire(self, message: str) -> None:
+        if self._reply is not None:
+            self._reply.expire(message)
+        elif self._task is not None:
+            self._expired = True
+            self._task.cancel()
+
+    def close(self) -> None:
+        if self._reply is not None:
+            self._reply.close()
 
 
 def _abandoner(call: Call) -> Callable[[], None]:
@@ -114,10 +139,8 @@ def _abandoner(call: Call) -> Callable[[], None]:
 # -- the head ----------------------------------------------------------------------------------------------------
 
 
-async def _judge(call: Call, reply: Reply, prepared: Prepared) -> None:
+async def _refused(call: Call, reply: Reply, prepared: Prepared) -> NoReturn:
     """Raises what a status other than success stands for. A success is judged by its body, not by its content type."""
-    if reply.status in SUCCESS:
-        return
     if reply.status < 400:
         raise UpstreamBroken("The provider answered without an answer.", detail=f"status {reply.status}")
     raise await _failure(call, reply, prepared)

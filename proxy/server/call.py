@@ -20,6 +20,7 @@ from proxy.server.downstream import Downstream, answer_to
 from proxy.server.ledger import Attempt, Decision, GonePhase
 from proxy.server.snapshot import Snapshot
 from proxy.wire import multipart
+from proxy.wire.splice import Member
 
 
 @frozen
@@ -52,6 +53,7 @@ class Call:
     permit: Permit | None = None
     body: bytes = field(default=b"", repr=False)
     document: Mapping[str, Any] = field(factory=dict, repr=False)
+    members: list[Member] = field(factory=list, repr=False)  # of `body` where it is JSON
     form: list[multipart.Field] | None = field(default=None, repr=False)  # the parts of `body` where it is a form
     facts: Facts | None = None
     plan: Plan | None = None

@@ -112,7 +112,7 @@ def _route(gateway: Gateway) -> Handler:
         named, server = _named(request), snapshot.table.server
         form = named is not None and named.form
         body = await intake.read_body(request, server.max_body, server.body_timeout, form=form)
-        surface = named or _recognised(intake.parse(body, frozenset()), request.headers, snapshot.table.aliases)
+        surface = named or _recognised(intake.parse(body, frozenset())[0], request.headers, snapshot.table.aliases)
         identity = request_id()
         decision = Decision(request_id=identity, at_ms=int(gateway.now() * 1000), surface=surface.name)
         call = Call(surface, DIALECTS[surface.dialect], request, identity, snapshot, decision)

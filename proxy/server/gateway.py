@@ -132,7 +132,10 @@ class Gateway:
         """Reads the body that the call holds, and resolves it. Raises what is wrong with the request."""
         call.phase = "queue"
         form = intake.parse_form(call.body, call.request.headers)
-        call.form, call.document = form or (None, intake.parse(call.body, call.dialect.reads))
+        if form is not None:
+            call.form, call.document = form
+        else:
+            call.document, call.members = intake.parse(call.body, call.dialect.reads)
         call.decision.stream = read_stream(call.document)
         call.byok = intake.byok_of(call.request.headers, call.prefix, call.snapshot.table.providers)
         call.decision.requested = str(call.document.get("model") or "")[:LONGEST_MODEL]

@@ -21,6 +21,7 @@ from proxy.secret import Secret
 from proxy.server.call import Call
 from proxy.server.outgoing import HOPS
 from proxy.wire import json_text, multipart, splice
+from proxy.wire.splice import Member
 
 MOST_HOPS = 5
 LONGEST_ID = 128
@@ -132,8 +133,9 @@ def _too_large(limit: int) -> errors.BodyTooLarge:
     return errors.BodyTooLarge(f"The request body has more than {limit} bytes, the most that is taken here.")
 
 
-def parse(body: bytes, reads: frozenset[str]) -> Mapping[str, Any]:
-    """The one parse of a request. Raises InvalidJson, and InvalidRequest where a member that we read stands twice."""
+def parse(body: bytes, reads: frozenset[str]) -> tuple[Mapping[str, Any], list[Member]]:
+    """The one parse of a request, and where its members stand. Raises InvalidJson, and InvalidRequest where a member
+    that we read stands twice."""
     try:
         document = json_text.read(body)
     except ValueError as exc:
@@ -145,7 +147,7 @@ def parse(body: bytes, reads: frozenset[str]) -> Mapping[str, Any]:
         twice = sorted(splice.duplicates(found) & (reads | reading.EXTENSIONS))
         if twice:
             raise errors.InvalidRequest(f"{twice[0]} stands twice in the body; send it once.", param=twice[0])
-    return document
+    return document, found
 
 
 def parse_form(body: bytes, headers: Mapping[str, str]) -> tuple[list[multipart.Field], Mapping[str, Any]] | None:

@@ -111,11 +111,11 @@ def _spliced(call: Call, dialect: Dialect, native: str, *, include_usage: bool) 
     key = (native, dialect.mend_request is not None)
     found = call.bodies.get(key)
     if found is None:
-        body = call.body
+        body, members = call.body, call.members or None
         if dialect.mend_request is not None and (mended := dialect.mend_request(call.document)) is not None:
-            body = json_text.write(mended)
+            body, members = json_text.write(mended), None
         drop = EXTENSIONS.intersection(call.document)
-        found = splice.rewrite(body, model=native, drop=drop, include_usage=include_usage)
+        found = splice.rewrite(body, members, model=native, drop=drop, include_usage=include_usage)
         call.bodies[key] = found
     return found
 

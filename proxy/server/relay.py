@@ -258,6 +258,8 @@ def _key(call: Call, pick: Pick, now: float) -> _Key:
 def _fit_key(call: Call, name: str, now: float) -> int | None:
     """The first of the provider's credentials that is not cooling."""
     world: World = call.snapshot.world
+    if world.health.is_quiet(now):
+        return 0
     numbers: Iterator[int] = iter(range(len(world.table.providers[name].credentials)))
     return next((index for index in numbers if not world.health.key_cooling(name, index, now)), None)
 

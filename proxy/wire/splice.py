@@ -73,13 +73,22 @@ def duplicates(found: Iterable[Member]) -> set[str]:
     return {key for key, times in Counter(member.key for member in found).items() if times > 1}
 
 
-def rewrite(body: bytes, *, model: str | None = None, drop: Collection[str] = (), include_usage: bool = False) -> bytes:
-    """All that a body needs on its way to a provider of its own dialect, in one scan.
+def rewrite(
+    body: bytes,
+    found: list[Member] | None = None,
+    *,
+    model: str | None = None,
+    drop: Collection[str] = (),
+    include_usage: bool = False,
+) -> bytes:
+    """All that a body needs on its way to a provider of its own dialect, in one scan; in none where its members are
+    known, as `found`.
 
     `model` becomes the value of every top-level `model`, or a new last member where there is none; the members named in
     `drop` go; `include_usage` makes `stream_options.include_usage` true. Raises ValueError as `members` does.
     """
-    found = members(body)
+    if found is None:
+        found = members(body)
     kept = [member for member in found if member.key not in drop]
     edits = _removals(found, kept)
     added = []

@@ -46,7 +46,7 @@ EVERY = given(
                 "wanted": st.lists(st.sampled_from(NAMES), min_size=1, max_size=2),
                 "tokens": st.sampled_from([10, 7_999, 8_001, 150_000]),
                 "needs": st.sampled_from([(), ("tools",), ("vision",)]),
-                "max_tokens": st.sampled_from([None, 500]),
+                "max_tokens": st.sampled_from([None, 500, 1_500]),
                 "conversation": st.sampled_from([None, "ab" * 16]),
                 "continues": st.booleans(),
                 "sort": st.sampled_from([None, None, "price"]),
@@ -88,7 +88,8 @@ def test_a_text_that_is_too_long_for_a_window_is_judged_anew() -> None:
     world = world_of(TABLE)
     assert chain(planned(world, "both")) == ["a", "b", "c"]
     assert chain(planned(world, "both", tokens=9_000)) == ["a", "b"]
-    assert chain(planned(world, "both", tokens=7_000, max_tokens=2_000)) == ["a", "b"]
+    assert chain(planned(world, "both", tokens=7_500, max_tokens=800)) == ["a", "b"]
+    assert chain(planned(world, "both", max_tokens=2_000)) == ["b", "c"]
 
 
 def test_while_somebody_rests_nothing_is_remembered() -> None:

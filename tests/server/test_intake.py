@@ -366,11 +366,11 @@ async def test_bad_http_is_a_400_that_repeats_nothing(upstream: ScriptedUpstream
 
 
 def test_a_request_is_parsed_once_and_told_where_it_breaks() -> None:
-    assert intake.parse(b'{"a": 1}', frozenset()) == {"a": 1}
+    assert intake.parse(b'{"a": 1}', frozenset())[0] == {"a": 1}
     with pytest.raises(InvalidJson, match="line 2, column 3"):
         intake.parse(b'{"a":\n  x}', frozenset())
     with pytest.raises(InvalidJson, match="empty"):
         intake.parse(b"  ", frozenset())
     with pytest.raises(InvalidRequest, match="stands twice"):
         intake.parse(b'{"a": 1, "a": 2}', frozenset({"a"}))
-    assert intake.parse(b'{"a": 1, "a": 2}', frozenset({"b"})) == {"a": 2}
+    assert intake.parse(b'{"a": 1, "a": 2}', frozenset({"b"}))[0] == {"a": 2}

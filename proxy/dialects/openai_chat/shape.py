@@ -25,7 +25,18 @@ def read_shape(body: Mapping[str, Any]) -> ir.Shape:
     turns: list[str] = []
     system: list[str] = []
     for message in dicts(body.get("messages")):
-        texts, kinds = _content(message.get("content"))
+        content = message.get("content")
+        if content.__class__ is str and "tool_calls" not in message:  # nearly every turn
+            chars += len(content)
+            role = message.get("role")
+            if role == "user":
+                turns.append(content)
+            elif role in ("system", "developer"):
+                system.append(content)
+            elif role == "tool":
+                needs.add("tools")
+            continue
+        texts, kinds = _content(content)
         calls = list(dicts(message.get("tool_calls")))
         needs.update(_MEDIA[kind] for kind in kinds)
         if calls or message.get("role") == "tool":
