@@ -246,7 +246,7 @@ class Passthrough:
             return Sight.CONTENT
 
     def _mended(self, frame: Frame | None, raw: bytes) -> bytes:
-        return raw if self._mend is None or frame is None else self._mend(raw)
+        return raw if self._mend is None or frame is None else self._mend(raw, self._voice.request_id)
 
     def _is_whole(self, tail: bytes) -> bool:
         """Whether a tail without its blank line is a whole frame all the same, as some providers send their last

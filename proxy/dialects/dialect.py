@@ -125,6 +125,8 @@ class Upstream:
     check_answer: Callable[[Any], ir.Usage | None]  # of a plain answer; raises UpstreamBroken
     stream_decoder: Callable[[], StreamDecoder]
     read_error: Callable[[Any], Reading]  # parsed JSON of an error body, or None
+    # Whether behind that base URL stands the model's name, instead of a path and the name in the body.
+    runs_at: Callable[[str], bool] | None = field(default=None, kw_only=True)
     text_mould: Callable[[bytes], Mould | None] = field(
         default=no_mould, kw_only=True
     )  # of a raw frame that is a piece of text and nothing else
@@ -151,7 +153,8 @@ class Dialect(Upstream):
     mend_request: Callable[[Mapping[str, Any]], Mapping[str, Any] | None] | None = (
         None  # None: send the bytes as they are
     )
-    mend_frame: Callable[[bytes], bytes] | None = None  # raw frame -> raw frame, for near-compatible providers
-    mend_answer: Callable[[bytes], bytes] | None = None
+    # For near-compatible providers: raw frame or body, and the id of the request, for what has to be made up.
+    mend_frame: Callable[[bytes, str], bytes] | None = None
+    mend_answer: Callable[[bytes, str], bytes] | None = None
     reads: frozenset[str] = field(factory=frozenset)  # top-level members that the gateway itself reads
     operations: Mapping[str, Operation] = field(factory=dict)  # by name, which is its path's tail: "audio/speech"

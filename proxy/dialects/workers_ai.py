@@ -7,6 +7,9 @@ Bytes pass through as openai-chat. What is mended:
 - answers: the native envelope, `{"result": …, "success": true}`
 - errors: `{"success": false, "errors": [{"code": …, "message": …}]}`, also under a 200
 
+A provider whose base URL ends in `/ai/run`, or in `/workers-ai` as at Cloudflare's AI Gateway, is asked natively: the
+model stands in the path, and neither it nor OpenAI's stream options in the body.
+
 https://developers.cloudflare.com/workers-ai/configuration/open-ai-compatibility/
 https://developers.cloudflare.com/workers-ai/platform/errors/
 """
@@ -56,6 +59,11 @@ _CODES: dict[int, tuple[str, int]] = {
 _NO_ROUTE = ("7000", "7003")
 _INDEX, _CHOICES, _TOOL_CALLS = b'"index"', b'"choices"', b'"tool_calls"'
 _NATIVE = (b'"response"', b'"errors"')
+
+
+def runs_at(base_url: str) -> bool:
+    """Whether that is where the native API begins: what follows is the model's name."""
+    return base_url.endswith(("/ai/run", "/workers-ai"))
 
 
 def read_error(parsed: Any) -> Reading:
@@ -114,34 +122,34 @@ def _is_text(part: Any) -> bool:
 # -- streams -----------------------------------------------------------------------------------------------------
 
 
-def mend_frame(raw: bytes) -> bytes:
+def mend_frame(raw: bytes, request_id: str) -> bytes:
     """A frame as an OpenAI client, the tap and the decoder can read it; the very same bytes where nothing is amiss."""
     if _CHOICES in raw:
         if _INDEX in raw and _TOOL_CALLS not in raw:  # calls have an index of their own
             return raw
     elif not any(probe in raw for probe in _NATIVE):
         return raw
-    return b"".join(_mend_data(frame, part) for frame, part in sse.split_frames(raw))
+    return b"".join(_mend_data(frame, part, request_id) for frame, part in sse.split_frames(raw))
 
 
-def _mend_data(frame: sse.Frame | None, raw: bytes) -> bytes:
+def _mend_data(frame: sse.Frame | None, raw: bytes, request_id: str) -> bytes:
     if frame is None or frame.data.strip() == DONE:
         return raw
     try:
         chunk = orjson.loads(frame.data)
     except orjson.JSONDecodeError:
         return raw  # the tap complains about it
-    mended = _mend_chunk(chunk) if isinstance(chunk, dict) else None
+    mended = _mend_chunk(chunk, request_id) if isinstance(chunk, dict) else None
     return raw if mended is None else sse.encode(orjson.dumps(mended), frame.event)
 
 
-def _mend_chunk(chunk: dict[str, Any]) -> dict[str, Any] | None:
+def _mend_chunk(chunk: dict[str, Any], request_id: str) -> dict[str, Any] | None:
     if failure := native_failure(chunk):
         error = {"message": failure.message, "type": failure.kind, "param": None, "code": failure.code}
         return {"error": {**error, "status_code": failure.status}}
     choices = chunk.get("choices")
     if choices is None:
-        return _chunk(chunk) if isinstance(chunk.get("response"), str) else None
+        return _chunk(chunk, request_id) if "response" in chunk or chunk.get("tool_calls") else None
     if not isinstance(choices, list) or all(not isinstance(choice, dict) or "index" in choice for choice in choices):
         return None
     return {**chunk, "choices": [_numbered(choice, place) for place, choice in enumerate(choices)]}
@@ -155,9 +163,12 @@ def _failure_in(chunk: Mapping[str, Any], event: bytes) -> ir.Failure | None:
     return native_failure(chunk) or failure_in(chunk, event)
 
 
-def _chunk(native: Mapping[str, Any]) -> dict[str, Any]:
-    delta: dict[str, Any] = {"content": native["response"]}
-    choice = {"index": 0, "delta": delta, "finish_reason": None}
+def _chunk(native: Mapping[str, Any], request_id: str) -> dict[str, Any]:
+    """A call comes whole, in one chunk."""
+    calls = _calls(native.get("tool_calls"), request_id)
+    numbered = [{"index": place, **call} for place, call in enumerate(calls)]
+    delta: dict[str, Any] = {"content": _said(native), **({"tool_calls": numbered} if calls else {})}
+    choice = {"index": 0, "delta": delta, "finish_reason": "tool_calls" if calls else None}
     usage = {"usage": native["usage"]} if isinstance(native.get("usage"), dict) else {}
     return {"id": "", "object": "chat.completion.chunk", "created": 0, "model": "", "choices": [choice], **usage}
 
@@ -165,12 +176,12 @@ def _chunk(native: Mapping[str, Any]) -> dict[str, Any]:
 # -- whole answers -----------------------------------------------------------------------------------------------
 
 
-def mend_answer(body: bytes) -> bytes:
+def mend_answer(body: bytes, request_id: str) -> bytes:
     """The native envelope as a chat completion; other bodies as they are."""
-    if b'"result"' not in body or _CHOICES in body:
+    if b'"result"' not in body:
         return body
     try:
-        completion = _completion(orjson.loads(body))
+        completion = _completion(orjson.loads(body), request_id)
     except (orjson.JSONDecodeError, UpstreamBroken):
         return body  # the check complains about it
     return body if completion is None else orjson.dumps(completion)
@@ -194,28 +205,42 @@ def encode_request(request: ir.Request, target: ir.Target) -> ir.Encoded:
     return encoded if mended is None else evolve(encoded, body=mended)
 
 
-def _completion(parsed: Any) -> dict[str, Any] | None:
-    """`{"result": {"response": …, "tool_calls": …, "usage": …}, "success": true}` in OpenAI's words."""
+def _completion(parsed: Any, request_id: str = "") -> dict[str, Any] | None:
+    """`{"result": {"response": …, "tool_calls": …, "usage": …}, "success": true}` in OpenAI's words. Some models have a
+    whole completion for a result."""
     result = parsed.get("result") if isinstance(parsed, dict) and "choices" not in parsed else None
-    if not isinstance(result, dict) or not isinstance(result.get("response"), str):
+    if not isinstance(result, dict):
         return None
-    calls = _calls(result.get("tool_calls"))
-    message = {"role": "assistant", "content": result["response"], **({"tool_calls": calls} if calls else {})}
+    if isinstance(result.get("choices"), list):
+        return result
+    if "response" not in result and not result.get("tool_calls"):
+        return None
+    calls = _calls(result.get("tool_calls"), request_id)
+    message = {"role": "assistant", "content": _said(result), **({"tool_calls": calls} if calls else {})}
     choice = {"index": 0, "message": message, "finish_reason": "tool_calls" if calls else "stop"}
     usage = {"usage": result["usage"]} if isinstance(result.get("usage"), dict) else {}
     return {"id": "", "object": "chat.completion", "created": 0, "model": "", "choices": [choice], **usage}
 
 
-def _calls(native: Any) -> list[dict[str, Any]]:
-    """Native calls have a name and an object of arguments, and no id."""
+def _said(native: Mapping[str, Any]) -> str:
+    """In JSON mode the response is the object itself; beside calls it may be null."""
+    response = native.get("response")
+    return response if isinstance(response, str) else "" if response is None else orjson.dumps(response).decode()
+
+
+def _calls(native: Any, request_id: str) -> list[dict[str, Any]]:
+    """Native calls have a name and an object of arguments, and no id; some models write OpenAI's all the same. Without
+    the request's id to make one of, whoever writes the answer gives them theirs."""
     calls = []
     for place, call in enumerate(native if isinstance(native, list) else []):
-        if not isinstance(call, dict) or not isinstance(call.get("name"), str):
+        called = call.get("function", call) if isinstance(call, dict) else None
+        if not isinstance(called, dict) or not isinstance(called.get("name"), str):
             raise UpstreamBroken("Workers AI sent a tool call without a name.")
-        words = call.get("arguments")
+        words = called.get("arguments")
         arguments = words if isinstance(words, str) else orjson.dumps(words or {}).decode()
-        function = {"name": call["name"], "arguments": arguments}
-        calls.append({"id": call.get("id") or f"call_{place}", "type": "function", "function": function})
+        made_up = f"call_{request_id.removeprefix('req_')}_{place}" if request_id else ""
+        function = {"name": called["name"], "arguments": arguments}
+        calls.append({"id": call.get("id") or made_up, "type": "function", "function": function})
     return calls
 
 
@@ -240,6 +265,7 @@ DIALECT: Dialect = evolve(
     stream_decoder=partial(StreamDecoder, failure_in=_failure_in),
     tap=partial(Tap, failure_in=_failure_in),
     mend_request=mend_request,
+    runs_at=runs_at,
     mend_frame=mend_frame,
     mend_answer=mend_answer,
     operations={name: _checked(operation) for name, operation in openai_chat.DIALECT.operations.items()},

@@ -123,6 +123,15 @@ class Facts:
         return always | {name: value for name, value in said.items() if value or value == 0}
 
 
+def extensions(body: Mapping[str, Any], headers: Mapping[str, str]) -> frozenset[str]:
+    """The members of our own in this request. Anthropic has `fallbacks` too, behind a beta or as "default": it tries
+    them by itself, and gets what its client wrote.
+    https://platform.claude.com/docs/en/build-with-claude/refusals-and-fallback
+    """
+    theirs = body.get("fallbacks") == "default" or "server-side-fallback" in headers.get("anthropic-beta", "")
+    return EXTENSIONS - {"fallbacks"} if theirs else EXTENSIONS
+
+
 def read_stream(body: Mapping[str, Any]) -> bool:
     """The same reading for gateway and upstream, so only a real boolean."""
     stream = body.get("stream")
@@ -140,7 +149,8 @@ def read_wanted(
     named = body.get("model")
     model = f"profile:{profile}" if profile else default if named is None else named
     listed = headers.get(f"{prefix}models")
-    more = (*(_from_header(listed) if listed else _models(body.get("models"))), *_fallbacks(body.get("fallbacks")))
+    fallbacks = body.get("fallbacks") if "fallbacks" in extensions(body, headers) else None
+    more = (*(_from_header(listed) if listed else _models(body.get("models"))), *_fallbacks(fallbacks))
     if (route := body.get("route")) not in (None, "fallback"):
         raise InvalidRequest(f'route is "fallback", not {shown(route)}.', param="route")
     if model is None and more:

@@ -296,7 +296,7 @@ def _settle_whole(call: Call, opening: Opening, body: bytes, *, whole: bool) -> 
         opening.body = json_text.write(call.dialect.encode_answer(answer, call.voice()))
         return
     mend = dialect.mend_answer if isinstance(dialect, Dialect) else None
-    opening.body = body if mend is None else mend(body)
+    opening.body = body if mend is None else mend(body, call.request_id)
 
 
 def _settle_operation(call: Call, opening: Opening, operation: Operation, document: Any, body: bytes) -> None:

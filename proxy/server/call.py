@@ -68,7 +68,7 @@ class Call:
     cut: GatewayError | None = None  # why the gateway itself ends the answer, where it does
     late_failure: GatewayError | None = None  # after the commit: told in-band, counted against the candidate
     pictures: Mapping[str, ir.Blob] | None = field(default=None, repr=False)  # fetched, by URL; none once that failed
-    bodies: dict[tuple[str, bool], bytes] = field(factory=dict, repr=False)  # spliced requests by native name
+    bodies: dict[tuple[str | None, bool], bytes] = field(factory=dict, repr=False)  # spliced requests by native name
 
     @answer.default
     def _answer(self) -> Downstream:

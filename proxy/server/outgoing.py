@@ -13,7 +13,7 @@ from proxy import ir
 from proxy.dialects import UPSTREAMS, Dialect, Upstream
 from proxy.dialects.dialect import Mend, Operation
 from proxy.errors import Unsupported
-from proxy.routing.facts import EXTENSIONS
+from proxy.routing.facts import extensions
 from proxy.routing.table import Provider
 from proxy.routing.world import Pick
 from proxy.secret import Secret
@@ -26,6 +26,7 @@ from proxy.wire.headers import request_headers
 AGENT = "pointsman"
 JSON = "application/json"
 _VERSION = re.compile(r"/v\d\w*(?:/|$)")
+RUN_BY_PATH = frozenset({"model", "stream_options"})  # what has no place in a body whose model stands in the path
 HOPS = "x-pointsman-hops"  # ids of the gateways that a request has passed; see LoopDetected
 
 
@@ -56,20 +57,24 @@ def prepare(call: Call, pick: Pick, key: Secret | None, *, byok: bool, hops: str
     provider = snapshot.table.providers[pick.candidate.provider]
     dialect = choose_dialect(provider, call.dialect)
     native = dialect.speaks == call.dialect.speaks
+    runs = dialect.runs_at is not None and dialect.runs_at(provider.base_url)
+    if runs and call.surface.operation != "chat":
+        raise Unsupported(f"{provider.name} is asked by its own API, which is spoken here for conversations alone.")
     profile = call.plan.profile if call.plan else None
     extra: tuple[tuple[str, str], ...] = ()
     dropped: tuple[str, ...] = ()
     asked_usage = False
     if native and isinstance(dialect, Dialect):
         asks = dialect.asks_usage is not None and dialect.asks_usage(provider.name)
-        asked_usage = asks and call.framed and not call.wants_usage
-        body = _spliced(call, dialect, pick.candidate.native, include_usage=asked_usage)
+        asked_usage = asks and call.framed and not call.wants_usage and not runs
+        body = _spliced(call, dialect, None if runs else pick.candidate.native, include_usage=asked_usage)
     else:
         encoded = _encoded(call, dialect, pick)
-        body, dropped, extra = json_text.write(encoded.body), encoded.dropped, encoded.headers
+        said = {name: value for name, value in encoded.body.items() if not (runs and name in RUN_BY_PATH)}
+        body, dropped, extra = json_text.write(said), encoded.dropped, encoded.headers
     path = dialect.path(call.surface.operation, pick.candidate.native, call.stream)
     outgoing = Outgoing(
-        path=behind_base(provider, path),
+        path=f"/{pick.candidate.native}" if runs else behind_base(provider, path),
         headers=_headers(call, provider, dialect, key, native=native, byok=byok, hops=hops, extra=extra),
         body=body,
         timeouts=snapshot.table.timeouts_for(provider.name, pick.candidate.model, profile),
@@ -94,7 +99,8 @@ async def prepare_fetching(call: Call, pick: Pick, key: Secret | None, *, byok: 
 
 def _asked(call: Call, pick: Pick) -> Mapping[str, Any]:
     """Less the members that are ours."""
-    document = {name: value for name, value in call.document.items() if name not in EXTENSIONS}
+    own = extensions(call.document, call.request.headers)
+    document = {name: value for name, value in call.document.items() if name not in own}
     return {"model": pick.candidate.native, **document}
 
 
@@ -105,8 +111,9 @@ def _operation(call: Call, dialect: Upstream) -> tuple[Operation | None, Mend | 
     return operation, operation.mend_answer(call.document)
 
 
-def _spliced(call: Call, dialect: Dialect, native: str, *, include_usage: bool) -> bytes:
-    if call.form is not None:
+def _spliced(call: Call, dialect: Dialect, native: str | None, *, include_usage: bool) -> bytes:
+    """`native` None: the model stands in the path alone."""
+    if native is not None and call.form is not None:
         return multipart.replace(call.body, call.form, "model", native)
     key = (native, dialect.mend_request is not None)
     found = call.bodies.get(key)
@@ -114,7 +121,8 @@ def _spliced(call: Call, dialect: Dialect, native: str, *, include_usage: bool) 
         body, members = call.body, call.members or None
         if dialect.mend_request is not None and (mended := dialect.mend_request(call.document)) is not None:
             body, members = json_text.write(mended), None
-        drop = EXTENSIONS.intersection(call.document)
+        own = extensions(call.document, call.request.headers)
+        drop = (own if native is not None else own | RUN_BY_PATH).intersection(call.document)
         found = splice.rewrite(body, members, model=native, drop=drop, include_usage=include_usage)
         call.bodies[key] = found
     return found

@@ -212,7 +212,12 @@ def whole_table(replays: Mapping[int, Replay]) -> str:
 
 # -- a client that sees bytes ------------------------------------------------------------------------------------
 
-PATHS = {"chat": "/v1/chat/completions", "messages": "/v1/messages", "responses": "/v1/responses"}
+PATHS = {
+    "chat": "/v1/chat/completions",
+    "messages": "/v1/messages",
+    "responses": "/v1/responses",
+    "embeddings": "/v1/embeddings",
+}
 
 
 @frozen

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from .recordings import Recording, data_of, events, frames, parametrized
+from .conftest import Start
+from .meaning import READ
+from .recordings import Recording, data_of, documents, events, frames, parametrized
 from .sdks import ask, ask_async
-from .serving import Replay, Running, post
+from .serving import Replay, Running, post, provider
 
 NATIVE = "cfw-tx-native-stream-documented"
 TEXT = "New York is located in the"
@@ -68,3 +70,32 @@ def test_a_models_content_is_a_string(
     assert [message["content"] for message in there["messages"]] == ["Hi", arrived]
     assert there["x_big"] == 12345678901234567
     assert there["model"] == recording.name
+
+
+@pytest.mark.parametrize("surface", ["chat", "messages", "responses"])
+@parametrized(native)
+def test_the_native_api_is_asked_under_the_models_name(
+    start: Start, replay: Replay, recording: Recording, surface: str
+) -> None:
+    """Where the base URL is that of `/ai/run`."""
+    gateway = start(provider("cf", "workers-ai", f"{replay.url}/client/v4/accounts/ACCOUNT/ai/run"))
+    mark = replay.mark()
+    body: dict[str, Any] = {"model": f"cf/@cf/{recording.name}", "stream": True}
+    if surface == "responses":
+        body["input"] = "Where is New York?"
+    else:
+        body |= {"messages": [{"role": "user", "content": "Where is New York?"}], "max_tokens": 99}
+    answer = post(gateway.url, surface, json.dumps(body).encode())
+    assert answer.status == 200
+    (seen,) = replay.since(mark)
+    assert seen.path == f"/client/v4/accounts/ACCOUNT/ai/run/@cf/{recording.name}"
+    assert seen.json()["messages"] == [{"role": "user", "content": "Where is New York?"}]
+    assert not seen.json().keys() & {"model", "stream_options", "input"}
+    said = READ[{"chat": "openai-chat", "messages": "anthropic", "responses": "openai-responses"}[surface]]
+    assert said(documents(answer.body, stream=True)).text == TEXT
+
+
+def test_the_native_api_is_for_conversations(start: Start, replay: Replay) -> None:
+    table = provider("cf", "workers-ai", f"{replay.url}/ai/run") + 'endpoints = ["embeddings"]\n'
+    answer = post(start(table).url, "embeddings", b'{"model": "cf/@cf/x", "input": "Hi"}')
+    assert (answer.status, answer.json()["error"]["code"]) == (400, "unsupported")

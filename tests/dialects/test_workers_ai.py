@@ -81,25 +81,27 @@ WHOLE = [
 
 @pytest.mark.parametrize("raw", WHOLE)
 def test_a_good_frame_is_the_same_bytes(raw: bytes) -> None:
-    assert mend_frame(raw) == raw
+    assert mend_frame(raw, "req_1") == raw
 
 
 def test_a_choice_without_an_index_gets_one() -> None:
     for delta in ({"content": "a"}, {"tool_calls": [{"index": 0, "id": "a"}]}):
-        (mended,) = Framer().feed(mend_frame(frame({"id": "x", "choices": [{"delta": delta}]})))
+        (mended,) = Framer().feed(mend_frame(frame({"id": "x", "choices": [{"delta": delta}]}), "req_1"))
         assert orjson.loads(mended.data) == {"id": "x", "choices": [{"index": 0, "delta": delta}]}
 
 
 def test_the_frames_beside_a_mended_one_keep_their_bytes() -> None:
     raw = b": hi\n\n" + frame({"choices": [{"delta": {}}]}) + b"data: [DONE]\n\n"
-    assert mend_frame(raw) == b": hi\n\n" + frame({"choices": [{"index": 0, "delta": {}}]}) + b"data: [DONE]\n\n"
+    assert (
+        mend_frame(raw, "req_1") == b": hi\n\n" + frame({"choices": [{"index": 0, "delta": {}}]}) + b"data: [DONE]\n\n"
+    )
 
 
 def test_the_native_stream_becomes_chunks() -> None:
     usage = {"prompt_tokens": 2, "completion_tokens": 1}
     raw = frame({"response": "New"}) + frame({"response": "", "usage": usage}) + b"data: [DONE]\n\n"
     decoder = DIALECT.stream_decoder()
-    events = [event for each in Framer().feed(mend_frame(raw)) for event in decoder.feed(each)]
+    events = [event for each in Framer().feed(mend_frame(raw, "req_1")) for event in decoder.feed(each)]
     assert events == [
         ir.Start("", "", 0), ir.PartStart(0, ir.Text("")), ir.TextDelta(0, "New"),
         ir.UsageReport(ir.Usage(2, output=1)), ir.PartEnd(0), ir.Finish("unknown"), ir.End(),
@@ -113,7 +115,7 @@ def test_the_native_stream_is_understood_unmended_too() -> None:
 
 
 def test_an_error_in_a_stream_has_the_clients_shape() -> None:
-    (mended,) = Framer().feed(mend_frame(frame(envelope(3036, "spent"))))
+    (mended,) = Framer().feed(mend_frame(frame(envelope(3036, "spent")), "req_1"))
     error = orjson.loads(mended.data)["error"]
     assert error == {
         "message": "spent",
@@ -145,12 +147,45 @@ def test_the_native_answer_becomes_a_completion() -> None:
         "usage": {"prompt_tokens": 2, "completion_tokens": 1},
     }
     body = orjson.dumps({"result": result, "success": True, "errors": [], "messages": []})
-    mended = orjson.loads(mend_answer(body))
+    mended = orjson.loads(mend_answer(body, "req_1"))
     assert mended["choices"][0]["message"]["tool_calls"][0]["function"] == {"name": "f", "arguments": '{"x":1}'}
     assert mended["choices"][0]["finish_reason"] == "tool_calls"
     for parsed in (mended, orjson.loads(body)):
         assert check_answer(parsed) == ir.Usage(2, output=1)
         assert DIALECT.decode_answer(parsed).choices[0].parts[0] == ir.Text("hi")
+
+
+# What stands under `result` -> content and the calls' arguments.
+CALL = {"name": "f", "arguments": {"x": 1}}
+RESULTS: dict[str, tuple[dict[str, Any], Any, list[str]]] = {
+    "JSON that was asked for": ({"response": {"a": [1]}}, '{"a":[1]}', []),
+    "calls and no words": ({"response": None, "tool_calls": [CALL]}, "", ['{"x":1}']),
+    "calls alone": ({"tool_calls": [CALL, CALL]}, "", ['{"x":1}', '{"x":1}']),
+    "calls in OpenAI's words": (
+        {"tool_calls": [{"id": "c", "function": {"name": "f", "arguments": "{}"}}]}, "", ["{}"],
+    ),
+    "a whole completion": (
+        {"id": "x", "choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}}]}, "hi", [],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("result", "content", "arguments"), RESULTS.values(), ids=RESULTS)
+def test_what_a_native_answer_holds(result: dict[str, Any], content: str, arguments: list[str]) -> None:
+    message = orjson.loads(mend_answer(orjson.dumps({"result": result}), "req_1"))["choices"][0]["message"]
+    calls = message.get("tool_calls", [])
+    assert (message["content"], [call["function"]["arguments"] for call in calls]) == (content, arguments)
+    assert len({call["id"] for call in calls}) == len(calls)
+    assert all(call["id"] for call in calls)
+
+
+def test_calls_in_the_native_stream() -> None:
+    raw = mend_frame(frame({"response": None, "tool_calls": [CALL, CALL]}), "req_7") + b"data: [DONE]\n\n"
+    first, _ = Framer().feed(raw)
+    (choice,) = orjson.loads(first.data)["choices"]
+    assert [call["index"] for call in choice["delta"]["tool_calls"]] == [0, 1]
+    assert [call["id"] for call in choice["delta"]["tool_calls"]] == ["call_7_0", "call_7_1"]
+    assert choice["finish_reason"] == "tool_calls"
 
 
 @pytest.mark.parametrize(
@@ -164,7 +199,7 @@ def test_the_native_answer_becomes_a_completion() -> None:
     ],
 )
 def test_other_answers_are_the_same_bytes(body: bytes) -> None:
-    assert mend_answer(body) == body
+    assert mend_answer(body, "req_1") == body
 
 
 UNDER_200: dict[str, tuple[Any, type[UpstreamError]]] = {

@@ -30,7 +30,12 @@ Body = dict[str, Any]
 
 
 def wanted(body: Body, headers: Mapping[str, str] | None = None, default: str | None = None) -> tuple[str, ...]:
-    return read_wanted(body, {f"{PREFIX}{name}": value for name, value in (headers or {}).items()}, PREFIX, default)
+    return read_wanted(
+        body,
+        {name if name.startswith("anthropic") else f"{PREFIX}{name}": value for name, value in (headers or {}).items()},
+        PREFIX,
+        default,
+    )
 
 
 WANTED: dict[str, tuple[Body, dict[str, str], tuple[str, ...]]] = {
@@ -48,6 +53,12 @@ WANTED: dict[str, tuple[Body, dict[str, str], tuple[str, ...]]] = {
         {"models": "b"},
         ("a", "b", "c"),
     ),
+    "fallbacks that Anthropic tries by itself": (
+        {"model": "a", "fallbacks": [{"model": "b", "max_tokens": 9}]},
+        {"anthropic-beta": "x,server-side-fallback-2026-07-01"},
+        ("a",),
+    ),
+    "the fallbacks that Anthropic has by itself": ({"model": "a", "fallbacks": "default"}, {}, ("a",)),
     "null fallbacks": ({"model": "a", "fallbacks": None}, {}, ("a",)),
     "route says what is done anyway": ({"model": "a", "route": "fallback"}, {}, ("a",)),
     "a null route": ({"model": "a", "route": None}, {}, ("a",)),

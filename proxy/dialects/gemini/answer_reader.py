@@ -134,8 +134,8 @@ def signature_of(raw: Mapping[str, Any]) -> str | None:
 
 def made_up_id(answer_id: str, number: int) -> str:
     """For calls without an id: unlike any other of the conversation, as the answer's own id is, and of the characters
-    that Anthropic takes."""
-    return f"call_{_NO_WORD.sub('_', answer_id)[:48]}_{number}"
+    that Anthropic takes. Of an answer without an id, whoever writes it makes one up."""
+    return f"call_{_NO_WORD.sub('_', answer_id)[:48]}_{number}" if answer_id else ""
 
 
 def logprobs_of(candidate: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -82,8 +82,17 @@ def has_output(value: Any) -> bool:
 
 def call_id(answer_id: str, number: int) -> str:
     """For calls that come without one: unlike any other of the conversation, as the answer's own id is, and of the
-    characters that Anthropic takes."""
-    return f"call_{_NO_WORD.sub('_', answer_id)[:48]}_{number}"
+    characters that Anthropic takes. Of an answer without an id, whoever writes it makes one up."""
+    return f"call_{_NO_WORD.sub('_', answer_id)[:48]}_{number}" if answer_id else ""
+
+
+def is_providers_own(call: Any) -> bool:
+    """Whether a call is one of a tool that the provider runs itself: the client has nothing to do with it."""
+    return (
+        isinstance(call, dict)
+        and call.get("type") not in (None, "", "function", "custom")
+        and not (isinstance(call.get("function"), dict) or isinstance(call.get("custom"), dict))
+    )
 
 
 def citation(raw: Any) -> ir.Citation | None:
@@ -187,6 +196,8 @@ def _choice(choice: Mapping[str, Any], answer_id: str) -> ir.Choice:
 def _calls(message: Mapping[str, Any], answer_id: str) -> list[ir.ToolCall]:
     calls: list[ir.ToolCall] = []
     for raw in _list(message.get("tool_calls")):
+        if is_providers_own(raw):
+            continue
         custom = isinstance(raw, dict) and isinstance(raw.get("custom"), dict)
         called = raw.get("custom" if custom else "function") if isinstance(raw, dict) else None
         if not isinstance(called, dict) or not _text(called, "name"):

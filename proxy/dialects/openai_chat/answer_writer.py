@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from proxy import ir
 from proxy.dialects.dialect import Voice
@@ -26,7 +26,7 @@ def encode_answer(answer: ir.Answer, voice: Voice) -> dict[str, Any]:
         "object": "chat.completion",
         "created": voice.created if answer.created is None else answer.created,
         "model": answer.model or voice.model,
-        "choices": [_choice(choice, index) for index, choice in enumerate(answer.choices)],
+        "choices": [_choice(choice, index, voice) for index, choice in enumerate(answer.choices)],
     }
     if usage := write_usage(answer.usage):
         body["usage"] = usage
@@ -52,8 +52,13 @@ def annotation(citation: ir.Citation, start: int, end: int) -> dict[str, Any] | 
     return {"type": "url_citation", "url_citation": inner}
 
 
-def _choice(choice: ir.Choice, index: int) -> dict[str, Any]:
-    message = _Message()
+def made_up_id(voice: Voice, number: int) -> str:
+    """For a call without one: no result could be sent for it. No two requests have the same id."""
+    return f"call_{voice.request_id.removeprefix('req_')}_{number}"
+
+
+def _choice(choice: ir.Choice, index: int, voice: Voice) -> dict[str, Any]:
+    message = _Message(voice)
     for part in choice.parts:
         message.add(part)
     refused, called = bool(message.refusal), bool(message.calls)
@@ -69,6 +74,7 @@ def _choice(choice: ir.Choice, index: int) -> dict[str, Any]:
 class _Message:
     """Gathers the parts of one choice into the members of a message."""
 
+    voice: Voice
     content: str = ""
     reasoning: str = ""
     refusal: str = ""
@@ -90,7 +96,8 @@ class _Message:
                 self.reasoning += part.text or "\n\n".join(part.summary)
                 self.details += write_details(part, len(self.details))
             case ir.ToolCall():
-                self.calls.append(tool_call(part))
+                ident = part.id or made_up_id(self.voice, len(self.calls))
+                self.calls.append(tool_call(evolve(part, id=ident)))
             case ir.Refusal():
                 self.refusal += part.text
             case ir.Audio():

@@ -18,6 +18,7 @@ from proxy.dialects.openai_chat.answer_reader import (
     call_id,
     citation,
     has_output,
+    is_providers_own,
     sources_of,
     thinking_text,
     words_of,
@@ -166,6 +167,7 @@ class _Call:
     id: str
     name: str = ""
     held: str = ""  # arguments that came before the name
+    whole: bool = False  # began and ended in one delta, so that another of its number is another call
     signature: str | None = None
 
 
@@ -317,12 +319,16 @@ class _Choice:
     # -- tool calls ----------------------------------------------------------------------------------------------
 
     def _call(self, raw: Any, place: int, events: _Events) -> None:
+        if is_providers_own(raw):
+            return
         custom = isinstance(raw, dict) and isinstance(raw.get("custom"), dict)
         called = raw.get("custom" if custom else "function") if isinstance(raw, dict) else None
         if not isinstance(called, dict):
             raise UpstreamBroken("The provider sent a tool call that is not an object with a function.")
         call = self._find(raw, _text(called, "name"), place)
-        call.held += words_of(called)
+        words = words_of(called)
+        call.held += words
+        call.whole = bool(call.part < 0 and words[:1] == "{" and words[-1:] == "}")
         if call.part < 0 and call.name:
             self.called = True
             call.id = call.id or call_id(self.answer_id, self._count)
@@ -336,15 +342,17 @@ class _Choice:
     def _find(self, raw: Mapping[str, Any], name: str, place: int) -> _Call:
         """The call that a delta continues, or a new one.
 
-        By index; under one index another id with a name is another call. Without an index by id, and without either a
+        By index; under one index another id with a name is another call, and so is another name, or any behind a call
+        that came whole. Without an index by id, and without either a
         name begins a call, since a server that streams arguments piece by piece numbers them.
         """
         index, ident = raw.get("index"), _text(raw, "id")
         numbered = isinstance(index, int) and not isinstance(index, bool)
         key: int | str = index if numbered and isinstance(index, int) else ident
         call = self._calls.get(key) if numbered or ident else self._last if not name else None
-        if call is not None and name and ident and call.id and ident != call.id:
-            call = None
+        if call is not None and name and call.name:
+            another = ident != call.id if ident and call.id else name != call.name or (call.whole and not ident)
+            call = None if another else call
         if call is None:
             call = _Call(-1, ident)
             self._calls[key if numbered or ident else f"#{self._count}.{place}"] = call
@@ -356,9 +364,10 @@ class _Choice:
 
 
 def _native_choices(chunk: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Workers AI's own stream: the text alone, under `response`."""
-    text = chunk.get("response")
-    return [{"delta": {"content": text}}] if isinstance(text, str) else []
+    """Workers AI's own stream: the text alone, under `response`, and calls beside it."""
+    delta = {"content": chunk.get("response"), "tool_calls": chunk.get("tool_calls")}
+    said = {name: value for name, value in delta.items() if value is not None}
+    return [{"delta": said}] if said else []
 
 
 def _text(source: Mapping[str, Any], name: str) -> str:

@@ -10,7 +10,7 @@ from attrs import define, evolve, field
 
 from proxy import ir
 from proxy.dialects.dialect import Voice
-from proxy.dialects.openai_chat.answer_writer import annotation
+from proxy.dialects.openai_chat.answer_writer import annotation, made_up_id
 from proxy.dialects.openai_chat.failure import write_in_band
 from proxy.dialects.openai_chat.media import image_part
 from proxy.dialects.openai_chat.message_writer import google_proof
@@ -166,7 +166,8 @@ class StreamEncoder:
         kind, words = ("custom", "input") if call.custom else ("function", "arguments")
         if call.custom:
             state.custom.add(number)
-        said: dict[str, Any] = {"index": place, "id": call.id, "type": kind}
+        ident = call.id or made_up_id(self.voice, number)
+        said: dict[str, Any] = {"index": place, "id": ident, "type": kind}
         said[kind] = {"name": call.name, words: call.arguments}
         if call.signature:
             said |= google_proof(call.signature)
