@@ -62,7 +62,12 @@ run-local: $(VENV)/.run $(VENV)/.local ## serve a small language model of this m
 test: $(VENV)/.test ## the fast tests: about a minute
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
 
-test-slow: $(VENV)/.test $(VENV)/.local ## the tests that `make test` leaves out: several minutes
+$(VENV)/.clients: setup.cfg | $(BIN)/python
+	@echo "Installing SDKs that docs/clients.md shows into $(VENV)."
+	@$(INSTALL) -e '.[clients]' || echo "They cannot be installed here: what needs them is left out." >&2
+	@touch $@
+
+test-slow: $(VENV)/.test $(VENV)/.local $(VENV)/.clients ## the tests that `make test` leaves out: several minutes
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m slow
 
 test-all: ## every test: `make test` and `make test-slow`

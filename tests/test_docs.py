@@ -12,6 +12,7 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -210,7 +211,17 @@ def test_what_make_is_asked_for_it_can_do() -> None:
     assert asked <= targets
 
 
-@pytest.mark.parametrize("program", blocks(README, "python"), ids=["openai", "anthropic"])
+def programs() -> Iterator[Any]:
+    """By the library that they show. What the tests' own extra does not bring along is slow, and skipped without it."""
+    for program in (*blocks(README, "python"), *blocks(PAGES["docs/clients.md"], "python")):
+        library = re.findall(r"^from (\w+)", program, re.MULTILINE)[0]
+        marks = [] if library in ("openai", "anthropic") else [pytest.mark.slow]
+        if find_spec(library) is None:
+            marks.append(pytest.mark.skip(reason=f"{library} is not installed"))
+        yield pytest.param(program, id=library, marks=marks)
+
+
+@pytest.mark.parametrize("program", list(programs()))
 def test_programs_work_as_they_stand(program: str, served: Served) -> None:
     assert served.run(sys.executable, "-c", served.here(program)) == "You said: Good morning\n"
 

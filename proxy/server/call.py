@@ -55,6 +55,7 @@ class Call:
     document: Mapping[str, Any] = field(factory=dict, repr=False)
     members: list[Member] = field(factory=list, repr=False)  # of `body` where it is JSON
     form: list[multipart.Field] | None = field(default=None, repr=False)  # the parts of `body` where it is a form
+    lost: tuple[str, ...] = ()  # of a body that had to be restated; see `server.restated`
     facts: Facts | None = None
     plan: Plan | None = None
     byok: Mapping[str, Secret] = field(factory=dict, repr=False)

@@ -14,6 +14,7 @@ from proxy import ir
 from proxy.errors import ClientGone, GatewayError, UpstreamError
 from proxy.server.attempt import Opening
 from proxy.server.call import Call
+from proxy.server.early import KEEP_ALIVE
 from proxy.server.respond import (
     STREAM_HEADERS,
     Headers,
@@ -30,6 +31,7 @@ from proxy.wire.headers import answer_headers
 SSE = "text/event-stream; charset=utf-8"
 JSON = "application/json"
 LAST_WORDS = 0.25  # seconds
+QUIET = 15.0  # seconds until a provider's sign of life becomes one for the client
 OCTETS = "application/octet-stream"
 STREAM_BYTES_PER_TOKEN = 200  # an event of a few letters in its wrapping
 PLAIN_BYTES_PER_TOKEN = 4
@@ -177,7 +179,7 @@ async def _pump(opening: Opening, stream: Stream, sink: _Sink) -> None:
     reply, feed, take = opening.reply, stream.feed, sink.take
 
     def pass_on(chunk: bytes) -> bool:
-        return take(feed(chunk)) and not stream.done and stream.failure is None
+        return take(feed(chunk) or sink.sign_of_life()) and not stream.done and stream.failure is None
 
     take(opening.first)
     while not stream.done:
@@ -227,18 +229,28 @@ class _Sink:
         self._decision = call.decision
         self._attempt = opening.attempt
         self._full = False
+        self._repeats_signs = not opening.prepared.native
+        self._clock = asyncio.get_running_loop().time
+        self._said = self._clock()
 
     def take(self, data: bytes) -> bool:
         """False where the client has to be waited for."""
         self._watchdog.touch()
         if not data:
             return not self._full
+        if self._repeats_signs:
+            self._said = self._clock()
         self._decision.bytes_committed += len(data)
         self._attempt.bytes_out += len(data)
         if self._answer.put(data):
             return True
         self._full = True
         return False
+
+    def sign_of_life(self) -> bytes:
+        """A comment, where a provider of another dialect is alive, by a comment or a ping of its own, and says nothing
+        that could be repeated: a client such as Claude Code gives a silent stream up."""
+        return KEEP_ALIVE if self._repeats_signs and self._clock() - self._said >= QUIET else b""
 
     async def drained(self) -> None:
         if self._full:

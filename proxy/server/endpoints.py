@@ -20,7 +20,7 @@ from proxy.server.ledger import Decision
 from proxy.server.listener import Handler, Paths, json_response, refusal
 from proxy.server.listing import list_models, show_model
 from proxy.server.recognition import path_of
-from proxy.server.respond import plan_headers
+from proxy.server.respond import SERVER, plan_headers
 
 CHAT = Surface("chat", "openai-chat")
 AI_CHAT = Surface("chat", "openai-chat", default_model="meta-llm")
@@ -63,8 +63,15 @@ def data_paths(gateway: Gateway) -> Paths:
         "/ai/models": {"GET": _admitted(gateway, _list(gateway))},
         "/v1/models/*": {"GET": _admitted(gateway, _show(gateway))},
         "/v1/route": {"POST": _admitted(gateway, _route(gateway), ALL_SURFACES)},
+        "/": {"HEAD": _here},
+        "/api/hello": {"HEAD": _here},
         **health_paths(gateway),
     }
+
+
+async def _here(_: web.BaseRequest) -> web.StreamResponse:
+    """What Claude Code asks to warm its connection up. Tells nothing, and so wants no key."""
+    return web.Response(headers={"Server": SERVER})
 
 
 def _serve(gateway: Gateway, surface: Surface) -> Handler:

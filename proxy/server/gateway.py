@@ -22,7 +22,7 @@ from proxy.metrics import Metrics
 from proxy.routing.facts import read_stream
 from proxy.routing.plan import Plan, resolve
 from proxy.routing.table import OFF
-from proxy.server import counting, intake
+from proxy.server import counting, intake, restated
 from proxy.server.attempt import Opening
 from proxy.server.call import Call, Surface
 from proxy.server.delivery import deliver
@@ -136,6 +136,8 @@ class Gateway:
             call.form, call.document = form
         else:
             call.document, call.members = intake.parse(call.body, call.dialect.reads)
+            if restated.is_misplaced(call):
+                restated.restate(call)
         call.decision.stream = read_stream(call.document)
         call.byok = intake.byok_of(call.request.headers, call.prefix, call.snapshot.table.providers)
         call.decision.requested = str(call.document.get("model") or "")[:LONGEST_MODEL]

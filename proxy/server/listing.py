@@ -69,7 +69,7 @@ def _entries(snapshot: Snapshot, now: float, *, every: bool = False, directives:
         if id in usable or state == "gone" or (every and state != "disabled"):
             yield _described(world, info, state)
     for alias, targets in table.aliases.items():
-        if every or usable.intersection(targets):
+        if every or any(target in usable or (target not in listed and usable) for target in targets):
             yield _named(alias, {"alias_of": list(targets), "state": "ready"})
     for name, profile in table.profiles.items():
         models = list(profile.models)
@@ -85,7 +85,8 @@ def _entries(snapshot: Snapshot, now: float, *, every: bool = False, directives:
 
 
 def _named(id: str, more: Mapping[str, Any]) -> Entry:
-    return {"id": id, "object": "model", "created": CREATED, "owned_by": "pointsman", "name": id, **more}
+    head = {"id": id, "object": "model", "created": CREATED, "owned_by": "pointsman", "name": id, "display_name": id}
+    return {**head, **more}
 
 
 def _state(world: World, info: ModelInfo, now: float) -> str:
@@ -112,6 +113,7 @@ def _described(world: World, info: ModelInfo, state: str) -> Entry:
         "created": CREATED,
         "owned_by": info.provider,
         "name": info.id,
+        "display_name": info.id,  # where Claude Code looks, whichever of the two shapes it gets
         "provider": info.provider,
         "native": info.native,
         "context_length": info.context,

@@ -21,7 +21,7 @@ from proxy.server import pictures
 from proxy.server.call import Call
 from proxy.server.upstream import Outgoing
 from proxy.wire import json_text, multipart, splice
-from proxy.wire.headers import request_headers
+from proxy.wire.headers import left_behind, request_headers
 
 AGENT = "pointsman"
 JSON = "application/json"
@@ -62,7 +62,7 @@ def prepare(call: Call, pick: Pick, key: Secret | None, *, byok: bool, hops: str
         raise Unsupported(f"{provider.name} is asked by its own API, which is spoken here for conversations alone.")
     profile = call.plan.profile if call.plan else None
     extra: tuple[tuple[str, str], ...] = ()
-    dropped: tuple[str, ...] = ()
+    dropped = call.lost
     asked_usage = False
     if native and isinstance(dialect, Dialect):
         asks = dialect.asks_usage is not None and dialect.asks_usage(provider.name)
@@ -71,7 +71,8 @@ def prepare(call: Call, pick: Pick, key: Secret | None, *, byok: bool, hops: str
     else:
         encoded = _encoded(call, dialect, pick)
         said = {name: value for name, value in encoded.body.items() if not (runs and name in RUN_BY_PATH)}
-        body, dropped, extra = json_text.write(said), encoded.dropped, encoded.headers
+        body, extra = json_text.write(said), encoded.headers
+        dropped += encoded.dropped + left_behind(call.request.headers.items(), call.dialect.speaks)
     path = dialect.path(call.surface.operation, pick.candidate.native, call.stream)
     outgoing = Outgoing(
         path=f"/{pick.candidate.native}" if runs else behind_base(provider, path),

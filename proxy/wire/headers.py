@@ -51,6 +51,7 @@ _SIGNS = {
 
 _OPENAI = ("openai-chat", "openai-responses")
 _OPEN_REQUEST = {"anthropic": ("anthropic",)} | dict.fromkeys(_OPENAI, ("openai-beta",))
+_SWITCHES = {"anthropic": frozenset({"anthropic-beta"})} | dict.fromkeys(_OPENAI, frozenset({"openai-beta"}))
 _ACCOUNT: dict[str, tuple[str, ...]] = dict.fromkeys(_OPENAI, ("openai-organization", "openai-project"))
 _ANSWER = ("retry-after", "retry-after-ms", "x-should-retry")
 _NATIVE_ANSWER = (
@@ -139,6 +140,13 @@ def request_headers(client_headers: Pairs, dialect: str, native: bool, byok: boo
       cookies, Host, forwarding and our own headers.
     """
     return _passed(client_headers, lambda name: _request_name(name, dialect, native, byok))
+
+
+def left_behind(client_headers: Pairs, dialect: str) -> tuple[str, ...]:
+    """The names of a client's headers that turn something on, which only a provider of its own `dialect` could do: on a
+    translated hop their other halves in the body stay behind as well."""
+    names = {name.lower() for name, _ in client_headers}
+    return tuple(sorted(names & _SWITCHES.get(dialect, frozenset())))
 
 
 def answer_headers(upstream_headers: Pairs, native: bool) -> list[tuple[str, str]]:
