@@ -11,6 +11,8 @@ from proxy.dialects.openai_responses.freeform import Input
 from proxy.dialects.openai_responses.response import is_whole
 from proxy.wire import json_text
 
+FEW = 256  # words until they become one string
+
 
 @define
 class Item:
@@ -23,6 +25,28 @@ class Item:
     proof: str | None = None  # of its words, for whoever proves them
 
 
+class Gathered:
+    """Words as they come, in few strings: each string costs fifty bytes, and a word of an answer has five."""
+
+    __slots__ = ("_few", "_many")
+
+    def __init__(self) -> None:
+        self._few: list[str] = []
+        self._many: list[str] = []
+
+    def append(self, words: str) -> None:
+        self._few.append(words)
+        if len(self._few) >= FEW:
+            self._many.append("".join(self._few))
+            self._few.clear()
+
+    def __bool__(self) -> bool:
+        return bool(self._few or self._many)
+
+    def __str__(self) -> str:
+        return "".join(self._many) + "".join(self._few)
+
+
 @define
 class Part:
     """A part under way, with what has been said of it. `head` is all of a delta of its text or arguments up to them."""
@@ -30,18 +54,18 @@ class Part:
     shell: ir.Part
     item: Item
     place: int = 0  # among the pieces of its item's content
-    said: list[str] = field(factory=list)
+    said: Gathered = field(factory=Gathered)
     length: int = 0
     head: bytes = b""
     notes: list[dict[str, Any]] = field(factory=list)
     logprobs: list[Any] = field(factory=list)
-    summary: dict[int, list[str]] = field(factory=dict)
+    summary: dict[int, Gathered] = field(factory=dict)
     proof: ir.SignatureDelta | None = None
     freeform: Input | None = None  # of a function that the client knows as a custom tool
 
     @property
     def text(self) -> str:
-        return "".join(self.said)
+        return str(self.said)
 
     @property
     def is_whole(self) -> bool:

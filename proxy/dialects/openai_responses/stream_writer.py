@@ -25,7 +25,7 @@ from proxy.dialects.openai_responses.answer_writer import BROKEN_OFF
 from proxy.dialects.openai_responses.failure import response_error, write_event
 from proxy.dialects.openai_responses.freeform import Input, names_in
 from proxy.dialects.openai_responses.proofs import seal_proof
-from proxy.dialects.openai_responses.stream_parts import Item, Part, delta_head
+from proxy.dialects.openai_responses.stream_parts import Gathered, Item, Part, delta_head
 from proxy.dialects.openai_responses.usage import write_usage
 from proxy.dialects.openai_responses.vocabulary import NAME, status_of
 from proxy.errors import GatewayError
@@ -298,7 +298,7 @@ class StreamEncoder:
     def _begin_piece(self, part: Part, index: int) -> bytes:
         if index in part.summary:
             return b""
-        part.summary[index] = []
+        part.summary[index] = Gathered()
         empty = {"type": "summary_text", "text": ""}
         where = {**part.ids, "summary_index": index}
         return self._event("response.reasoning_summary_part.added", {**where, "part": empty})
@@ -310,8 +310,8 @@ class StreamEncoder:
 
     def _end_thinking(self, part: Part, status: str) -> bytes:
         out, summary = [], []
-        for index, pieces in sorted(part.summary.items()):
-            text = "".join(pieces)
+        for index, words in sorted(part.summary.items()):
+            text = str(words)
             summary.append(text)
             where, whole = {**part.ids, "summary_index": index}, {"type": "summary_text", "text": text}
             out.append(self._event("response.reasoning_summary_text.done", {**where, "text": text}))
