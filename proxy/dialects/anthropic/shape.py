@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from proxy import ir
+from proxy.dialects.measure import size, whole
 
 _MEDIA = {"image": "vision", "document": "files", "container_upload": "files"}
 
@@ -42,12 +43,11 @@ def read_shape(body: Mapping[str, Any]) -> ir.Shape:
             turns.append("\n".join(texts))
     system = "\n".join(_texts(body.get("system")))
     needs.update(_needs(body))
-    limit = body.get("max_tokens")
     return ir.Shape(
         needs=frozenset(needs),
         chars=chars + len(system) + _tool_chars(body.get("tools")),
         media=media,
-        max_tokens=limit if isinstance(limit, int) and not isinstance(limit, bool) and limit >= 0 else None,
+        max_tokens=_limit(body.get("max_tokens")),
         turns=tuple(turns),
         system=system,
         cache_write=_cache_write(body),
@@ -118,5 +118,10 @@ def _tool_chars(tools: Any) -> int:
 def _size(value: Any) -> int:
     try:
         return len(orjson.dumps(value))
-    except TypeError:  # a lone surrogate, or nested past all sense: the estimate goes without it
-        return 0
+    except TypeError:  # a lone surrogate, or nested past all sense
+        return size(value)
+
+
+def _limit(value: Any) -> int | None:
+    """0 asks for nothing but a warm cache."""
+    return 0 if value == 0 and not isinstance(value, bool) else whole(value)

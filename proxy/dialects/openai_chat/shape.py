@@ -3,10 +3,11 @@ passed over, `decode_request` complains about it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from proxy import ir
+from proxy.dialects.measure import dicts, size, whole
 
 _MEDIA = {
     "image_url": "vision",
@@ -119,30 +120,4 @@ def _call_chars(call: Mapping[str, Any]) -> int:
 
 def _tool_chars(body: Mapping[str, Any]) -> int:
     """A schema's size is that of its keys and strings: close enough for an estimate, and no dump is made."""
-    return _size(body.get("tools")) + _size(body.get("functions")) + _size(body.get("response_format"))
-
-
-def _size(value: Any) -> int:
-    total, stack = 0, [value]
-    while stack:  # a stack, not recursion: nested a thousand deep is legal JSON
-        match stack.pop():
-            case str() as text:
-                total += len(text) + 2
-            case dict() as members:
-                total += sum(len(name) + 3 for name in members)
-                stack.extend(members.values())
-            case list() as items:
-                stack.extend(items)
-            case _:
-                total += 4
-    return total if value else 0
-
-
-def whole(value: Any) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value <= 10**12:
-        return None
-    return int(value)
-
-
-def dicts(items: Any) -> Iterator[dict[str, Any]]:
-    return (item for item in items if isinstance(item, dict)) if isinstance(items, list) else iter(())
+    return size(body.get("tools")) + size(body.get("functions")) + size(body.get("response_format"))

@@ -3,10 +3,11 @@ passed over, `decode_request` complains about it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from proxy import ir
+from proxy.dialects.measure import dicts, size, whole
 
 _MEDIA = {"input_image": "vision", "input_file": "files", "input_audio": "audio", "computer_screenshot": "vision"}
 _CALLS = ("function_call", "custom_tool_call")
@@ -25,7 +26,7 @@ def read_shape(body: Mapping[str, Any]) -> ir.Shape:
         turns.append(given)
         chars += len(given)
     before = ""  # the type of the call before, if none of its results has come
-    for item in _dicts(given):
+    for item in dicts(given):
         kind = item.get("type")
         texts, kinds = _content(item.get("output") if "output" in item else item.get("content"))
         chars += sum(map(len, texts)) + _chars(item)
@@ -45,9 +46,9 @@ def read_shape(body: Mapping[str, Any]) -> ir.Shape:
                 system += texts
     return ir.Shape(
         needs=frozenset(needs | _asked_for(body)),
-        chars=chars + _size(body.get("tools")) + _size(body.get("text")),
+        chars=chars + size(body.get("tools")) + size(body.get("text")),
         media=media,
-        max_tokens=_whole(body.get("max_output_tokens")),
+        max_tokens=whole(body.get("max_output_tokens")),
         turns=tuple(turns),
         system="\n".join(system),
     )
@@ -75,7 +76,7 @@ def _content(content: Any) -> tuple[list[str], list[str]]:
     if isinstance(content, dict):
         content = [content]
     texts, kinds = [], []
-    for part in _dicts(content):
+    for part in dicts(content):
         if isinstance(text := part.get("text"), str):
             texts.append(text)
         elif isinstance(kind := part.get("type"), str) and kind in _MEDIA:
@@ -87,31 +88,4 @@ def _chars(item: Mapping[str, Any]) -> int:
     if "role" in item:
         return 0
     said = sum(len(value) for name in _OTHER_TEXTS if isinstance(value := item.get(name), str))
-    return said + sum(len(text) for piece in _dicts(item.get("summary")) if isinstance(text := piece.get("text"), str))
-
-
-def _size(value: Any) -> int:
-    """That of its keys and strings: close enough for an estimate, and no dump is made."""
-    total, stack = 0, [value]
-    while stack:  # a stack, not recursion: nested a thousand deep is legal JSON
-        match stack.pop():
-            case str() as text:
-                total += len(text) + 2
-            case dict() as members:
-                total += sum(len(name) + 3 for name in members)
-                stack.extend(members.values())
-            case list() as items:
-                stack.extend(items)
-            case _:
-                total += 4
-    return total if value else 0
-
-
-def _whole(value: Any) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value <= 10**12:
-        return None
-    return int(value)
-
-
-def _dicts(items: Any) -> Iterator[dict[str, Any]]:
-    return (item for item in items if isinstance(item, dict)) if isinstance(items, list) else iter(())
+    return said + sum(len(text) for piece in dicts(item.get("summary")) if isinstance(text := piece.get("text"), str))
