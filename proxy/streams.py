@@ -8,6 +8,7 @@ it is a failed attempt like any other; an error after the commit is part of the 
     close() -> bytes       the body has ended; raises UpstreamBroken where the stream has not
     fail(error) -> bytes   what close() had left to say, the in-band error and the end, in the client's dialect
     done                   nothing more will leave: the terminal event has been seen, or a translation's error
+    farewell               but for one frame that some providers send behind the end, if it comes at once
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ class Stream(Protocol):
     failure: GatewayError | None
     edits: Counter[str]  # usage_removed, terminator_added, surplus_dropped
 
+    @property
+    def farewell(self) -> bool: ...
     @property
     def usage(self) -> ir.Usage | None: ...
     @property
@@ -93,6 +96,7 @@ class Passthrough:
         self._held_bytes = 0
         self._oversize: bytearray | None = None  # the frame in hand, where it outgrew the border's buffer
         self._unsent = b""  # what the end of a cut stream brought
+        self._parted = False  # the frame behind the end has come, or something else
         self._runs = Runs(dialect) if dialect.framing == "sse" and dialect.mend_frame is None else None
 
     @property
@@ -107,13 +111,19 @@ class Passthrough:
     def torn(self) -> bool:
         return self._borders.overflowed
 
+    @property
+    def farewell(self) -> bool:
+        return self.done and bool(self._dialect.farewell) and not self._parted and self.failure is None
+
     def feed(self, chunk: bytes) -> bytes:
-        if self.done:
+        if self.done and not self.farewell:
             self.edits["surplus_dropped"] += 1
             return b""
         block = self._borders.feed(chunk)
         if not block:
             return b""
+        if self.done:
+            return self._parting(block)
         if self._borders.overflowed or self._oversize is not None:
             return self._released(self._pass_oversize(block))
         return self._passed(block) if self.committed else self._before_commit(block)
@@ -121,6 +131,8 @@ class Passthrough:
     def close(self) -> bytes:
         out = b""
         tail = self._borders.held
+        if tail and self.farewell:
+            return tail if self._parting(tail + b"\n\n") else b""
         if tail and not self.done and self._is_whole(tail):
             border = _missing_border(tail, self._dialect.framing)
             out = self.feed(border)
@@ -152,6 +164,18 @@ class Passthrough:
 
     def _ends_well(self) -> bool:
         return self.done or self._tap.stop is not None
+
+    def _parting(self, block: bytes) -> bytes:
+        """The frame that may stand behind the end, as it came; anything else is surplus."""
+        self._parted = True
+        out = b""
+        for frame, raw in self._split(block):
+            if frame is None or frame.data.strip() != self._dialect.farewell:
+                break
+            out = raw
+            break
+        self.edits["surplus_dropped"] += bool(block[len(out) :].strip())
+        return out
 
     # -- before the commit -----------------------------------------------------------------------------------
 
@@ -230,8 +254,11 @@ class Passthrough:
             elif sight is Sight.END:
                 self.done = True
             if self.done:
-                surplus = b"".join((*(raw for _, raw in pieces[position + 1 :]), behind, self._borders.held))
-                self.edits["surplus_dropped"] += bool(surplus.strip())
+                surplus = b"".join((*(raw for _, raw in pieces[position + 1 :]), behind))
+                if self.farewell and surplus:
+                    out.append(self._parting(surplus))
+                elif not self.farewell:
+                    self.edits["surplus_dropped"] += bool((surplus + self._borders.held).strip())
                 break
         return b"".join(out)
 
@@ -335,6 +362,7 @@ class Translation:
     ) -> None:
         self.committed = False
         self.done = False
+        self.farewell = False
         self.failure: GatewayError | None = None
         self.edits: Counter[str] = Counter()
         self._decoder: StreamDecoder = dialect.stream_decoder()

@@ -138,6 +138,7 @@ class Dialect(Upstream):
 
     `probes`: after the commit only frames that hold one of these byte strings are parsed by the tap.
     `terminator`: bytes that end a good stream; added where a provider forgot them after a finish reason.
+    `farewell`: data of a frame that some providers send behind the terminal event; it passes, and is never added.
     """
 
     read_shape: Callable[[Mapping[str, Any]], ir.Shape]
@@ -148,6 +149,7 @@ class Dialect(Upstream):
     write_error: Callable[[GatewayError, int, str], dict[str, Any]]  # error, status, request id -> body
     probes: tuple[bytes, ...]
     terminator: bytes
+    farewell: bytes = b""
     types: Mapping[str, tuple[type, ...]] = field(factory=dict)  # of members that no provider takes otherwise
     asks_usage: Callable[[str], bool] | None = None  # provider's name -> whether a stream is asked for its usage chunk
     mend_request: Callable[[Mapping[str, Any]], Mapping[str, Any] | None] | None = (

@@ -192,11 +192,17 @@ async def _pump(opening: Opening, stream: Stream, sink: _Sink) -> None:
         if ended:
             take(stream.close())
             break
+    while stream.farewell:
+        words = await _last_words(reply)
+        take(stream.feed(words) if words else stream.close())
+        if not words:
+            break
     await sink.drained()
 
 
 async def _last_words(reply: Reply) -> bytes:
-    """What a provider says behind its own error, a terminal event perhaps: it passes if it comes at once."""
+    """What a provider says behind its own error, a terminal event perhaps, or behind its end: it passes if it comes at
+    once."""
     try:
         async with asyncio.timeout(LAST_WORDS):
             return await reply.chunk()

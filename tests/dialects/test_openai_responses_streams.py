@@ -552,3 +552,29 @@ def test_a_picture_that_is_whole_at_its_start_and_at_its_end_is_told_once() -> N
     out = encoder.feed([START, ir.PartStart(0, picture), ir.PartEnd(0, final=picture), *ENDED])
     events = [orjson.loads(found.data) for found in sse.Framer().feed(out)]
     assert [item["type"] for item in events[-1]["response"]["output"]] == ["image_generation_call"]
+
+
+CHUNKS = (CREATED, frame("response.output_text.delta", output_index=0, delta="Hi"), COMPLETED)
+WHOLE = b"".join(sse.encode(found.data, found.event) for found in CHUNKS)
+DONE_FRAME = b"data: [DONE]\n\n"
+# What stands behind the terminal event -> what of it leaves, and whether anything was dropped.
+BEHIND: dict[str, tuple[bytes, bytes, bool]] = {
+    "nothing": (b"", b"", False),
+    "the [DONE] of servers that end all streams Chat's way": (DONE_FRAME, DONE_FRAME, False),
+    "one without its blank line": (DONE_FRAME[:-2], DONE_FRAME[:-2], False),
+    "two of them": (DONE_FRAME * 2, DONE_FRAME, True),
+    "another event": (b"data: {}\n\n", b"", True),
+    "a [DONE] behind another event": (b"data: {}\n\n" + DONE_FRAME, b"", True),
+}
+
+
+@pytest.mark.parametrize("size", [1, 7, 1 << 20])
+@pytest.mark.parametrize(("behind", "leaves", "dropped"), BEHIND.values(), ids=BEHIND)
+def test_behind_the_terminal_event_only_a_done_leaves(behind: bytes, leaves: bytes, dropped: bool, size: int) -> None:
+    passing, raw = Passthrough(DIALECT, VOICE), WHOLE + behind
+    out = b""
+    for at in range(0, len(raw), size):
+        out += passing.feed(raw[at : at + size])
+    assert out + passing.close() == WHOLE + leaves
+    assert passing.done
+    assert bool(passing.edits["surplus_dropped"]) is dropped

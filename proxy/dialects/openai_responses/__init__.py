@@ -14,7 +14,7 @@ from proxy.dialects.openai_responses.proofs import unsealed_request
 from proxy.dialects.openai_responses.request_reader import decode_request
 from proxy.dialects.openai_responses.request_writer import encode_request
 from proxy.dialects.openai_responses.shape import read_shape
-from proxy.dialects.openai_responses.stream_reader import StreamDecoder
+from proxy.dialects.openai_responses.stream_reader import DONE, StreamDecoder
 from proxy.dialects.openai_responses.stream_writer import StreamEncoder
 from proxy.dialects.openai_responses.tap import PROBES, Tap
 from proxy.dialects.openai_responses.vocabulary import NAME, READS
@@ -61,6 +61,7 @@ DIALECT = Dialect(
     write_error=write_error,
     probes=PROBES,
     types=TYPES,
+    farewell=DONE,
     terminator=b"",  # the terminal event holds the whole answer: there is none to add where it is missing
     mend_request=unsealed_request,
     reads=READS,
