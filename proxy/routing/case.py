@@ -50,15 +50,8 @@ class Case:
 
     def wait(self, pick: Pick) -> float:
         """Seconds until it is fit; 0 is now."""
-        health, now = self.world.health, self.now
-        if health.is_quiet(now):
-            return 0.0
-        provider = self.world.table.providers[pick.candidate.provider]
-        own = health.cooling(pick.candidate, now)
-        if provider.credentials and provider.name not in self.facts.byok:
-            keys = min(health.key_cooling(provider.name, index, now) for index in range(len(provider.credentials)))
-            return max(own, keys)
-        return own
+        candidate = pick.candidate
+        return self.world.wait(candidate, self.now, byok=candidate.provider in self.facts.byok)
 
     def is_fit(self, pick: Pick) -> bool:
         """Whether it can serve, and is not resting."""

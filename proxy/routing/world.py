@@ -73,6 +73,19 @@ class World:
             )
         return found
 
+    def wait(self, candidate: Candidate, now: float, *, byok: bool = False) -> float:
+        """Seconds until it is fit, and one of its provider's credentials; 0 is now. With `byok` the caller's own is
+        used."""
+        health = self.health
+        if health.is_quiet(now):
+            return 0.0
+        own, provider = health.cooling(candidate, now), self.table.providers[candidate.provider]
+        if byok or not provider.credentials:
+            return own
+        return max(
+            own, min(health.key_cooling(provider.name, index, now) for index in range(len(provider.credentials)))
+        )
+
     @property
     def embedded(self) -> tuple[Pick, ...]:
         return tuple(

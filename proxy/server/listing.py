@@ -98,11 +98,7 @@ def _state(world: World, info: ModelInfo, now: float) -> str:
         return "not_configured"
     if info.id in world.models.gone:
         return "gone"
-    return "cooling" if world.health.cooling(_candidate(info), now) else "ready"
-
-
-def _candidate(info: ModelInfo) -> Candidate:
-    return Candidate(info.id, info.provider, info.native)
+    return "cooling" if world.wait(Candidate(info.id, info.provider, info.native), now) else "ready"
 
 
 def _described(world: World, info: ModelInfo, state: str) -> Entry:

@@ -66,6 +66,16 @@ async def test_a_resting_model_says_so(upstream: ScriptedUpstream, start: Start)
     assert (listed["plain"]["state"], listed["rich"]["state"]) == ("cooling", "ready")
 
 
+async def test_a_model_whose_provider_has_no_key_but_resting_ones_says_so(
+    upstream: ScriptedUpstream, start: Start
+) -> None:
+    gw = await start(f"[retry]\ntries = 1\n{table(upstream)}")
+    upstream.plays(plain(CHAT.error("rate_limit_error", "slow down"), 429, Retry_After=60))
+    assert (await gw.ask(CHAT, "plain")).status == 429
+    listed = await entries(gw)
+    assert {listed[name]["state"] for name in ("plain", "rich")} == {"cooling"}
+
+
 async def test_decisions_are_found_by_what_chose(upstream: ScriptedUpstream, start: Start) -> None:
     gw = await start(table(upstream))
     upstream.plays(plain(CHAT.answer("one")), plain(CHAT.answer("two")))
