@@ -9,9 +9,14 @@ from typing import Any, get_args
 import attrs
 import orjson
 import pytest
+from attrs import evolve
+from gateway import Start
+from playbook import TONGUES, Tongue
+from upstream import ScriptedUpstream, head, plain
+from upstream import streamed as scripted
 
 from proxy import errors, ir
-from proxy.dialects import DIALECTS
+from proxy.dialects import DIALECTS, UPSTREAMS
 from proxy.dialects.dialect import Dialect, Endpoint, Voice
 from proxy.errors import GatewayError
 from proxy.ir import Sight
@@ -22,6 +27,7 @@ from proxy.wire import ndjson, sse
 from proxy.wire.sse import Frame
 
 VOICE = Voice("req_0", "some-model", created=1_700_000_000, include_usage=True)
+NDJSON = head(200, "application/x-ndjson", Transfer_Encoding="chunked")
 KEY = "canary-0123456789"
 SAID = "Bonjour, « été » — 你好 👋"
 USAGE = ir.Usage(input=11, output=7)
@@ -272,3 +278,25 @@ def test_the_shape_of_nonsense_is_a_shape(dialect: Dialect) -> None:
 
 def test_a_dialect_of_another_framing_has_a_reader() -> None:
     assert {dialect.framing for dialect in DIALECTS.values()} <= {"sse", "ndjson"}
+
+
+# -- a new one ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
+@pytest.mark.parametrize("tongue", TONGUES.values(), ids=TONGUES)
+async def test_a_new_one_is_its_module_and_a_line_of_the_registry(
+    start: Start, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch, tongue: Tongue, stream: bool
+) -> None:
+    """Nothing else has to know its name: a table may use it, every surface is translated to it, answers come back."""
+    monkeypatch.setitem(UPSTREAMS, "toy", evolve(UPSTREAMS["ollama"], name="toy"))
+    said = {"model": "m", "message": {"role": "assistant", "content": "Hello."}, "done": True, "done_reason": "stop"}
+    line = orjson.dumps({**said, "prompt_eval_count": 3, "eval_count": 2}) + b"\n"
+    upstream.plays(scripted([line], stream_head=NDJSON) if stream else plain(line))
+    gateway = await start(
+        f'[providers.toys]\ndialect = "toy"\nbase_url = "{upstream.root}"\napi_key = "none"\nmodels = ["first"]\n'
+    )
+    answer = await gateway.ask(tongue, stream=stream)
+    assert answer.status == 200, answer.body
+    assert (tongue.read_stream(answer.body) if stream else tongue.read_text(answer.json)) == "Hello."
+    assert (await upstream.asked()).path == "/api/chat"
