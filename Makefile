@@ -62,9 +62,13 @@ run-local: $(VENV)/.run $(VENV)/.local ## serve a small language model of this m
 test: $(VENV)/.test ## the fast tests: about a minute
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
 
-$(VENV)/.clients: setup.cfg | $(BIN)/python
-	@echo "Installing SDKs that docs/clients.md shows into $(VENV)."
-	@$(INSTALL) -e '.[clients]' || echo "They cannot be installed here: what needs them is left out." >&2
+# Libraries that docs/clients.md shows, in an environment of their own: they want other versions of the SDKs.
+CLIENTS := 'langchain-anthropic>=1.7' 'langchain-openai>=1.7'
+$(VENV)/.clients: | $(BIN)/python
+	@echo "Installing libraries that docs/clients.md shows into $(VENV)/clients."
+	@$(BIN)/python -m venv $(VENV)/clients && \
+		$(VENV)/clients/bin/python -m pip install -qq --disable-pip-version-check $(CLIENTS) || \
+		echo "They cannot be installed here: what needs them is left out." >&2
 	@touch $@
 
 test-slow: $(VENV)/.test $(VENV)/.local $(VENV)/.clients ## the tests that `make test` leaves out: several minutes
