@@ -107,22 +107,6 @@ def rewrite(
     return _apply(body, edits)
 
 
-def replace_model(body: bytes, model: str) -> bytes:
-    """The value of every top-level `model` replaced; without one the body stays as it is."""
-    return _apply(body, _renames(members(body), model))
-
-
-def remove(body: bytes, keys: Collection[str]) -> bytes:
-    """The members of these keys taken out, each with one comma."""
-    found = members(body)
-    return _apply(body, _removals(found, [member for member in found if member.key not in keys]))
-
-
-def set_stream_options_include_usage(body: bytes) -> bytes:
-    """`stream_options.include_usage` made true: replaced, added to the object, or added with it at the body's end."""
-    return rewrite(body, include_usage=True)
-
-
 def _scan(body: bytes, at: int) -> tuple[list[Member], int]:
     """Members of the object that opens at `at`, and where it ends."""
     if empty := _EMPTY.match(body, at):
