@@ -57,6 +57,16 @@ def test_links_lead_somewhere(page: str) -> None:
             assert (ROOT / page).parent.joinpath(target).exists(), target
 
 
+def test_the_tests_that_show_a_promise_are_there() -> None:
+    page = PAGES["docs/threat-model.md"]
+    named_tests = set(re.findall(r"`(tests/[\w/]+\.py)`", page))
+    assert len(named_tests) > 10
+    assert not [path for path in named_tests if not (ROOT / path).is_file()]
+    for heading in re.findall(r"^## .*$", page, re.MULTILINE):
+        for row in rows(section(page, heading)):
+            assert row.get("shown by", "`tests/").startswith("`tests/"), row
+
+
 def test_the_readme_lists_every_page() -> None:
     linked = {row["page"].partition("(")[2].rstrip(")") for row in rows(section(README, "## Documentation"))}
     assert linked == PAGES.keys() - {"README.md"}

@@ -135,7 +135,7 @@ def _plain(name: str) -> Callable[[Mapping[str, Any]], str]:
 
 COLUMNS = (
     Column("time", _time),
-    Column("id", _plain("request_id"), least=14, rank=3),
+    Column("id", _plain("request_id"), rank=3),  # whole, to be asked for by it, or not at all
     Column("surface", _plain("surface"), least=4, rank=4),
     Column("requested", _plain("requested"), least=10, rank=1),
     Column("model", _plain("model"), least=10, rank=2),
