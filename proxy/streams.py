@@ -277,10 +277,13 @@ class Passthrough:
 
     def _is_whole(self, tail: bytes) -> bool:
         """Whether a tail without its blank line is a whole frame all the same, as some providers send their last
-        one."""
+        one. The beginning of a field is none: only a comment may stand without data."""
         try:
             return all(
-                frame is None or self._dialect.tap().look(frame) is not None for frame, _ in self._split(tail + b"\n\n")
+                not raw.strip() or raw.lstrip().startswith(b":")
+                if frame is None
+                else self._dialect.tap().look(frame) is not None
+                for frame, raw in self._split(tail + b"\n\n")
             )
         except UpstreamBroken:
             return False

@@ -158,6 +158,15 @@ def test_an_error_after_content_leaves_whole_and_ends_the_stream(tongue: Tongue,
 
 
 @all_kinds
+@pytest.mark.parametrize("stub", [b"d", b"data", b"event: mess", b'data: {"a'])
+def test_the_beginning_of_a_frame_behind_an_error_is_no_frame(tongue: Tongue, theirs: Tongue, stub: bytes) -> None:
+    whole = script(theirs, "an error after content")
+    played = play(made(tongue, theirs), (whole, stub))
+    assert (played.failed, played.failure, played.done) == (None, UpstreamOverloaded, True)
+    assert played.out == play(made(tongue, theirs), (whole,)).out
+
+
+@all_kinds
 @pytest.mark.parametrize("name", ["an end after content", "an end in a frame"])
 def test_an_end_after_content_is_raised_and_can_be_told(tongue: Tongue, theirs: Tongue, name: str) -> None:
     stream = made(tongue, theirs)

@@ -30,7 +30,7 @@ from proxy.wire.headers import answer_headers
 
 SSE = "text/event-stream; charset=utf-8"
 JSON = "application/json"
-LAST_WORDS = 0.25  # seconds
+LAST_WORDS = 0.5  # seconds
 QUIET = 15.0  # seconds until a provider's sign of life becomes one for the client
 OCTETS = "application/octet-stream"
 STREAM_BYTES_PER_TOKEN = 200  # an event of a few letters in its wrapping
