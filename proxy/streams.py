@@ -32,6 +32,7 @@ HELD_EVENTS = 64  # lifecycle events before a commit; one more commits
 HELD_BYTES = 256 << 10
 LOOKED_AT = 32 << 20  # bytes of one frame that the tap may collect; a longer one goes by unseen
 MOULDS = 4  # tried in a row without a second frame of the same kind, before a stream counts as one that has no runs
+WORTH_LEARNING = 8  # frames that have to stand behind one in a read before it is worth while to make a mould of it
 ENDLESS = "The provider's stream ended before the answer did."
 EMPTY = "The provider ended its stream without any output and without a reason."
 
@@ -195,7 +196,7 @@ class Passthrough:
                     continue
                 return self._released(self._passed(block[at:]))
             out = self._after([(frame, raw)], looked_at=sight, behind=block[at:])
-            if self._runs is not None and at < len(block):
+            if self._runs is not None and len(block) - at > WORTH_LEARNING * len(raw):
                 self._runs.learn(raw)
             return self._released(out if self.done else out + self._passed(block[at:]))
         return b""

@@ -176,9 +176,9 @@ def parse_form(body: bytes, headers: Mapping[str, str]) -> tuple[list[multipart.
 
 def check_types(body: Mapping[str, Any], types: Mapping[str, tuple[type, ...]]) -> None:
     """Raises InvalidRequest for the first member of a wrong type; null is as good as absent."""
-    for name, kinds in types.items():
-        value = body.get(name)
-        if value is not None and type(value) not in kinds:
+    for name, value in body.items():
+        kinds = types.get(name)
+        if kinds is not None and value is not None and type(value) not in kinds:
             wanted = " or ".join(dict.fromkeys(KINDS[kind] for kind in kinds))
             raise errors.InvalidRequest(f"{name} is {wanted}, not {_kind(value)}.", param=name)
 

@@ -46,7 +46,7 @@ UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2
 BARE = re.compile(r'[^\s"=\\]+')
 
 
-GATHER_S = 0.02  # lines of so long leave in one write: a wake-up per line would cost the loop more than the line
+GATHER_S = 0.05  # lines of so long leave in one write: a wake-up per line would cost the loop more than the line
 
 
 class Writer:

@@ -14,6 +14,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 _SPACE = rb"[ \t\n\r]*+"
@@ -155,6 +156,7 @@ def _key(quoted: bytes) -> str:
     return str(json.loads(text)) if "\\" in text else text[1:-1]
 
 
+@lru_cache(maxsize=256)  # the same few names of models
 def _dumps(text: str) -> bytes:
     return json.dumps(text).encode()  # ASCII: a lone surrogate stays an escape
 

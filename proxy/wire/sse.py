@@ -158,6 +158,8 @@ def _with_lf(lines: bytes) -> bytes:
 
 def _fields(piece: bytes) -> tuple[bytes | None, bytes, bytes | None]:
     """Data, event type and id of one frame with LF line ends; None for data and id where it has none."""
+    if piece.startswith(b"data: ") and b"\n" not in (line := piece.removesuffix(b"\n\n")):
+        return line[6:], b"", None  # nearly every frame
     data: list[bytes] = []
     event, ident = b"", None
     for line in piece.split(b"\n"):

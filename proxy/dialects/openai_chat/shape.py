@@ -16,8 +16,11 @@ _MEDIA = {
     "document_url": "files",
     "video_url": "vision",
 }
-_MARKERS = ("cache_control", "prompt_cache_breakpoint")
+_MARKERS = frozenset({"cache_control", "prompt_cache_breakpoint"})
 _REASONING = ("reasoning_effort", "reasoning", "thinking", "enable_thinking")
+_ASKING = frozenset(
+    {"tools", "functions", "parallel_tool_calls", "response_format", "modalities", *_REASONING}
+)  # members that `_asked_for` looks at
 
 
 def read_shape(body: Mapping[str, Any]) -> ir.Shape:
@@ -51,7 +54,8 @@ def read_shape(body: Mapping[str, Any]) -> ir.Shape:
                 turns.append("\n".join(texts))
             case "system" | "developer":
                 system += texts
-    needs |= _asked_for(body)
+    if not _ASKING.isdisjoint(body):
+        needs |= _asked_for(body)
     return ir.Shape(
         needs=frozenset(needs),
         chars=chars + _tool_chars(body),
@@ -68,8 +72,11 @@ def _cache_write(body: Mapping[str, Any]) -> ir.CacheLife | None:
     """Of the markers that OpenRouter, Alibaba and OpenAI take: on parts, turns, tools and the request itself."""
     places = [body, *dicts(body.get("tools"))]
     for message in dicts(body.get("messages")):
-        places += [message, *dicts(message.get("content"))]
-    found = [marker for place in places for name in _MARKERS if isinstance(marker := place.get(name), dict)]
+        places.append(message)
+        if (content := message.get("content")).__class__ is not str:
+            places += dicts(content)
+    marked = [place for place in places if not _MARKERS.isdisjoint(place)]
+    found = [marker for place in marked for name in _MARKERS if isinstance(marker := place.get(name), dict)]
     if not found:
         return None
     return "1h" if any(marker.get("ttl") == "1h" for marker in found) else "5m"

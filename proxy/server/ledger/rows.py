@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence, Set
+from operator import attrgetter
 from typing import Any, overload
 
 import orjson
@@ -34,6 +35,8 @@ ATTEMPT = (
     "n", "model", "provider", "native", "started_ms", "duration_ms", "ttfb_ms", "outcome", "status", "detail",
     "upstream_request_id", *USAGE, "cost_nanos", "bytes_out", "byok",
 )  # fmt: skip
+_UNKNOWN = (None,) * len(USAGE)
+_counts = attrgetter(*USAGE)
 FLAGS = ("stream", "fallback_used", "estimated", "byok")
 
 
@@ -82,9 +85,7 @@ def _attempt(a: Attempt) -> tuple[Value, ...]:
 
 
 def _usage(usage: Usage | None) -> tuple[int | None, ...]:
-    if usage is None:
-        return (None,) * len(USAGE)
-    return tuple(integer(getattr(usage, name)) for name in USAGE)
+    return _UNKNOWN if usage is None else tuple(map(integer, _counts(usage)))
 
 
 @overload

@@ -293,6 +293,8 @@ def _set_up(connection: sqlite3.Connection, path: Path, new: bool) -> None:
         raise refusal(path, f"its file system does not carry SQLite's WAL mode (it offers {mode}); use a local disk")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
+    # A row that sets off a trigger has a journal of its own; as a file it would cost as much as the row itself.
+    connection.execute("PRAGMA temp_store = MEMORY")
     connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}").fetchone()
 
 
