@@ -33,6 +33,7 @@ PLAIN_LIMIT = 8 << 20  # a plain answer up to here is judged whole; beyond it is
 TRANSLATED_LIMIT = 32 << 20  # a translation needs the whole
 MENDED_LIMIT = 64 << 20  # 2,048 vectors of 3,072 floats have 34 MB as base64
 ERROR_LIMIT = 1 << 20
+WORTH_FORGETTING = 4096
 SUCCESS = frozenset({200, 201, 202, 203})
 PAGES = (b"<!doctype html", b"<html")
 NO_STREAM = frozenset({b"<", b"{", b"["})  # how a page or a JSON document begins, and no event
@@ -57,6 +58,11 @@ class Opening:
     ended: Callable[[], None] | None = None  # to be called once, when the attempt is over
     opaque: bool = False  # flows unread, under its own content type
     edits: Counter[str] = field(factory=Counter)  # of a plain answer; see `streams.Stream.edits`
+
+    def forget(self) -> None:
+        """See `Call.forget`."""
+        if len(self.prepared.outgoing.body) > WORTH_FORGETTING:
+            self.prepared = evolve(self.prepared, outgoing=evolve(self.prepared.outgoing, body=b""))
 
 
 async def open_answer(call: Call, pick: Pick, prepared: Prepared, attempt: Attempt) -> Opening:

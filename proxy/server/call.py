@@ -104,6 +104,10 @@ class Call:
         requested = self.facts.wanted[0] if self.facts else ""
         return Voice(self.request_id, requested, self.decision.at_ms // 1000, self.wants_usage, self.document)
 
+    def forget(self) -> None:
+        """Nobody else will be asked: what the request said is not kept for as long as the answer takes."""
+        self.body, self.document, self.members, self.form, self.bodies = b"", {}, [], None, {}
+
     def told(self, error: GatewayError) -> str:
         """An error's detail as the record may have it: a library quotes what a provider sent, and that may be a key."""
         return self._scrubbed(error.detail)[:500]

@@ -121,6 +121,8 @@ class Gateway:
 
     async def _relayed(self, call: Call, plan: Plan) -> web.StreamResponse:
         opening = await self.relay.first_answer(call, plan)
+        call.forget()
+        opening.forget()
         self._open[call] = opening
         try:
             return await deliver(call, opening)

@@ -24,6 +24,7 @@ from proxy.wire import json_text, multipart, splice
 from proxy.wire.headers import left_behind, request_headers
 
 AGENT = "pointsman"
+MOST_HEADS = 256  # different ones that a snapshot keeps
 JSON = "application/json"
 _VERSION = re.compile(r"/v\d\w*(?:/|$)")
 RUN_BY_PATH = frozenset({"model", "stream_options"})  # what has no place in a body whose model stands in the path
@@ -158,14 +159,27 @@ def _headers(
 ) -> tuple[tuple[str, str], ...]:
     """Later ones replace earlier ones: the dialect's defaults, the client's that may pass, the table's, the
     credential."""
-    passed = request_headers(call.request.headers.items(), dialect.name, native, byok)
+    passed = tuple(request_headers(call.request.headers.items(), dialect.name, native, byok))
+    kind = JSON if call.form is None else call.request.headers["Content-Type"]
+    accepted, known = _accepted(call), call.snapshot.heads
+    same = provider.name, dialect.name, id(key), hops, kind, accepted, passed, extra
+    found = None if byok else known.get(same)
+    if found is None:
+        found = _merged(provider, dialect, key, (*passed, *extra, ("Content-Type", kind), ("Accept", accepted)), hops)
+        if not byok:
+            if len(known) >= MOST_HEADS:
+                known.clear()
+            known[same] = found
+    return found
+
+
+def _merged(
+    provider: Provider, dialect: Upstream, key: Secret | None, own: tuple[tuple[str, str], ...], hops: str
+) -> tuple[tuple[str, str], ...]:
     merged: dict[str, tuple[str, str]] = {}
     for name, value in (
         *dialect.fixed_headers,
-        *passed,
-        *extra,
-        ("Content-Type", JSON if call.form is None else call.request.headers["Content-Type"]),
-        ("Accept", _accepted(call)),
+        *own,
         ("Accept-Encoding", "identity"),
         ("User-Agent", AGENT),
         (HOPS, hops),

@@ -25,6 +25,7 @@ class Snapshot:
     scrubber: Scrubber
     proxies: Proxies  # whose word counts for who asked
     hosts: tuple[str, ...] = ()  # of providers: internal names that no error text may carry to a client
+    heads: dict[Hashable, tuple[tuple[str, str], ...]] = field(factory=dict, repr=False)  # see `server.outgoing`
     users: int = 0
 
 
