@@ -11,7 +11,7 @@ LOCKED := --require-hashes --only-binary :all: -r requirements
 TOOLS := $(VENV)/tools/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run run-local test test-slow test-all lint check fix conformance bench-routing classifier-report goldens prices clean
+.PHONY: help venv run run-local test test-slow test-all lint check fix conformance bench bench-check bench-routing classifier-report goldens prices clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -80,6 +80,12 @@ test-all: ## every test: `make test` and `make test-slow`
 
 conformance: $(VENV)/.test ## checks against recorded traffic by surface and dialect; needs ../shared
 	@$(BIN)/python scripts/conformance_report.py
+
+bench: $(VENV)/.test ## CPU, latency and memory beside nginx, written to docs/performance.md; 15 minutes, needs ../shared
+	@$(BIN)/python scripts/bench.py
+
+bench-check: $(VENV)/.test ## what got a fifth worse than docs/performance.md says; writes nothing, needs ../shared
+	@$(BIN)/python scripts/bench.py --check
 
 lint: $(VENV)/.test ## format, lint and types, without changing anything
 	@$(BIN)/ruff format --check proxy tests scripts
