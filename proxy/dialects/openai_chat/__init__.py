@@ -10,13 +10,14 @@ from proxy.dialects.openai_chat.answer_reader import check_answer, decode_answer
 from proxy.dialects.openai_chat.answer_writer import encode_answer
 from proxy.dialects.openai_chat.failure import read_error, write_error
 from proxy.dialects.openai_chat.operations import OPERATIONS
+from proxy.dialects.openai_chat.relatives import takes_stream_options
 from proxy.dialects.openai_chat.request_reader import decode_request
 from proxy.dialects.openai_chat.request_writer import encode_request
 from proxy.dialects.openai_chat.shape import read_shape
 from proxy.dialects.openai_chat.stream_reader import StreamDecoder, text_mould
 from proxy.dialects.openai_chat.stream_writer import StreamEncoder
 from proxy.dialects.openai_chat.tap import PROBES, Tap
-from proxy.dialects.openai_chat.vocabulary import NAME, READS, TYPES, takes_stream_options
+from proxy.dialects.openai_chat.vocabulary import NAME, READS, TYPES
 
 
 def path(operation: str, native: str, stream: bool) -> str:

@@ -16,9 +16,10 @@ from proxy.dialects import failures
 from proxy.dialects.openai_chat.failure import failure_of
 from proxy.dialects.openai_chat.media import image_of
 from proxy.dialects.openai_chat.reasoning import read_reasoning
+from proxy.dialects.openai_chat.relatives import BROKEN_OFF
 from proxy.dialects.openai_chat.request_reader import read_signature
 from proxy.dialects.openai_chat.usage import usage_of
-from proxy.dialects.openai_chat.vocabulary import BROKEN_OFF, NAME, stop_reason
+from proxy.dialects.openai_chat.vocabulary import NAME, stop_reason
 from proxy.errors import UpstreamBroken
 
 _KNOWN = frozenset({"id", "object", "created", "model", "choices", "usage", "service_tier", "system_fingerprint"})
@@ -57,6 +58,12 @@ def decode_answer(parsed: Mapping[str, Any]) -> ir.Answer:
         fingerprint=_text(answer, "system_fingerprint") or None,
         extra={name: value for name, value in answer.items() if name not in _KNOWN},
     )
+
+
+def choice_failure(choice: Mapping[str, Any]) -> ir.Failure | None:
+    """OpenRouter's, for a provider that failed in the middle: the error stands in the choice."""
+    error = choice.get("error")
+    return failure_of({"error": error}) if isinstance(error, dict) else None
 
 
 def native_stop(choice: Mapping[str, Any]) -> str:
@@ -165,6 +172,9 @@ def _choices(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
     choices = answer.get("choices")
     if not isinstance(choices, list) or not choices or not all(isinstance(choice, dict) for choice in choices):
         raise UpstreamBroken("The provider's answer holds no choices.")
+    for choice in choices:
+        if failure := choice_failure(choice):
+            raise failures.of_stream(failure)
     return choices
 
 

@@ -9,7 +9,8 @@ from attrs import define, field
 
 from proxy import ir
 from proxy.dialects.openai_chat.media import audio_format, url_of
-from proxy.dialects.openai_chat.vocabulary import NAME, OPENAI, REASONING_MEMBER
+from proxy.dialects.openai_chat.relatives import OPENAI, REASONING_MEMBER
+from proxy.dialects.openai_chat.vocabulary import NAME
 from proxy.dialects.places import Places
 from proxy.dialects.rendering import document_text, spoken, unknown_part
 from proxy.errors import Unsupported

@@ -12,14 +12,13 @@ from typing import Any
 from attrs import evolve
 
 from proxy import ir
-from proxy.dialects.openai_chat.vocabulary import MINTED_BY, NAME, REASONING_FORMATS
-
-MEMBERS = ("reasoning_content", "reasoning", "reasoning_details")
+from proxy.dialects.openai_chat.relatives import MINTED_BY, REASONING_FORMATS, REASONING_MEMBERS
+from proxy.dialects.openai_chat.vocabulary import NAME
 
 
 def read_reasoning(message: Mapping[str, Any]) -> tuple[ir.Thinking, ...]:
     """The thinking of a whole message. The first part keeps the members as they came, for this same dialect."""
-    raw = {name: message[name] for name in MEMBERS if message.get(name) is not None}
+    raw = {name: message[name] for name in REASONING_MEMBERS if message.get(name) is not None}
     if not raw:
         return ()
     details = raw.get("reasoning_details")
@@ -88,7 +87,7 @@ def _joined(part: ir.Thinking, detail: Mapping[str, Any]) -> ir.Thinking:
 
 
 def _plain(raw: Mapping[str, Any]) -> str:
-    words: list[Any] = [raw.get(name) for name in MEMBERS]
+    words: list[Any] = [raw.get(name) for name in REASONING_MEMBERS]
     return next((word for word in words if isinstance(word, str) and word), "")
 
 

@@ -10,8 +10,7 @@ from typing import Any
 
 from proxy import ir
 from proxy.dialects.openai_chat.message_writer import MessageWriter, cache_marker, keeps_cache
-from proxy.dialects.openai_chat.vocabulary import (
-    NAME,
+from proxy.dialects.openai_chat.relatives import (
     OPENAI,
     OPENAI_REASONING,
     SEARCHES,
@@ -20,6 +19,7 @@ from proxy.dialects.openai_chat.vocabulary import (
     TAKES_THINKING,
     takes_stream_options,
 )
+from proxy.dialects.openai_chat.vocabulary import NAME
 from proxy.dialects.places import Places
 from proxy.dialects.unread import put_back
 from proxy.errors import Unsupported

@@ -16,6 +16,7 @@ from proxy import ir
 from proxy.dialects.openai_chat.answer_reader import (
     broken_off,
     call_id,
+    choice_failure,
     citation,
     has_output,
     is_providers_own,
@@ -25,15 +26,16 @@ from proxy.dialects.openai_chat.answer_reader import (
 )
 from proxy.dialects.openai_chat.failure import failure_in
 from proxy.dialects.openai_chat.media import image_of
+from proxy.dialects.openai_chat.relatives import BROKEN_OFF, MINTED_BY, SOURCES, USAGE_BESIDE
 from proxy.dialects.openai_chat.request_reader import read_signature
 from proxy.dialects.openai_chat.usage import usage_of
-from proxy.dialects.openai_chat.vocabulary import BROKEN_OFF, MINTED_BY, NAME, stop_reason
+from proxy.dialects.openai_chat.vocabulary import NAME, stop_reason
 from proxy.errors import UpstreamBroken
 from proxy.wire.mould import Mould, around
 from proxy.wire.sse import Frame
 
 DONE = b"[DONE]"
-_SAYING = frozenset({"error", "citations", "search_results", "x_groq"})  # members beside the choices that are read
+_SAYING = frozenset({"error", *SOURCES, USAGE_BESIDE})  # members beside the choices that are read
 _Events = list[ir.StreamEvent]
 
 
@@ -92,10 +94,8 @@ class StreamDecoder:
         if not self._started and (choices or chunk.get("id")):
             events.append(self._start(chunk))
         for choice in choices:
-            self._read_choice(choice, events)
-        if "citations" in chunk or "search_results" in chunk:
-            self._cite(chunk, events)
-        if chunk.get("usage") or "x_groq" in chunk:
+            self._read_choice(choice, chunk, events)
+        if chunk.get("usage") or USAGE_BESIDE in chunk:
             self._read_usage(chunk, events)
         if failure:
             events.append(failure)
@@ -119,9 +119,13 @@ class StreamDecoder:
             fingerprint=_text(chunk, "system_fingerprint") or None,
         )
 
-    def _read_choice(self, raw: Any, events: _Events) -> None:
+    def _read_choice(self, raw: Any, chunk: Mapping[str, Any], events: _Events) -> None:
+        """The sources come last but for the finish reason: Perplexity tells them in the chunk that ends the text."""
         if not isinstance(raw, dict):
             raise UpstreamBroken("The provider sent a choice that is not an object.")
+        if failure := choice_failure(raw):
+            events.append(failure)
+            return
         index = raw.get("index")
         state = self._choices.get(index) if index.__class__ is int else None
         if state is None:
@@ -131,6 +135,8 @@ class StreamDecoder:
             delta = raw.get("message")  # a whole answer in a stream
         if isinstance(delta, dict):
             state.read(delta, raw.get("logprobs"), events)
+        if not state.index and any(name in chunk for name in SOURCES):
+            self._cite(chunk, events)
         if reason := raw.get("finish_reason"):
             state.finish(raw, str(reason), events)
 

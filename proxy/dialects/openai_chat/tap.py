@@ -8,11 +8,12 @@ from typing import Any
 from attrs import define
 
 from proxy import ir
-from proxy.dialects.openai_chat.answer_reader import broken_off, has_output
+from proxy.dialects.openai_chat.answer_reader import broken_off, choice_failure, has_output
 from proxy.dialects.openai_chat.failure import failure_in
+from proxy.dialects.openai_chat.relatives import BROKEN_OFF
 from proxy.dialects.openai_chat.stream_reader import DONE, parse
 from proxy.dialects.openai_chat.usage import usage_of
-from proxy.dialects.openai_chat.vocabulary import BROKEN_OFF, stop_reason
+from proxy.dialects.openai_chat.vocabulary import stop_reason
 from proxy.errors import UpstreamBroken
 from proxy.wire.sse import Frame
 
@@ -73,6 +74,9 @@ class Tap:
         for choice in choices:
             if not isinstance(choice, dict):
                 raise UpstreamBroken("The provider sent a choice that is not an object.")
+            if failure := choice_failure(choice):
+                self.error = failure
+                return ir.Sight.ERROR
             if self._says(choice):
                 self.produced = True
                 sight = ir.Sight.CONTENT if sight is ir.Sight.LIFECYCLE else sight

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from proxy import ir
+from proxy.dialects.openai_chat.relatives import CACHED, USAGE_BESIDE
 
 _MOST = 10**12  # more tokens than any answer has; beyond it the number is noise
 
@@ -44,11 +45,11 @@ def read_usage(usage: Any) -> ir.Usage:
 
 
 def usage_of(answer: Mapping[str, Any]) -> ir.Usage | None:
-    """The usage of an answer or a chunk; Groq may put it into `x_groq` alone."""
+    """The usage of an answer or a chunk."""
     usage = answer.get("usage")
     if not isinstance(usage, dict):
-        groq = answer.get("x_groq")
-        usage = groq.get("usage") if isinstance(groq, dict) else None
+        beside = answer.get(USAGE_BESIDE)
+        usage = beside.get("usage") if isinstance(beside, dict) else None
     return read_usage(usage) if isinstance(usage, dict) else None
 
 
@@ -75,11 +76,7 @@ def write_usage(usage: ir.Usage) -> dict[str, Any] | None:
 
 
 def _cached(usage: dict[str, Any], details: dict[str, Any]) -> int | None:
-    for source, name in (
-        (details, "cached_tokens"),
-        (usage, "prompt_cache_hit_tokens"),  # DeepSeek
-        (usage, "cached_tokens"),  # Moonshot, Together
-    ):
+    for source, name in ((details, "cached_tokens"), *((usage, name) for name in CACHED)):
         if (count := _count(source, name)) is not None:
             return count
     return None

@@ -1,27 +1,11 @@
-"""The closed word lists of the dialect, and which model families take which member."""
+"""The closed word lists of the dialect; what its providers make of it stands in `relatives`."""
 
 from __future__ import annotations
 
-import re
-
 from proxy import ir
+from proxy.dialects.openai_chat.relatives import STOP_REASONS
 
 NAME = "openai-chat"
-
-STOP_REASONS: dict[str, ir.StopReason] = {
-    "stop": "end",
-    "eos": "end",  # Together
-    "end_turn": "end",
-    "length": "length",
-    "max_tokens": "length",
-    "model_length": "length",  # Mistral: the window is full
-    "tool_calls": "tool_call",
-    "tool_use": "tool_call",
-    "function_call": "tool_call",
-    "content_filter": "filter",
-}
-# The provider broke off: OpenRouter and Mistral, DeepSeek.
-BROKEN_OFF = frozenset({"error", "insufficient_system_resource"})
 
 FINISH_REASONS: dict[ir.StopReason, str] = {
     "end": "stop",
@@ -34,29 +18,6 @@ FINISH_REASONS: dict[ir.StopReason, str] = {
     "error": "stop",
     "unknown": "stop",
 }
-
-# OpenRouter's name for who can read a reasoning detail, by the dialect that minted it.
-# https://openrouter.ai/docs/use-cases/reasoning-tokens
-REASONING_FORMATS = {
-    "anthropic": "anthropic-claude-v1",
-    "openai-responses": "openai-responses-v1",
-    "gemini": "google-gemini-v1",
-}
-MINTED_BY = {name: dialect for dialect, name in REASONING_FORMATS.items()}
-
-_HEAD = r"(?:.*/)?"  # "openai/gpt-5" at OpenRouter, "@cf/openai/gpt-oss-20b" at Workers AI
-OPENAI_REASONING = re.compile(_HEAD + r"(?:o\d|gpt-[5-9])")  # take max_completion_tokens, refuse a temperature
-OPENAI = re.compile(_HEAD + r"(?:o\d|gpt-\d|chatgpt)")
-TAKES_EFFORT = re.compile(_HEAD + r"(?:o\d|gpt-[5-9]|gpt-oss|grok-3-mini|gemini-[2-9]|magistral|mistral-small)")
-TAKES_THINKING = re.compile(_HEAD + r"(?:zai-)?(?:glm-[4-9]|deepseek-|kimi-k2)", re.IGNORECASE)
-TAKES_ENABLE_THINKING = re.compile(_HEAD + r"qwen", re.IGNORECASE)
-SEARCHES = re.compile(_HEAD + r"gpt-[\w.-]*-search")  # the models that know web_search_options
-
-# Where a model family wants to see its earlier reasoning. OpenAI's own models take none, Groq refuses unknown members.
-REASONING_MEMBER = (
-    (re.compile(_HEAD + r"gpt-oss"), "reasoning"),
-    (re.compile(_HEAD + r"(?:zai-)?(?:deepseek|kimi|glm|qwen|minimax)", re.IGNORECASE), "reasoning_content"),
-)
 
 # How an answer was served: the words that both of OpenAI's APIs have. Groq's "on_demand" is none of them.
 ANSWER_TIERS = frozenset({"auto", "default", "flex", "scale", "priority"})
@@ -94,11 +55,6 @@ TYPES: dict[str, tuple[type, ...]] = {
     "modalities": (list,),
     "user": (str,),
 }
-
-
-def takes_stream_options(provider: str) -> bool:
-    """Usage is always asked for: the record needs it. Mistral refuses the member, and sends usage unasked."""
-    return "mistral" not in provider
 
 
 def stop_reason(native: str, *, called: bool, refused: bool) -> ir.StopReason:

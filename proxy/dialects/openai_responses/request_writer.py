@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from proxy import ir
-from proxy.dialects.openai_chat.vocabulary import OPENAI, OPENAI_REASONING, TAKES_EFFORT
+from proxy.dialects.openai_chat.relatives import OPENAI, OPENAI_REASONING, TAKES_EFFORT
 from proxy.dialects.openai_responses.input_writer import InputWriter
 from proxy.dialects.openai_responses.vocabulary import ENCRYPTED, LOGPROBS, NAME
 from proxy.dialects.places import Places

@@ -62,9 +62,11 @@ class StreamEncoder:
         for event in events:
             if self._over:
                 break
+            if getattr(event, "choice", 0):
+                continue  # nobody asks for a second answer here
             if event.__class__ is ir.TextDelta and (part := self._parts.get(event.part)) is not None and part.head:
                 out.append(self._plain_text(part, event))
-            elif (writer := _WRITERS.get(event.__class__)) and not getattr(event, "choice", 0):
+            elif writer := _WRITERS.get(event.__class__):
                 out.append(writer(self, event))
         return b"".join(out)
 
