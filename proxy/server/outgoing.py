@@ -10,7 +10,7 @@ from typing import Any
 from attrs import frozen
 
 from proxy import ir
-from proxy.dialects import UPSTREAMS, Dialect, Upstream
+from proxy.dialects import UPSTREAMS, Dialect, Upstream, coherence
 from proxy.dialects.dialect import Mend, Operation
 from proxy.errors import Unsupported
 from proxy.routing.facts import extensions
@@ -132,6 +132,7 @@ def _spliced(call: Call, dialect: Dialect, native: str | None, *, include_usage:
 
 def _encoded(call: Call, dialect: Upstream, pick: Pick) -> ir.Encoded:
     request = call.dialect.decode_request(_asked(call, pick))
+    coherence.check(request)
     if call.pictures:
         request = pictures.with_pictures(request, call.pictures)
     encoded = dialect.encode_request(

@@ -19,6 +19,9 @@ _WORDS: dict[type, str] = {
 }
 
 
+_MOST = 10**15  # of whole numbers; beyond it floats of them are not what was written
+
+
 class Fields:
     """One JSON object at `path`. What nobody took is left in `rest()`: no member is lost unseen.
 
@@ -74,7 +77,7 @@ class Fields:
         value = self.number(name)
         if value is None:
             return None
-        if value != value or value in (float("inf"), float("-inf")) or value != int(value):
+        if not -_MOST < value < _MOST or value != int(value):
             raise wrong(self.where(name), int, value)
         if value < least:
             raise InvalidRequest(f"{self.where(name)}: must be {least} or more, not {value}.", param=self.where(name))
