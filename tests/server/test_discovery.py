@@ -353,7 +353,7 @@ async def test_a_reload_keeps_what_was_discovered(
         await discovery.poll("vllm")
         await discovery.poll("other")
         await reload(served, table + '[aliases]\nhouse = "vllm/a"\n')
-        assert await listed(served) == {"a", "z"}
+        assert await listed(served) == {"a", "z", "house"}
         await reload(served, local(upstream) + LOCAL.format(name="other", root="http://127.0.0.1:9/v1", more=""))
         assert await listed(served) == {"a"}  # the other one has moved
         await reload(served, table)
