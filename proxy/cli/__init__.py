@@ -11,9 +11,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from proxy.app import StartRefused
-from proxy.cli import decisions, explain, keys, models, replay, serve
 from proxy.cli.words import BadTable, Commands
 from proxy.server.daemon import ListenRefused
 from proxy.server.ledger import LedgerRefused
@@ -32,8 +32,21 @@ EXAMPLES = """examples:
 """
 
 
+# The module of each command. Only the one that is asked for is read: a daemon has no use for the others.
+COMMANDS = {
+    "serve": "serve",
+    "check": "serve",
+    "explain": "explain",
+    "models": "models",
+    "decisions": "decisions",
+    "replay": "replay",
+    "keys": "keys",
+}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    options = _parser(COMMANDS.get(given[0]) if given else None).parse_args(given)
     try:
         return int(options.run(options))
     except BadTable as bad:
@@ -46,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(module: str | None = None) -> argparse.ArgumentParser:
+    """Of one module's commands; of all where it is unknown which is meant, so that they can be told."""
     parser = argparse.ArgumentParser(
         prog="pointsman",
         description="A lean LLM gateway: decides where a request goes, tries until one answers, and says why.",
@@ -54,6 +68,6 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = Commands(parser.add_subparsers(title="commands", metavar="COMMAND", required=True))
-    for module in (serve, explain, models, decisions, replay, keys):
-        module.add(commands)
+    for name in dict.fromkeys(COMMANDS.values()) if module is None else (module,):
+        import_module(f"proxy.cli.{name}").add(commands)
     return parser
