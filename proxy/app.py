@@ -18,6 +18,7 @@ import structlog
 from aiohttp import http_parser, web
 from attrs import define, field
 
+from proxy.accounts.books import Books
 from proxy.catalog import load_prices
 from proxy.metrics import Metrics
 from proxy.routing.loading import EXPOSED, is_exposed
@@ -25,6 +26,8 @@ from proxy.routing.table import Server, Table
 from proxy.secret import Scrubber, Secret
 from proxy.server import log as logging
 from proxy.server.admin import Admin
+from proxy.server.alerts import Alerts
+from proxy.server.bookkeeping import fill
 from proxy.server.daemon import (
     Notifier,
     feed_watchdog,
@@ -95,6 +98,7 @@ class App:
     discovery: Discovery = field(init=False)
     ledger: Ledger = field(init=False)
     keys: Keys = field(init=False)
+    books: Books = field(factory=Books)
     metrics: Metrics = field(factory=Metrics)
     notifier: Notifier = field(factory=Notifier.from_environment)
     stopping: asyncio.Event = field(factory=asyncio.Event)
@@ -122,6 +126,7 @@ class App:
         try:
             await asyncio.to_thread(self.keys.load)
             _check_reach(server, keys=bool(self.keys.ring))
+            await asyncio.to_thread(fill, self.books, state / LEDGER, self.keys.ring, self.keys.now_ms())
             self._build(table, state)
             await self._listen(table, state)
         except BaseException:
@@ -130,23 +135,25 @@ class App:
         self._begin(watch(self.config, self._file_changed, stop=self.stopping))
         self._begin(self.reloader.sweep())
         self._begin(self.keys.follow())
+        self._begin(self.gateway.alerts.run())
         self._begin(self.discovery.run())
         self._begin(feed_watchdog(self.notifier))
         self._begin(watch_memory(self.gateway.turnstile))
         self._announce(table)
 
     def _build(self, table: Table, state: Path) -> None:
-        builder = Builder(load_prices(), self.keys.ring)
+        builder = Builder(load_prices(), self.keys.ring, self.books)
         snapshot = builder.build(table)
         dice = random.SystemRandom().random
         relay = Relay(dice, time.monotonic, secrets.token_hex(4), self.metrics)
-        self.gateway = Gateway(snapshot, relay, self.ledger, self.metrics, dice=dice)
-        if self.log is not None:
-            self.gateway.tell = self.log.request_done
 
         def current() -> Snapshot:
             return self.gateway.current
 
+        alerts = Alerts(self.metrics, lambda: current().table.budget_webhook)
+        self.gateway = Gateway(snapshot, relay, self.ledger, self.metrics, dice=dice, alerts=alerts)
+        if self.log is not None:
+            self.gateway.tell = self.log.request_done
         self.reloader = Reloader(self.config, builder, current, self._apply, self.metrics.reloaded, self.env)
         self.discovery = Discovery(current, self.reloader.rebuild, self.metrics, dice, relay.instance)
         self.reloader.discovered = self.discovery.models
@@ -173,6 +180,7 @@ class App:
         self.metrics.collect_from("pointsman_ledger_queued", lambda: ledger.queued)
         self.metrics.collect_from("pointsman_ledger_queued_bytes", lambda: ledger.queued_bytes)
         self.metrics.collect_from("pointsman_ledger_stalled", lambda: float(ledger.stalled))
+        self.metrics.collect_from("pointsman_budget_used_ratio", self._budgets_used)
         self.metrics.collect_from("pointsman_affinity_pins", lambda: len(world.affinity))
         self.metrics.collect_from("pointsman_cooldown_seconds", lambda: world.health.cooldowns(time.monotonic()))
         self.metrics.collect_from("pointsman_client_connections", self._connections)
@@ -184,6 +192,11 @@ class App:
         if self.log is not None:
             sink = self.log
             self.metrics.collect_from("pointsman_log_dropped_total", lambda: sink.dropped)
+
+    def _budgets_used(self) -> dict[tuple[str | None, ...], float]:
+        books, now_ms = self.books, self.keys.now_ms()
+        accounts = {name: books.accounts.get(f"project:{name}") for name in self.gateway.current.table.projects}
+        return {(name,): it.used(now_ms) for name, it in accounts.items() if it is not None and it.terms is not None}
 
     def _connections(self) -> int:
         return sum(len(runner.server.connections) for runner in self._runners if runner.server is not None)

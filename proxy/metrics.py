@@ -98,6 +98,10 @@ _ALL = (
          "Clients that left before the end, by what their request was waiting for."),
     Spec("pointsman_stream_edits_total", "counter", ("kind",), "edits",
          "Changes made to a provider's answer on its way."),
+    Spec("pointsman_budget_alerts_total", "counter", ("scope", "percent"), "alerts",
+         "Budgets of keys and projects of which so much was spent."),
+    Spec("pointsman_webhooks_total", "counter", ("result",), "alerts",
+         "Alerts for the webhook: sent, failed, or dropped because too many waited."),
     Spec("pointsman_config_info", "gauge", ("revision",), "",
          "1 for the revision of the table in use."),
     Spec("pointsman_config_reloads_total", "counter", ("result",), "reloads",
@@ -107,6 +111,8 @@ _ALL = (
     Spec("pointsman_label_overflow_total", "counter", ("label",), "observations",
          "Observations counted under other because a label, or the series of a metric, reached the cap."),
 
+    Spec("pointsman_budget_used_ratio", "gauge", ("project",), "",
+         "What a project has spent of its budget in this period, with requests under way; 1 is all.", origin="read"),
     Spec("pointsman_cooldown_seconds", "gauge", ("provider", "model", "credential"), "seconds",
          "Time left until a candidate, or a credential by its place in the list, is tried in its turn again.",
          origin="read"),
@@ -323,6 +329,8 @@ class Metrics:
         self._failed_probes = self._numbers("pointsman_probes_failed_total")
         self._disconnects = self._numbers("pointsman_client_disconnects_total")
         self._edits = self._numbers("pointsman_stream_edits_total")
+        self._budget_alerts = self._numbers("pointsman_budget_alerts_total")
+        self._webhooks = self._numbers("pointsman_webhooks_total")
         self._revisions = self._numbers("pointsman_config_info")
         self._reloads = self._numbers("pointsman_config_reloads_total")
         self._current = self._numbers("pointsman_config_last_reload_successful")
@@ -402,6 +410,12 @@ class Metrics:
 
     def probe_failed(self, provider: str) -> None:
         self._failed_probes(provider).inc()
+
+    def budget_alert(self, scope: str, percent: str) -> None:
+        self._budget_alerts(scope, percent).inc()
+
+    def webhook(self, result: str) -> None:
+        self._webhooks(result).inc()
 
     def reloaded(self, revision: str, ok: bool) -> None:
         """A table was read: `revision` serves from now on if `ok`, else the one before goes on."""

@@ -42,8 +42,8 @@ OUTSIDE = {
 
 # What lives as long as the process, by the name it is built with.
 LONG_LIVED = {
-    "Admin", "Affinity", "App", "Builder", "Discovery", "Gateway", "Health", "Latencies", "Ledger", "Listener",
-    "Metrics", "Notifier", "Relay", "Reloader", "UpstreamPool",
+    "Admin", "Affinity", "Alerts", "App", "Books", "Builder", "Discovery", "Gateway", "Health", "KeyRing", "KeyRoom",
+    "Keys", "Latencies", "Ledger", "Listener", "Metrics", "Notifier", "Relay", "Reloader", "UpstreamPool",
 }  # fmt: skip
 RESOURCES = {
     "ClientSession", "TCPConnector", "Thread", "ThreadPoolExecutor", "Task", "connect", "create_task", "ensure_future",

@@ -132,6 +132,9 @@ TABLES: dict[str, tuple[Class, str]] = {
     "### `[industries.TAG]`": (table.Industry, "# Industries"),
     "### `[profiles.NAME]`": (table.Profile, "# Profiles"),
     "### `candidates` of a profile": (table.ProfileCandidate, "# Profiles"),
+    "### `[projects.NAME]`": (sections.ProjectSection, "# Projects"),
+    "### `budget` of a project": (table.Budget, "# Projects"),
+    "### `limits` of a project and of a model": (table.Limits, "# Projects"),
     "### `[[rules]]`": (table.Rule, "# Rules"),
     "### `tokens` and `cost` of a rule": (table.Band, "# Rules"),
 }

@@ -76,6 +76,8 @@ def fill(counted: Metrics) -> None:
     counted.stream_edited("usage_removed")
     counted.client_gone("stream")
     counted.not_admitted("invalid_api_key")
+    counted.budget_alert("project", "80")
+    counted.webhook("sent")
     counted.queued("openai", 0.02)
     counted.probe_failed("openai")
     counted.in_flight("openai").inc()

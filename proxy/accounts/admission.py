@@ -1,5 +1,4 @@
-"""Who may call. The seam every request passes: `Gate.admit` gives a `Permit`, which is settled in the request's one
-`finally`.
+"""Who may call. The gate that every request passes: `admit` gives a `Permit`, settled in the request's one `finally`.
 
 With keys, a key of ours is needed on every path but health. Until the first one is made, a request is served without
 only where it verifiably comes from this machine, sent by a program here and not by a web page or through a proxy.
@@ -7,11 +6,14 @@ only where it verifiably comes from this machine, sent by a program here and not
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from attrs import define, field, frozen
 
+from proxy.accounts.books import Books, Standing, Terms
 from proxy.accounts.keys import ALL_SURFACES, Key, KeyRing
+from proxy.accounts.limits import LimitTerms, Meter
+from proxy.accounts.permit import Permit
 from proxy.errors import NotAllowed, Unauthenticated
 
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -37,36 +39,16 @@ class Caller:
     names: frozenset[str] = field(repr=False)
 
 
-@define
-class Permit:
-    """Leave to make one request. `scope` keeps what belongs to one caller apart from another's."""
-
-    key: Key | None = None
-    settled: bool = False
-
-    @property
-    def key_id(self) -> str | None:
-        return self.key.id if self.key is not None else None
-
-    @property
-    def project(self) -> str | None:
-        return self.key.project if self.key is not None else None
-
-    @property
-    def scope(self) -> str:
-        return self.key.id if self.key is not None else ""
-
-    def settle(self) -> None:
-        """Once, at the end, however it ended."""
-        self.settled = True
-
-
 @define(eq=False)
 class Gate:
     """Admits by the mode that the table names: "none" trusts whoever can connect, "keys" guards."""
 
     auth: str
     ring: KeyRing = field(factory=KeyRing)
+    books: Books = field(factory=Books)
+    projects: Mapping[str, Terms] = field(factory=dict)
+    models: Mapping[str, LimitTerms] = field(factory=dict)
+    _standings: dict[str, Standing] = field(factory=dict)
 
     def admit(
         self,
@@ -85,7 +67,26 @@ class Gate:
             if not is_local(caller()):
                 raise Unauthenticated(HOW_TO)
             return Permit()
-        return Permit(self.known(presented, now_ms, scopes))
+        key = self.known(presented, now_ms, scopes)
+        standing = self._standings.get(key.id)
+        if standing is None or standing.key is not key:
+            standing = self._standings[key.id] = self._stand(key, now_ms)
+        return Permit(standing, now_ms)
+
+    def _stand(self, key: Key, now_ms: int) -> Standing:
+        project = None
+        if key.project is not None:
+            project = self.projects.get(key.project)
+            if project is None:
+                raise NotAllowed(
+                    f"The key {key.shown} belongs to the project {key.project}, which the table does not have any more."
+                )
+        return self.books.standing(key, project, now_ms)
+
+    def model_meter(self, model: str) -> Meter | None:
+        """Of a model that the table gives limits of its own."""
+        terms = self.models.get(model)
+        return None if terms is None else self.books.meter(f"model:{model}", terms)
 
     def known(self, presented: str | None, now_ms: int, scopes: frozenset[str]) -> Key:
         """Whose key it is. Raises as `admit` does."""

@@ -96,6 +96,12 @@ class Account:
             self.spent < terms.limit_nanos and self.spent + self.reserved + nanos <= terms.limit_nanos
         )
 
+    def used(self, now_ms: int) -> float:
+        """The share of its budget that is spent or reserved."""
+        self.turn(now_ms)
+        limit = self.terms.limit_nanos if self.terms is not None else 0
+        return (self.spent + self.reserved) / limit if limit else 1.0
+
     def settle(self, reserved: int, charged: int, at_ms: int) -> list[Alert]:
         """Puts what a request was charged in the place of what it had reserved; `at_ms` is when it began."""
         self.reserved -= reserved

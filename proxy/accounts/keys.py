@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from hmac import compare_digest
 
 from attrs import evolve, field, frozen
@@ -130,6 +130,9 @@ class KeyRing:
 
     def __len__(self) -> int:
         return len(self._keys)
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._keys.values())
 
     def get(self, id: str) -> Key | None:
         return self._keys.get(id)

@@ -41,6 +41,11 @@ class Window:
         self._slots[slot] = self._slots.get(slot, 0) + amount
         self.used += amount
 
+    def idle_in(self, now: float) -> float:
+        """Seconds until nothing is used any more."""
+        newest = next(reversed(self._slots), None)
+        return 0.0 if newest is None else max(newest + MINUTE + 1 - now, 0.0)
+
     def until(self, surplus: int, now: float) -> float | None:
         """Seconds until at least so much is used no more; None where it is not even all that is used."""
         for slot, amount in self._slots.items():

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from proxy.accounts.admission import Permit
+from proxy.accounts.permit import Permit
 from proxy.catalog import load_prices
 from proxy.cli.past import told_decision
 from proxy.cli.words import Commands, config_option, ledger_of, print_json, state_option, table_of

@@ -88,6 +88,7 @@ class Facts:
     project: str | None = None
     conversation: str | None = None  # affinity key; see routing.affinity
     continues: bool = False  # the conversation has begun before: it has a session, or earlier turns
+    priced_only: bool = False  # a budget is charged, and takes nothing whose price is unknown
     byok: frozenset[str] = frozenset()  # providers for which the caller brought a key
     past: Past | None = None  # of a recorded request: stands for its turns and headers, which are empty
 

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import cattrs
 from attrs import define, evolve, field, frozen
 
-from proxy.routing import sections, table
+from proxy.routing import projects, sections, table
 from proxy.routing.directive import shown
 from proxy.routing.references import check_references
 from proxy.routing.salvage import Salvage
@@ -95,7 +95,8 @@ def load(
         raise TableRejected(_placed(state.problems, raw))
     broken = len(state.problems)
     loaded = _build(file, state, dialects, "sha256:" + hashlib.sha256(raw).hexdigest()[:16])
-    state.problems += [Problem(path, message) for path, message in check_references(loaded)]
+    wrong = (*check_references(loaded), *projects.problems(file.projects, loaded))
+    state.problems += [Problem(path, message) for path, message in wrong]
     for provider in loaded.providers.values():
         for key, message in check_files(provider) if provider.enabled else ():
             state.wrong(f"providers.{provider.name}.{key}", message)
@@ -124,9 +125,6 @@ def _document(raw: bytes) -> dict[str, Any]:
 
 def _structure(salvage: Salvage, state: _Loading) -> sections.File | None:
     """The sections; broken keys are told and left out, and entries that cannot stand without them go as a whole."""
-    if "projects" in salvage.document:
-        state.wrong("projects", "nothing enforces this section yet, so it is refused rather than ignored: remove it")
-        del salvage.document["projects"]
     for round_, entries in enumerate((False, True, True)):
         try:
             return sections.CONVERTER.structure(salvage.document, sections.File)
@@ -163,6 +161,8 @@ def _build(file: sections.File, state: _Loading, dialects: Collection[str], revi
         industries=file.industries,
         profiles=file.profiles,
         rules=tuple(_rule(rule) for rule in file.rules),
+        budget_webhook=_webhook(file.server.budget_webhook, state),
+        projects=projects.effective(file.projects, {name: entry.entries for name, entry in file.aliases.items()}),
         warnings=tuple(state.warnings),
     )
 
@@ -203,6 +203,17 @@ def _check_server(server: table.Server, state: _Loading) -> None:
         state.wrong("server.admin", "sockets that systemd passes carry data: name an address or a unix: path")
     if server.admin in server.listen and not server.admin.endswith(":0"):  # 0 is a port of the system's choice
         state.wrong("server.admin", "the data listener has this address: metrics and keys are served apart from it")
+
+
+def _webhook(text: str | None, state: _Loading) -> Secret | None:
+    """None where there is none, or its variable is not set."""
+    unset: list[str] = []
+    url = _interpolated(text or "", state.env, unset)
+    if not url or unset:
+        return None
+    if not re.fullmatch(r"https?://[^\s/@]+[^\s]*", url):
+        state.wrong("server.budget_webhook", "an address such as https://hooks.example.com/budget is needed")
+    return Secret(url)
 
 
 def is_exposed(address: str) -> bool:

@@ -55,12 +55,18 @@ def _check_numbers(table: Table) -> Iterator[tuple[str, str]]:
         ("server.ledger_days", table.server.ledger_days, 1),
         ("server.concurrency", table.server.concurrency, 1),
         ("server.queue", table.server.queue, 0),
+        ("server.reserve_output", table.server.reserve_output, 0),
         ("health.failures", table.health.failures, 1),
         ("health.volume", table.health.volume, 1),
         ("fetch.most", table.fetch.most, 1),
     ):
         if value < least:
             yield name, f"{least} or more is needed"
+    for section in ("models", "projects"):
+        for name, entry in getattr(table, section).items():
+            for limit, value in (asdict(entry.limits) if entry.limits else {}).items():
+                if value is not None and value < 1:
+                    yield f"{section}.{name}.limits.{limit}", "1 or more is needed"
     for provider in table.providers.values():
         if provider.connections < 1:
             yield f"providers.{provider.name}.connections", "1 or more is needed"
@@ -71,7 +77,7 @@ def _check_numbers(table: Table) -> Iterator[tuple[str, str]]:
 def _check_times(table: Table) -> Iterator[tuple[str, str]]:
     """None of these may be nothing: the attempt would have failed before it began."""
     layers: list[tuple[str, Timeouts | TimeoutOverrides | None]] = [("timeouts", table.timeouts)]
-    for section in ("providers", "models", "profiles"):
+    for section in ("providers", "models", "profiles", "projects"):
         layers += [(f"{section}.{name}.timeouts", it.timeouts) for name, it in getattr(table, section).items()]
     given = {f"{path}.{name}": value for path, layer in layers if layer for name, value in asdict(layer).items()}
     server, retry = table.server, table.retry
@@ -98,6 +104,11 @@ def _check_rules(table: Table) -> Iterator[tuple[str, str]]:
                 f"rules[{number}].name",
                 f"rules[{names[rule.name]}] has this name: the record could not tell them apart",
             )
+        for project in rule.projects:
+            if project not in table.projects:
+                near = get_close_matches(project, table.projects, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                yield f"rules[{number}].projects", f"no project is called {project!r}{hint}"
         for key, band in (("tokens", rule.tokens), ("cost", rule.cost)):
             if band is not None and _is_empty(band):
                 yield f"rules[{number}].{key}", "min is above max, so nothing ever matches"

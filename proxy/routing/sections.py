@@ -64,6 +64,22 @@ class ModelSection:
     quality: int | None = None
     reasoning: int | None = None
     timeouts: TimeoutOverrides | None = None
+    limits: table.Limits | None = None
+
+
+@frozen
+class ProjectSection:
+    parent: str | None = None
+    disabled: tuple[str, ...] = ()
+    providers: tuple[str, ...] | None = None
+    models: tuple[str, ...] | None = None
+    local_only: bool = False
+    profile: str | None = None
+    max_price: Decimal | None = None
+    timeouts: TimeoutOverrides | None = None
+    headers: Mapping[str, str] = field(factory=dict)
+    budget: table.Budget | None = None
+    limits: table.Limits | None = None
 
 
 @frozen
@@ -87,6 +103,7 @@ class File:
     auto: Mapping[str, Any] = field(factory=dict)
     industries: Mapping[str, table.Industry] = field(factory=dict)
     profiles: Mapping[str, table.Profile] = field(factory=dict)
+    projects: Mapping[str, ProjectSection] = field(factory=dict)
     rules: tuple[table.Rule, ...] = ()
 
 
@@ -108,6 +125,7 @@ def model_entry(id: str, section: ModelSection) -> ModelEntry:
         quality=section.quality,
         reasoning=section.reasoning,
         timeouts=section.timeouts,
+        limits=section.limits,
     )
 
 

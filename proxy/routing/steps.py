@@ -22,8 +22,9 @@ Judge = Callable[[Pick], str | None]  # why not, or None
 
 def _policy(facts: Facts, world: World) -> Judge | None:
     wishes, providers = facts.preferences, world.table.providers
-
-    if not wishes.only and not wishes.ignore and all(provider.enabled for provider in providers.values()):
+    project = world.table.projects.get(facts.project) if facts.project is not None else None
+    enabled = all(provider.enabled for provider in providers.values())
+    if not wishes.only and not wishes.ignore and enabled and project is None and not facts.priced_only:
         return None
 
     def judge(pick: Pick) -> str | None:
@@ -32,7 +33,13 @@ def _policy(facts: Facts, world: World) -> Judge | None:
             return "not among provider.only"
         if name in wishes.ignore:
             return "among provider.ignore"
-        return None if providers[name].enabled else "the provider is disabled"
+        if not providers[name].enabled:
+            return "the provider is disabled"
+        if facts.priced_only and pick.info.price is None and name not in facts.byok:
+            return "its price is unknown, and a budget counts what has a price"
+        if project is None:
+            return None
+        return project.objection(providers[name], pick.candidate.model, pick.candidate.native)
 
     return judge
 

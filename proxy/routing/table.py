@@ -38,6 +38,8 @@ class Server:
     auth: Literal["keys", "none"] = "keys"
     key_prefix: str = "neu"
     trusted_proxies: tuple[str, ...] = ()
+    reserve_output: int = 4096  # tokens
+    budget_webhook: str | None = field(default=None, repr=False)
     max_body: Size = Size(32 << 20)
     body_timeout: Duration = Duration(60.0)
     header_timeout: Duration = Duration(30.0)
@@ -91,6 +93,15 @@ class TimeoutOverrides:
 
 def _given(layer: TimeoutOverrides) -> dict[str, Any]:
     return asdict(layer)
+
+
+def merged(*layers: TimeoutOverrides | None) -> TimeoutOverrides | None:
+    """Several layers as one; later ones win."""
+    said: dict[str, Any] = {}
+    for layer in layers:
+        if layer is not None:
+            said |= {name: value for name, value in _given(layer).items() if value is not None}
+    return TimeoutOverrides(**said) if said else None
 
 
 @frozen
@@ -176,6 +187,25 @@ class PriceEntry:
 
 
 @frozen
+class Budget:
+    """What a key or a project may spend: USD in a period, which begins at a midnight in UTC."""
+
+    limit: Decimal
+    period: Literal["none", "daily", "weekly", "monthly"] = "none"
+    alert: Share | None = None
+    unpriced: Literal["refuse", "allow"] = "refuse"
+
+
+@frozen
+class Limits:
+    """Of a key, a project or a model; None is no limit."""
+
+    rpm: int | None = None
+    tpm: int | None = None
+    parallel: int | None = None
+
+
+@frozen
 class ModelEntry:
     id: str
     provider: str
@@ -187,6 +217,7 @@ class ModelEntry:
     quality: int | None = None
     reasoning: int | None = None
     timeouts: TimeoutOverrides | None = None
+    limits: Limits | None = None
 
 
 @frozen
@@ -217,11 +248,52 @@ class Profile:
     max_price: Decimal | None = None
     sticky: bool = False  # the draw is made once per conversation
     content_policy: Literal["stop", "next"] = "stop"  # what a provider's content filter does to the chain
+    byok_fallback: bool = False  # a caller's own key may be followed by the house's
     timeouts: TimeoutOverrides | None = None
 
     @property
     def models(self) -> tuple[str, ...]:
         return tuple(candidate.model for candidate in self.candidates)
+
+
+@frozen
+class Project:
+    """What holds for a project, its parents' word included. `models` are lists of names and patterns, every one of
+    which has to have a model; `providers` None is any."""
+
+    name: str
+    parent: str | None = None
+    providers: frozenset[str] | None = None
+    models: tuple[tuple[str, ...], ...] = ()
+    disabled: tuple[str, ...] = ()  # providers, models and patterns
+    local_only: bool = False
+    profile: str | None = None
+    max_price: Decimal | None = None
+    timeouts: TimeoutOverrides | None = None
+    headers: Mapping[str, str] = field(factory=dict)  # lower-case names
+    budget: Budget | None = None
+    limits: Limits | None = None
+
+    def objection(self, provider: Provider, model: str, native: str) -> str | None:
+        """Why it may not use this model of this provider; None where it may."""
+        if self.providers is not None and provider.name not in self.providers:
+            return f"the project {self.name} may not use the provider {provider.name}"
+        if self.local_only and not (provider.local or provider.embedded):
+            return f"the project {self.name} stays on local providers"
+        names = (model, f"{provider.name}/{native}")
+        if any(_among(names, allowed) is None for allowed in self.models):
+            return f"the project {self.name} may not use this model"
+        if (entry := _among((provider.name, *names), self.disabled)) is not None:
+            return f"{entry} is disabled in the project {self.name}"
+        return None
+
+
+def _among(names: tuple[str, ...], entries: tuple[str, ...]) -> str | None:
+    """The first entry that is one of the names, or a pattern of one."""
+    for entry in entries:
+        if entry in names or (entry.endswith("*") and any(name.startswith(entry[:-1]) for name in names)):
+            return entry
+    return None
 
 
 @frozen
@@ -269,7 +341,8 @@ class Table:
     industries: Mapping[str, Industry] = field(factory=dict)
     profiles: Mapping[str, Profile] = field(factory=dict)
     rules: tuple[Rule, ...] = ()
-    projects: Mapping[str, str] = field(factory=dict)
+    projects: Mapping[str, Project] = field(factory=dict)
+    budget_webhook: Secret | None = None
     warnings: tuple[str, ...] = ()
 
     @property
@@ -280,20 +353,21 @@ class Table:
             found += [*provider.credentials, *provider.headers.values()]
             if provider.proxy is not None:
                 found.append(provider.proxy)
-        return tuple(found)
+        return (*found, self.budget_webhook) if self.budget_webhook is not None else tuple(found)
 
     @property
     def first_run(self) -> bool:
         """Not one provider but the embedded one is configured: then, and only then, it joins `auto` and the like."""
         return not any(p.configured for p in self.providers.values() if not p.embedded)
 
-    def timeouts_for(self, provider: str, model: str, profile: str | None) -> Timeouts:
-        """Global, then the provider's, the model's, the profile's."""
+    def timeouts_for(self, provider: str, model: str, profile: str | None, project: str | None = None) -> Timeouts:
+        """Global, then the provider's, the model's, the profile's, the project's."""
         entry = self.models.get(model)
         return self.timeouts.overridden(
             self.providers[provider].timeouts if provider in self.providers else None,
             entry.timeouts if entry else None,
             self.profiles[profile].timeouts if profile is not None and profile in self.profiles else None,
+            self.projects[project].timeouts if project is not None and project in self.projects else None,
         )
 
 

@@ -72,6 +72,7 @@ async def open_answer(call: Call, pick: Pick, prepared: Prepared, attempt: Attem
     began = loop.time()
     sending = _Sending()
     watchdog = Watchdog(loop, timeouts, sending.expire, _abandoner(call), plain=not call.stream, started=began)
+    opening = None
     try:
         reply = await sending.sent(call, pick, prepared)
         attempt.status = reply.status
@@ -88,6 +89,8 @@ async def open_answer(call: Call, pick: Pick, prepared: Prepared, attempt: Attem
     except BaseException as exc:
         watchdog.cancel()
         sending.close()
+        if opening is not None and opening.stream is not None:
+            attempt.usage = opening.stream.usage  # told, and maybe billed
         if isinstance(exc, UpstreamError):
             exc.message = call.clean(exc.message)
         raise

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aiohttp import web
 from attrs import define, field, frozen
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from proxy import ir
-from proxy.accounts.admission import Permit
+from proxy.accounts.permit import Permit
 from proxy.dialects.dialect import Dialect, Operation, Voice
 from proxy.errors import GatewayError
 from proxy.routing.facts import Facts
 from proxy.routing.plan import Plan
+from proxy.routing.table import Project
 from proxy.secret import MASK, Scrubber, Secret
 from proxy.server.downstream import Downstream, answer_to
-from proxy.server.ledger import Attempt, Decision, GonePhase
+from proxy.server.ledger import Attempt, Decision, GonePhase, Lease
 from proxy.server.snapshot import Snapshot
 from proxy.wire import multipart
 from proxy.wire.splice import Member
@@ -50,6 +52,11 @@ class Call:
     snapshot: Snapshot
     decision: Decision
     started: float = field(factory=time.monotonic)
+    clock: Callable[[], float] = time.monotonic  # of limits
+    now: Callable[[], float] = time.time
+    lease: Callable[[Lease], None] = field(default=lambda lease: None, repr=False)  # notes what is reserved
+    guessed: int = 0  # nano-USD of attempts whose cost nobody told
+    output_reserved: int = 0  # tokens of output that the reservation of the attempt under way covers
     permit: Permit | None = None
     body: bytes = field(default=b"", repr=False)
     document: Mapping[str, Any] = field(factory=dict, repr=False)
@@ -88,6 +95,21 @@ class Call:
     def framed(self) -> bool:
         """Whether a stream is wanted whose frames are read on their way."""
         return self.stream and (self.operation is None or self.operation.framed)
+
+    @property
+    def project(self) -> Project | None:
+        """The caller's, of the table that this request keeps."""
+        name = self.permit.project if self.permit is not None else None
+        return self.snapshot.table.projects.get(name) if name is not None else None
+
+    @property
+    def headers(self) -> CIMultiDictProxy[str]:
+        """The client's, with what its project says where the client does not."""
+        project, sent = self.project, self.request.headers
+        if project is None or not project.headers:
+            return sent
+        more = [(name, value) for name, value in project.headers.items() if name not in sent]
+        return CIMultiDictProxy(CIMultiDict([*sent.items(), *more]))
 
     @property
     def prefix(self) -> str:

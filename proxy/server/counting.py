@@ -19,6 +19,7 @@ from proxy.routing.plan import Plan
 from proxy.routing.world import Pick
 from proxy.server.call import Call
 from proxy.server.outgoing import choose_dialect
+from proxy.server.ratelimits import limit_headers
 from proxy.server.respond import id_headers, plan_headers
 from proxy.wire import json_text
 
@@ -64,6 +65,7 @@ def _estimated(call: Call, plan: Plan, pick: Pick) -> web.StreamResponse:
     body = json_text.write({"input_tokens": call.facts.tokens})
     headers = [
         ("Content-Type", "application/json"),
+        *limit_headers(call),
         *id_headers(call.request_id, call.dialect.name),
         *plan_headers(
             call.prefix,

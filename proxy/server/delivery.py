@@ -10,11 +10,12 @@ import time
 
 from aiohttp import web
 
-from proxy import ir
 from proxy.errors import ClientGone, GatewayError, UpstreamError
+from proxy.server import billing
 from proxy.server.attempt import Opening
 from proxy.server.call import Call
 from proxy.server.early import KEEP_ALIVE
+from proxy.server.ratelimits import THEIRS, limit_headers
 from proxy.server.respond import (
     STREAM_HEADERS,
     Headers,
@@ -33,8 +34,6 @@ JSON = "application/json"
 LAST_WORDS = 0.5  # seconds
 QUIET = 15.0  # seconds until a provider's sign of life becomes one for the client
 OCTETS = "application/octet-stream"
-STREAM_BYTES_PER_TOKEN = 200  # an event of a few letters in its wrapping
-PLAIN_BYTES_PER_TOKEN = 4
 
 
 async def deliver(call: Call, opening: Opening) -> web.StreamResponse:
@@ -67,9 +66,12 @@ def _head(call: Call, opening: Opening, content_type: str, more: Headers) -> Hea
     plan, decision = call.plan, call.decision
     assert plan is not None
     passed = answer_headers(opening.reply.headers.items(), opening.prepared.native)
+    limits = limit_headers(call)
+    ours = ("retry-after", "x-should-retry", *(THEIRS if limits else ()))
     return [
         ("Content-Type", content_type),
-        *((name, value) for name, value in passed if not name.startswith(("retry-after", "x-should-retry"))),
+        *((name, value) for name, value in passed if not name.startswith(ours)),
+        *limits,
         *id_headers(call.request_id, call.dialect.name),
         *plan_headers(
             call.prefix,
@@ -93,7 +95,7 @@ def _status(opening: Opening) -> int:
 
 async def _deliver_whole(call: Call, opening: Opening) -> web.StreamResponse:
     """Head and body in one write. A stream that came as a document leaves as one, too."""
-    _account(call, opening, opening.usage)
+    billing.account(call, opening, opening.usage)
     content_type = SSE if call.framed else opening.reply.headers.get("content-type", JSON)
     if not call.framed and content_type_of({"content-type": content_type}) != JSON:
         content_type = JSON
@@ -108,7 +110,7 @@ async def _deliver_whole(call: Call, opening: Opening) -> web.StreamResponse:
 
 async def _deliver_late(call: Call, opening: Opening) -> web.StreamResponse:
     """A document that came for a stream whose head has left already."""
-    _account(call, opening, opening.usage)
+    billing.account(call, opening, opening.usage)
     sink = _Sink(call, opening)
     sink.take(opening.body)
     await sink.drained()
@@ -135,7 +137,7 @@ async def _deliver_large(call: Call, opening: Opening) -> web.StreamResponse:
         _failed(call, opening, call.cut or broken)
         return answer.abort()
     finally:
-        _account(call, opening, None)
+        billing.account(call, opening, None)
         reply.close()
 
 
@@ -169,7 +171,7 @@ async def _deliver_stream(call: Call, opening: Opening, stream: Stream) -> web.S
     finally:
         if stream.failure is not None:
             _failed(call, opening, stream.failure)
-        _account(call, opening, stream.usage)
+        billing.account(call, opening, stream.usage)
     return await _ended(call, opening, stream, sink)
 
 
@@ -230,6 +232,8 @@ class _Sink:
     """Bytes on their way to the client, counted and watched."""
 
     def __init__(self, call: Call, opening: Opening) -> None:
+        self._call, self._opening = call, opening
+        self._reserved_for = billing.bytes_reserved(call)
         self._answer = call.answer
         self._watchdog = opening.watchdog
         self._decision = call.decision
@@ -248,6 +252,8 @@ class _Sink:
             self._said = self._clock()
         self._decision.bytes_committed += len(data)
         self._attempt.bytes_out += len(data)
+        if self._attempt.bytes_out > self._reserved_for:
+            self._reserved_for = billing.top_up(self._call, self._opening)
         if self._answer.put(data):
             return True
         self._full = True
@@ -273,23 +279,3 @@ def _failed(call: Call, opening: Opening, error: GatewayError) -> None:
     opening.attempt.outcome, opening.attempt.detail = error.code, call.told(error)
     call.decision.outcome = error.code
     call.late_failure = error
-
-
-def _account(call: Call, opening: Opening, usage: ir.Usage | None) -> None:
-    """Tokens and money of the attempt that answered; unknown stays unknown."""
-    opening.attempt.usage = call.decision.usage = usage
-    price = opening.pick.info.price
-    cost = price.cost_nanos(usage) if price is not None and usage is not None else None
-    opening.attempt.cost_nanos = call.decision.cost_nanos = cost
-    if cost is None and price is not None and usage is None and call.facts is not None:
-        call.decision.estimated = True
-        cost = price.cost_nanos(ir.Usage(input=call.facts.tokens, output=_tokens_in(opening)))
-    call.decision.charged_nanos = cost or 0
-
-
-def _tokens_in(opening: Opening) -> int:
-    """A guess at what an answer without usage has cost in output tokens: by the bytes that left."""
-    if opening.opaque:
-        return 0
-    per_token = STREAM_BYTES_PER_TOKEN if opening.stream is not None else PLAIN_BYTES_PER_TOKEN
-    return opening.attempt.bytes_out // per_token

@@ -18,6 +18,7 @@ from proxy.server.attempt import Opening, open_answer
 from proxy.server.call import Call
 from proxy.server.ledger import Attempt
 from proxy.server.outgoing import Prepared
+from proxy.server.ratelimits import limit_headers
 from proxy.server.respond import STREAM_HEADERS, dropped_header, id_headers, plan_headers
 
 KEEP_ALIVE = b": keep-alive\n\n"
@@ -74,6 +75,7 @@ def _head(call: Call, pick: Pick, prepared: Prepared) -> list[tuple[str, str]]:
     return [
         ("Content-Type", "text/event-stream; charset=utf-8"),
         *STREAM_HEADERS,
+        *limit_headers(call),
         *id_headers(call.request_id, call.dialect.name),
         *plan_headers(
             call.prefix,

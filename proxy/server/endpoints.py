@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from aiohttp import web
 
 from proxy.accounts.keys import ALL_SURFACES, CHAT_SURFACES
+from proxy.accounts.permit import Permit
 from proxy.dialects import DIALECTS
 from proxy.errors import GatewayError, InvalidRequest
 from proxy.routing.facts import MOST_ENTRIES
@@ -34,6 +35,7 @@ def _passing(name: str, operation: str = "", *, form: bool = False, default_mode
     return Surface(name, "openai-chat", name, operation or name, form, default_model)
 
 
+Permitted = Callable[[web.BaseRequest, Permit], Awaitable[web.StreamResponse]]
 EMBEDDINGS = _passing("embeddings")
 SURFACES = {
     "/v1/chat/completions": CHAT,
@@ -81,41 +83,40 @@ def _serve(gateway: Gateway, surface: Surface) -> Handler:
     return serve
 
 
-def _admitted(gateway: Gateway, handler: Handler, scopes: frozenset[str] = CHAT_SURFACES) -> Handler:
+def _admitted(gateway: Gateway, handler: Permitted, scopes: frozenset[str] = CHAT_SURFACES) -> Handler:
     """Behind the same gate as inference; errors in the words of whoever asks."""
 
     async def admitted(request: web.BaseRequest) -> web.StreamResponse:
         try:
-            intake.admit(request, gateway.current.gate, int(gateway.now() * 1000), scopes)
+            permit = intake.admit(request, gateway.current.gate, int(gateway.now() * 1000), scopes)
             intake.check_hops(request.headers, gateway.relay.instance)  # one that discovers its own models never ends
-            return await handler(request)
+            return await handler(request, permit)
         except GatewayError as error:
             return refusal(request, error)
 
     return admitted
 
 
-def _list(gateway: Gateway) -> Handler:
-    async def listed(request: web.BaseRequest) -> web.StreamResponse:
-        return list_models(gateway.current, request, gateway.clock())
+def _list(gateway: Gateway) -> Permitted:
+    async def listed(request: web.BaseRequest, permit: Permit) -> web.StreamResponse:
+        return list_models(gateway.current, request, gateway.clock(), permit.project)
 
     return listed
 
 
-def _show(gateway: Gateway) -> Handler:
-    async def shown(request: web.BaseRequest) -> web.StreamResponse:
-        return show_model(gateway.current, request, gateway.clock())
+def _show(gateway: Gateway) -> Permitted:
+    async def shown(request: web.BaseRequest, permit: Permit) -> web.StreamResponse:
+        return show_model(gateway.current, request, gateway.clock(), permit.project)
 
     return shown
 
 
-def _route(gateway: Gateway) -> Handler:
+def _route(gateway: Gateway) -> Permitted:
     """Dry run: the plan that this body would get, and nobody is called. `?surface=` names whose body it is; without it
     the body's own members tell."""
 
-    async def route(request: web.BaseRequest) -> web.StreamResponse:
+    async def route(request: web.BaseRequest, permit: Permit) -> web.StreamResponse:
         snapshot = gateway.current
-        permit = intake.admit(request, snapshot.gate, int(gateway.now() * 1000), ALL_SURFACES)
         named, server = _named(request), snapshot.table.server
         form = named is not None and named.form
         body = await intake.read_body(request, server.max_body, server.body_timeout, form=form)

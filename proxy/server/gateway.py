@@ -22,7 +22,8 @@ from proxy.metrics import Metrics
 from proxy.routing.facts import read_stream
 from proxy.routing.plan import Plan, resolve
 from proxy.routing.table import OFF
-from proxy.server import counting, intake, restated
+from proxy.server import billing, counting, intake, restated
+from proxy.server.alerts import Alerts
 from proxy.server.attempt import Opening
 from proxy.server.call import Call, Surface
 from proxy.server.delivery import deliver
@@ -30,6 +31,7 @@ from proxy.server.early import AlreadyAnswered
 from proxy.server.identity import request_id
 from proxy.server.ledger import Attempt, Decision, Ledger
 from proxy.server.overload import Turnstile
+from proxy.server.ratelimits import THEIRS, limit_headers
 from proxy.server.relay import Relay
 from proxy.server.respond import error_answer, id_headers, plan_headers
 from proxy.server.snapshot import Snapshot
@@ -52,6 +54,7 @@ class Gateway:
     dice: Callable[[], float] = field(kw_only=True)
     tell: Callable[[dict[str, object]], None] = lambda fields: log.info("request_done", **fields)  # one line a request
     turnstile: Turnstile = field(factory=Turnstile)
+    alerts: Alerts = field(factory=Alerts)
     running: int = 0
     _open: dict[Call, Opening] = field(factory=dict)  # answers under way
     _idle: asyncio.Event = field(factory=asyncio.Event)  # set whenever the last request has ended
@@ -90,13 +93,24 @@ class Gateway:
             client_request_id=intake.client_id(request.headers),
             config=snapshot.table.revision,
         )
-        return Call(surface, DIALECTS[surface.dialect], request, identity, snapshot, decision)
+        return Call(
+            surface,
+            DIALECTS[surface.dialect],
+            request,
+            identity,
+            snapshot,
+            decision,
+            clock=self.clock,
+            now=self.now,
+            lease=self.ledger.lease,
+        )
 
     async def _answered(self, call: Call) -> web.StreamResponse:
         request, server, decision = call.request, call.snapshot.table.server, call.decision
         scopes = CHAT_SURFACES if call.surface.endpoint == "chat" else ALL_SURFACES
         call.permit = intake.admit(request, call.snapshot.gate, decision.at_ms, scopes)
         decision.key_id, decision.project = call.permit.key_id, call.permit.project
+        call.permit.enter(self.clock())
         intake.check_hops(request.headers, self.relay.instance)
         self.turnstile.check()
         call.body = await intake.read_body(
@@ -111,6 +125,7 @@ class Gateway:
             intake.check_turns(call.document, call.dialect.name)
         if plan.refusal is not None:
             raise plan.refusal
+        billing.take_tokens(call, plan.facts)
         if call.surface.operation == "count_tokens":
             return await counting.count(call, plan, self._relayed)
         return await self._relayed(call, plan)
@@ -174,7 +189,10 @@ class Gateway:
         tried = bool(decision.attempts)
         answer = error_answer(error, call.dialect, call.request_id, tried=tried)
         decision.status, decision.outcome = answer.status, error.code
-        headers = [*answer.headers, *id_headers(call.request_id, call.dialect.name)]
+        limits = limit_headers(call)
+        theirs = THEIRS if limits else ()
+        headers = [pair for pair in answer.headers if not pair[0].startswith(theirs)]
+        headers += [*limits, *id_headers(call.request_id, call.dialect.name)]
         if plan is not None:
             headers += plan_headers(
                 call.prefix, plan, answered="none", provider="none", attempts=len(decision.attempts), fallback=False
@@ -217,11 +235,13 @@ class Gateway:
             self._idle.set()
         decision = call.decision
         decision.duration_ms = call.elapsed_ms()
+        billing.close(call)
         permit = call.permit
-        if permit is None:
+        if permit is None or not permit.entered:
             self.metrics.not_admitted(decision.outcome)
             return  # no row, so that nobody can fill the ledger from outside
-        permit.settle()
+        for alert in permit.settle(decision.charged_nanos, billing.tokens_used(call), self.clock()):
+            self.alerts.tell(alert)
         decision.facts = call.facts
         self._count(call)
         self.ledger.record(decision)
@@ -276,4 +296,6 @@ def log_fields(decision: Decision, client: str | None) -> dict[str, object]:
         "input_tokens": usage.input_total if usage else None,
         "output_tokens": usage.output if usage else None,
         "cost_nanos": decision.cost_nanos,
+        "key_id": decision.key_id,
+        "project": decision.project,
     }

@@ -11,11 +11,12 @@ from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDictProxy
 
 from proxy import errors
-from proxy.accounts.admission import Caller, Gate, Permit
+from proxy.accounts.admission import Caller, Gate
 from proxy.accounts.keys import presented
+from proxy.accounts.permit import Permit
 from proxy.routing import facts as reading
 from proxy.routing.affinity import conversation_key
-from proxy.routing.facts import Facts
+from proxy.routing.facts import Ceiling, Facts
 from proxy.routing.table import is_loopback
 from proxy.secret import Secret
 from proxy.server.call import Call
@@ -259,10 +260,14 @@ def byok_of(headers: CIMultiDictProxy[str], prefix: str, providers: Iterable[str
 
 def read_facts(call: Call) -> Facts:
     """Raises InvalidRequest or MissingModel; looks at members of our own and at the request's shape."""
-    body, headers, prefix = call.document, call.request.headers, call.prefix.lower()
+    body, headers, prefix, project = call.document, call.headers, call.prefix.lower(), call.project
     shape = (call.operation or call.dialect).read_shape(body)
     converses = call.surface.endpoint == "chat"
-    wanted = reading.read_wanted(body, headers, prefix, call.surface.default_model)
+    default = f"profile:{project.profile}" if project is not None and project.profile else call.surface.default_model
+    wanted = reading.read_wanted(body, headers, prefix, default)
+    ceiling = reading.read_ceiling(body, headers, prefix)
+    if ceiling is None and project is not None and project.max_price is not None:
+        ceiling = Ceiling(project.max_price)
     scope = "\0".join((call.permit.scope if call.permit else "", *wanted))  # another choice has no claim on the pin
     session = next((headers[name] for name in SESSION_HEADERS if name in headers), None)
     if session is None and isinstance(body.get("prompt_cache_key"), str):
@@ -278,13 +283,14 @@ def read_facts(call: Call) -> Facts:
         stream=call.stream,
         sort=reading.read_sort(body, headers, prefix),
         partitioned=reading.read_partition(body, headers, prefix),
-        ceiling=reading.read_ceiling(body, headers, prefix),
+        ceiling=ceiling,
         preferences=reading.read_preferences(body),
         industry=reading.read_industry(body),
         headers=headers,
         project=call.permit.project if call.permit else None,
         conversation=conversation_key(scope, session, shape.system[:2000], first_turn) if converses else None,
         continues=session is not None or len(shape.turns) > 1,
+        priced_only=call.permit is not None and call.permit.priced_only,
         byok=frozenset(call.byok),
     )
 

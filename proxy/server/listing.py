@@ -4,7 +4,7 @@ Anthropic's.
 Listed are the models that could be called now and those that their provider listed lately and no more (`state` "gone",
 told in OpenAI's shape alone: Anthropic's has no word for it), aliases, profiles and `auto`; with `?directives=true`
 also `industry:` and `strategy:`. A model by its id is shown even where its provider lacks a key; its `state` says so.
-Patterns are no names and are not listed.
+Patterns are no names and are not listed. A caller with a project sees what the project may use.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ PARAMETERS = {
 Entry = dict[str, Any]
 
 
-def list_models(snapshot: Snapshot, request: web.BaseRequest, now: float) -> web.Response:
+def list_models(snapshot: Snapshot, request: web.BaseRequest, now: float, project: str | None) -> web.Response:
     directives = request.query.get("directives") == "true"
-    entries = list(_entries(snapshot, now, directives=directives))
+    entries = list(_entries(snapshot, now, project, directives=directives))
     if "anthropic-version" in request.headers:
         return json_response(_page((entry for entry in entries if entry["state"] != "gone"), request.query))
     return json_response({"object": "list", "data": entries})
 
 
-def show_model(snapshot: Snapshot, request: web.BaseRequest, now: float) -> web.Response:
+def show_model(snapshot: Snapshot, request: web.BaseRequest, now: float, project: str | None) -> web.Response:
     name = unquote(raw_path(request).removeprefix("/v1/models/"))
-    known = {entry["id"]: entry for entry in _entries(snapshot, now, every=True, directives=True)}
+    known = {entry["id"]: entry for entry in _entries(snapshot, now, project, every=True, directives=True)}
     entry = known.get(snapshot.world.models.also.get(name, name))
     if entry is None:
         near = nearest(name, snapshot.table, known)
@@ -58,22 +58,29 @@ def show_model(snapshot: Snapshot, request: web.BaseRequest, now: float) -> web.
     return json_response(_anthropic(entry) if "anthropic-version" in request.headers else entry)
 
 
-def _entries(snapshot: Snapshot, now: float, *, every: bool = False, directives: bool = False) -> Iterator[Entry]:
+def _entries(
+    snapshot: Snapshot, now: float, project: str | None, *, every: bool = False, directives: bool = False
+) -> Iterator[Entry]:
+    """What a caller of that project may use; without one, everything."""
     table, world = snapshot.table, snapshot.world
-    listed = world.models.listed
-    usable: set[str] = set()
+    listed, usable = world.models.listed, set[str]()
+    bounds = table.projects.get(project) if project is not None else None
+    every_name = every and bounds is None
     for id, info in listed.items():
+        if bounds is not None and bounds.objection(table.providers[info.provider], id, info.native) is not None:
+            continue
         state = _state(world, info, now)
         if state in ("ready", "cooling"):
             usable.add(id)
         if id in usable or state == "gone" or (every and state != "disabled"):
             yield _described(world, info, state)
     for alias, targets in table.aliases.items():
-        if every or any(target in usable or (target not in listed and usable) for target in targets):
+        unlisted = bool(usable) and bounds is None
+        if every_name or any(target in usable or (unlisted and target not in listed) for target in targets):
             yield _named(alias, {"alias_of": list(targets), "state": "ready"})
     for name, profile in table.profiles.items():
         models = list(profile.models)
-        if every or any(model in usable or model not in listed for model in models):
+        if every_name or any(model in usable or (bounds is None and model not in listed) for model in models):
             yield _named(f"profile:{name}", {"candidates": models, "state": "ready"})
     if usable:
         yield _named("auto", {"description": "Chosen by what the prompt asks for.", "state": "ready"})

@@ -79,7 +79,9 @@ def prepare(call: Call, pick: Pick, key: Secret | None, *, byok: bool, hops: str
         path=f"/{pick.candidate.native}" if runs else behind_base(provider, path),
         headers=_headers(call, provider, dialect, key, native=native, byok=byok, hops=hops, extra=extra),
         body=body,
-        timeouts=snapshot.table.timeouts_for(provider.name, pick.candidate.model, profile),
+        timeouts=snapshot.table.timeouts_for(
+            provider.name, pick.candidate.model, profile, call.permit.project if call.permit else None
+        ),
     )
     return Prepared(outgoing, dialect, native, asked_usage, dropped, byok, *_operation(call, dialect))
 
@@ -160,7 +162,7 @@ def _headers(
 ) -> tuple[tuple[str, str], ...]:
     """Later ones replace earlier ones: the dialect's defaults, the client's that may pass, the table's, the
     credential."""
-    passed = tuple(request_headers(call.request.headers.items(), dialect.name, native, byok))
+    passed = tuple(request_headers(call.headers.items(), dialect.name, native, byok))
     kind = JSON if call.form is None else call.request.headers["Content-Type"]
     accepted, known = _accepted(call), call.snapshot.heads
     same = provider.name, dialect.name, id(key), hops, kind, accepted, passed, extra

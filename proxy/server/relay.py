@@ -21,7 +21,7 @@ from proxy.routing.names import Candidate
 from proxy.routing.plan import Plan
 from proxy.routing.world import NANOS, Pick, World, worst_nanos
 from proxy.secret import Secret
-from proxy.server import early
+from proxy.server import billing, early
 from proxy.server.attempt import Opening
 from proxy.server.call import Call
 from proxy.server.outgoing import prepare_fetching
@@ -29,6 +29,9 @@ from proxy.server.outgoing import prepare_fetching
 log = structlog.get_logger()
 BACKOFF = 0.1  # seconds; doubles with each try, full jitter
 LONGEST_BACKOFF = 2.0
+# A candidate that was not asked: for what the request says, for want of connections, of room in its model's limits, or
+# of money. The last ends the chain; a failure before it tells the client more.
+PASSED_OVER = (errors.Unsupported, errors.Overloaded, errors.LimitReached, errors.BudgetSpent)
 
 
 @define
@@ -81,7 +84,7 @@ class _Chain:
                 put_off.add(pick.candidate)
                 waiting.append(pick)
                 continue
-            if not self._affords(pick):
+            if not self._affords(pick) or not self._may_pay(pick):
                 continue
             opening = await self._candidate(pick, alone=not waiting)
             if opening is not None:
@@ -107,6 +110,16 @@ class _Chain:
         worst = worst_nanos(pick.info, facts)
         return worst is not None and self.risked + worst <= cap * NANOS
 
+    def _may_pay(self, pick: Pick) -> bool:
+        """What began with the caller's own key goes on at the house's expense only where the profile says so."""
+        name, table = pick.candidate.provider, self.call.snapshot.table
+        if name in self.call.byok or not table.providers[name].credentials:
+            return True
+        if not any(attempt.byok for attempt in self.call.decision.attempts):
+            return True
+        profile = table.profiles.get(self.plan.profile or "")
+        return profile is not None and profile.byok_fallback
+
     async def _candidate(self, pick: Pick, *, alone: bool) -> Opening | None:
         """All tries of one candidate; None when they failed, with `last` set."""
         tries = 0
@@ -119,7 +132,7 @@ class _Chain:
                 return await self._try(pick, key)
             except UpstreamError as exc:
                 error = exc
-            except (errors.Unsupported, errors.Overloaded) as exc:
+            except PASSED_OVER as exc:
                 self.last = _telling(self.last, exc)
                 return None
             self.last = error
@@ -130,6 +143,7 @@ class _Chain:
 
     async def _try(self, pick: Pick, key: _Key) -> Opening:
         call, candidate = self.call, pick.candidate
+        billing.reserve(call, pick, byok=key.byok)
         prepared = await prepare_fetching(call, pick, key.secret, byok=key.byok, hops=_hops(call, self.relay.instance))
         attempt = call.begin_attempt(candidate.model, candidate.provider, candidate.native)
         attempt.byok = key.byok
@@ -163,6 +177,7 @@ class _Chain:
                 latencies.answered(candidate, waits)
             if opening is None:
                 in_flight.dec()
+                billing.failed(call, attempt, pick)
         opening.key_index, opening.ended = key.index, in_flight.dec
         self.relay.metrics.queued(candidate.provider, opening.reply.queued_s)
         call.decision.queue_ms = (call.decision.queue_ms or 0) + int(opening.reply.queued_s * 1000)
@@ -228,7 +243,7 @@ class _Chain:
             profile = self.call.snapshot.table.profiles.get(self.plan.profile or "")
             return profile is not None and profile.content_policy == "next"
         # A provider whose connections are all in use says nothing of the next one's.
-        return self.last is None or self.last.try_next or isinstance(self.last, errors.Overloaded)
+        return self.last is None or self.last.try_next or isinstance(self.last, errors.Overloaded | errors.LimitReached)
 
 
 @define

@@ -9,10 +9,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import structlog
-from attrs import define, field
+from attrs import asdict, define, field
 
 from proxy.accounts.admission import Gate
+from proxy.accounts.asking import budget_terms
+from proxy.accounts.books import Books, Terms
+from proxy.accounts.budget import BudgetTerms
 from proxy.accounts.keys import KeyRing
+from proxy.accounts.limits import NO_LIMITS, LimitTerms
 from proxy.catalog import PriceBook
 from proxy.dialects import UPSTREAMS
 from proxy.routing.affinity import Affinity
@@ -20,7 +24,7 @@ from proxy.routing.health import Health
 from proxy.routing.latency import Latencies
 from proxy.routing.loading import EXPOSED, Problem, TableRejected, load
 from proxy.routing.models import Discovered, Models
-from proxy.routing.table import Table, is_loopback
+from proxy.routing.table import Budget, Limits, Table, is_loopback
 from proxy.routing.world import World
 from proxy.secret import Scrubber
 from proxy.server.snapshot import Snapshot, UpstreamPool
@@ -53,6 +57,7 @@ class Builder:
 
     book: PriceBook
     ring: KeyRing = field(factory=KeyRing)
+    books: Books = field(factory=Books)
     exposed: bool = False  # a listener can be reached from other machines
     pool: UpstreamPool = field(factory=UpstreamPool)
     health: Health = field(factory=Health)
@@ -74,11 +79,26 @@ class Builder:
             table=table,
             world=world,
             upstreams=upstreams,
-            gate=Gate(table.server.auth, self.ring),
+            gate=self._gate(table),
             scrubber=Scrubber(table.secrets),
             proxies=Proxies.parse(table.server.trusted_proxies),
             hosts=tuple(_internal_hosts(table)),
         )
+
+    def _gate(self, table: Table) -> Gate:
+        projects = {name: Terms(_budget(it.budget), _limits(it.limits)) for name, it in table.projects.items()}
+        models = {id: _limits(entry.limits) for id, entry in table.models.items() if entry.limits is not None}
+        return Gate(table.server.auth, self.ring, self.books, projects, models)
+
+
+def _budget(budget: Budget | None) -> BudgetTerms | None:
+    if budget is None:
+        return None
+    return budget_terms(budget.limit, budget.period, budget.alert, budget.unpriced)
+
+
+def _limits(limits: Limits | None) -> LimitTerms:
+    return NO_LIMITS if limits is None else LimitTerms(**asdict(limits))
 
 
 def _internal_hosts(table: Table) -> Iterable[str]:

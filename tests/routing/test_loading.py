@@ -85,7 +85,7 @@ def test_everything_that_is_wrong_in_shape_and_meaning_is_told_at_once() -> None
         "line 10: models.a.provider: no provider is called 'opena'; did you mean 'openai'?",
         "line 11: models.a.context: a whole number is needed, not a string",
         "line 12: models.a.colour: unknown key; known are provider, native, context, max_output, price, capabilities, "
-        "quality, reasoning, timeouts",
+        "quality, reasoning, timeouts, limits",
     ]
 
 
@@ -113,7 +113,7 @@ budget = 5
         "line 8: models.a.provider: no provider is called 'opena'; did you mean 'openai'?",
         "line 9: models.a.quality: a whole number from 0 to 100 is needed",
         "line 11: aliases.x: no model is called 'aa'; near: a",
-        "line 12: projects: nothing enforces this section yet, so it is refused rather than ignored: remove it",
+        "line 13: projects.team.budget: a table is needed here",
     ]
 
 
@@ -338,8 +338,60 @@ WRONG: dict[str, tuple[str, str, str]] = {
         "rules[0] has this name",
     ),
     "no tries": ("[retry]\ntries = 0", "retry.tries", "1 or more"),
-    "projects": ("[projects.x]\nproviders = []", "projects", "nothing enforces this section yet"),
-    "projects, whatever they are": ("projects = 5", "projects", "nothing enforces this section yet"),
+    "projects that are none": ("projects = 5", "projects", "a table is needed here"),
+    "a parent that nobody is": (
+        "[projects.x]\nparent = 'teem'\n[projects.team]",
+        "projects.x.parent",
+        "no project is called 'teem'; did you mean 'team'?",
+    ),
+    "a project that is its own parent": ('[projects.x]\nparent = "x"', "projects.x.parent", "itself: x -> x"),
+    "projects that come round": (
+        '[projects.x]\nparent = "y"\n[projects.y]\nparent = "z"\n[projects.z]\nparent = "y"',
+        "projects.y.parent",
+        "comes round to itself: y -> z -> y",
+    ),
+    "a project's provider that nobody is": (
+        '[projects.x]\nproviders = ["opena"]',
+        "projects.x.providers",
+        "no provider is called 'opena'",
+    ),
+    "a project's pattern": ('[projects.x]\nmodels = ["*-mini"]', "projects.x", 'ends in its only "*"'),
+    "a project's profile": ('[projects.x]\nprofile = "p"', "projects.x.profile", "no profile is called 'p'"),
+    "a project's key of its own": (
+        '[projects.x]\nheaders = { X-Nyuro-Key-openai = "sk" }',
+        "projects.x.headers.X-Nyuro-Key-openai",
+        "no default can stand in",
+    ),
+    "a project's credential": (
+        '[projects.x]\nheaders = { authorization = "Bearer x" }',
+        "projects.x.headers.authorization",
+        "no default can stand in",
+    ),
+    "a project's header that is none": (
+        '[projects.x]\nheaders = { "a b" = "c" }',
+        "projects.x.headers.a b",
+        "no header",
+    ),
+    "a limit of nothing": ("[projects.x]\nlimits = { rpm = 0 }", "projects.x.limits.rpm", "1 or more"),
+    "a model's limit of nothing": (MODEL + "limits = { tpm = 0 }", "models.m.limits.tpm", "1 or more"),
+    "a period that is none": (
+        '[projects.x]\nbudget = { limit = 1, period = "hourly" }',
+        "projects.x.budget.period",
+        "'monthly' is needed",
+    ),
+    "a budget without a limit": ("[projects.x]\nbudget = {}", "projects.x.budget.limit", "is missing"),
+    "a budget below nothing": ("[projects.x]\nbudget = { limit = -1 }", "projects.x.budget.limit", "from 0 to"),
+    "an alert above all": ("[projects.x]\nbudget = { limit = 1, alert = 80 }", "projects.x.budget.alert", "0 to 1"),
+    "a project with no time at all": (
+        '[projects.x]\ntimeouts = { idle = "0s" }',
+        "projects.x.timeouts.idle",
+        "more than nothing",
+    ),
+    "a rule for a project that nobody is": (
+        MODEL + '[[rules]]\nname = "r"\nuse = ["m"]\nprojects = ["x"]',
+        "rules[0].projects",
+        "no project is called 'x'",
+    ),
 }
 
 

@@ -18,7 +18,7 @@ from proxy.errors import GatewayError
 from proxy.routing.loading import TableRejected, load
 from proxy.routing.models import Models
 from proxy.routing.plan import resolve
-from proxy.routing.sections import ModelSection, ProviderSection
+from proxy.routing.sections import ModelSection, ProjectSection, ProviderSection
 from proxy.routing.table import Industry, Profile, Retry, Rule, Server, Timeouts
 from proxy.routing.world import World
 
@@ -90,6 +90,7 @@ NAMED = {
     "models": ModelSection,
     "industries": Industry,
     "profiles": Profile,
+    "projects": ProjectSection,
 }
 documents = st.fixed_dictionaries(
     {},
@@ -99,7 +100,6 @@ documents = st.fixed_dictionaries(
         "rules": st.lists(section(Rule), max_size=2),
         "aliases": st.dictionaries(keys, values, max_size=3),
         "auto": st.dictionaries(keys, values, max_size=3),
-        "projects": values,
     },
 )
 

@@ -20,6 +20,10 @@ code = ["a"]
 candidates = ["a"]
 [industries.law]
 models = ["a"]
+[projects]
+x = {}
+y = {}
+z = {}
 """
 
 

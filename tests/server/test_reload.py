@@ -93,7 +93,7 @@ BAD = {
     "an unknown key": whole("[retry]\ntires = 2\n"),
     "a wrong type": whole("[retry]\ntries = 'two'\n"),
     "a dangling reference": whole('[aliases]\na = "no-such-model"\n'),
-    "a section nobody enforces": whole("[projects.a]\n"),
+    "a project of nobody's": whole('[projects.a]\nparent = "b"\n'),
     "nothing": "",
     "not UTF-8": "\udcff",
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from proxy.ir import Usage
 
@@ -42,6 +42,18 @@ class Attempt:
     cost_nanos: int | None = None
     bytes_out: int = 0
     byok: bool = False  # asked with the caller's own key, so the cost is the caller's
+
+
+@frozen
+class Lease:
+    """What a request under way has reserved of its key's and its project's budgets. Should the process die, it counts
+    as spent until `until_ms`."""
+
+    request_id: str
+    key_id: str
+    project: str | None
+    nanos: int
+    until_ms: int
 
 
 @define

@@ -18,8 +18,9 @@ from itertools import islice
 from pathlib import Path
 
 import structlog
+from attrs import astuple
 
-from proxy.server.ledger.records import Decision
+from proxy.server.ledger.records import Decision, Lease
 from proxy.server.ledger.retention import Retention
 from proxy.server.ledger.rows import ATTEMPT, DECISION, Row, plan_text, row_of
 from proxy.server.ledger.schema import LedgerRefused, check, open_writer, refusal
@@ -40,6 +41,9 @@ INSERT_DECISION = (
     " ON CONFLICT (request_id) DO NOTHING"
 )
 INSERT_ATTEMPT = f"INSERT INTO attempts (decision, {', '.join(ATTEMPT)}) VALUES (?, {', '.join('?' * len(ATTEMPT))})"  # noqa: S608
+INSERT_LEASE = "INSERT OR REPLACE INTO leases (request_id, key_id, project, nanos, until_ms) VALUES (?, ?, ?, ?, ?)"
+OLD_LEASE = "SELECT 1 FROM leases WHERE until_ms < ? LIMIT 1"
+DROP_LEASES = "DELETE FROM leases WHERE until_ms < ?"
 INSERT_PLAN = "INSERT INTO plans (decision, plan) VALUES (?, ?)"
 
 
@@ -55,7 +59,7 @@ class Ledger:
         path: Path,
         *,
         max_queue_bytes: int = 16 << 20,
-        flush_ms: int = 50,
+        flush_ms: int = 25,
         retain_days: float | None = 90,
         retain_bytes: int | None = 2 << 30,
         now: Callable[[], float] = time.time,
@@ -69,12 +73,14 @@ class Ledger:
         self._lock = threading.Lock()
         self._arrived, self._settled = threading.Condition(self._lock), threading.Condition(self._lock)
         self._queue: deque[tuple[Decision, int]] = deque()
+        self._leases: dict[str, Lease] = {}  # by request; one that ends before it is written never is
         self._bytes = self._accepted = self._done = 0
         self._hurry = False
         self._ending, self._deadline = threading.Event(), 0.0
         # The rest is the writer thread's own.
         self._thread: threading.Thread | None = None
         self._pending: deque[Row] = deque()
+        self._leasing: dict[str, Lease] = {}
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
         self._plan_bytes = PLAN_BYTES  # running mean of the plans written
@@ -110,6 +116,16 @@ class Ledger:
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
         self._thread.start()
 
+    def lease(self, lease: Lease) -> None:
+        """Notes what a request under way has reserved, in the place of what it had before; its `record` ends it. From
+        any thread. While the file takes nothing it is not noted: it would be forgotten with the process."""
+        with self._lock:
+            if self.stalled or self._ending.is_set():
+                return
+            self._leases[lease.request_id] = lease
+            if len(self._leases) == 1 and not self._queue:
+                self._arrived.notify()
+
     def record(self, decision: Decision) -> None:
         """Hands a finished decision over; it must not be changed any more. From any thread."""
         try:
@@ -119,6 +135,7 @@ class Ledger:
                 self.failed += 1
             return
         with self._lock:
+            self._leases.pop(decision.request_id, None)
             if self._ending.is_set() or self._bytes + weight > self._max_bytes:
                 self.dropped += 1
                 return
@@ -156,12 +173,12 @@ class Ledger:
     def _run(self) -> None:
         while not self._finished():
             self._gather()
-            if self._pending and (self._ending.is_set() or time.monotonic() >= self._retry_at):
+            if self._unwritten() and (self._ending.is_set() or time.monotonic() >= self._retry_at):
                 self._write()
             if self._ending.is_set():
                 if self.stalled and not self._linger():
                     break
-            elif not self._pending and time.monotonic() >= self._tidy_at:
+            elif not self._unwritten() and time.monotonic() >= self._tidy_at:
                 self._tidy()
         self._abandon()
         self._close()
@@ -170,13 +187,18 @@ class Ledger:
         with self._lock:
             return self._ending.is_set() and not self._queue and not self._pending
 
+    def _unwritten(self) -> bool:
+        return bool(self._pending or self._leasing)
+
     def _gather(self) -> None:
         """Turns what was recorded into rows, also while the file takes none: a decision's plan holds on to much of
         its request, a row to its own few kilobytes."""
         with self._lock:
-            self._arrived.wait_for(lambda: self._queue or self._ending.is_set(), self._idle())
-            if self._queue:
+            self._arrived.wait_for(lambda: self._queue or self._leases or self._ending.is_set(), self._idle())
+            if self._queue or self._leases:
                 self._arrived.wait_for(self._batch_is_due, min(self._flush_s, self._idle()))
+            self._leasing |= self._leases
+            self._leases = {}
             fresh = [self._queue.popleft() for _ in range(min(len(self._queue), BATCH_ROWS))]
             self._hurry = self._hurry and bool(self._queue)
         guessed = sum(weight for _, weight in fresh)
@@ -186,7 +208,7 @@ class Ledger:
 
     def _idle(self) -> float:
         """Seconds until something is due that no new decision brings."""
-        return max(0.0, (self._retry_at if self._pending else self._tidy_at) - time.monotonic())
+        return max(0.0, (self._retry_at if self._unwritten() else self._tidy_at) - time.monotonic())
 
     def _batch_is_due(self) -> bool:
         return len(self._queue) >= BATCH_ROWS or self._hurry or self._ending.is_set()
@@ -203,6 +225,7 @@ class Ledger:
             return
         for _ in batch:
             self._pending.popleft()
+        self._leasing = {}
         self._settle(written, len(batch) - written, sum(map(_weight, batch)))
         self._recover()
 
@@ -254,6 +277,7 @@ class Ledger:
         """All rows in one transaction; how many the tables took. A row that breaks their rules stalls nobody."""
         connection, refused = self._open(), 0
         connection.execute("BEGIN IMMEDIATE")
+        connection.executemany(INSERT_LEASE, map(astuple, self._leasing.values()))  # before the rows that end them
         for row in rows:
             try:
                 _insert(connection, row)
@@ -281,7 +305,10 @@ class Ledger:
 
     def _tidy(self) -> None:
         try:
-            deleted, more = self._retention.step(self._open(), round(self._now() * 1000))
+            now_ms = round(self._now() * 1000)
+            if self._open().execute(OLD_LEASE, (now_ms,)).fetchone():  # a look takes no lock
+                self._open().execute(DROP_LEASES, (now_ms,))
+            deleted, more = self._retention.step(self._open(), now_ms)
         except Exception as exc:  # as above; if it lasts, the next batch meets it and says so
             log.warning("ledger_tidy_failed", reason=str(self._reason(exc)))
             self._close()

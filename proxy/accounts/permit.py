@@ -1,0 +1,182 @@
+"""Leave to make one request: what it has reserved of budgets and limits, from its admission to its one settlement."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from attrs import define
+
+from proxy.accounts.books import Standing
+from proxy.accounts.budget import Account, Alert, usd
+from proxy.accounts.keys import Key
+from proxy.accounts.limits import Meter
+from proxy.accounts.periods import NEVER
+from proxy.errors import BudgetSpent, LimitReached
+
+
+@define(eq=False)
+class Permit:
+    """Taken step by step: `enter`, `take_tokens`, `cover` for each attempt; given back whole by `settle`.
+
+    Without a standing, as in open mode, there is nothing to take. Every step takes all that it asks for or nothing.
+    """
+
+    standing: Standing | None = None
+    at_ms: int = 0  # when the request began
+    entered: bool = False
+    settled: bool = False
+    tokens: int = 0  # reserved of each meter
+    nanos: int = 0  # reserved of each account
+    model: Meter | None = None  # of the candidate that is tried just now
+
+    @property
+    def key(self) -> Key | None:
+        return self.standing.key if self.standing is not None else None
+
+    @property
+    def key_id(self) -> str | None:
+        return self.standing.key.id if self.standing is not None else None
+
+    @property
+    def project(self) -> str | None:
+        return self.standing.key.project if self.standing is not None else None
+
+    @property
+    def scope(self) -> str:
+        """Keeps what belongs to one caller apart from another's."""
+        return self.standing.key.id if self.standing is not None else ""
+
+    @property
+    def meters(self) -> tuple[Meter, ...]:
+        return self.standing.meters if self.standing is not None else ()
+
+    @property
+    def budgeted(self) -> bool:
+        return self.standing is not None and self.standing.budgeted
+
+    @property
+    def priced_only(self) -> bool:
+        return self.standing is not None and self.standing.priced_only
+
+    # -- limits ----------------------------------------------------------------------------------------------
+
+    def enter(self, now: float) -> None:
+        """Raises LimitReached where too many requests came or run."""
+        meters = self.meters
+        for meter in meters:
+            if (refusal := meter.refusal(now)) is not None:
+                raise limit_reached(meter, *refusal)
+        for meter in meters:
+            meter.enter(now)
+        self.entered = True
+
+    def take_tokens(self, reading: int, writing: int, now: float) -> None:
+        """Reserves what a request will probably read and write. Of what it may write no more than a limit holds, so
+        that a request fits into an unused minute whatever it leaves open. Raises LimitReached."""
+        meters = self.meters
+        least = min((meter.terms.tpm for meter in meters if meter.terms.tpm is not None), default=None)
+        amount = reading + (writing if least is None else min(writing, max(0, least - reading)))
+        for meter in meters:
+            if (refusal := meter.token_refusal(amount, now)) is not None:
+                raise limit_reached(meter, *refusal)
+        for meter in meters:
+            meter.reserved += amount
+        self.tokens = amount
+
+    def choose(self, model: Meter | None, now: float) -> None:
+        """Takes a place at a candidate whose model has limits of its own, and leaves the one before. Raises
+        LimitReached; then there is none."""
+        if self.model is model:
+            return
+        self._leave_model(0, now)
+        if model is None:
+            return
+        refusal = model.refusal(now) or model.token_refusal(self.tokens, now)
+        if refusal is not None:
+            raise limit_reached(model, *refusal)
+        model.enter(now)
+        model.reserved += self.tokens
+        self.model = model
+
+    def _leave_model(self, used: int, now: float) -> None:
+        if self.model is not None:
+            self.model.leave(self.tokens, used, now)
+            self.model = None
+
+    # -- budgets ---------------------------------------------------------------------------------------------
+
+    def cover(self, nanos: int, now_ms: int) -> bool:
+        """Sees to it that so much is reserved in all; whether more is than before. Raises BudgetSpent."""
+        standing = self.standing
+        if standing is None:
+            return False
+        more = nanos - self.nanos
+        for account in standing.accounts:
+            account.turn(now_ms)
+            if not account.holds(max(more, 0)) and (more > 0 or not self.nanos):
+                raise budget_spent(account, nanos, now_ms)
+        return self.top_up(nanos)
+
+    def top_up(self, nanos: int) -> bool:
+        """As `cover`, without asking: an answer under way is finished."""
+        more = nanos - self.nanos
+        if self.standing is None or more <= 0:
+            return False
+        for account in self.standing.accounts:
+            account.reserved += more
+        self.nanos = nanos
+        return True
+
+    # -- the end ---------------------------------------------------------------------------------------------
+
+    def settle(self, charged: int, tokens: int, now: float) -> list[Alert]:
+        """Once, at the end, however it ended: what was really used takes the place of what was reserved."""
+        if self.settled:
+            return []
+        self.settled = True
+        self._leave_model(tokens, now)
+        standing = self.standing
+        if standing is None:
+            return []
+        if self.entered:
+            for meter in standing.meters:
+                meter.leave(self.tokens, tokens, now)
+        alerts: list[Alert] = []
+        for account in standing.accounts:
+            alerts += account.settle(self.nanos, charged, self.at_ms)
+        return alerts
+
+
+def told(name: str) -> str:
+    """An account or a meter as its owner knows it."""
+    kind, _, of = name.partition(":")
+    return f"the {kind} {of}"
+
+
+def limit_reached(meter: Meter, limit: str, wait: float) -> LimitReached:
+    return LimitReached(f"The limit of {told(meter.name)} is reached: {limit}.", retry_after=max(wait, 0.001))
+
+
+def budget_spent(account: Account, nanos: int, now_ms: int) -> BudgetSpent:
+    terms = account.terms
+    assert terms is not None
+    period = "" if terms.period == "none" else f" {terms.period}"
+    said = f"The{period} budget of {told(account.name)} is {usd(terms.limit_nanos)} USD, of which "
+    if account.spent >= terms.limit_nanos:
+        said += f"{usd(account.spent)} USD are spent."
+    else:
+        said += (
+            f"{usd(account.spent)} USD are spent and {usd(account.reserved)} USD are reserved by requests under way; "
+            f"this one may cost {usd(nanos)} USD."
+        )
+    if account.end_ms < NEVER // 2:
+        said += f" It begins anew at {datetime.fromtimestamp(account.end_ms / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}."
+    return BudgetSpent(said)
+
+
+def tightest(meters: Iterable[Meter], now: float) -> tuple[Meter | None, Meter | None]:
+    """Whose requests, and whose tokens per minute, are closest to their end."""
+    by_requests = [(left, n, meter) for n, meter in enumerate(meters) if (left := meter.requests_left(now)) is not None]
+    by_tokens = [(left, n, meter) for n, meter in enumerate(meters) if (left := meter.tokens_left(now)) is not None]
+    return min(by_requests)[2] if by_requests else None, min(by_tokens)[2] if by_tokens else None

@@ -1,0 +1,183 @@
+"""What a request costs: reserved before each attempt, topped up as a stream grows, told when it ends.
+
+A **cost** is what the provider takes for the usage that it told; unknown stays unknown. What a key is **charged** is
+the cost of all attempts asked with the house's keys, and an estimate where an answer's usage is not known or was cut
+short; `estimated` says so.
+"""
+
+from __future__ import annotations
+
+from proxy import ir
+from proxy.catalog import worst_case_nanos
+from proxy.routing.facts import Facts
+from proxy.routing.world import Pick
+from proxy.server.attempt import Opening
+from proxy.server.call import Call
+from proxy.server.ledger import Attempt, Lease
+
+STREAM_BYTES_PER_TOKEN = 200  # an event of a few letters in its wrapping
+PLAIN_BYTES_PER_TOKEN = 4
+LEASE_MS = 600_000  # how long a reservation of a process that died counts as spent
+MOST_CHARGED = 10**15  # nano-USD of one request: what a provider says beyond a million USD is no count of tokens
+AT_WORK = ("first_byte", "plain")  # phases in which a provider has the request
+UNBOUND = 1 << 62  # bytes
+TOP_UP = 4  # a stream that outgrows what is reserved for it gets a quarter of that on top, and so on
+
+
+def output_reserved(pick: Pick, facts: Facts, most: int) -> int:
+    """Tokens of output that an attempt reserves: the request's own cap, the model's, `reserve_output`, whichever is
+    least, for each answer that is asked for."""
+    if facts.endpoint != "chat" or facts.surface == "count_tokens":
+        return 0
+    caps = (facts.shape.max_tokens, pick.info.max_output, most)
+    return min(cap for cap in caps if cap is not None) * facts.shape.n
+
+
+def take_tokens(call: Call, facts: Facts) -> None:
+    """Of the limits on tokens per minute. Raises LimitReached."""
+    permit = call.permit
+    if permit is None or facts.surface == "count_tokens":
+        return
+    if permit.meters or call.snapshot.gate.models:
+        most = call.snapshot.table.server.reserve_output
+        said = facts.shape.max_tokens
+        writing = (most if said is None else min(said, most)) * facts.shape.n if facts.endpoint == "chat" else 0
+        permit.take_tokens(facts.tokens, writing, call.clock())
+
+
+def reserve(call: Call, pick: Pick, *, byok: bool) -> None:
+    """Before an attempt: a place at a model that is limited, and money for what it may cost. What the caller's own key
+    pays for takes no money. Raises LimitReached, BudgetSpent."""
+    permit, facts = call.permit, call.facts
+    if permit is None or facts is None:
+        return
+    gate = call.snapshot.gate
+    if gate.models or permit.model is not None:
+        permit.choose(gate.model_meter(pick.candidate.model), call.clock())
+    if not permit.budgeted or byok or facts.surface == "count_tokens":
+        return
+    output = output_reserved(pick, facts, call.snapshot.table.server.reserve_output)
+    call.output_reserved = output
+    nanos = reserved_nanos(pick, facts, output)
+    known = sum(attempt.cost_nanos or 0 for attempt in call.decision.attempts if not attempt.byok)
+    if permit.cover(known + nanos, int(call.now() * 1000)):
+        _lease(call, permit.nanos)
+
+
+def reserved_nanos(pick: Pick, facts: Facts, output: int) -> int:
+    price = pick.info.price
+    if price is not None and price.output is None:
+        output = 0  # vectors and the like: there is nothing that an output would cost
+    return worst_case_nanos(price, facts.tokens, output, facts.shape.cache_write) or 0
+
+
+def bytes_reserved(call: Call) -> int:
+    """How much a stream may write before it has outgrown what is reserved for it."""
+    permit = call.permit
+    if permit is None or not permit.budgeted or not call.output_reserved:
+        return UNBOUND
+    return call.output_reserved * STREAM_BYTES_PER_TOKEN
+
+
+def top_up(call: Call, opening: Opening) -> int:
+    """A stream has outgrown its reservation: it goes on, and what it takes is taken into account. Until how many bytes
+    that is enough."""
+    permit, facts = call.permit, call.facts
+    if permit is None or facts is None or opening.attempt.byok:
+        return UNBOUND
+    call.output_reserved = max(_tokens_in(opening), call.output_reserved) * (TOP_UP + 1) // TOP_UP + 1
+    known = sum(attempt.cost_nanos or 0 for attempt in call.decision.attempts[:-1] if not attempt.byok)
+    if permit.top_up(known + reserved_nanos(opening.pick, facts, call.output_reserved)):
+        _lease(call, permit.nanos)
+    return bytes_reserved(call)
+
+
+def _lease(call: Call, nanos: int) -> None:
+    permit = call.permit
+    if permit is not None and permit.key_id is not None:
+        until = int(call.now() * 1000) + LEASE_MS
+        call.lease(Lease(call.request_id, permit.key_id, permit.project, nanos, until))
+
+
+# -- the end of an attempt ---------------------------------------------------------------------------------------
+
+
+def failed(call: Call, attempt: Attempt, pick: Pick) -> None:
+    """Of an attempt that never became an answer: billed at what it is known to have used. A client that left while the
+    provider was at work is charged for what it had read."""
+    price, usage, facts = pick.info.price, attempt.usage, call.facts
+    if price is None or facts is None:
+        return
+    attempt.cost_nanos = None if usage is None else price.cost_nanos(usage)
+    if attempt.outcome == "client_closed" and usage is None and call.phase in AT_WORK and not attempt.byok:
+        call.guessed += price.cost_nanos(ir.Usage(input=facts.tokens, output=0)) or 0
+
+
+def account(call: Call, opening: Opening, usage: ir.Usage | None) -> None:
+    """Tokens and money of the attempt that answered, and with those that failed before it, of the request. Told again
+    when more is known."""
+    decision, attempt, price = call.decision, opening.attempt, opening.pick.info.price
+    attempt.usage = decision.usage = usage
+    cost = price.cost_nanos(usage) if price is not None and usage is not None else None
+    attempt.cost_nanos = cost
+    before = sum(it.cost_nanos or 0 for it in decision.attempts if it is not attempt)
+    decision.cost_nanos = None if cost is None else cost + before
+    guess = _guess(call, opening, usage)
+    decision.estimated = guess is not None or bool(call.guessed)
+    charged = call.guessed + sum(it.cost_nanos or 0 for it in decision.attempts if not it.byok and it is not attempt)
+    if not attempt.byok:
+        charged += cost or 0 if guess is None else guess
+    decision.charged_nanos = min(charged, MOST_CHARGED)
+
+
+def _guess(call: Call, opening: Opening, usage: ir.Usage | None) -> int | None:
+    """What an answer has probably cost that did not tell its usage, or broke off before it told the last of it; None
+    where it is known, or nobody could guess."""
+    price, facts, stream = opening.pick.info.price, call.facts, opening.stream
+    if price is None or facts is None or call.surface.operation == "count_tokens":
+        return None
+    told = price.cost_nanos(usage) if usage is not None else None
+    if told is not None and (stream is None or stream.done):
+        return None
+    seen = usage or ir.Usage()
+    likely = ir.Usage(
+        input=facts.tokens if seen.input is None else seen.input,
+        cache_read=seen.cache_read,
+        cache_write_5m=seen.cache_write_5m,
+        cache_write_1h=seen.cache_write_1h,
+        output=max(seen.output or 0, _tokens_in(opening)),
+    )
+    return max(price.cost_nanos(likely) or 0, told or 0)
+
+
+def _tokens_in(opening: Opening) -> int:
+    """A guess at an answer's output tokens, by the bytes that left."""
+    if opening.opaque:
+        return 0
+    per_token = STREAM_BYTES_PER_TOKEN if opening.stream is not None else PLAIN_BYTES_PER_TOKEN
+    return opening.attempt.bytes_out // per_token
+
+
+def close(call: Call) -> None:
+    """The sums of a request that nobody answered."""
+    decision = call.decision
+    if decision.model is not None:
+        return
+    known = [attempt for attempt in decision.attempts if attempt.cost_nanos is not None]
+    decision.cost_nanos = sum(attempt.cost_nanos or 0 for attempt in known) if known else None
+    charged = sum(attempt.cost_nanos or 0 for attempt in known if not attempt.byok) + call.guessed
+    decision.charged_nanos, decision.estimated = min(charged, MOST_CHARGED), bool(call.guessed)
+
+
+def tokens_used(call: Call) -> int:
+    """What a request counts for in limits: what providers told, and what can be guessed of an answer that tells
+    nothing."""
+    decision, facts = call.decision, call.facts
+    if facts is None or facts.surface == "count_tokens":
+        return 0
+    told = [attempt.usage for attempt in decision.attempts if attempt.usage is not None]
+    used = sum((usage.input_total or 0) + (usage.output or 0) for usage in told)
+    if decision.usage is None and (decision.bytes_committed or call.guessed):
+        per_token = STREAM_BYTES_PER_TOKEN if decision.stream else PLAIN_BYTES_PER_TOKEN
+        used += facts.tokens + (decision.bytes_committed // per_token if facts.endpoint == "chat" else 0)
+    return used

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.accounts.books import Books
+from proxy.accounts.keys import Key
+from proxy.accounts.limits import LimitTerms, Meter, Window
+from proxy.accounts.permit import Permit, tightest
+from proxy.errors import LimitReached
+
+
+@given(st.lists(st.tuples(st.floats(0, 30), st.integers(0, 9)), max_size=50))
+def test_a_window_holds_what_came_within_a_minute_and_nothing_older_than_61_seconds(
+    steps: list[tuple[float, int]],
+) -> None:
+    window, now, added = Window(), 0.0, list[tuple[float, int]]()
+    for passes, amount in steps:
+        now += passes
+        window.turn(now)
+        window.add(amount, now)
+        added.append((now, amount))
+        least = sum(n for moment, n in added if moment > now - 60)
+        most = sum(n for moment, n in added if moment > now - 61)
+        assert least <= window.used <= most
+
+
+def test_a_window_knows_when_there_will_be_room() -> None:
+    window = Window()
+    window.add(5, 10.5)
+    window.add(5, 20.0)
+    assert window.until(5, 30.0) == 71 - 30
+    assert window.until(6, 30.0) == 81 - 30
+    assert window.until(11, 30.0) is None
+    assert window.idle_in(30.0) == 81 - 30
+    window.turn(71.0)
+    assert window.used == 5
+
+
+def permit(books: Books, **limits: int) -> Permit:
+    return Permit(books.standing(Key("a" * 12, "", "neu", b"", "", 0, limits=LimitTerms(**limits)), None, 0), 0)
+
+
+def test_a_refused_request_is_told_when_to_come_again() -> None:
+    books = Books()
+    for _ in range(3):
+        permit(books, rpm=3).enter(100.0)
+    with pytest.raises(LimitReached, match="the key aaaaaaaaaaaa is reached: 3 requests per minute") as refused:
+        permit(books, rpm=3).enter(130.0)
+    assert refused.value.retry_after == 31
+    permit(books, rpm=3).enter(161.0)
+
+
+def test_requests_at_a_time_count_until_they_end() -> None:
+    books = Books()
+    first, second = permit(books, parallel=1), permit(books, parallel=1)
+    first.enter(0.0)
+    with pytest.raises(LimitReached, match="1 requests at a time"):
+        second.enter(3600.0)
+    first.settle(0, 0, 3600.0)
+    second.enter(3600.0)
+
+
+def test_what_is_left_open_never_keeps_a_request_out_of_an_unused_minute() -> None:
+    books = Books()
+    it = permit(books, tpm=100)
+    it.enter(0.0)
+    it.take_tokens(30, 4096, 0.0)
+    assert it.tokens == 100
+    with pytest.raises(LimitReached, match="100 tokens per minute"):
+        permit(books, tpm=100).take_tokens(1, 0, 1.0)
+    it.settle(0, 40, 2.0)
+    other = permit(books, tpm=100)
+    other.enter(2.0)
+    other.take_tokens(60, 0, 2.0)
+    with pytest.raises(LimitReached):
+        permit(Books(), tpm=100).take_tokens(101, 0, 0.0)
+
+
+def test_the_models_own_limit_is_taken_and_given_back_as_candidates_change() -> None:
+    model, it = Meter("model:m", LimitTerms(parallel=1, tpm=10)), permit(Books(), rpm=5)
+    it.enter(0.0)
+    it.take_tokens(4, 0, 0.0)
+    it.choose(model, 0.0)
+    it.choose(model, 0.0)  # another try of the same
+    assert (model.running, model.reserved) == (1, 4)
+    other = Permit()
+    with pytest.raises(LimitReached, match="the model m"):
+        other.choose(model, 0.0)
+    assert other.model is None
+    it.choose(None, 0.0)
+    assert (model.running, model.reserved) == (0, 0)
+    other.choose(model, 0.0)
+    other.settle(0, 7, 0.0)  # without a key, too
+    assert (model.running, model.tokens.used) == (0, 7)
+
+
+def test_the_limit_closest_to_its_end_is_the_one_that_is_told() -> None:
+    wide, narrow = Meter("key:a", LimitTerms(rpm=100, tpm=50)), Meter("project:x", LimitTerms(rpm=3, tpm=5000))
+    assert tightest([wide, narrow], 0.0) == (narrow, wide)
+    assert tightest([Meter("key:a", LimitTerms(parallel=2))], 0.0) == (None, None)

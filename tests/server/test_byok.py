@@ -1,0 +1,65 @@
+"""Requests with the caller's own key for a provider."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from gateway import Start, chain, provider
+from playbook import CHAT
+from upstream import ScriptedUpstream, plain
+
+OWN = "canary-own-key-0001"
+DOWN = plain({"error": {"message": "down", "type": "server_error"}}, 503)
+PRICED = {"first": "price = { input = 1, output = 2 }"}
+
+
+async def test_the_callers_key_is_asked_with_and_its_cost_recorded_apart(
+    start: Start, upstream: ScriptedUpstream
+) -> None:
+    upstream.plays(plain(CHAT.answer("Hello.")))
+    gw = await start(provider("first", upstream, models=PRICED))
+    answer = await gw.ask(headers={"X-Nyuro-Key-first": OWN})
+    assert upstream.seen[0].headers["authorization"] == f"Bearer {OWN}"
+    row = await gw.row(answer.request_id)
+    assert row["byok"] is True
+    assert row["cost_nanos"] > 0
+    assert row["charged_nanos"] == 0  # it is on the caller's bill
+    assert [attempt["byok"] for attempt in row["attempts"]] == [True]
+    house = await gw.row((await gw.ask()).request_id)
+    assert (house["byok"], house["charged_nanos"]) == (False, row["cost_nanos"])
+
+
+FALLBACKS: dict[str, tuple[str, dict[str, Any], int]] = {
+    "never to another house key": ("", {}, 503),
+    "to another key of the caller's": ("", {"X-Nyuro-Key-second": OWN}, 200),
+    "to the house's where the profile allows it": ("byok_fallback = true", {}, 200),
+}
+
+
+@pytest.mark.parametrize(("profile", "headers", "status"), FALLBACKS.values(), ids=FALLBACKS)
+async def test_what_begins_with_the_callers_key_falls_back(
+    profile: str,
+    headers: dict[str, Any],
+    status: int,
+    start: Start,
+    upstream: ScriptedUpstream,
+    second: ScriptedUpstream,
+) -> None:
+    upstream.plays(DOWN)
+    second.plays(plain(CHAT.answer("Hello.")))
+    table = provider("first", upstream) + provider("second", second) + chain("first", "second", more=profile)
+    gw = await start(table)
+    answer = await gw.ask(model="profile:chain", headers={"X-Nyuro-Key-first": OWN, **headers})
+    assert answer.status == status
+    assert len(second.seen) == (status == 200)
+
+
+async def test_a_provider_that_needs_no_key_may_follow(
+    start: Start, upstream: ScriptedUpstream, second: ScriptedUpstream
+) -> None:
+    upstream.plays(DOWN)
+    second.plays(plain(CHAT.answer("Hello.")))
+    table = provider("first", upstream) + provider("second", second, keys=None) + chain("first", "second")
+    gw = await start(table)
+    assert (await gw.ask(model="profile:chain", headers={"X-Nyuro-Key-first": OWN})).status == 200

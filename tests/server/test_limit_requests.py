@@ -1,0 +1,166 @@
+"""Limits over HTTP: who is let through, what the others are told, and that streams count until they end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from datetime import datetime
+from typing import Any
+
+import pytest
+from attrs import define
+from gateway import Running, Start, chain, provider, settles
+from keyed import make
+from playbook import CHAT, MESSAGES, TONGUES, Tongue
+from upstream import ScriptedUpstream, head, plain, streamed
+
+AT_ONCE = 200
+
+
+@define
+class Clock:
+    """The clock of limits, and the one on the wall."""
+
+    value: float = 10_000.0
+
+    def __call__(self) -> float:
+        return self.value
+
+
+def stopped(gw: Running) -> Clock:
+    clock = Clock()
+    assert gw.app is not None
+    gw.app.gateway.clock = clock
+    gw.app.gateway.relay.clock = clock
+    return clock
+
+
+LIMITS: dict[str, tuple[dict[str, int], str, bool]] = {  # what holds three, on what, while they run or after
+    "requests per minute of a key": ({"rpm": 3}, "key", True),
+    "requests at a time of a key": ({"parallel": 3}, "key", False),
+    "tokens per minute of a key": ({"tpm": 3 * 53}, "key", False),  # 3 to read and 50 to write
+    "requests per minute of a project": ({"rpm": 3}, "project", True),
+    "requests at a time of a project": ({"parallel": 3}, "project", False),
+    "tokens per minute of a project": ({"tpm": 3 * 53}, "project", False),
+    "requests per minute of a model": ({"rpm": 3}, "model", True),
+    "requests at a time of a model": ({"parallel": 3}, "model", False),
+    "tokens per minute of a model": ({"tpm": 3 * 53}, "model", False),
+}
+
+
+def inline(limits: dict[str, int]) -> str:
+    return "limits = { " + ", ".join(f"{name} = {value}" for name, value in limits.items()) + " }"
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streams"])
+@pytest.mark.parametrize(("limits", "scope", "by_time"), LIMITS.values(), ids=LIMITS)
+async def test_of_200_at_once_exactly_those_pass_that_the_limit_holds(
+    limits: dict[str, int], scope: str, by_time: bool, stream: bool, start: Start, upstream: ScriptedUpstream
+) -> None:
+    release = asyncio.Event()
+    answer = streamed(CHAT.stream("Hello.")) if stream else plain(CHAT.answer("Hello."))
+    upstream.plays([release, *answer])
+    of_model = inline(limits) if scope == "model" else ""
+    table = provider("first", upstream, models={"first": of_model})
+    gw = await start(table + "[projects.x]\n" + (inline(limits) if scope == "project" else ""))
+    clock = stopped(gw)
+    wanted = {"limits": limits} if scope == "key" else {}
+    keys = [await make(gw, f"k{n}", project="x", **wanted) for n in range(1 if scope == "key" else 4)]
+
+    async def one(n: int) -> Any:
+        return await gw.ask(stream=stream, max_tokens=50, headers=keys[n % len(keys)].bearer)
+
+    asked = [asyncio.ensure_future(one(n)) for n in range(AT_ONCE)]
+    await upstream.asked(3)
+    await settles(lambda: sum(task.done() for task in asked) == AT_ONCE - 3)
+    release.set()
+    answers = await asyncio.gather(*asked)
+    assert Counter(answer.status for answer in answers) == {200: 3, 429: AT_ONCE - 3}
+    refused = next(answer for answer in answers if answer.status == 429)
+    assert int(refused.headers["Retry-After"]) == (61 if by_time else 1)
+    error = refused.json["error"]
+    assert (error["type"], error["code"]) == ("rate_limit_error", "rate_limit_exceeded")
+    assert f"The limit of the {scope}" in error["message"]
+    await gw.quiet()
+    after = (await one(0)).status
+    clock.value += 61
+    assert (after, (await one(0)).status) == (429 if by_time else 200, 200)
+    await gw.quiet()
+    assert gw.app is not None
+    assert {(meter.running, meter.reserved) for meter in gw.app.books.meters.values()} == {(0, 0)}
+
+
+NAMES = {
+    "openai-chat": ("x-ratelimit-{0}-requests", "x-ratelimit-{0}-tokens"),
+    "anthropic": ("anthropic-ratelimit-requests-{0}", "anthropic-ratelimit-tokens-{0}"),
+}
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streams"])
+@pytest.mark.parametrize("tongue", TONGUES.values(), ids=TONGUES)
+async def test_every_answer_tells_what_is_left_in_the_words_of_its_surface(
+    tongue: Tongue, stream: bool, start: Start, upstream: ScriptedUpstream
+) -> None:
+    theirs: dict[str, Any] = {"x_ratelimit_remaining_requests": "77", "anthropic_ratelimit_requests_remaining": "77"}
+    stream_head = head(200, "text/event-stream", Transfer_Encoding="chunked", **theirs)
+    whole = plain(tongue.answer("Hello."), **theirs)
+    upstream.plays(streamed(tongue.stream("Hello."), stream_head=stream_head) if stream else whole)
+    gw = await start(provider("first", upstream, tongue))
+    stopped(gw)
+    free, key = await make(gw, "free"), await make(gw, limits={"rpm": 2, "tpm": 1000})
+    requests, tokens = NAMES[tongue.name]
+    assert (await gw.ask(tongue, stream=stream, headers=free.bearer)).headers[requests.format("remaining")] == "77"
+    first = await gw.ask(tongue, stream=stream, max_tokens=50, headers=key.bearer)
+    await gw.quiet()
+    second = await gw.ask(tongue, "no-such-model", headers=key.bearer)
+    third = await gw.ask(tongue, stream=stream, max_tokens=50, headers=key.bearer)
+    assert [answer.status for answer in (first, second, third)] == [200, 404, 429]
+    for answer, left in ((first, "1"), (second, "0"), (third, "0")):
+        assert answer.headers[requests.format("limit")] == "2"
+        assert answer.headers[requests.format("remaining")] == left
+        assert answer.headers[tokens.format("limit")] == "1000"
+    assert int(first.headers[tokens.format("remaining")]) == 1000 - 53  # reserved while it runs
+    assert 1000 - 53 < int(third.headers[tokens.format("remaining")]) < 1000  # what it took
+    reset = third.headers[requests.format("reset")]
+    assert reset == "1m1s" if tongue is CHAT else datetime.fromisoformat(reset)
+    assert "Retry-After" in third.headers
+
+
+async def test_a_limited_model_is_passed_over_for_the_next(
+    start: Start, upstream: ScriptedUpstream, second: ScriptedUpstream
+) -> None:
+    upstream.plays(plain(CHAT.answer("first")))
+    second.plays(plain(CHAT.answer("second")))
+    table = provider("first", upstream, models={"first": "limits = { rpm = 1 }"}) + provider("second", second)
+    gw = await start(table + chain("first", "second"))
+    answers = [await gw.ask(model="profile:chain") for _ in range(2)]  # without keys, too
+    assert [answer.headers["X-Nyuro-Model"] for answer in answers] == ["first", "second"]
+    assert answers[1].headers["X-Nyuro-Fallback-Used"] == "true"
+
+
+async def test_a_request_larger_than_any_minute_is_refused_clearly(start: Start, upstream: ScriptedUpstream) -> None:
+    gw = await start(provider("first", upstream, MESSAGES))
+    key = await make(gw, limits={"tpm": 2})
+    answer = await gw.ask(MESSAGES, headers=key.bearer)
+    assert answer.status == 429
+    assert answer.json["error"]["type"] == "rate_limit_error"
+
+
+async def test_what_a_stream_took_counts_when_it_ends(start: Start, upstream: ScriptedUpstream) -> None:
+    go_on = asyncio.Event()
+    upstream.plays(streamed([*CHAT.stream("Hello.")[:2], go_on, *CHAT.stream("Hello.")[2:]]))
+    gw = await start(provider("first", upstream))
+    clock = stopped(gw)
+    key = await make(gw, limits={"tpm": 60})
+    client = await gw.connect()
+    await client.request(CHAT, CHAT.request("first", stream=True, max_tokens=50), f"Authorization: Bearer {key.whole}")
+    await client.until(b"Hello.")
+    clock.value += 3600
+    assert (await gw.ask(max_tokens=50, headers=key.bearer)).status == 429
+    go_on.set()
+    await client.until(b"[DONE]")
+    await gw.quiet()
+    assert gw.app is not None
+    meter = gw.app.books.meters[f"key:{key.id}"]
+    assert meter.reserved == 0
+    assert 0 < meter.tokens.used < 60
