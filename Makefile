@@ -11,7 +11,7 @@ LOCKED := --require-hashes --only-binary :all: -r requirements
 TOOLS := $(VENV)/tools/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run run-local test test-slow test-all lint check fix conformance bench bench-check bench-routing classifier-report goldens prices clean
+.PHONY: help venv run run-local test test-slow test-all lint check fix conformance bench bench-check bench-routing bench-admission classifier-report goldens prices clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -102,6 +102,9 @@ fix: $(VENV)/.test ## format, and mend what ruff can mend
 
 bench-routing: $(VENV)/.test ## how long one routing decision takes, with 300 models
 	@$(BIN)/python scripts/bench_routing.py
+
+bench-admission: $(VENV)/.test ## what a key, its budgets and limits, and a log line take, with 100,000 keys
+	@$(BIN)/python scripts/bench_admission.py
 
 classifier-report: $(VENV)/.test ## how well `auto` tells the classes apart; more rows: ../shared/prompts/tasks.jsonl
 	@$(BIN)/python scripts/classifier_report.py $(wildcard ../shared/prompts/tasks.jsonl) \

@@ -63,7 +63,7 @@ class Gate:
         """
         if self.auth == "none":
             return Permit()
-        if not self.ring:
+        if not self.ring.by_id:
             if not is_local(caller()):
                 raise Unauthenticated(HOW_TO)
             return Permit()

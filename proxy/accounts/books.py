@@ -31,6 +31,7 @@ class Standing:
     meters: tuple[Meter, ...] = ()
     budgeted: bool = False
     priced_only: bool = False
+    tpm: int | None = None  # the least of its limits
 
 
 @define(eq=False)
@@ -72,4 +73,5 @@ class Books:
                 meters.append(self.meter(name, project.limits))
         budgets = [account.terms for account in accounts if account.terms is not None]
         strict = any(terms.unpriced == "refuse" for terms in budgets)
-        return Standing(key, tuple(accounts), tuple(meters), bool(budgets), strict)
+        tpm = min((meter.terms.tpm for meter in meters if meter.terms.tpm is not None), default=None)
+        return Standing(key, tuple(accounts), tuple(meters), bool(budgets), strict, tpm)

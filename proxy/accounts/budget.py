@@ -10,7 +10,7 @@ from typing import Literal
 
 from attrs import define, field, frozen, validators
 
-from proxy.accounts.periods import DAY_MS, Period, period_of
+from proxy.accounts.periods import DAY_MS, NEVER, Period, period_of
 
 NANOS = 1_000_000_000  # of a USD
 STEP = 100  # per mille: beyond the first, an alert at every tenth of the limit
@@ -47,6 +47,9 @@ class Alert:
     period_start_ms: int
 
 
+NO_ALERTS: tuple[Alert, ...] = ()
+
+
 @define(eq=False)
 class Account:
     """What one key or project has spent, and what calls under way may yet spend.
@@ -65,6 +68,7 @@ class Account:
     end_ms: int = 0
     _bands: tuple[tuple[int, int], ...] = ()
     _told: int = 0  # bands passed
+    _next: int = NEVER  # nano-USD at which the next alert is due
 
     def tune(self, terms: BudgetTerms | None, now_ms: int) -> None:
         """Takes these terms from now on. Bands that new terms put below what is spent are due once more."""
@@ -75,7 +79,7 @@ class Account:
         self._bands = terms.bands if terms is not None else ()
         self._begin(now_ms)
         if first:
-            self._told = sum(self.spent >= nanos for _, nanos in self._bands)
+            self._tell_from(sum(self.spent >= nanos for _, nanos in self._bands))
 
     def lease(self, until_ms: int, nanos: int) -> None:
         self.leases.append((until_ms, nanos))
@@ -102,25 +106,32 @@ class Account:
         limit = self.terms.limit_nanos if self.terms is not None else 0
         return (self.spent + self.reserved) / limit if limit else 1.0
 
-    def settle(self, reserved: int, charged: int, at_ms: int) -> list[Alert]:
+    def settle(self, reserved: int, charged: int, at_ms: int) -> tuple[Alert, ...]:
         """Puts what a request was charged in the place of what it had reserved; `at_ms` is when it began."""
         self.reserved -= reserved
         if not charged:
-            return []
-        day = at_ms // DAY_MS
-        self.days[day] = self.days.get(day, 0) + charged
+            return NO_ALERTS
+        day, days = at_ms // DAY_MS, self.days
+        if day in days:
+            days[day] += charged
+        else:
+            days[day] = charged
         if day < self.start:
-            return []  # it began in the period before, and is that one's
+            return NO_ALERTS  # it began in the period before, and is that one's
         self.spent += charged
-        return self._due() if self._told < len(self._bands) else []
+        return self._due() if self.spent >= self._next else NO_ALERTS
 
     def _begin(self, now_ms: int) -> None:
         self.start, end = period_of(self.terms.period if self.terms is not None else "none", now_ms)
         self.end_ms = end * DAY_MS
         self.spent = sum(nanos for day, nanos in self.days.items() if day >= self.start)
-        self._told = 0
+        self._tell_from(0)
 
-    def _due(self) -> list[Alert]:
+    def _tell_from(self, band: int) -> None:
+        self._told = band
+        self._next = self._bands[band][1] if band < len(self._bands) else NEVER
+
+    def _due(self) -> tuple[Alert, ...]:
         assert self.terms is not None
         due = []
         while self._told < len(self._bands) and self.spent >= self._bands[self._told][1]:
@@ -128,8 +139,8 @@ class Account:
             due.append(
                 Alert(self.name, mark, self.spent, self.terms.limit_nanos, self.terms.period, self.start * DAY_MS)
             )
-            self._told += 1
-        return due
+            self._tell_from(self._told + 1)
+        return tuple(due)
 
 
 def usd(nanos: int) -> str:

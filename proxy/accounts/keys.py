@@ -22,6 +22,7 @@ from proxy.errors import Unauthenticated
 DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 PUBLIC, SECRET = 12, 43  # characters; 62 ** 43 is the first power above 2 ** 256
 SECRET_BYTES, PUBLIC_BYTES = 32, 9
+ID = slice(-(PUBLIC + 1 + SECRET), -(1 + SECRET))
 ENTROPY = SECRET_BYTES + PUBLIC_BYTES  # random bytes that a new key takes
 FORM = re.compile(rf"([A-Za-z0-9]{{1,32}})_live_([A-Za-z0-9]{{{PUBLIC}}})_[A-Za-z0-9]{{{SECRET}}}", re.ASCII)
 
@@ -107,48 +108,48 @@ def presented(authorizations: Iterable[str], api_keys: Iterable[str]) -> str | N
     """Which of the values of `Authorization` and `x-api-key` is meant: the one that has our form. Raises
     Unauthenticated where two of them have it and differ."""
     found: str | None = None
-    for value in (*map(_bearer, authorizations), *api_keys):
-        whole = value.strip()
-        if FORM.fullmatch(whole) is None:
-            continue
-        if found is not None and found != whole:
-            raise Unauthenticated("Authorization and x-api-key hold different keys of this gateway: send one of them.")
-        found = whole
+    for value in authorizations:
+        if value[:7].lower() == "bearer ":
+            found = _one(found, value[7:].strip())
+    for value in api_keys:
+        found = _one(found, value.strip())
     return found
 
 
-def _bearer(value: str) -> str:
-    scheme, _, token = value.partition(" ")
-    return token if scheme.lower() == "bearer" else ""
+def _one(found: str | None, whole: str) -> str | None:
+    if FORM.fullmatch(whole) is None:
+        return found
+    if found is not None and found != whole:
+        raise Unauthenticated("Authorization and x-api-key hold different keys of this gateway: send one of them.")
+    return whole
 
 
 class KeyRing:
     """Every key by its id. A look-up is a hash and a dict: no request waits for a database."""
 
     def __init__(self, keys: Iterable[Key] = ()) -> None:
-        self._keys = {key.id: key for key in keys}
+        self.by_id = {key.id: key for key in keys}
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self.by_id)
 
     def __iter__(self) -> Iterator[Key]:
-        return iter(self._keys.values())
+        return iter(self.by_id.values())
 
     def get(self, id: str) -> Key | None:
-        return self._keys.get(id)
+        return self.by_id.get(id)
 
     def put(self, key: Key) -> None:
-        self._keys[key.id] = key
+        self.by_id[key.id] = key
 
     def replace(self, keys: Iterable[Key]) -> None:
         """What the file says now. A file that says nothing is one that was lost: nobody becomes welcome by that."""
         fresh = {key.id: key for key in keys}
-        self._keys = fresh or self._keys
+        self.by_id = fresh or self.by_id
 
     def check(self, whole: str, now_ms: int) -> Key:
         """Raises Unauthenticated for a key that is unknown, wrong, revoked or expired."""
-        form = FORM.fullmatch(whole)
-        key = self._keys.get(form[2]) if form is not None else None
+        key = self.by_id.get(whole[ID])  # by where it stands: the digest is of the whole
         digest = digest_of(whole)
         if key is None:
             compare_digest(digest, _NOBODY)

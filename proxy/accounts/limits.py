@@ -30,15 +30,21 @@ class Window:
 
     used: int = 0
     _slots: dict[int, int] = field(factory=dict)  # oldest first
+    _oldest: int = 0  # no slot is older
 
     def turn(self, now: float) -> None:
         oldest = int(now) - MINUTE
-        while self._slots and (slot := next(iter(self._slots))) < oldest:
-            self.used -= self._slots.pop(slot)
+        if oldest > self._oldest:
+            while self._slots and (slot := next(iter(self._slots))) < oldest:
+                self.used -= self._slots.pop(slot)
+            self._oldest = oldest if not self._slots else max(oldest, next(iter(self._slots)))
 
     def add(self, amount: int, now: float) -> None:
-        slot = int(now)
-        self._slots[slot] = self._slots.get(slot, 0) + amount
+        slot, slots = int(now), self._slots
+        if slot in slots:
+            slots[slot] += amount
+        else:
+            slots[slot] = amount
         self.used += amount
 
     def idle_in(self, now: float) -> float:

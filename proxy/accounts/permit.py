@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from attrs import define
 
 from proxy.accounts.books import Standing
-from proxy.accounts.budget import Account, Alert, usd
+from proxy.accounts.budget import NO_ALERTS, Account, Alert, usd
 from proxy.accounts.keys import Key
 from proxy.accounts.limits import Meter
 from proxy.accounts.periods import NEVER
@@ -63,19 +63,19 @@ class Permit:
 
     def enter(self, now: float) -> None:
         """Raises LimitReached where too many requests came or run."""
-        meters = self.meters
-        for meter in meters:
-            if (refusal := meter.refusal(now)) is not None:
-                raise limit_reached(meter, *refusal)
-        for meter in meters:
-            meter.enter(now)
+        if (standing := self.standing) is not None:
+            for meter in standing.meters:
+                if (refusal := meter.refusal(now)) is not None:
+                    raise limit_reached(meter, *refusal)
+            for meter in standing.meters:
+                meter.enter(now)
         self.entered = True
 
     def take_tokens(self, reading: int, writing: int, now: float) -> None:
         """Reserves what a request will probably read and write. Of what it may write no more than a limit holds, so
         that a request fits into an unused minute whatever it leaves open. Raises LimitReached."""
-        meters = self.meters
-        least = min((meter.terms.tpm for meter in meters if meter.terms.tpm is not None), default=None)
+        standing = self.standing
+        meters, least = (standing.meters, standing.tpm) if standing is not None else ((), None)
         amount = reading + (writing if least is None else min(writing, max(0, least - reading)))
         for meter in meters:
             if (refusal := meter.token_refusal(amount, now)) is not None:
@@ -114,8 +114,8 @@ class Permit:
         more = nanos - self.nanos
         for account in standing.accounts:
             account.turn(now_ms)
-            if not account.holds(max(more, 0)) and (more > 0 or not self.nanos):
-                raise budget_spent(account, nanos, now_ms)
+            if not account.holds(more if more > 0 else 0) and (more > 0 or not self.nanos):
+                raise budget_spent(account, nanos)
         return self.top_up(nanos)
 
     def top_up(self, nanos: int) -> bool:
@@ -130,19 +130,20 @@ class Permit:
 
     # -- the end ---------------------------------------------------------------------------------------------
 
-    def settle(self, charged: int, tokens: int, now: float) -> list[Alert]:
+    def settle(self, charged: int, tokens: int, now: float) -> tuple[Alert, ...]:
         """Once, at the end, however it ended: what was really used takes the place of what was reserved."""
         if self.settled:
-            return []
+            return NO_ALERTS
         self.settled = True
-        self._leave_model(tokens, now)
+        if self.model is not None:
+            self._leave_model(tokens, now)
         standing = self.standing
         if standing is None:
-            return []
+            return NO_ALERTS
         if self.entered:
             for meter in standing.meters:
                 meter.leave(self.tokens, tokens, now)
-        alerts: list[Alert] = []
+        alerts = NO_ALERTS
         for account in standing.accounts:
             alerts += account.settle(self.nanos, charged, self.at_ms)
         return alerts
@@ -158,7 +159,7 @@ def limit_reached(meter: Meter, limit: str, wait: float) -> LimitReached:
     return LimitReached(f"The limit of {told(meter.name)} is reached: {limit}.", retry_after=max(wait, 0.001))
 
 
-def budget_spent(account: Account, nanos: int, now_ms: int) -> BudgetSpent:
+def budget_spent(account: Account, nanos: int) -> BudgetSpent:
     terms = account.terms
     assert terms is not None
     period = "" if terms.period == "none" else f" {terms.period}"

@@ -79,7 +79,7 @@ def test_a_new_period_begins_with_nothing_spent_and_keeps_what_is_under_way() ->
     it.turn(NOW + DAY_MS)
     assert (it.spent, it.reserved) == (0, 40)
     assert it.holds(60)
-    assert it.settle(40, 50, NOW) == []  # began yesterday, and is yesterday's
+    assert it.settle(40, 50, NOW) == ()  # began yesterday, and is yesterday's
     assert (it.spent, it.reserved) == (0, 0)
     it.settle(0, 7, NOW + DAY_MS)
     assert it.spent == 7
@@ -126,7 +126,7 @@ def test_a_start_tells_nothing_that_was_told_before() -> None:
     books.open("key:a", {NOW // DAY_MS: 850})
     it = books.account("key:a", BudgetTerms(limit_nanos=1000, alert=800), NOW)
     assert it.spent == 850
-    assert it.settle(0, 10, NOW) == []
+    assert it.settle(0, 10, NOW) == ()
     assert [alert.mark for alert in it.settle(0, 40, NOW)] == [900]
 
 
