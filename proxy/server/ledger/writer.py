@@ -86,6 +86,7 @@ class Ledger:
         self._plan_bytes = PLAN_BYTES  # running mean of the plans written
         self._stalled_at: float | None = None
         self._retry_at, self._backoff = 0.0, BACKOFF_FIRST
+        self._written_at = 0.0  # when the last batch was begun
         self._dropped_before = 0
         self._tidy_at, self._tidied = 0.0, 0
         self._reported: set[tuple[str, type[Exception]]] = set()
@@ -195,8 +196,8 @@ class Ledger:
         its request, a row to its own few kilobytes."""
         with self._lock:
             self._arrived.wait_for(lambda: self._queue or self._leases or self._ending.is_set(), self._idle())
-            if self._queue or self._leases:
-                self._arrived.wait_for(self._batch_is_due, min(self._flush_s, self._idle()))
+            if (self._queue or self._leases) and (pause := self._written_at + self._flush_s - time.monotonic()) > 0:
+                self._arrived.wait_for(self._batch_is_due, min(pause, self._idle()))  # a lone row is written at once
             self._leasing |= self._leases
             self._leases = {}
             fresh = [self._queue.popleft() for _ in range(min(len(self._queue), BATCH_ROWS))]
@@ -215,6 +216,7 @@ class Ledger:
 
     def _write(self) -> None:
         batch = list(islice(self._pending, BATCH_ROWS))
+        self._written_at = time.monotonic()
         try:
             written = self._commit(batch)
         except Exception as exc:  # the thread's outermost handler: whatever it is, the rows are kept
