@@ -17,8 +17,8 @@ What is kept, per provider (`PROVIDERS` below): how it is recognised (`match`, `
     price    USD per million tokens as decimal strings; `tiers` are long-context steps `[start, price]`: once the whole
              input is longer than `start` tokens, all tokens cost that price
 
-What is left out: prices that are not per token (pages, minutes, searches), image and video tokens, batch and priority
-tiers, and providers that resell through a hub nobody points a gateway at.
+What is left out: prices that are neither per token nor per request (pages, minutes, searches), image and video tokens,
+batch and priority tiers, and providers that resell through a hub nobody points a gateway at.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ CLASSES = {
     "cache_write_1h_mtok": "cache_write_1h",
     "input_audio_mtok": "input_audio",
     "output_audio_mtok": "output_audio",
+    "requests_kcount": "thousand_requests",  # a fee beside the tokens
 }
 FREE = {"input": "0", "output": "0"}
 

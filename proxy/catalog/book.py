@@ -164,8 +164,10 @@ def _price(raw: dict[str, Any]) -> Price | None:
     usd = {name: raw[name] for name in RATES if name in raw}
     if not usd:
         return None
-    tiers = tuple(
-        Tier(start, Price.per_million({name: value for name, value in step.items() if name in RATES}))
-        for start, step in raw.get("tiers", ())
-    )
-    return Price.per_million(usd, tiers)
+    tiers = tuple(Tier(start, _rates(step)) for start, step in raw.get("tiers", ()))
+    return _rates(raw, tiers)
+
+
+def _rates(raw: dict[str, Any], tiers: tuple[Tier, ...] = ()) -> Price:
+    usd = {name: raw[name] for name in RATES if name in raw}
+    return Price.per_million(usd, tiers, thousand_requests=raw.get("thousand_requests"))

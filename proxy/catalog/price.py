@@ -42,6 +42,8 @@ class Price:
 
     - `cache_read` and `cache_write_5m` cost what `input` costs, `cache_write_1h` what `cache_write_5m` costs
     - `input_audio` and `output_audio` cost what `input` and `output` cost
+
+    `request` is a fee beside the tokens, as those who search for each request take it.
     """
 
     input: int | None = field(default=None, validator=_rate)
@@ -51,10 +53,17 @@ class Price:
     cache_write_1h: int | None = field(default=None, validator=_rate)
     input_audio: int | None = field(default=None, validator=_rate)
     output_audio: int | None = field(default=None, validator=_rate)
+    request: int | None = field(default=None, validator=_rate)  # pico-USD, once for each
     tiers: tuple[Tier, ...] = field(default=(), converter=_ascending)
 
     @classmethod
-    def per_million(cls, usd: Mapping[str, Decimal | str | int], tiers: tuple[Tier, ...] = ()) -> Price:
+    def per_million(
+        cls,
+        usd: Mapping[str, Decimal | str | int],
+        tiers: tuple[Tier, ...] = (),
+        *,
+        thousand_requests: Decimal | str | int | None = None,
+    ) -> Price:
         """From USD per million tokens by class name, as price lists have it. Never from a float: 0.29 is not 0.29.
 
         Raises KeyError with the name of a class that does not exist.
@@ -62,7 +71,8 @@ class Price:
         for name in usd:
             if name not in RATES:
                 raise KeyError(name)
-        return cls(**{name: _pico(value) for name, value in usd.items()}, tiers=tiers)
+        fee = None if thousand_requests is None else _pico(thousand_requests) * 1_000
+        return cls(**{name: _pico(value) for name, value in usd.items()}, tiers=tiers, request=fee)
 
     def at(self, input_total: int) -> Price:
         """The rates for a request whose whole input, cached or not, has that many tokens."""
@@ -88,6 +98,7 @@ class Price:
             (write_1h, _first(rates.cache_write_1h, write)),
             (None if output is None else output - audio_out, rates.output),
             (audio_out, _first(rates.output_audio, rates.output)),
+            (1, rates.request or 0),
         )
 
 
@@ -110,7 +121,7 @@ def worst_case_nanos(
         reading = max(reading, rates.cache_write_5m or 0)
     if cache_write == "1h":
         reading = max(reading, rates.cache_write_1h or 0)
-    pico = input_tokens * reading + max_tokens * (rates.output or 0)
+    pico = input_tokens * reading + max_tokens * (rates.output or 0) + (rates.request or 0)
     return -(-pico // PICO_PER_NANO)
 
 
