@@ -87,6 +87,20 @@ bench: $(VENV)/.test ## CPU, latency and memory beside nginx, written to docs/pe
 bench-check: $(VENV)/.test ## what got a fifth worse than docs/performance.md says; writes nothing, needs ../shared
 	@$(BIN)/python scripts/bench.py --check
 
+.PHONY: faults fuzz soak
+faults: $(VENV)/.test ## run every fault of the catalogue and write docs/faults.md from what came of it
+	@rm -rf .faults && mkdir .faults
+	@POINTSMAN_FAULTS_TABLE="$(CURDIR)/.faults" $(BIN)/python -m pytest -q -n 2 --dist loadfile tests/faults
+	@cd tests && ../$(BIN)/python -m faults.table "$(CURDIR)/.faults" && rm -rf ../.faults
+
+EXAMPLES ?= 20000
+fuzz: $(VENV)/.test ## every property test with EXAMPLES examples each: about ten minutes on two cores
+	@POINTSMAN_FUZZ=$(EXAMPLES) timeout 660 $(BIN)/python -m pytest -q -n 2 tests/test_fuzz.py tests/wire || [ $$? -eq 124 ]
+
+MINUTES ?= 30
+soak: $(VENV)/.test ## MINUTES of mixed load with faults on one process; memory has to stay flat and nothing be left open
+	@cd tests && PYTHONPATH=. ../$(BIN)/python -m faults.soak $(MINUTES)
+
 lint: $(VENV)/.test ## format, lint and types, without changing anything
 	@$(BIN)/ruff format --check proxy tests scripts
 	@$(BIN)/ruff check proxy tests scripts

@@ -30,6 +30,7 @@ from proxy.server.alerts import Alerts
 from proxy.server.bookkeeping import fill
 from proxy.server.daemon import (
     Notifier,
+    client_connections,
     feed_watchdog,
     is_loopback_socket,
     open_listeners,
@@ -54,6 +55,8 @@ log = structlog.get_logger()
 LEDGER = "ledger.sqlite3"
 ADMIN_SOCKET = "admin.sock"
 LONGEST_SOCKET = 107  # bytes of a Unix socket's path, as the kernel has it
+LAST_REQUESTS = 1.0  # seconds in which idle connections may still be used while the process stops
+LOOK = 0.02  # seconds between looks at whether any are left
 LAST_WORDS = 1.0  # seconds for what is still said once the drain is over
 
 
@@ -112,7 +115,7 @@ class App:
     async def start(self) -> None:
         """Raises StartRefused, TableUnreadable, TableRejected, LedgerRefused or ListenRefused; nothing stays open."""
         check_parser()
-        raise_open_files()
+        open_files = raise_open_files()
         table = await asyncio.to_thread(load_table, await read_table(self.config), self.env)
         if self.log is not None:
             self.log.set_scrubber(Scrubber(table.secrets))
@@ -128,7 +131,7 @@ class App:
             _check_reach(server, keys=bool(self.keys.ring))
             await asyncio.to_thread(fill, self.books, state / LEDGER, self.keys.ring, self.keys.now_ms())
             self._build(table, state)
-            await self._listen(table, state)
+            await self._listen(table, state, open_files)
         except BaseException:
             await self.stop(drain=0)
             raise
@@ -211,7 +214,7 @@ class App:
                 f"The state directory {state} cannot be made ({exc.strerror}): set STATE_DIRECTORY to one that can."
             ) from exc
 
-    async def _listen(self, table: Table, state: Path) -> None:
+    async def _listen(self, table: Table, state: Path, open_files: int) -> None:
         server = table.server
         sockets = [s for address in server.listen for s in open_listeners(parse_listen(address), self.env)]
         admin_sockets = [*open_listeners(parse_listen(server.admin), self.env), *self._open_admin_socket(state)]
@@ -227,6 +230,14 @@ class App:
         room = KeyRoom(self.keys, lambda: self.gateway.current)
         admin = Admin(self.gateway, self.reloader, Decisions(state / LEDGER), self.metrics, room)
         data = Listener(data_paths(self.gateway), keep_alive=server.keep_alive)
+        data.most = client_connections(open_files, sum(provider.connections for provider in table.providers.values()))
+        if data.most < server.concurrency:
+            log.warning(
+                "open_files_low",
+                message=f"{open_files} descriptors let {data.most} clients connect, fewer than concurrency in [server] "
+                "lets in: raise LimitNOFILE= (ulimit -n) or lower concurrency.",
+            )
+        self.metrics.collect_from("pointsman_connections_turned_away_total", lambda: data.turned_away)
         self.addresses = await self._serve(data, sockets)
         self._begin(data.close_slow_heads(server.header_timeout))
         self.admin_addresses = await self._serve(Listener(admin.paths(), keep_alive=server.keep_alive), admin_sockets)
@@ -307,14 +318,26 @@ class App:
         for runner in self._runners:
             for site in list(runner.sites):
                 await site.stop()
-            if runner.server is not None:
-                runner.server.pre_shutdown()
+            if isinstance(runner.server, Listener):
+                runner.server.stopping = True
         if not hasattr(self, "gateway"):
             return
         grace = self.gateway.current.table.server.drain if seconds is None else seconds
+        await self._last_requests(min(grace, LAST_REQUESTS))
+        for runner in self._runners:
+            if runner.server is not None:
+                runner.server.pre_shutdown()
         if not await self.gateway.drained(grace):
             self.gateway.cut()
             await self.gateway.drained(LAST_WORDS)
+
+    async def _last_requests(self, seconds: float) -> None:
+        """A client may be sending on an idle connection at this very moment: it is served, and told that the
+        connection closes. Whoever is idle still after that is hung up on."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._connections():  # noqa: ASYNC110
+                    await asyncio.sleep(LOOK)
 
     async def stop(self, drain: float | None = None) -> None:
         """Stops accepting, lets what runs finish within the drain time, writes every row."""

@@ -132,6 +132,8 @@ _ALL = (
          "Log lines lost because the stream blocked or failed.", origin="read"),
     Spec("pointsman_affinity_pins", "gauge", (), "conversations",
          "Conversations pinned to the candidate that answered last.", origin="read"),
+    Spec("pointsman_connections_turned_away_total", "counter", (), "connections",
+         "Connections of clients closed because there were too many.", origin="read"),
     Spec("pointsman_requests_under_way", "gauge", (), "requests",
          "Requests that have one of the places of concurrency.", origin="read"),
     Spec("pointsman_requests_waiting", "gauge", (), "requests",

@@ -30,9 +30,9 @@ from proxy.wire.sse import Frame
 
 HELD_EVENTS = 64  # lifecycle events before a commit; one more commits
 HELD_BYTES = 256 << 10
-LOOKED_AT = 32 << 20  # bytes of one frame that the tap may collect; a longer one goes by unseen
 MOULDS = 4  # tried in a row without a second frame of the same kind, before a stream counts as one that has no runs
 WORTH_LEARNING = 8  # frames that have to stand behind one in a read before it is worth while to make a mould of it
+LONGEST = 32 << 20  # bytes of one frame: what is longer has no end
 ENDLESS = "The provider's stream ended before the answer did."
 EMPTY = "The provider ended its stream without any output and without a reason."
 
@@ -292,17 +292,17 @@ class Passthrough:
     def _pass_oversize(self, block: bytes) -> bytes:
         """A frame of more than the border's buffer leaves as it comes; the tap gets it when it is whole."""
         collected = self._oversize = self._oversize if self._oversize is not None else bytearray()
-        if len(collected) <= LOOKED_AT:
-            collected += block
+        if len(collected) + len(block) > LONGEST:
+            raise UpstreamBroken(f"The provider sent an event of more than {LONGEST} bytes.")
+        collected += block
         if self._borders.overflowed:
             return block
-        whole, self._oversize = bytes(collected), None
-        if len(whole) <= LOOKED_AT:
-            for frame, raw in self._split(whole):
-                sight = self._look(frame, raw)
-                if sight is Sight.ERROR and self._tap.error is not None:
-                    self.failure = failures.of_stream(self._tap.error, byok=self._byok)
-                self.done = self.done or sight is Sight.END
+        self._oversize = None
+        for frame, raw in self._split(bytes(collected)):
+            sight = self._look(frame, raw)
+            if sight is Sight.ERROR and self._tap.error is not None:
+                self.failure = failures.of_stream(self._tap.error, byok=self._byok)
+            self.done = self.done or sight is Sight.END
         return block
 
 

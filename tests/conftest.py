@@ -12,10 +12,10 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import fuzz
 import pytest
 import uvloop
 from gateway import Start, gateway
-from hypothesis import settings
 from upstream import ScriptedUpstream
 
 GUARD_S, SLOW_GUARD_S = 30.0, 300.0  # no test takes that long unless something waits for ever
@@ -24,8 +24,7 @@ LOOPS: Mapping[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "uvloop": uvloop.new_event_loop,  # what the process runs on
 }
 
-settings.register_profile("pointsman", deadline=None)
-settings.load_profile("pointsman")
+fuzz.load_profile()
 
 
 @pytest.hookimpl(optionalhook=True)

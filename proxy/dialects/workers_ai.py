@@ -20,7 +20,6 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import orjson
 from attrs import evolve
 
 from proxy import ir
@@ -30,7 +29,7 @@ from proxy.dialects.openai_chat.failure import failure_in
 from proxy.dialects.openai_chat.stream_reader import DONE, StreamDecoder
 from proxy.dialects.openai_chat.tap import Tap
 from proxy.errors import UpstreamBroken
-from proxy.wire import sse
+from proxy.wire import json_text, sse
 
 NAME = "workers-ai"
 
@@ -136,11 +135,11 @@ def _mend_data(frame: sse.Frame | None, raw: bytes, request_id: str) -> bytes:
     if frame is None or frame.data.strip() == DONE:
         return raw
     try:
-        chunk = orjson.loads(frame.data)
-    except orjson.JSONDecodeError:
+        chunk = json_text.read(frame.data)
+    except ValueError:
         return raw  # the tap complains about it
     mended = _mend_chunk(chunk, request_id) if isinstance(chunk, dict) else None
-    return raw if mended is None else sse.encode(orjson.dumps(mended), frame.event)
+    return raw if mended is None else sse.encode(json_text.write(mended), frame.event)
 
 
 def _mend_chunk(chunk: dict[str, Any], request_id: str) -> dict[str, Any] | None:
@@ -181,10 +180,10 @@ def mend_answer(body: bytes, request_id: str) -> bytes:
     if b'"result"' not in body:
         return body
     try:
-        completion = _completion(orjson.loads(body), request_id)
-    except (orjson.JSONDecodeError, UpstreamBroken):
+        completion = _completion(json_text.read(body), request_id)
+    except (ValueError, UpstreamBroken):
         return body  # the check complains about it
-    return body if completion is None else orjson.dumps(completion)
+    return body if completion is None else json_text.write(completion)
 
 
 def check_answer(parsed: Any) -> ir.Usage | None:
@@ -225,7 +224,7 @@ def _completion(parsed: Any, request_id: str = "") -> dict[str, Any] | None:
 def _said(native: Mapping[str, Any]) -> str:
     """In JSON mode the response is the object itself; beside calls it may be null."""
     response = native.get("response")
-    return response if isinstance(response, str) else "" if response is None else orjson.dumps(response).decode()
+    return response if isinstance(response, str) else "" if response is None else json_text.write(response).decode()
 
 
 def _calls(native: Any, request_id: str) -> list[dict[str, Any]]:
@@ -237,7 +236,7 @@ def _calls(native: Any, request_id: str) -> list[dict[str, Any]]:
         if not isinstance(called, dict) or not isinstance(called.get("name"), str):
             raise UpstreamBroken("Workers AI sent a tool call without a name.")
         words = called.get("arguments")
-        arguments = words if isinstance(words, str) else orjson.dumps(words or {}).decode()
+        arguments = words if isinstance(words, str) else json_text.write(words or {}).decode()
         made_up = f"call_{request_id.removeprefix('req_')}_{place}" if request_id else ""
         function = {"name": called["name"], "arguments": arguments}
         calls.append({"id": call.get("id") or made_up, "type": "function", "function": function})

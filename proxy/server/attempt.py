@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from attrs import define, evolve, field
@@ -49,6 +49,7 @@ class Opening:
     reply: Reply
     watchdog: Watchdog
     attempt: Attempt
+    headers: Mapping[str, str]  # of the reply, less those that hold a key
     stream: Stream | None = None
     first: bytes = b""
     body: bytes = b""
@@ -76,10 +77,11 @@ async def open_answer(call: Call, pick: Pick, prepared: Prepared, attempt: Attem
     try:
         reply = await sending.sent(call, pick, prepared)
         attempt.status = reply.status
-        attempt.upstream_request_id = next((reply.headers[n][:128] for n in UPSTREAM_IDS if n in reply.headers), None)
-        opening = Opening(pick, prepared, reply, watchdog, attempt)
+        headers = _clean_headers(call, reply.headers)
+        attempt.upstream_request_id = next((headers[n][:128] for n in UPSTREAM_IDS if n in headers), None)
+        opening = Opening(pick, prepared, reply, watchdog, attempt, headers)
         if reply.status not in SUCCESS:
-            await _refused(call, reply, prepared)
+            await _refused(call, opening)
         if call.framed and content_type_of(reply.headers) != "application/json":
             await _first_content(call, opening)
         elif _is_opaque(call, prepared, reply):
@@ -98,6 +100,14 @@ async def open_answer(call: Call, pick: Pick, prepared: Prepared, attempt: Attem
         call.upstream_wait += loop.time() - began
     attempt.ttfb_ms = call.elapsed_ms() - attempt.started_ms
     return opening
+
+
+def _clean_headers(call: Call, headers: Mapping[str, str]) -> Mapping[str, str]:
+    """A provider may repeat a key in any header, its request id included: such a one goes no further."""
+    if _holds_no_key(call, "\n".join(headers.values()).encode("utf-8", "surrogateescape")):
+        return headers
+    values = {name: value.encode("utf-8", "surrogateescape") for name, value in headers.items()}
+    return {name: headers[name] for name, value in values.items() if _holds_no_key(call, value)}
 
 
 class _Sending:
@@ -148,14 +158,16 @@ def _abandoner(call: Call) -> Callable[[], None]:
 # -- the head ----------------------------------------------------------------------------------------------------
 
 
-async def _refused(call: Call, reply: Reply, prepared: Prepared) -> NoReturn:
+async def _refused(call: Call, opening: Opening) -> NoReturn:
     """Raises what a status other than success stands for. A success is judged by its body, not by its content type."""
-    if reply.status < 400:
-        raise UpstreamBroken("The provider answered without an answer.", detail=f"status {reply.status}")
-    raise await _failure(call, reply, prepared)
+    status = opening.reply.status
+    if status < 400:
+        raise UpstreamBroken("The provider answered without an answer.", detail=f"status {status}")
+    raise await _failure(call, opening)
 
 
-async def _failure(call: Call, reply: Reply, prepared: Prepared) -> UpstreamError:
+async def _failure(call: Call, opening: Opening) -> UpstreamError:
+    reply, prepared = opening.reply, opening.prepared
     try:
         body, whole = await reply.read(ERROR_LIMIT)
     except UpstreamBroken:  # cut short: the status has been said all the same
@@ -170,16 +182,20 @@ async def _failure(call: Call, reply: Reply, prepared: Prepared) -> UpstreamErro
     if not clean:
         reading = evolve(reading, message="", param=None)
     passes = clean and reading.own
-    foreign = Foreign(reply.status, body if passes else b"", reply.headers, dialect.speaks if clean else "")
+    foreign = Foreign(reply.status, body if passes else b"", opening.headers, dialect.speaks if clean else "")
     wait = retry_after(reply.headers, time.time(), limited=reply.status == 429)
     return failures.of_status(reply.status, reading, foreign, byok=prepared.byok, retry_after=wait)
 
 
 def _is_clean(call: Call, body: bytes) -> bool:
     """No secret of ours or of the caller's, and no internal host."""
-    if call.snapshot.scrubber.holds_secret(body) or any(host.encode() in body for host in call.snapshot.hosts):
+    return _holds_no_key(call, body) and not any(host.encode() in body for host in call.snapshot.hosts)
+
+
+def _holds_no_key(call: Call, data: bytes) -> bool:
+    if call.snapshot.scrubber.holds_secret(data):
         return False
-    return not any(key.reveal().encode() in body for key in call.byok.values())
+    return not any(key.reveal().encode() in data for key in call.byok.values())
 
 
 # -- a stream ----------------------------------------------------------------------------------------------------
@@ -265,6 +281,8 @@ async def _whole_answer(call: Call, opening: Opening) -> None:
     else:
         body, whole = await opening.reply.read(limit)
     if not whole and native and not mended:
+        if body.lstrip()[:1] != b"{":
+            raise UpstreamBroken("The provider's answer is large and no JSON object.")
         opening.body, opening.whole = body, False  # too large to judge: it flows, and a cut will show as one
         return
     _settle_whole(call, opening, body, whole=whole)

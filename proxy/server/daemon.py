@@ -339,6 +339,16 @@ def _close(listeners: Sequence[socket.socket]) -> None:
 # -- limits ------------------------------------------------------------------------------------------------------
 
 
+RESERVE = 64  # descriptors for the ledger, the log, the loop, files that are read, and the admin's connections
+
+
+def client_connections(open_files: int, connections: int) -> int:
+    """How many clients there may be: what is left of the descriptors once the providers' share is set aside, which are
+    their `connections` together, and half of all at most."""
+    left = max(open_files - RESERVE, 2)
+    return left - min(connections, left // 2)
+
+
 def raise_open_files() -> int:
     """Lift the soft limit of open files to the hard one; two descriptors serve one stream. The limit in force."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

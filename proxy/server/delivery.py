@@ -10,7 +10,7 @@ import time
 
 from aiohttp import web
 
-from proxy.errors import ClientGone, GatewayError, UpstreamError
+from proxy.errors import ClientGone, GatewayError, UpstreamBroken, UpstreamError
 from proxy.server import billing
 from proxy.server.attempt import Opening
 from proxy.server.call import Call
@@ -32,6 +32,7 @@ from proxy.wire.headers import answer_headers
 SSE = "text/event-stream; charset=utf-8"
 JSON = "application/json"
 LAST_WORDS = 0.5  # seconds
+LARGEST = 1 << 30  # bytes of an answer that flows unread; what is longer is cut
 QUIET = 15.0  # seconds until a provider's sign of life becomes one for the client
 OCTETS = "application/octet-stream"
 
@@ -65,7 +66,7 @@ def _decided(call: Call, opening: Opening) -> None:
 def _head(call: Call, opening: Opening, content_type: str, more: Headers) -> Headers:
     plan, decision = call.plan, call.decision
     assert plan is not None
-    passed = answer_headers(opening.reply.headers.items(), opening.prepared.native)
+    passed = answer_headers(opening.headers.items(), opening.prepared.native)
     limits = limit_headers(call)
     ours = ("retry-after", "x-should-retry", *(THEIRS if limits else ()))
     return [
@@ -125,12 +126,18 @@ async def _deliver_large(call: Call, opening: Opening) -> web.StreamResponse:
     more = STREAM_HEADERS if content_type_of({"content-type": content_type}) == "text/event-stream" else []
     answer, reply, sink = call.answer, opening.reply, _Sink(call, opening)
     call.decision.status = _status(opening)
+
+    def within(chunk: bytes) -> bool:
+        return sink.take(chunk) and opening.attempt.bytes_out <= LARGEST
+
     try:
         await answer.begin(call.decision.status, _head(call, opening, content_type, more))
         sink.take(opening.body)
         await sink.drained()
-        while not await reply.pour(sink.take):
+        while not await reply.pour(within):
             await sink.drained()
+            if opening.attempt.bytes_out > LARGEST:
+                raise UpstreamBroken("The provider's answer has no end.")
         await sink.drained()
         return await answer.end()
     except UpstreamError as broken:

@@ -12,6 +12,7 @@ from typing import Any
 
 import structlog
 from aiohttp import web
+from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
 
 from proxy.dialects import DIALECTS
@@ -35,6 +36,8 @@ class Connection(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        assert isinstance(self._manager, Listener)
+        self._manager.make_room()
         self.head_since: float | None = self._loop.time()  # when the head began that is still incomplete
 
     def data_received(self, data: bytes) -> None:
@@ -70,6 +73,9 @@ class Listener(web.Server):
     def __init__(self, paths: Paths, *, keep_alive: float, handler_cancellation: bool = True) -> None:
         self._exact = {path: methods for path, methods in paths.items() if not path.endswith("/*")}
         self._below = {path[:-1]: methods for path, methods in paths.items() if path.endswith("/*")}
+        self.most: float = float("inf")  # connections
+        self.turned_away = 0  # connections closed for want of room
+        self.stopping = False
         super().__init__(
             self._dispatch,
             keepalive_timeout=keep_alive,
@@ -81,6 +87,19 @@ class Listener(web.Server):
 
     def __call__(self) -> RequestHandler:
         return Connection(self, loop=asyncio.get_running_loop(), **self._kwargs)
+
+    def _make_request(self, message: RawRequestMessage, *more: Any) -> web.BaseRequest:
+        """While it is stopping, each answer says that its connection closes, so that nobody uses it again."""
+        return super()._make_request(message._replace(should_close=True) if self.stopping else message, *more)
+
+    def make_room(self) -> None:
+        """Of more connections than there may be, one that is idle goes, or else the newest: descriptors for providers
+        and the ledger are never used up by clients."""
+        if len(self._connections) <= self.most:
+            return
+        idle = (it for it in self._connections if it._current_request is None and not it._messages)
+        next(idle, next(reversed(self._connections))).force_close()
+        self.turned_away += 1
 
     async def close_slow_heads(self, seconds: float) -> None:
         """For ever: ends connections that take longer than that to send a head. aiohttp has one clock for idle

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from gateway import Running, Start, provider
 from playbook import CHAT, MESSAGES, Tongue
-from upstream import ScriptedUpstream, streamed
+from upstream import ScriptedUpstream, plain, streamed
 
 BOTH = pytest.mark.parametrize("tongue", [CHAT, MESSAGES], ids=["chat", "messages"])
 
@@ -64,3 +64,25 @@ async def test_what_does_not_finish_is_told_in_its_own_stream(
     row = await running.row()
     assert (row["status"], row["outcome"]) == (200, "gateway_overloaded")
     assert (await upstream.asked()).gone.is_set()
+
+
+async def test_a_request_on_an_idle_connection_is_still_served_and_told_that_it_closes(
+    upstream: ScriptedUpstream, start: Start
+) -> None:
+    upstream.plays(plain(CHAT.answer("last")))
+    running = await start(provider("first", upstream))
+    assert running.app is not None
+    client, idle = await running.connect(), await running.connect()
+    for connection in (client, idle):
+        await connection.request(CHAT, CHAT.request())
+        assert (await connection.answer())[0] == 200
+    stopping = asyncio.ensure_future(running.app.stop(drain=20))
+    async with asyncio.timeout(20):
+        while await listens(running):
+            continue
+    await client.request(CHAT, CHAT.request())
+    status, headers, _ = await client.answer()
+    assert (status, headers["connection"]) == (200, "close")
+    assert await client.rest() == b""
+    assert await idle.rest() == b""
+    await stopping

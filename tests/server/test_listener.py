@@ -20,6 +20,7 @@ from proxy.app import LEDGER, App, StartRefused
 from proxy.secret import Scrubber
 from proxy.server import log as logging
 from proxy.server.daemon import ListenRefused
+from proxy.server.listener import Listener
 
 LOOPS = ("uvloop",)
 both_surfaces = pytest.mark.parametrize("tongue", TONGUES.values(), ids=TONGUES)
@@ -340,3 +341,28 @@ async def test_every_row_of_the_ledger_is_whole(upstream: ScriptedUpstream, star
     assert len({row["request_id"] for row in rows}) == 50
     with closing(sqlite3.connect(gw.state / LEDGER)) as ledger:
         assert ledger.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+async def test_of_too_many_connections_an_idle_one_goes_and_nobody_who_is_served(
+    upstream: ScriptedUpstream, start: Start
+) -> None:
+    gw = await start(provider("first", upstream))
+    assert gw.app is not None
+    listener = gw.app._runners[0].server
+    assert isinstance(listener, Listener)
+    listener.most = 2
+    go_on = asyncio.Event()
+    upstream.plays([go_on, *plain(CHAT.answer("served"))])
+    served, idle = await gw.connect(), await gw.connect()
+    await served.request(CHAT, CHAT.request())
+    await upstream.asked()
+    third = await gw.connect()
+    assert await idle.rest() == b""
+    await third.request(CHAT, CHAT.request())
+    await upstream.asked(2)
+    fourth = await gw.connect()
+    assert await fourth.rest() == b""
+    go_on.set()
+    for client in (served, third):
+        assert (await client.answer())[0] == 200
+    assert listener.turned_away == 2

@@ -9,8 +9,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
-
 from proxy import ir
 from proxy.dialects import failures
 from proxy.dialects.openai_chat.failure import failure_of
@@ -21,6 +19,7 @@ from proxy.dialects.openai_chat.request_reader import read_signature
 from proxy.dialects.openai_chat.usage import usage_of
 from proxy.dialects.openai_chat.vocabulary import NAME, stop_reason
 from proxy.errors import UpstreamBroken
+from proxy.wire import json_text
 
 _KNOWN = frozenset({"id", "object", "created", "model", "choices", "usage", "service_tier", "system_fingerprint"})
 _OUTPUT = (
@@ -156,7 +155,7 @@ def thinking_text(item: Mapping[str, Any]) -> str:
 def words_of(called: Mapping[str, Any]) -> str:
     """What a tool was called with; a few servers send the object itself."""
     words = called.get("arguments", called.get("input"))
-    return orjson.dumps(words).decode() if isinstance(words, dict) else words if isinstance(words, str) else ""
+    return json_text.write(words).decode() if isinstance(words, dict) else words if isinstance(words, str) else ""
 
 
 def answered(parsed: Any) -> Mapping[str, Any]:

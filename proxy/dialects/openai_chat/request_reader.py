@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import orjson
 from attrs import define, evolve, field
 
 from proxy import ir
@@ -29,6 +28,7 @@ from proxy.dialects.openai_chat.members import (
 from proxy.dialects.openai_chat.reasoning import read_reasoning
 from proxy.dialects.openai_chat.vocabulary import EXTENSIONS, NAME
 from proxy.dialects.unread import unread
+from proxy.wire import json_text
 
 _KNOWN = EXTENSIONS | {
     "model", "messages", "tools", "functions", "tool_choice", "function_call", "parallel_tool_calls", "max_tokens",
@@ -140,7 +140,7 @@ def _tool_call(raw: dict[str, Any], at: str) -> ir.ToolCall:
         raise wrong(f"{at}.{kind}", "an object with the name of the tool and what it was called with")
     arguments = called.get(words)
     if isinstance(arguments, dict):  # not the API's form, yet clients send it and its meaning is plain
-        arguments = orjson.dumps(arguments).decode()
+        arguments = json_text.write(arguments).decode()
     elif arguments is not None and not isinstance(arguments, str):
         raise wrong(f"{at}.{kind}.{words}", "a string")
     return ir.ToolCall(

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import orjson
 from attrs import define, field
 
 from proxy import ir
@@ -31,6 +30,7 @@ from proxy.dialects.openai_chat.request_reader import read_signature
 from proxy.dialects.openai_chat.usage import usage_of
 from proxy.dialects.openai_chat.vocabulary import NAME, stop_reason
 from proxy.errors import UpstreamBroken
+from proxy.wire import json_text
 from proxy.wire.mould import Mould, around
 from proxy.wire.sse import Frame
 
@@ -42,8 +42,8 @@ _Events = list[ir.StreamEvent]
 def parse(frame: Frame) -> dict[str, Any]:
     """Raises UpstreamBroken on a frame that is not this dialect's."""
     try:
-        chunk = orjson.loads(frame.data)
-    except orjson.JSONDecodeError as exc:
+        chunk = json_text.read(frame.data)
+    except ValueError as exc:
         raise UpstreamBroken("The provider sent an event that is not JSON.") from exc
     if not isinstance(chunk, dict):
         raise UpstreamBroken("The provider sent an event that is not a JSON object.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import orjson
 from attrs import define, evolve, field
 
 from proxy import ir
@@ -18,6 +17,7 @@ from proxy.dialects.openai_chat.reasoning import write_delta, write_details
 from proxy.dialects.openai_chat.usage import write_usage
 from proxy.dialects.openai_chat.vocabulary import ANSWER_TIERS, finish_reason
 from proxy.errors import GatewayError
+from proxy.wire import json_text
 
 _DONE = b"data: [DONE]\n\n"
 _PING = b": ping\n\n"
@@ -69,7 +69,7 @@ class StreamEncoder:
         if self._ended:
             return b""
         self._ended = True
-        return b"data: %b\n\n" % orjson.dumps(write_in_band(error))
+        return b"data: %b\n\n" % json_text.write(write_in_band(error))
 
     def cast(self, event: ir.TextDelta) -> tuple[bytes, bytes] | None:
         if self._ended or not self._text_head or event.choice or event.logprobs:
@@ -92,7 +92,7 @@ class StreamEncoder:
             head["service_tier"] = event.service_tier
         if event.fingerprint:
             head["system_fingerprint"] = event.fingerprint
-        self._head = b"data: %b," % orjson.dumps(head)[:-1]
+        self._head = b"data: %b," % json_text.write(head)[:-1]
         self._tail = b',"usage":null}\n\n' if self.voice.include_usage else b"}\n\n"
         self._text_head = self._head + b'"choices":[{"index":0,"delta":{"content":'
         self._text_tail = b'},"logprobs":null,"finish_reason":null}]' + self._tail
@@ -112,11 +112,11 @@ class StreamEncoder:
 
     def _chunk(self, state: _Choice, delta: dict[str, Any], reason: str | None = None, logprobs: Any = None) -> bytes:
         choice = {"index": state.index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
-        return b'%b"choices":[%b]%b' % (self._head, orjson.dumps(choice), self._tail)
+        return b'%b"choices":[%b]%b' % (self._head, json_text.write(choice), self._tail)
 
     def _plain_text(self, text: str) -> bytes:
         self._choices[0].length += len(text)
-        return self._text_head + orjson.dumps(text) + self._text_tail
+        return self._text_head + json_text.write(text) + self._text_tail
 
     def _part_start(self, event: ir.PartStart) -> bytes:
         opening, state = self._choice(event.choice)
@@ -267,7 +267,7 @@ class StreamEncoder:
         out, _ = self._choice(0)
         out += b"".join(self._finished(state, "unknown") for state in self._choices.values() if not state.finished)
         if self.voice.include_usage and (usage := write_usage(self._usage)):
-            out += b'%b"choices":[],"usage":%b}\n\n' % (self._head, orjson.dumps(usage))
+            out += b'%b"choices":[],"usage":%b}\n\n' % (self._head, json_text.write(usage))
         self._ended = True
         return out + _DONE
 

@@ -21,11 +21,15 @@ from proxy.errors import UpstreamBroken
 _SAYS = {"message": ("content",), "reasoning": ("summary", "content", "encrypted_content")}
 _IMAGE_TYPES = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg", "gif": "image/gif"}
 
+UNSETTLED = ("in_progress", "queued")  # of a background response alone an answer
+
 
 def check_answer(parsed: Any) -> ir.Usage | None:
     """The usage of a good answer. One without output is good if it says how it stands: a background response does."""
     output = _output(parsed)
-    if not isinstance(parsed.get("status"), str) and not any(map(says_something, output)):
+    status = parsed.get("status")
+    settled = isinstance(status, str) and (status not in UNSETTLED or parsed.get("background") is True)
+    if not settled and not any(map(says_something, output)):
         raise UpstreamBroken("The provider's answer holds no output and no status.")
     return usage_of(parsed)
 

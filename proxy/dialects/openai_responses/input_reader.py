@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-import orjson
 from attrs import define, evolve, field
 
 from proxy import ir
@@ -16,6 +15,7 @@ from proxy.dialects.openai_chat.media import source_of
 from proxy.dialects.openai_chat.members import record, records, string, text, wrong
 from proxy.dialects.openai_responses.proofs import is_sealed, unseal
 from proxy.dialects.openai_responses.vocabulary import NAME
+from proxy.wire import json_text
 
 _Item = dict[str, Any]
 
@@ -147,7 +147,7 @@ class TurnReader:
         name = "input" if custom else "arguments"
         given = item.get(name)
         if isinstance(given, dict):  # not the API's form, yet its meaning is plain
-            given = orjson.dumps(given).decode()
+            given = json_text.write(given).decode()
         elif given is not None and not isinstance(given, str):
             raise wrong(f"{at}.{name}", "a string")
         call = ir.ToolCall(

@@ -7,12 +7,15 @@ import asyncio
 import io
 from collections.abc import Mapping
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 from weakref import WeakSet
 
 import aiohttp
 from aiohttp import ClientTimeout
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
+from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from proxy.errors import UpstreamBroken, UpstreamError, UpstreamTimeout, UpstreamUnreachable
@@ -24,6 +27,7 @@ from proxy.server.upstream.slots import Slots
 STALE_TRIES = 3  # pooled connections that turn out closed, before a failure counts
 LINGER = 1.0  # seconds that an answer may take to end once its last event is here
 MOST_SURPLUS = 4  # reads
+MOST_UNREAD = 16  # answers on one connection that nobody has looked at yet, interim ones included
 KEEP_ALIVE = 30.0  # seconds an idle connection is kept
 AT_ONCE = 1 << 20  # bytes
 _reused: ContextVar[bool] = ContextVar("reused", default=False)  # of this task's last connection
@@ -195,6 +199,18 @@ def _payload(body: bytes) -> bytes | io.BytesIO:
     return io.BytesIO(body) if len(body) > AT_ONCE else body
 
 
+class _Protocol(ResponseHandler):
+    """Gives a provider up that sends interim answers without an end: aiohttp would read every one of them."""
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if len(self._buffer) > MOST_UNREAD:
+            self._buffer.clear()
+            self.set_exception(HttpProcessingError(message="too many answers to one request"))
+            if self.transport is not None:
+                self.transport.close()
+
+
 class _Connector(aiohttp.TCPConnector):
     """Tells whether the connection that a request got has been used before."""
 
@@ -212,6 +228,7 @@ class _Connector(aiohttp.TCPConnector):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self._factory: Any = partial(_Protocol, loop=self._loop)
         self._used: WeakSet[Any] = WeakSet()
 
 

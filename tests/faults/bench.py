@@ -1,0 +1,255 @@
+"""The test bench: the real daemon, a provider that misbehaves as told, and a client that notes every byte.
+
+A fault is served by a provider of its own in the table, so that what is learnt of one says nothing of another; all of
+them are one scripted upstream, which tells them apart by the first part of the path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+from attrs import define, field, frozen
+from gateway import whole
+from playbook import Tongue
+from upstream import GUARD_S, Script, ScriptedUpstream, Seen
+
+from proxy.app import LEDGER
+from proxy.server.ledger import Decisions, Filter
+
+ROOT = Path(__file__).parents[2]
+HOUSE_KEY = "canary-house-key-5ad1f0c2"
+CALLER_KEY = "canary-caller-key-77b0e1d9"
+CANARIES = (HOUSE_KEY, CALLER_KEY)
+# More keys of [server] for every daemon here: the same suite over another implementation of the upstream.
+SETTING = os.environ.get("POINTSMAN_FAULTS_SERVER", "")
+
+
+@frozen
+class Got:
+    """What a client saw. `whole`: the transfer came to its proper end."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    whole: bool
+
+    @property
+    def json(self) -> Any:
+        return orjson.loads(self.body)
+
+
+@define(eq=False)
+class Daemon:
+    """`python -m proxy serve`, its log in a file."""
+
+    child: asyncio.subprocess.Process
+    log: Path
+    state: Path
+    config: Path
+    base: str = ""
+    admin: str = ""
+
+    @property
+    def port(self) -> int:
+        return int(self.base.rpartition(":")[2])
+
+    def lines(self) -> list[dict[str, Any]]:
+        return [orjson.loads(raw) for raw in self.log.read_bytes().splitlines() if raw.startswith(b"{")]
+
+    async def says(self, event: str, times: int = 1) -> dict[str, Any]:
+        """Waits for so many lines of an event; the last of them."""
+        async with asyncio.timeout(GUARD_S):
+            while True:
+                found = [line for line in self.lines() if line.get("event") == event]
+                if len(found) >= times:
+                    return found[times - 1]
+                if self.child.returncode is not None:
+                    raise AssertionError(f"the process ended without saying {event}: {self.log.read_text()[-2000:]}")
+                await asyncio.sleep(0.01)
+
+    def signal(self, number: signal.Signals) -> None:
+        self.child.send_signal(number)
+
+    async def ends(self) -> int:
+        async with asyncio.timeout(GUARD_S):
+            return await self.child.wait()
+
+    async def post(self, tongue: Tongue, document: Any, headers: Mapping[str, str] | None = None) -> Got:
+        body = document if isinstance(document, bytes) else orjson.dumps(document)
+        lines = [f"{name}: {value}" for name, value in (headers or {}).items()]
+        return await self.raw(
+            "\r\n".join(
+                [
+                    f"POST {tongue.path} HTTP/1.1", "Host: localhost", "Connection: close",
+                    "Content-Type: application/json", f"Content-Length: {len(body)}", *lines, "", "",
+                ]
+            ).encode() + body
+        )  # fmt: skip
+
+    async def get(self, path: str, *, admin: bool = False) -> Got:
+        port = int((self.admin if admin else self.base).rpartition(":")[2])
+        return await self.raw(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode(), port)
+
+    async def raw(self, sent: bytes, port: int | None = None) -> Got:
+        """Sends, and reads to the connection's end."""
+        async with asyncio.timeout(GUARD_S * 2):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port or self.port)
+            try:
+                writer.write(sent)
+                await writer.drain()
+                received = await _to_the_end(reader)
+            finally:
+                writer.transport.abort()
+        return parsed(received)
+
+    async def record(self, request_id: str) -> dict[str, Any]:
+        """The decision with its attempts, once it is written."""
+        decisions = Decisions(self.state / LEDGER)
+        async with asyncio.timeout(GUARD_S):
+            while (row := await asyncio.to_thread(decisions.one, request_id)) is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        return row
+
+    async def records(self, times: int) -> list[dict[str, Any]]:
+        """The newest so many decisions without their attempts, once all that ended are written."""
+        await self.until_metric("pointsman_requests_under_way", lambda value: value == 0)
+        await self.until_metric("pointsman_ledger_queued", lambda value: value == 0)
+        decisions = Decisions(self.state / LEDGER)
+        async with asyncio.timeout(GUARD_S):
+            while len(page := (await asyncio.to_thread(decisions.page, Filter(), 1000)).rows) < times:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        return page[:times]
+
+    async def metric(self, name: str) -> float:
+        """The sum of a metric over its labels."""
+        text = (await self.get("/metrics", admin=True)).body.decode()
+        values = re.findall(rf"^{name}(?:\{{.*\}})? (\S+)$", text, re.MULTILINE)
+        return sum(map(float, values))
+
+    async def until_metric(self, name: str, holds: Callable[[float], bool]) -> None:
+        async with asyncio.timeout(GUARD_S):
+            while not holds(await self.metric(name)):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+
+    def usage(self) -> tuple[int, int, int]:
+        """Bytes of memory, open descriptors and sockets of the process."""
+        proc = Path(f"/proc/{self.child.pid}")
+        links = [os.readlink(entry) for entry in (proc / "fd").iterdir() if entry.is_symlink()]
+        resident = int((proc / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return resident, len(links), sum(link.startswith("socket:") for link in links)
+
+
+async def _to_the_end(reader: asyncio.StreamReader) -> bytes:
+    parts: list[bytes] = []
+    try:
+        while data := await reader.read(1 << 16):
+            parts.append(data)
+    except ConnectionError:
+        pass
+    return b"".join(parts)
+
+
+def parsed(received: bytes) -> Got:
+    """One answer; status 0 where none came."""
+    while received.startswith(b"HTTP/1.1 1"):
+        received = received.partition(b"\r\n\r\n")[2]
+    head, border, body = received.partition(b"\r\n\r\n")
+    if not border:
+        return Got(0, {}, b"", whole=False)
+    first, *lines = head.decode("latin-1").split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    if headers.get("transfer-encoding") == "chunked":
+        body, complete = _dechunked(body)
+    else:
+        complete = len(body) == int(headers.get("content-length", len(body)))
+    return Got(int(first.split()[1]), headers, body, complete)
+
+
+def _dechunked(data: bytes) -> tuple[bytes, bool]:
+    out: list[bytes] = []
+    while data:
+        size, border, rest = data.partition(b"\r\n")
+        length = int(size, 16) if border else -1
+        if length == 0:
+            return b"".join(out), rest == b"\r\n"
+        if length < 0 or len(rest) < length + 2:
+            return b"".join((*out, rest[: max(length, 0)])), False
+        out.append(rest[:length])
+        data = rest[length + 2 :]
+    return b"".join(out), False
+
+
+@asynccontextmanager
+async def daemon(
+    table: str, home: Path, *, server: str = "", env: Mapping[str, str] | None = None
+) -> AsyncIterator[Daemon]:
+    """Serving; killed at the end where it has not ended by itself."""
+    config = home / "routes.toml"
+    config.write_text(whole(table, SETTING + "\n" + server))
+    started = await launched(config, home / "state", home / "log", env)
+    try:
+        told = await started.says("serving")
+        started.base, started.admin = f"http://{told['listen'][0]}", f"http://{told['admin'][0]}"
+        yield started
+    finally:
+        if started.child.returncode is None:
+            started.child.kill()
+            await started.child.wait()
+
+
+async def launched(config: Path, state: Path, log: Path, env: Mapping[str, str] | None = None) -> Daemon:
+    with log.open("wb") as stream:
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "proxy", "serve", "--config", str(config),
+            env={**os.environ, "STATE_DIRECTORY": str(state), **(env or {})},
+            cwd=ROOT, stderr=stream,
+        )  # fmt: skip
+    return Daemon(child, log, state, config)
+
+
+@define(eq=False)
+class Misbehaving:
+    """One upstream that is many providers: the first part of a path says whose script is played."""
+
+    upstream: ScriptedUpstream
+    scripts: dict[str, list[Script]] = field(factory=dict)
+    seen: dict[str, list[Seen]] = field(factory=dict)
+
+    def __attrs_post_init__(self) -> None:
+        self.upstream.answers(self._chosen)
+
+    def _chosen(self, seen: Seen) -> Script:
+        slot = seen.path.split("/")[1]
+        self.seen.setdefault(slot, []).append(seen)
+        scripts = self.scripts[slot]
+        return scripts.pop(0) if len(scripts) > 1 else scripts[0]
+
+    def plays(self, slot: str, *scripts: Script) -> None:
+        self.scripts[slot] = list(scripts)
+
+    def asked(self, slot: str) -> int:
+        return len(self.seen.get(slot, ()))
+
+    def root(self, slot: str) -> str:
+        return f"{self.upstream.root}/{slot}"
+
+
+def block(name: str, root: str, tongue: Tongue, more: str = "", *, key: str = HOUSE_KEY) -> str:
+    """A provider and its one model, both of that name."""
+    return (
+        f'[providers.{name}]\ndialects = ["{tongue.name}"]\nbase_url = "{root}{tongue.suffix}"\n'
+        f'api_key = "{key}"\n{more}\n[models."{name}"]\nprovider = "{name}"\nnative = "native-{name}"\n'
+    )
+
+
+def holds_canary(data: bytes, canaries: Iterable[str] = CANARIES) -> list[str]:
+    return [canary for canary in canaries if canary.encode() in data]

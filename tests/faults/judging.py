@@ -1,0 +1,97 @@
+"""Runs every upstream fault through one daemon, all at once, and notes what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from attrs import field, frozen
+from playbook import CHAT, MESSAGES, Tongue
+from upstream import ScriptedUpstream, plain, streamed
+
+from faults.bench import Daemon, Got, Misbehaving, block, daemon
+from faults.responses import RESPONSES, SURFACES, asking, frames
+from faults.upstream_faults import Fault
+
+AT_ONCE = 32  # requests
+NATIVE = tuple((tongue, tongue) for tongue in SURFACES)
+TRANSLATED = ((CHAT, MESSAGES), (MESSAGES, CHAT), (RESPONSES, CHAT))
+HEALTHY = "said elsewhere"
+Hop = tuple[Tongue, Tongue]  # the client's words, the provider's
+
+
+@frozen
+class Seen:
+    """One request, alone or with a healthy candidate behind."""
+
+    got: Got
+    row: dict[str, Any]
+    asked: int  # times that the failing provider was
+    slot: str = field(repr=False)
+
+
+Run = tuple[Fault, Hop, bool, bool]  # fault, hop, streamed, with another candidate
+
+
+def name_of(run: Run) -> str:
+    fault, (client, provider), stream, second = run
+    return f"{fault.slot}-{client.surface}-{provider.surface}-{int(stream)}{int(second)}".lower()
+
+
+def runs_of(faults: Iterable[Fault], hops: Iterable[Hop]) -> list[Run]:
+    return [
+        (fault, hop, stream, second)
+        for fault in faults
+        for hop in hops
+        for stream in (False, True)
+        if (fault.stream if stream else fault.plain) is not None
+        for second in (False, True)
+    ]
+
+
+def table_of(runs: Iterable[Run], provider: Misbehaving) -> str:
+    blocks: list[str] = []
+    for tongue in SURFACES:
+        slot = f"healthy-{tongue.surface}"
+        provider.plays(slot, plain(tongue.answer(HEALTHY)))
+        blocks.append(block(slot, provider.root(slot), tongue))
+        provider.plays(f"{slot}-stream", streamed(frames(tongue, HEALTHY)))
+        blocks.append(block(f"{slot}-stream", provider.root(f"{slot}-stream"), tongue))
+    for run in runs:
+        fault, (client, spoken), stream, second = run
+        name = name_of(run)
+        provider.plays(name, fault.script(spoken, stream))
+        blocks.append(block(name, provider.root(name), spoken, fault.more))
+        if second:
+            healthy = f"healthy-{client.surface}{'-stream' if stream else ''}"
+            blocks.append(f'[profiles.{name}]\ncandidates = ["{name}", "{healthy}"]\n')
+    return "\n".join(blocks)
+
+
+async def observed(runs: list[Run], home: Path) -> tuple[dict[Run, Seen], Daemon, bytes]:
+    """What came of each; the daemon, ended by now; and all that was told elsewhere: log, metrics, database."""
+    async with ScriptedUpstream() as upstream:
+        provider = Misbehaving(upstream)
+        async with daemon(table_of(runs, provider), home) as running:
+            gate = asyncio.Semaphore(AT_ONCE)
+
+            async def one(run: Run) -> Got:
+                (client, _), stream, second = run[1:]
+                name = name_of(run)
+                async with gate:
+                    asked = asking(client, f"profile:{name}" if second else name, stream=stream)
+                    return await running.post(client, asked)
+
+            got = await asyncio.gather(*map(one, runs))
+            rows = [await running.record(answer.headers["x-request-id"]) for answer in got]
+            metrics = (await running.get("/metrics", admin=True)).body
+            await running.until_metric("pointsman_in_flight", lambda value: value == 0)
+            told = metrics + running.log.read_bytes()
+            told += b"".join(path.read_bytes() for path in running.state.iterdir() if path.is_file())
+            seen = {
+                run: Seen(answer, row, provider.asked(name_of(run)), name_of(run))
+                for run, answer, row in zip(runs, got, rows, strict=True)
+            }
+            return seen, running, told

@@ -1,0 +1,416 @@
+"""What happens to the table and to the ledger: rows G1 to G11, L1 to L14."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sqlite3
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+
+import pytest
+from playbook import CHAT
+from upstream import ScriptedUpstream, piece, plain
+
+from faults import table
+from faults.bench import Daemon, Misbehaving, block, daemon, launched
+from faults.responses import asking, frames
+from proxy.app import LEDGER
+
+HERE = "tests/faults/test_table_and_ledger.py"
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="pm-") as made:
+        yield Path(made)
+
+
+@asynccontextmanager
+async def serving(place: Path, more: str = "") -> AsyncIterator[tuple[Daemon, Misbehaving]]:
+    async with ScriptedUpstream() as upstream:
+        provider = Misbehaving(upstream)
+        provider.plays("p", plain(CHAT.answer("hello")))
+        provider.plays("q", plain(CHAT.answer("other")))
+        blocks = block("p", provider.root("p"), CHAT) + block("q", provider.root("q"), CHAT)
+        async with daemon(blocks + '[aliases]\nnow = "p"\n' + more, place) as running:
+            yield running, provider
+
+
+async def says(running: Daemon, model: str = "now") -> str:
+    got = await running.post(CHAT, asking(CHAT, model, stream=False))
+    return CHAT.read_text(got.json) if got.status == 200 else str(got.status)
+
+
+def tell(number: str, done: str, saw: str, test: str, record: str = "-") -> None:
+    table.tell(number, done, saw, record, test=f"{HERE}::{test}")
+
+
+def replaced(running: Daemon, text: str) -> None:
+    new = running.config.with_name("new.toml")
+    new.write_text(text)
+    new.rename(running.config)
+
+
+# -- the table ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_good_file_is_seen_however_it_is_written_and_a_bad_one_changes_nothing(place: Path) -> None:
+    test = "test_a_good_file_is_seen_however_it_is_written_and_a_bad_one_changes_nothing"
+    async with serving(place) as (running, _):
+        good = running.config.read_text()
+        other = good.replace('now = "p"', 'now = "q"')
+        replaced(running, other)
+        await running.says("table_loaded", 1)
+        assert await says(running) == "other"
+        tell("G1", "replaced by rename", "the next request is of the new table", test)
+        half = good[: len(good) // 2] + "\n[[["
+        running.config.write_text(half)
+        await running.says("table_rejected", 1)
+        assert await says(running) == "other"
+        assert await running.metric("pointsman_config_last_reload_successful") == 0
+        running.config.write_text(good)
+        await running.says("table_loaded", 2)
+        assert await says(running) == "hello"
+        tell("G2", "half a file, then all of it", "the half is refused, in log and metrics; then the new table", test)
+        for number, bad in enumerate(("x = 1", "[server]\nlisten = 3", '[providers.a]\nbase_url = "no"'), start=2):
+            replaced(running, good + "\n" + bad)
+            await running.says("table_rejected", number)
+            assert await says(running) == "hello"
+        told = await running.says("table_rejected", 4)
+        assert "providers.a" in str(told)
+        tell(
+            "G3",
+            "unknown keys, wrong types, a bad URL",
+            "refused whole, each with its place; the old table serves",
+            test,
+        )
+
+
+@pytest.mark.slow
+async def test_a_file_that_is_gone_or_is_no_file_changes_nothing(place: Path) -> None:
+    async with serving(place) as (running, _):
+        good = running.config.read_text()
+        for number, spoil in enumerate((_gone, _directory, _fifo, _empty, _vast)):
+            spoil(running.config)
+            running.signal(signal.SIGHUP)
+            async with asyncio.timeout(20):
+                while await running.metric("pointsman_config_last_reload_successful"):  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+            assert await says(running) == "hello", spoil
+            if running.config.is_dir():
+                running.config.rmdir()
+            replaced(running, good + f"# {number}\n")
+            async with asyncio.timeout(20):
+                while not await running.metric("pointsman_config_last_reload_successful"):  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+    tell(
+        "G4",
+        "deleted; a directory; a FIFO; empty; 100 MB",
+        "the old table serves; the loader does not hang",
+        "test_a_file_that_is_gone_or_is_no_file_changes_nothing",
+    )
+
+
+def _gone(path: Path) -> None:
+    path.unlink()
+
+
+def _directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def _fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _empty(path: Path) -> None:
+    path.unlink()
+    path.write_text("")
+
+
+def _vast(path: Path) -> None:
+    with path.open("w") as file:
+        file.truncate(100 << 20)
+
+
+@pytest.mark.slow
+async def test_a_swap_of_symbolic_links_is_seen(place: Path) -> None:
+    async with serving(place) as (running, _):
+        good = running.config.read_text()
+        for name, text in (("..one", good), ("..two", good.replace('now = "p"', 'now = "q"'))):
+            (place / name).mkdir()
+            (place / name / "routes.toml").write_text(text)
+        (place / "..data").symlink_to("..one")
+        (place / "link").symlink_to("..data/routes.toml")
+        (place / "link").rename(running.config)
+        running.signal(signal.SIGHUP)
+        await asyncio.sleep(0.3)
+        (place / "..next").symlink_to("..two")
+        (place / "..next").rename(place / "..data")
+        async with asyncio.timeout(20):
+            while await says(running) != "other":  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+    tell(
+        "G5",
+        "`..data` swapped as Kubernetes does",
+        "the next request is of the new table",
+        "test_a_swap_of_symbolic_links_is_seen",
+    )
+
+
+@pytest.mark.slow
+async def test_a_storm_of_reloads_leaves_the_last_content_and_nothing_behind(place: Path) -> None:
+    async with serving(place) as (running, _):
+        good = running.config.read_text()
+        assert await says(running) == "hello"
+        before = running.usage()[1]
+        for number in range(200):
+            replaced(running, good.replace('now = "p"', f'now = "{"pq"[number % 2]}"') + f"# {number}\n")
+            running.signal(signal.SIGHUP)
+            if number % 20 == 0:
+                assert await says(running) in ("hello", "other")
+        async with asyncio.timeout(20):
+            while await says(running) != "other":  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        assert running.usage()[1] <= before + 8
+    tell(
+        "G6",
+        "200 replacements and as many SIGHUPs at once",
+        "no request fails; the last content serves; no descriptor is left",
+        "test_a_storm_of_reloads_leaves_the_last_content_and_nothing_behind",
+    )
+
+
+async def test_a_stream_outlives_its_provider_in_the_table(place: Path) -> None:
+    async with serving(place) as (running, provider):
+        go_on, words = asyncio.Event(), frames(CHAT, "one", "two")
+        begun = [b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"]
+        provider.plays("p", [*begun, *map(piece, words[:2]), go_on, *map(piece, words[2:]), b"0\r\n\r\n"])
+        stream = asyncio.ensure_future(running.post(CHAT, asking(CHAT, "p", stream=True)))
+        await provider.upstream.asked()
+        good = running.config.read_text()
+        start = good.index("[providers.q]")
+        head = good[: good.index("[providers.p]")]
+        replaced(running, head + good[start:].replace('now = "p"', 'now = "q"'))
+        await running.says("table_loaded")
+        assert await says(running, "p") == "404"
+        await asyncio.sleep(1.2)
+        go_on.set()
+        assert CHAT.read_stream((await stream).body) == "onetwo"
+    tell(
+        "G7",
+        "a provider removed while its stream runs",
+        "the stream ends whole; the next request gets 404",
+        "test_a_stream_outlives_its_provider_in_the_table",
+        "200, `ok`",
+    )
+
+
+@pytest.mark.slow
+async def test_ten_thousand_requests_over_twenty_reloads_lose_none(place: Path) -> None:
+    async with serving(place) as (running, _):
+        good = running.config.read_text()
+        done = asyncio.Event()
+
+        async def reloads() -> None:
+            for number in range(20):
+                replaced(running, good.replace('now = "p"', f'now = "{"pq"[number % 2]}"') + f"# {number}\n")
+                running.signal(signal.SIGHUP)
+                await asyncio.sleep(0.5)
+            done.set()
+
+        reloading = asyncio.ensure_future(reloads())
+        asked = 0
+        while not done.is_set() or asked < 10_000:
+            said = await asyncio.gather(*(says(running) for _ in range(50)))
+            assert set(said) <= {"hello", "other"}
+            asked += 50
+        await reloading
+    tell(
+        "G9",
+        "10,000 requests over 20 reloads and 20 SIGHUPs",
+        "10,000 whole answers",
+        "test_ten_thousand_requests_over_twenty_reloads_lose_none",
+        "200, `ok`",
+    )
+
+
+@pytest.mark.slow
+async def test_what_needs_a_restart_is_told_and_health_is_no_part_of_validity(place: Path) -> None:
+    test = "test_what_needs_a_restart_is_told_and_health_is_no_part_of_validity"
+    async with serving(place) as (running, _):
+        good = running.config.read_text()
+        replaced(running, good.replace("[server]", '[server]\nkeep_alive = "70s"'))
+        assert (await running.says("restart_needed"))["key"] == "server.keep_alive"
+        assert await says(running) == "hello"
+        tell("G10", "`keep_alive` of the listener changed", "told to need a restart; all else is applied", test)
+        replaced(running, good + block("down", "http://127.0.0.1:9", CHAT))
+        await running.says("table_loaded", 2)
+        assert await says(running, "down") in ("502", "503")
+        assert await says(running) == "hello"
+        tell("G11", "a good table whose provider is down", "accepted; that provider's model is a 502", test)
+
+
+@pytest.mark.slow
+async def test_what_was_learnt_outlives_a_reload(place: Path) -> None:
+    async with serving(place) as (running, provider):
+        provider.plays("p", plain(CHAT.error("rate_limit_error", "no"), 429, Retry_After="500"))
+        assert await says(running, "p") == "429"
+        replaced(running, running.config.read_text() + "# again\n")
+        await running.says("table_loaded")
+        provider.plays("p", plain(CHAT.answer("back")))
+        metrics = (await running.get("/metrics", admin=True)).body
+        assert b'pointsman_cooldown_seconds{provider="p"' in metrics
+    tell(
+        "G8",
+        "a reload while a key rests",
+        "it rests on; limits and counters are in memory, and kept",
+        "test_what_was_learnt_outlives_a_reload",
+    )
+
+
+# -- the ledger --------------------------------------------------------------------------------------------------
+
+
+async def test_a_locked_ledger_costs_no_request_and_no_row(place: Path) -> None:
+    async with serving(place) as (running, _):
+        assert await says(running) == "hello"
+        with closing(sqlite3.connect(running.state / LEDGER, timeout=20, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            asked = [await says(running) for _ in range(20)]
+            assert asked == ["hello"] * 20
+            await running.until_metric("pointsman_ledger_queued", lambda value: value >= 20)
+            other.execute("ROLLBACK")
+        assert len(await running.records(21)) == 21
+        assert await running.metric("pointsman_ledger_dropped_total") == 0
+    tell(
+        "L2",
+        "the database locked by another process",
+        "requests go on",
+        "test_a_locked_ledger_costs_no_request_and_no_row",
+        "all rows, once the lock is gone",
+    )
+
+
+@pytest.mark.slow
+async def test_a_ledger_that_cannot_be_used_is_refused_and_kept(place: Path) -> None:
+    state = place / "state"
+    state.mkdir()
+    (place / "routes.toml").write_text('[server]\nlisten = ["127.0.0.1:0"]\nadmin = "127.0.0.1:0"\n')
+    for content in (b"this is no database at all", b"SQLite format 3\0" + b"\xff" * 4000):
+        (state / LEDGER).write_bytes(content)
+        started = await launched(place / "routes.toml", state, place / "log")
+        assert await started.ends() == 3
+        assert (state / LEDGER).read_bytes() == content
+        assert "Traceback" not in (place / "log").read_text()
+    tell(
+        "L3",
+        "no database; a damaged one",
+        "refuses to start with a sentence, exit code 3; the file stays",
+        "test_a_ledger_that_cannot_be_used_is_refused_and_kept",
+    )
+
+
+async def killed(place: Path, times: int) -> None:
+    """Kills under load; what was answered, and is older than the flush, has its row."""
+    for _ in range(times):
+        async with serving(place) as (running, _):
+            got = [await running.post(CHAT, asking(CHAT, "p", stream=False)) for _ in range(10)]
+            await running.until_metric("pointsman_ledger_queued", lambda value: value == 0)
+            under_way = [asyncio.ensure_future(says(running)) for _ in range(10)]
+            await asyncio.sleep(0)
+            running.child.kill()
+            await running.child.wait()
+            await asyncio.gather(*under_way, return_exceptions=True)
+            with closing(sqlite3.connect(running.state / LEDGER)) as file:
+                assert file.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+                ids = [row[0] for row in file.execute("SELECT request_id FROM decisions")]
+            assert len(ids) == len(set(ids))
+            assert {one.headers["x-request-id"] for one in got} <= set(ids)
+
+
+@pytest.mark.slow
+async def test_a_kill_loses_no_row_that_was_written(place: Path) -> None:
+    await killed(place, 2)
+    tell(
+        "L4",
+        "kill -9 under load, again and again",
+        "-",
+        "test_a_kill_loses_no_row_that_was_written",
+        "whatever was flushed has its row, once; the file is sound",
+    )
+
+
+@pytest.mark.slow
+async def test_twenty_five_kills_lose_no_row_that_was_written(place: Path) -> None:
+    await killed(place, 25)
+
+
+async def test_committed_rows_are_synchronous(place: Path) -> None:
+    """Row L5: power cannot be cut here; what SQLite promises for this setting is what holds."""
+    assert "PRAGMA synchronous" in (Path(__file__).parents[2] / "proxy/server/ledger/schema.py").read_text()
+    assert "synchronous=FULL" in (Path(__file__).parents[2] / "docs/operations.md").read_text()
+    tell(
+        "L5",
+        "a power cut (by SQLite's promise, not by pulling the plug)",
+        "-",
+        "test_committed_rows_are_synchronous",
+        "committed rows are there: `synchronous=FULL`",
+    )
+
+
+async def test_prices_ids_and_sql_in_strings(place: Path) -> None:
+    test = "test_prices_ids_and_sql_in_strings"
+    async with serving(place) as (running, _):
+        got = await running.post(CHAT, asking(CHAT, "p", stream=False), {"X-Request-Id": "same"})
+        again = await running.post(CHAT, asking(CHAT, "p", stream=False), {"X-Request-Id": "same"})
+        assert got.headers["x-request-id"] != again.headers["x-request-id"]
+        row = await running.record(got.headers["x-request-id"])
+        assert (row["cost_nanos"], row["client_request_id"]) == (None, "same")
+        tell("L12", "a model without a price", "the whole answer", test, "cost null: unknown, and not free")
+        tell("L13", "the same X-Request-Id twice", "two answers", test, "two rows")
+        for model in ("'; DROP TABLE decisions; --", "100%", "_", '"', "a\0b"):
+            got = await running.post(CHAT, asking(CHAT, model, stream=False))
+            assert got.status == 404
+        assert len(await running.records(7)) == 7
+        tell(
+            "L14",
+            "quotes, %, _, NUL and SQL as a model's name",
+            "404, `model_not_found`",
+            test,
+            "a row each, as it was written",
+        )
+
+
+@pytest.mark.slow
+async def test_a_full_disk_costs_no_request(place: Path) -> None:
+    """A limit on the size of files stands for a full disk: SQLite meets the same refusal."""
+    async with serving(place) as (running, _):
+        assert await says(running) == "hello"
+        import resource
+
+        size = max(path.stat().st_size for path in running.state.iterdir())
+        resource.prlimit(running.child.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+        asked = 1
+        async with asyncio.timeout(60):
+            while not await running.metric("pointsman_ledger_stalled"):
+                assert await says(running) == "hello"
+                asked += 1
+        assert [await says(running) for _ in range(5)] == ["hello"] * 5
+        resource.prlimit(running.child.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        await running.until_metric("pointsman_ledger_stalled", lambda value: value == 0)
+        await running.until_metric("pointsman_ledger_queued", lambda value: value == 0)
+        assert await running.metric("pointsman_ledger_written_total") == asked + 5
+    tell(
+        "L1",
+        "no room for the ledger (a limit on the size of files)",
+        "requests go on",
+        "test_a_full_disk_costs_no_request",
+        "rows wait, and are written once there is room",
+    )

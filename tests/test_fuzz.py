@@ -1,0 +1,126 @@
+"""Bytes of any kind through everything that reads bytes of others: framers, the splicer, decoders of requests and of
+streams. They answer, or raise what they promise to raise, and the same however the bytes are cut.
+
+`make fuzz` runs these, and every other property test, for longer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from playbook import CHAT, MESSAGES
+
+from proxy.dialects import DIALECTS, UPSTREAMS
+from proxy.dialects.dialect import Voice
+from proxy.errors import GatewayError
+from proxy.server import intake
+from proxy.streams import Passthrough, Stream, Translation
+from proxy.wire import multipart, ndjson, splice, sse
+
+CONVERSING = list(DIALECTS)
+VOICE = Voice("req_1", "asked", 1, True, {})
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
+    max_leaves=12,
+)
+# Bytes that look like a stream often enough to get far into it.
+MARKS = [b"data: ", b"event: ", b"\n", b"\r", b"\r\n", b"\n\n", b": ", b"[DONE]", b"\xef\xbb\xbf", b"{", b'"']
+pieces = st.sampled_from([*MARKS, b'{"choices":[]}', *CHAT.stream("a", "b"), *MESSAGES.stream("a", "b")])
+streams = st.lists(pieces | st.binary(max_size=8), max_size=24).map(b"".join)
+cuts = st.lists(st.integers(0, 400), max_size=6)
+
+
+def cut(raw: bytes, at: list[int]) -> list[bytes]:
+    places = sorted({place for place in at if 0 < place < len(raw)})
+    return [raw[start:end] for start, end in zip([0, *places], [*places, len(raw)], strict=True)]
+
+
+@given(streams, cuts)
+def test_events_do_not_depend_on_the_packets(raw: bytes, at: list[int]) -> None:
+    def read(chunks: list[bytes]) -> list[sse.Frame]:
+        framer = sse.Framer()
+        return [frame for chunk in chunks for frame in framer.feed(chunk)] + framer.close()
+
+    assert read([raw]) == read(cut(raw, at))
+
+
+@given(streams, cuts)
+def test_lines_do_not_depend_on_the_packets(raw: bytes, at: list[int]) -> None:
+    def read(chunks: list[bytes]) -> list[bytes]:
+        framer = ndjson.Framer()
+        return [line for chunk in chunks for line in framer.feed(chunk)] + list(framer.close())
+
+    assert read([raw]) == read(cut(raw, at))
+
+
+def play(stream: Stream, chunks: list[bytes]) -> bytes:
+    """All that leaves; what it raises is an error of ours."""
+    out: list[bytes] = []
+    try:
+        for chunk in chunks:
+            out.append(stream.feed(chunk))
+            if stream.done:
+                break
+        else:
+            out.append(stream.close())
+    except GatewayError:
+        out.append(b"<failed>")
+    return b"".join(out)
+
+
+@pytest.mark.parametrize("name", CONVERSING)
+@given(raw=streams, at=cuts)
+def test_what_passes_does_not_depend_on_the_packets(name: str, raw: bytes, at: list[int]) -> None:
+    whole = play(Passthrough(DIALECTS[name], VOICE), [raw])
+    assert play(Passthrough(DIALECTS[name], VOICE), cut(raw, at)) == whole
+
+
+@pytest.mark.parametrize("client", CONVERSING)
+@pytest.mark.parametrize("spoken", UPSTREAMS)
+@given(raw=streams, at=cuts)
+def test_a_translation_never_breaks_on_bytes(client: str, spoken: str, raw: bytes, at: list[int]) -> None:
+    stream = Translation(UPSTREAMS[spoken], DIALECTS[client].stream_encoder(VOICE))
+    play(stream, cut(raw, at))
+
+
+members = st.dictionaries(
+    st.sampled_from(["model", "models", "stream", "messages", "input", "tools", "max_tokens", "sort", "provider", "x"]),
+    json_values,
+    max_size=6,
+)
+
+
+@pytest.mark.parametrize("name", CONVERSING)
+@given(document=members)
+def test_a_request_is_read_or_refused(name: str, document: dict[str, Any]) -> None:
+    reading: Callable[[dict[str, Any]], Any] = DIALECTS[name].decode_request
+    try:
+        reading({"model": "m", **document})
+    except GatewayError:
+        return
+
+
+@given(st.binary(max_size=200) | members.map(lambda it: json.dumps(it).encode()))
+def test_a_body_is_parsed_or_refused_and_spliced_with_one_meaning(raw: bytes) -> None:
+    try:
+        document, _ = intake.parse(raw, frozenset({"model", "stream"}))
+    except GatewayError:
+        return
+    spliced = splice.rewrite(raw, model="native", drop=frozenset({"sort"}), include_usage=False)
+    expected = {name: value for name, value in document.items() if name != "sort"} | {"model": "native"}
+    assert intake.parse(spliced, frozenset())[0] == expected
+
+
+@given(st.binary(max_size=300))
+def test_a_form_is_read_or_refused(raw: bytes) -> None:
+    try:
+        multipart.fields(b"--b\r\n" + raw, b"b")
+    except ValueError:
+        return
