@@ -89,12 +89,12 @@ async def kill_and_look(home: Path, upstream: ScriptedUpstream, times: int, seed
         held = leases(state)
         assert not held.keys() & counted, "a lease goes with the row of its request"
         sums = spent(state)
-        assert sums[f"key:{key.id}"] == sums["project:x"] > 0
+        assert sums.get(f"key:{key.id}") == sums.get("project:x")
         async with gateway(table, home) as gw:
             assert (await gw.ask(headers={"Authorization": "Bearer x"})).status == 401
             assert gw.app is not None
             for name, account in gw.app.books.accounts.items():
-                assert sum(account.days.values()) == sums[name]
+                assert sum(account.days.values()) == sums.get(name, 0)
                 assert account.reserved == sum(held.values())
 
 
