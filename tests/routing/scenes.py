@@ -10,7 +10,7 @@ from attrs import evolve
 
 from proxy import errors, ir
 from proxy.catalog import PriceBook, load_prices
-from proxy.dialects import DIALECTS
+from proxy.dialects import UPSTREAMS
 from proxy.errors import GatewayError
 from proxy.routing.facts import Facts
 from proxy.routing.loading import Problem, TableRejected, load
@@ -106,7 +106,7 @@ def no_file(path: str) -> str:
 
 def table_of(text: str | bytes, env: Mapping[str, str] = KEYS) -> Table:
     raw = text.encode() if isinstance(text, str) else text
-    return load(raw, env=env, read_file=no_file, dialects=DIALECTS.keys())
+    return load(raw, env=env, read_file=no_file, dialects=UPSTREAMS.keys())
 
 
 def world_of(text: str | bytes, env: Mapping[str, str] = KEYS, book: PriceBook = BOOK) -> World:

@@ -8,7 +8,7 @@ import pytest
 from attrs import asdict
 from scenes import EVERY, PROJECT, ROUTES, problems, table_of
 
-from proxy.dialects import DIALECTS
+from proxy.dialects import UPSTREAMS
 from proxy.routing.loading import Problem, TableRejected, load
 from proxy.routing.table import Table, Timeouts
 from proxy.secret import Secret
@@ -474,7 +474,7 @@ def with_files(text: str, files: dict[str, str | Exception], env: dict[str, str]
             raise found
         return found
 
-    return load(text.encode(), env=env or {}, read_file=read, dialects=DIALECTS.keys())
+    return load(text.encode(), env=env or {}, read_file=read, dialects=UPSTREAMS.keys())
 
 
 def test_a_key_in_a_file_is_read_without_its_line_end() -> None:

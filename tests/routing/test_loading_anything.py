@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scenes import EVERY, KEYS, PROJECT, asks, half, no_file
 
 from proxy.catalog import PriceBook
-from proxy.dialects import DIALECTS
+from proxy.dialects import UPSTREAMS
 from proxy.errors import GatewayError
 from proxy.routing.loading import TableRejected, load
 from proxy.routing.models import Models
@@ -69,7 +69,7 @@ def toml(value: Any) -> str:
 def survives(raw: bytes) -> None:
     """Loads, or is refused; and what loads can be used."""
     try:
-        table = load(raw, env=KEYS | EVERY, read_file=no_file, dialects=DIALECTS.keys())
+        table = load(raw, env=KEYS | EVERY, read_file=no_file, dialects=UPSTREAMS.keys())
     except TableRejected:
         return
     world = World(table, Models.build(table, PriceBook()))

@@ -12,7 +12,7 @@ from scenes import asks, no_file
 
 from proxy import errors
 from proxy.catalog import PriceBook
-from proxy.dialects import DIALECTS
+from proxy.dialects import UPSTREAMS
 from proxy.routing.case import Case
 from proxy.routing.expansion import Expansion
 from proxy.routing.facts import Ceiling, Facts, Preferences
@@ -95,7 +95,7 @@ def worlds(draw: st.DrawFn) -> World:
     both = {"KEY": "0123456789", "KEY2": "9876543210"}
     env = draw(st.sampled_from([both, both, both, {}]))
     raw = (PROVIDERS + draw(models())).encode()
-    table = load(raw, env=env, read_file=no_file, dialects=DIALECTS.keys())
+    table = load(raw, env=env, read_file=no_file, dialects=UPSTREAMS.keys())
     world = World(table, Models.build(table, PriceBook()))
     rng = Random(draw(st.integers(0, 10**6)))
     everyone = [Candidate(info.id, info.provider, info.native) for info in world.models.listed.values()]
