@@ -52,7 +52,7 @@ class Relay:
                     "Every candidate failed lately and is resting; try again later.", retry_after=plan.cooling
                 )
             try:
-                return await _Chain(self, call, plan, plan.chain[:1]).run()
+                return await _Chain(self, call, plan, plan.chain[:1], once=True).run()
             finally:
                 health.end_probe()
         return await _Chain(self, call, plan, plan.chain).run()
@@ -66,6 +66,7 @@ class _Chain:
     call: Call
     plan: Plan
     picks: tuple[Pick, ...]
+    once: bool = False  # everybody rests: one attempt finds out, and no more
     last: GatewayError | None = None
     risked: int = 0  # nano-USD that failed attempts may be billed, at their worst
     began: float = field(init=False)
@@ -137,7 +138,7 @@ class _Chain:
                 return None
             self.last = error
             wait = self._wait(pick, error, tries, alone=alone, key=key)
-            if wait is None or self._spent() or not self._affords(pick):
+            if wait is None or self.once or self._spent() or not self._affords(pick):
                 return None
             await asyncio.sleep(wait)
 

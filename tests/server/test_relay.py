@@ -481,6 +481,15 @@ async def test_all_cooling_means_three_probes_at_a_time_and_503_for_the_rest(
     assert said(tongue, await gw.ask(tongue), stream=False) == "back"
 
 
+async def test_while_all_rest_one_attempt_finds_out(upstream: ScriptedUpstream, start: Start) -> None:
+    gw = await start(provider("first", upstream))
+    upstream.plays(failed(529)(CHAT, False), failed(500)(CHAT, False))
+    assert (await gw.ask(CHAT)).status == 503
+    answer = await gw.ask(CHAT)
+    assert (answer.status, answer.headers["X-Nyuro-Attempts"]) == (500, "1")
+    assert len(upstream.seen) == 2
+
+
 QUICK = '[health]\nfailures = 1\nrest = "1ms"\n[retry]\ntries = 1\n'
 
 
