@@ -9,17 +9,20 @@ Patterns are no names and are not listed. A caller with a project sees what the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 from urllib.parse import unquote
 
 from aiohttp import web
+from attrs import frozen
 
 from proxy.catalog import ModelInfo, Price
 from proxy.errors import UnknownModel
+from proxy.routing import directive
 from proxy.routing.directive import STRATEGIES
-from proxy.routing.names import Candidate, nearest
+from proxy.routing.names import DEEPEST, Candidate, is_known, nearest
+from proxy.routing.table import Project
 from proxy.routing.world import World
 from proxy.server.listener import json_response, raw_path, refusal
 from proxy.server.snapshot import Snapshot
@@ -65,7 +68,6 @@ def _entries(
     table, world = snapshot.table, snapshot.world
     listed, usable = world.models.listed, set[str]()
     bounds = table.projects.get(project) if project is not None else None
-    every_name = every and bounds is None
     for id, info in listed.items():
         if bounds is not None and bounds.objection(table.providers[info.provider], id, info.native) is not None:
             continue
@@ -74,21 +76,68 @@ def _entries(
             usable.add(id)
         if id in usable or state == "gone" or (every and state != "disabled"):
             yield _described(world, info, state)
+    lead = _Leading(world, bounds, usable, [id for id in usable if _is_chosen(world, listed[id])])
+    every_name = every and bounds is None
     for alias, targets in table.aliases.items():
-        unlisted = bool(usable) and bounds is None
-        if every_name or any(target in usable or (unlisted and target not in listed) for target in targets):
+        if every_name or any(map(lead.anywhere, targets)):
             yield _named(alias, {"alias_of": list(targets), "state": "ready"})
     for name, profile in table.profiles.items():
-        models = list(profile.models)
-        if every_name or any(model in usable or (bounds is None and model not in listed) for model in models):
-            yield _named(f"profile:{name}", {"candidates": models, "state": "ready"})
+        if every_name or lead.anywhere(f"profile:{name}"):
+            yield _named(f"profile:{name}", {"candidates": list(profile.models), "state": "ready"})
     if usable:
         yield _named("auto", {"description": "Chosen by what the prompt asks for.", "state": "ready"})
-    if usable and directives:
-        for tag, industry in table.industries.items():
+    if not directives:
+        return
+    for tag, industry in table.industries.items():
+        if every_name or lead.anywhere(f"industry:{tag}"):
             yield _named(f"industry:{tag}", {"candidates": list(industry.models), "state": "ready"})
-        for name in STRATEGIES:
+    for name in STRATEGIES:
+        if every_name or lead.anywhere(f"strategy:{name}"):
             yield _named(f"strategy:{name}", {"state": "ready"})
+
+
+def _is_chosen(world: World, info: ModelInfo) -> bool:
+    """Whether it may be chosen where nobody names it."""
+    return world.table.first_run or not world.table.providers[info.provider].embedded
+
+
+@frozen
+class _Leading:
+    """Which names lead to a model that could be called now, be it by other names."""
+
+    world: World
+    bounds: Project | None
+    usable: Collection[str]  # ids
+    chosen: Collection[str]  # of these, whom the gateway may choose
+
+    def anywhere(self, name: str, depth: int = 0) -> bool:
+        table, models = self.world.table, self.world.models
+        entry = directive.parse(name, is_known(table, models.listed))
+        if entry.kind != "name" and table.first_run:
+            return bool(self.chosen)  # the embedded provider joins
+        match entry.kind:
+            case "auto":
+                return bool(self.chosen)
+            case "strategy":
+                return any(entry.name != "local" or models.listed[id].local for id in self.chosen)
+            case "industry":
+                targets = table.industries[entry.name].models if entry.name in table.industries else ()
+            case "profile":
+                targets = table.profiles[entry.name].models if entry.name in table.profiles else ()
+            case _:
+                if (meaning := models.meaning(entry.name)) is None:
+                    return False
+                if meaning.info is not None:
+                    return meaning.info.id in self.usable or self._callable(meaning.info)
+                targets = meaning.targets
+        return depth < DEEPEST and any(self.anywhere(target, depth + 1) for target in targets)
+
+    def _callable(self, info: ModelInfo) -> bool:
+        """Of a model that only a pattern or its provider's name covers."""
+        provider = self.world.table.providers[info.provider]
+        if info.id in self.world.models.listed or not (provider.enabled and provider.configured):
+            return False
+        return self.bounds is None or self.bounds.objection(provider, info.id, info.native) is None
 
 
 def _named(id: str, more: Mapping[str, Any]) -> Entry:

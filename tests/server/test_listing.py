@@ -38,7 +38,7 @@ async def test_profiles_are_entries_and_other_directives_where_they_are_asked_fo
     assert listed.keys() == {"plain", "rich", "dark", "profile:house", "auto"}
     assert listed["profile:house"]["candidates"] == ["plain", "rich"]
     more = await entries(gw, "?directives=true")
-    strategies = {f"strategy:{name}" for name in ("cost", "quality", "latency", "local")}
+    strategies = {f"strategy:{name}" for name in ("cost", "quality", "latency")}  # nobody is local here
     assert more.keys() - listed.keys() == {"industry:legal", *strategies}
     assert (await gw.get(f"{gw.base}/v1/models/industry:legal")).json["id"] == "industry:legal"
 
@@ -74,6 +74,50 @@ async def test_a_model_whose_provider_has_no_key_but_resting_ones_says_so(
     assert (await gw.ask(CHAT, "plain")).status == 429
     listed = await entries(gw)
     assert {listed[name]["state"] for name in ("plain", "rich")} == {"cooling"}
+
+
+NAMES = """
+[aliases]
+dead = ["unlit", "dark/other"]
+deep = "dead"
+lit = ["unlit", "plain"]
+far = "lit"
+own = "first/other"
+spread = "gpt-9"
+cheap = "strategy:cost"
+house = "strategy:local"
+law = "industry:legal"
+[industries.legal]
+models = ["rich"]
+[industries.night]
+models = ["unlit"]
+[profiles.night]
+candidates = ["dead", "industry:night"]
+[profiles.day]
+candidates = ["dead", "far;sort:price"]
+[providers.dark]
+dialects = ["openai-chat"]
+base_url = "http://dark.test/v1"
+api_key = "${NO_SUCH_KEY_IS_SET}"
+[models.unlit]
+provider = "dark"
+"""
+
+
+async def test_a_name_that_leads_nowhere_is_not_listed(upstream: ScriptedUpstream, start: Start) -> None:
+    gw = await start(provider("first", upstream, models={"plain": "", "rich": ""}, more='models = ["gpt-*"]') + NAMES)
+    listed = await entries(gw, "?directives=true")
+    leading = {"lit", "far", "own", "spread", "cheap", "law", "profile:day", "auto", "industry:legal"}
+    assert listed.keys() == {
+        "plain",
+        "rich",
+        *leading,
+        *(f"strategy:{name}" for name in ("cost", "quality", "latency")),
+    }
+    for name in ("dead", "unlit", "house", "profile:night", "industry:night", "strategy:local"):
+        assert (await gw.get(f"{gw.base}/v1/models/{name}")).json["id"] == name
+    for name in ("dead", "profile:night", "house"):
+        assert (await gw.ask(CHAT, name)).status in (404, 503)
 
 
 async def test_decisions_are_found_by_what_chose(upstream: ScriptedUpstream, start: Start) -> None:
