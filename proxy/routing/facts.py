@@ -112,6 +112,7 @@ class Facts:
             "preferences": asdict(wishes) if wishes != NO_PREFERENCES else None,
             "industry": self.industry,
             "byok": sorted(self.byok),
+            "priced_only": self.priced_only or None,
             "cache_write": shape.cache_write,
             "conversation": self.conversation[:RECORDED_DIGITS] if self.conversation else None,
         }
@@ -144,11 +145,11 @@ def read_stream(body: Mapping[str, Any]) -> bool:
 def read_wanted(
     body: Mapping[str, Any], headers: Mapping[str, str], prefix: str, default: str | None
 ) -> tuple[str, ...]:
-    """The entries that the request names. A profile by header stands in for `model`; `models` by header for the
-    body's. `fallbacks` of the body come last."""
+    """The entries that the request names, and the default where it names none. A profile by header stands in for
+    `model`; `models` by header for the body's. `fallbacks` of the body come last."""
     profile = headers.get(f"{prefix}profile", "").strip().removeprefix("profile:")
     named = body.get("model")
-    model = f"profile:{profile}" if profile else default if named is None else named
+    model = f"profile:{profile}" if profile else named
     listed = headers.get(f"{prefix}models")
     fallbacks = body.get("fallbacks") if "fallbacks" in extensions(body, headers) else None
     more = (*(_from_header(listed) if listed else _models(body.get("models"))), *_fallbacks(fallbacks))
@@ -156,6 +157,8 @@ def read_wanted(
         raise InvalidRequest(f'route is "fallback", not {shown(route)}.', param="route")
     if model is None and more:
         return tuple(dict.fromkeys(more))[:MOST_ENTRIES]
+    if model is None:
+        model = default
     if model is None or model == "":
         raise MissingModel(
             'model is missing: name a model, an alias or "auto". GET /v1/models lists what there is.', param="model"

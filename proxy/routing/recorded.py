@@ -58,6 +58,7 @@ def facts_from_record(row: Row) -> Facts:
             industry=kept.get("industry"),
             project=row["project"],
             conversation=digits[:RECORDED_DIGITS].ljust(KEY_DIGITS, "0") if digits else None,
+            priced_only=kept.get("priced_only", False),
             byok=frozenset(kept.get("byok", ())),
             past=Past(_class(plan.get("class")), plan.get("rule")),
         )

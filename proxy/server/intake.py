@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
-from multidict import CIMultiDictProxy
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from proxy import errors
 from proxy.accounts.admission import Caller, Gate
@@ -260,7 +260,8 @@ def byok_of(headers: CIMultiDictProxy[str], prefix: str, providers: Iterable[str
 
 def read_facts(call: Call) -> Facts:
     """Raises InvalidRequest or MissingModel; looks at members of our own and at the request's shape."""
-    body, headers, prefix, project = call.document, call.headers, call.prefix.lower(), call.project
+    body, prefix, project = call.document, call.prefix.lower(), call.project
+    headers = _outranked(call, prefix)
     shape = (call.operation or call.dialect).read_shape(body)
     converses = call.surface.endpoint == "chat"
     default = f"profile:{project.profile}" if project is not None and project.profile else call.surface.default_model
@@ -293,6 +294,22 @@ def read_facts(call: Call) -> Facts:
         priced_only=call.permit is not None and call.permit.priced_only,
         byok=frozenset(call.byok),
     )
+
+
+def _outranked(call: Call, prefix: str) -> CIMultiDictProxy[str]:
+    """The headers, less those that the caller's project adds where the body has its own word: a client's header wins
+    over the body, a default does not."""
+    headers, sent, body = call.headers, call.request.headers, call.document
+    if headers is sent:
+        return sent
+    said = {
+        "sort": reading.read_sort(body, {}, prefix) is not None,
+        "max-price": reading.read_ceiling(body, {}, prefix) is not None,
+        "models": body.get("models") is not None,
+        "profile": body.get("model") is not None or body.get("models") is not None,
+    }
+    out = {prefix + name for name, is_said in said.items() if is_said and prefix + name not in sent}
+    return CIMultiDictProxy(CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in out))
 
 
 def _wide(body: bytes) -> int:

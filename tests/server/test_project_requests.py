@@ -85,6 +85,34 @@ async def test_a_projects_defaults_hold_where_the_request_is_silent(
     assert upstream.seen[0].headers["openai-beta"] == "mine"
 
 
+async def test_a_projects_default_gives_way_to_the_body(
+    start: Start, upstream: ScriptedUpstream, second: ScriptedUpstream
+) -> None:
+    rated = {"first": "quality = 1\nprice = { input = 1, output = 1 }"}
+    better = {"second": "quality = 2\nprice = { input = 9, output = 9 }"}
+    defaults = """
+[projects.x]
+profile = "chain"
+headers = { X-Nyuro-Sort = "price", X-Nyuro-Max-Price = "0", X-Nyuro-Models = "first", X-Nyuro-Profile = "chain" }
+"""
+    table = provider("first", upstream, models=rated) + provider("second", second, models=better)
+    gw, key = await keyed(start, table + chain("first", "second") + defaults)
+
+    async def planned(**body: Any) -> Any:
+        request = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 5, **body}
+        plan = (await gw.post("/v1/route", request, key.bearer)).json
+        return plan["requested"], [pick["model"] for pick in plan["candidates"]]
+
+    assert await planned() == ("profile:chain,first", [])
+    assert await planned(max_price=1) == ("profile:chain,first", ["first", "second"])
+    assert await planned(max_price=1, sort="quality") == ("profile:chain,first", ["second", "first"])
+    assert await planned(max_price=1, model="second") == ("second,first", ["first", "second"])
+    assert await planned(max_price=1, models=["second"]) == ("second", ["second"])
+    assert await planned(max_price=1, models=["first"], model="second", provider={"sort": "quality"}) == (
+        "second,first", ["second", "first"],
+    )  # fmt: skip
+
+
 async def test_a_key_of_a_project_that_is_gone_is_refused_clearly(start: Start, upstream: ScriptedUpstream) -> None:
     upstream.plays(plain(CHAT.answer("Hello.")))
     table = provider("first", upstream)
