@@ -206,10 +206,15 @@ class Expansion:
     def not_found(self) -> str:
         """The sentence of the 404: of the first that is unknown, and which others are."""
         name, why = self.unknown[0]
-        near = nearest(name, self.world.table, self.world.models.listed)
+        near = self.nearest(name)
         others = ", ".join(directive.shown(other) for other, _ in self.unknown[1:MOST_NAMED])
         also = f" Neither does: {others}." if others else ""
         return f"The model {directive.shown(name)} does not exist: {why}. Nearest: {', '.join(near)}.{also}"
+
+    def nearest(self, name: str) -> list[str]:
+        """The names most like it that stand for something."""
+        models = self.world.models
+        return nearest(name, self.world.table, (id for id in models.listed if id not in models.gone))
 
 
 STRATEGY_REASONS = {

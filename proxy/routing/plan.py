@@ -422,7 +422,8 @@ def _refusal(draft: _Draft, expansion: Expansion) -> GatewayError:
     more = len(told) - MOST
     reasons = "; ".join(told[:MOST]) + (f"; and {more} more" if more > 0 else "")
     kind, sentence = REFUSALS[step]
-    return kind(f"{sentence} {reasons}.", param="model")
+    told_near = f" Nearest: {', '.join(expansion.nearest(draft.case.facts.wanted[0]))}." if step == "expand" else ""
+    return kind(f"{sentence} {reasons}.{told_near}", param="model")
 
 
 def _last_step(dropped: Iterable[Dropped]) -> str:
@@ -432,6 +433,7 @@ def _last_step(dropped: Iterable[Dropped]) -> str:
 
 
 REFUSALS: dict[str, tuple[type[GatewayError], str]] = {
+    "expand": (errors.UnknownModel, "There is no such model any more:"),
     "policy": (errors.NotAllowed, "No candidate is allowed:"),
     "needs": (errors.NoCapableCandidate, "No candidate can handle this request:"),
     "credential": (errors.NotConfigured, "No candidate is configured; retrying will not help:"),

@@ -1,4 +1,4 @@
-"""The steps of a plan that drop candidates: policy, needs, credential, price.
+"""The steps of a plan that drop candidates: expand, policy, needs, credential, price.
 
 Each looks at the request once and gives a judge of candidates, or None where it has no say. A judge gives the reason
 against a candidate, in words for the client.
@@ -18,6 +18,11 @@ from proxy.routing.table import Provider
 from proxy.routing.world import NANOS, Pick, World, most_output, worst_nanos
 
 Judge = Callable[[Pick], str | None]  # why not, or None
+
+
+def _expand(facts: Facts, world: World) -> Judge | None:
+    gone = world.models.gone
+    return (lambda pick: "its provider does not list it" if pick.info.id in gone else None) if gone else None
 
 
 def _policy(facts: Facts, world: World) -> Judge | None:
@@ -45,7 +50,7 @@ def _policy(facts: Facts, world: World) -> Judge | None:
 
 
 def _needs(facts: Facts, world: World) -> Judge:
-    providers, gone = world.table.providers, world.models.gone
+    providers = world.table.providers
     needs, endpoint = facts.shape.needs, facts.endpoint
     tokens = facts.tokens + (facts.shape.max_tokens or 0)
     longest = facts.shape.max_tokens
@@ -68,8 +73,6 @@ def _needs(facts: Facts, world: World) -> Judge:
             return f"needs {tokens} tokens, the window holds {window}"
         if longest and not waived and info.max_output is not None and longest > info.max_output:
             return f"asked for up to {longest} tokens, it writes {info.max_output}"
-        if info.id in gone:
-            return "its provider does not list it"
         return None
 
     return judge
@@ -155,6 +158,7 @@ def _rate_too_dear(info: ModelInfo, ceiling: Ceiling) -> str | None:
 
 
 STEPS: dict[str, Callable[[Facts, World], Judge | None]] = {
+    "expand": _expand,
     "policy": _policy,
     "needs": _needs,
     "credential": _credential,

@@ -10,7 +10,7 @@ import pytest
 from proxy import ir
 from proxy.catalog import Listed, Price, PriceBook, load_prices
 from proxy.catalog.lists import read_ollama
-from proxy.errors import NoCapableCandidate
+from proxy.errors import UnknownModel
 from proxy.routing.facts import Facts
 from proxy.routing.loading import load
 from proxy.routing.models import Discovered, Models
@@ -257,8 +257,10 @@ def test_what_is_gone_is_not_chosen_and_when_named_it_is_said_why() -> None:
     assert chain(catalog, "strategy:local") == ["llama3.1"]
     assert catalog.gone == {"fast", "Qwen/Qwen3-8B", "other"}
     refused = plan(catalog, "other")
-    assert isinstance(refused.refusal, NoCapableCandidate)
-    assert [drop.reason for drop in refused.dropped] == ["its provider does not list it"]
+    assert isinstance(refused.refusal, UnknownModel)
+    assert [(drop.step, drop.reason) for drop in refused.dropped] == [("expand", "its provider does not list it")]
+    assert refused.emptied_by == "expand"
+    assert refused.refusal.message.endswith("Nearest: house, strategy:cost, auto.")  # never those that are gone
     assert chain(catalog, "other", "llama3.1") == ["llama3.1"]
     assert chain(catalog, "vllm/other") == ["vllm/other"]  # whoever insists is not stopped
 
