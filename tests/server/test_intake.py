@@ -222,12 +222,17 @@ HINTS = {
     "/v1/chat/completions/": "POST /v1/chat/completions",
     "/v1/v1/messages": "POST /v1/messages",
     "/v1/model": "GET /v1/models",
+    "/v1/chat": "POST /v1/chat/completions?",
+    "/v1/images": "POST /v1/images/generations?",
+    "/v1/": "/v1 for OpenAI's SDKs",
+    "/": "/v1 for OpenAI's SDKs",
+    "/x": "/v1 for OpenAI's SDKs",
     "/nothing/of/the/kind": "/v1 for OpenAI's SDKs",
     "/" + "a" * 4000: "/v1 for OpenAI's SDKs",
 }
 
 
-@pytest.mark.parametrize(("path", "hint"), HINTS.items(), ids=HINTS.values())
+@pytest.mark.parametrize(("path", "hint"), HINTS.items(), ids=[path[:30] for path in HINTS])
 async def test_an_unknown_path_is_told_what_is_near(
     upstream: ScriptedUpstream, start: Start, path: str, hint: str
 ) -> None:
