@@ -11,8 +11,7 @@ LOCKED := --require-hashes --only-binary :all: -r requirements
 TOOLS := $(VENV)/tools/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run run-local test test-slow test-all lint check fix conformance bench bench-check bench-routing \
-	bench-admission classifier-report goldens prices lock audit clean
+.PHONY: $(shell sed -n 's/^\([a-z-]*\):.*\#\# .*/\1/p' Makefile)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

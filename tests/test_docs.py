@@ -224,9 +224,7 @@ def test_what_make_is_asked_for_it_can_do() -> None:
 
 def test_make_uses_no_variable_that_it_does_not_know() -> None:
     """A recipe with such a one runs something else than it says, and make does not mind."""
-    text = (ROOT / "Makefile").read_text()
-    targets = re.findall(r"^([a-z-]+):.*## ", text, re.MULTILINE)
-    assert set(targets) == set(re.split(r"[\s\\]+", text.partition(".PHONY:")[2].partition("\n\n")[0].strip()))
+    targets = re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     dry = ["make", "--always-make", "--dry-run", "--warn-undefined-variables", *targets]
     told = subprocess.run(dry, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stderr
