@@ -22,7 +22,7 @@ from attrs import define, evolve, field, frozen
 from proxy.routing import projects, sections, table
 from proxy.routing.directive import shown
 from proxy.routing.references import check_references
-from proxy.routing.salvage import Salvage
+from proxy.routing.salvage import ROUNDS, Salvage
 from proxy.routing.table import Provider, Table, is_loopback
 from proxy.secret import Secret
 from proxy.wire.forwarded import Proxies
@@ -100,8 +100,8 @@ def load(
     for provider in loaded.providers.values():
         for key, message in check_files(provider) if provider.enabled else ():
             state.wrong(f"providers.{provider.name}.{key}", message)
-    further = [problem for problem in state.problems[broken:] if not salvage.blames(problem.path, problem.message)]
-    problems = state.problems[:broken] + further
+    further = [evolve(it, path=salvage.placed(it.path)) for it in state.problems[broken:]]
+    problems = state.problems[:broken] + [it for it in further if not salvage.blames(it.path, it.message)]
     if problems:
         raise TableRejected(_placed(problems, raw))
     return loaded
@@ -125,14 +125,14 @@ def _document(raw: bytes) -> dict[str, Any]:
 
 def _structure(salvage: Salvage, state: _Loading) -> sections.File | None:
     """The sections; broken keys are told and left out, and entries that cannot stand without them go as a whole."""
-    for round_, entries in enumerate((False, True, True)):
+    for round_ in range(ROUNDS):
         try:
             return sections.CONVERTER.structure(salvage.document, sections.File)
         except cattrs.BaseValidationError as exc:
             told = sections.explain(exc)
         if round_ == 0:
             state.problems += [Problem(path, message) for path, message in told]
-        salvage.remove((path for path, _ in told), entries=entries)
+        salvage.remove(path for path, _ in told)
     return None
 
 
@@ -446,7 +446,7 @@ def _unknown(what: str, name: str, known: Collection[str]) -> str:
 
 
 def _placed(problems: Collection[Problem], raw: bytes) -> list[Problem]:
-    lines = dict(_lines(raw.decode("utf-8", "replace")))
+    lines = dict(_lines(raw.decode("utf-8-sig", "replace")))
 
     def line(problem: str) -> int:
         path = problem

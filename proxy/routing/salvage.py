@@ -11,7 +11,17 @@ from typing import Any
 
 from attrs import define, field
 
+ROUNDS = 5  # as deep as keys stand: what cannot stand without a key goes a step further up each time
+CALLED = {
+    "models": "model",
+    "aliases": "model",
+    "providers": "provider",
+    "profiles": "profile",
+    "industries": "industry",
+}
+Keys = tuple[str | int, ...]
 _INDEX = re.compile(r"\[(\d+)\]")
+_RULE = re.compile(r"\brules\[(\d+)\]")
 
 
 @define
@@ -21,25 +31,38 @@ class Salvage:
     document: dict[str, Any]
     gone: set[str] = field(factory=set)
     names: set[str] = field(factory=set)
+    _rules: list[int] = field(init=False)  # of those that are left, the number that each has in the file
 
-    def remove(self, paths: Iterable[str], *, entries: bool) -> None:
-        """Takes out the keys at these dotted paths; with `entries` the whole `section.name` around each."""
-        for path in paths:
-            keys = self._keys(path)
-            if entries:
-                keys = keys[:2]
-            if not keys:
-                continue
-            self.gone.add(path)
-            if len(keys) <= 2:
-                self.names.add(str(keys[-1]))
-            self._delete(keys)
+    def __attrs_post_init__(self) -> None:
+        rules = self.document.get("rules")
+        self._rules = list(range(len(rules))) if isinstance(rules, list) else []
+
+    def remove(self, paths: Iterable[str]) -> None:
+        """Takes out the keys at these dotted paths. Where one is missing, what holds it cannot stand and goes."""
+        found = {self._keys(path): self.placed(path) for path in paths}
+        found.pop((), None)
+        self.gone.update(found.values())
+        for keys in sorted(found, key=_numbers, reverse=True):  # from a list's end, so that no other one moves
+            if not any(keys[:length] in found for length in range(1, len(keys))):
+                self._delete(keys)
+
+    def placed(self, text: str) -> str:
+        """With rules numbered as they are in the file."""
+        return _RULE.sub(lambda match: f"rules[{self._number(int(match[1]))}]", text)
 
     def blames(self, path: str, message: str) -> bool:
         """Whether a problem only follows from what was taken out."""
-        return any(path.startswith(gone) for gone in self.gone) or any(f"'{name}'" in message for name in self.names)
+        for gone in self.gone:
+            if path in (gone, f"{gone}s") or path.startswith((f"{gone}.", f"{gone}[")):  # `dialect`, `dialects`
+                return True
+        if any(message.startswith(f"no {CALLED[gone]} is called") for gone in self.gone & CALLED.keys()):
+            return True
+        return any(f"'{name}'" in message for name in self.names)
 
-    def _keys(self, path: str) -> list[str | int]:
+    def _number(self, index: int) -> int:
+        return self._rules[index] if index < len(self._rules) else index
+
+    def _keys(self, path: str) -> Keys:
         """A dotted path as keys of the document. Names may hold dots themselves, so the document tells them apart."""
         keys: list[str | int] = []
         here: Any = self.document
@@ -51,7 +74,7 @@ class Salvage:
             path = path[len(text) :].removeprefix(".")
             keys.append(key)
             here = here[key]
-        return keys
+        return tuple(keys)
 
     @staticmethod
     def _next(path: str, here: Any) -> str | int | None:
@@ -63,9 +86,19 @@ class Salvage:
         known: Collection[str] = [key for key in here if path == key or path.startswith((f"{key}.", f"{key}["))]
         return max(known, key=len, default=None)
 
-    def _delete(self, keys: list[str | int]) -> None:
+    def _delete(self, keys: Keys) -> None:
         *above, last = keys
         here: Any = self.document
         for key in above:
             here = here[key]
         del here[last]
+        if len(keys) <= 2:
+            self.names.add(str(last))
+        if above == ["rules"] and isinstance(last, int):
+            del self._rules[last]
+        if here == []:  # else it would be told to be empty, which it is not in the file
+            self._delete(tuple(above))
+
+
+def _numbers(keys: Keys) -> list[int]:
+    return [key for key in keys if isinstance(key, int)]

@@ -84,7 +84,7 @@ class ProjectSection:
 
 @frozen
 class Entries:
-    """One name or a list of them, as an alias or a rule's `use` may give."""
+    """One name or a list of them, as an alias may give."""
 
     entries: tuple[str, ...]
 
@@ -108,8 +108,8 @@ class File:
 
 
 def parse_toml(raw: bytes) -> dict[str, Any]:
-    """Numbers with a point as Decimal: prices are exact."""
-    return tomllib.loads(raw.decode("utf-8"), parse_float=Decimal)
+    """Numbers with a point as Decimal: prices are exact. A byte-order mark, which some editors write, is skipped."""
+    return tomllib.loads(raw.decode("utf-8-sig"), parse_float=Decimal)
 
 
 def model_entry(id: str, section: ModelSection) -> ModelEntry:
