@@ -36,15 +36,16 @@ def expected(recording: Recording, *, asked: bool) -> bytes:
     finished = ended = False
     for frame in frames(recording.body):
         data = data_of(frame).strip()
+        if ended:  # OpenRouter says goodbye on Responses, too
+            kept += [frame] if (recording.surface, data) == ("responses", b"[DONE]") else []
+            break
         event = json.loads(data) if data.startswith(b"{") else {}
         choices = event.get("choices")
         if choices == [] and event.get("usage") and not asked and recording.surface == "chat":
             continue
         finished = finished or any(choice.get("finish_reason") for choice in choices or ())
         kept.append(frame)
-        if data == b"[DONE]" or event.get("type") in ENDS:
-            ended = True
-            break
+        ended = data == b"[DONE]" or event.get("type") in ENDS
     if finished and not ended:
         kept.append(DONE)
     return b"".join(kept)

@@ -11,7 +11,7 @@ from aiohttp import connector
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ClientRequest
 from gateway import settles
-from upstream import CUT, LAST, SILENCE, ScriptedUpstream, head, piece, plain, streamed, within
+from upstream import CUT, GUARD_S, LAST, SILENCE, ScriptedUpstream, head, piece, plain, streamed, within
 
 from proxy.errors import UpstreamBroken, UpstreamTimeout
 from proxy.routing.table import Provider, Timeouts
@@ -98,6 +98,35 @@ async def test_a_taker_that_wants_no_more_holds_the_provider_back(upstream: Scri
 
     assert await reply.pour(count)
     assert size > 990 * 65536
+    await client.close()
+
+
+async def test_what_comes_behind_a_taker_that_had_enough_is_read_all_the_same(upstream: ScriptedUpstream) -> None:
+    go_on = asyncio.Event()
+    upstream.plays(streamed([b"one", go_on, b"two"]))
+    client, reply = await begun(upstream)
+    assert not await reply.pour(lambda data: False)
+    go_on.set()
+    assert await asyncio.wait_for(reply.chunk(), GUARD_S) == b"two"
+    assert not await reply.finish()
+    assert reply._parser.done
+    await client.close()
+
+
+async def test_a_connection_serves_again_though_its_end_came_behind_the_last_that_was_taken(
+    upstream: ScriptedUpstream,
+) -> None:
+    go_on = asyncio.Event()
+    upstream.plays([CHUNKED, piece(b"one"), go_on, LAST], plain(b"ok"))
+    client, reply = await begun(upstream)
+    handler = reply._handler
+    assert not await reply.pour(lambda data: False)
+    asyncio.get_running_loop().call_soon(go_on.set)
+    assert not await reply.finish()
+    again = await client.send(outgoing())
+    assert isinstance(again, LeanReply)
+    assert again._handler is handler
+    assert await again.read(10) == (b"ok", True)
     await client.close()
 
 

@@ -199,6 +199,8 @@ class LeanReply:
                 raise self._error
             if self._parser.done:
                 return b""
+            if self._paused and self._ours:  # by a taker that had enough
+                self._resume()
             await self._wait()
         if isinstance(self._error, UpstreamTimeout):
             raise self._error
