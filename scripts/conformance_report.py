@@ -33,10 +33,13 @@ class Tally:
         self.counts: defaultdict[Place, Counter[str]] = defaultdict(Counter)
         self.failures: defaultdict[Place, list[str]] = defaultdict(list)
         self.reasons: Counter[str] = Counter()  # of skipping
+        self.refused: defaultdict[str, list[str]] = defaultdict(list)  # checks, by what their request was refused with
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         about = {name: str(value) for name, value in report.user_properties}
         place = (about.get("surface", "any"), about.get("dialect", "any"))
+        if report.passed and report.when == "call" and "refused" in about:
+            self.refused[about["refused"]].append(report.nodeid.rpartition("[")[2].rstrip("]"))
         if report.failed:
             self.counts[place]["failed"] += 1
             self.failures[place].append(f"{report.nodeid.rpartition('::')[2]}\n      {first_line(report)}")
@@ -74,6 +77,14 @@ def by_design() -> Iterable[str]:
             yield f"  {recording}\n      {meaning}: {entry if isinstance(entry, str) else entry[-1]}"
 
 
+def refusals(refused: dict[str, list[str]]) -> Iterable[str]:
+    """Recorded requests that may not go to a provider of another dialect: the reason that its client is told, and whose
+    they are."""
+    for reason, checks in sorted(refused.items()):
+        yield f"  {reason}"
+        yield from (f"      {check}" for check in sorted(checks))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="leave out what the project's fast tests leave out")
@@ -84,6 +95,8 @@ def main() -> int:
     print("\n".join(table(tally.counts)))
     if designed := list(by_design()):
         print("\nDifferent by design", *designed, sep="\n")
+    if tally.refused:
+        print("\nRefused by design, with a 400 that names the field", *refusals(tally.refused), sep="\n")
     for reason, count in tally.reasons.items():
         print(f"\n{count} skipped: {reason}")
     for (surface, dialect), told in sorted(tally.failures.items()):

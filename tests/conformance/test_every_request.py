@@ -4,7 +4,7 @@ told what does not."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -104,7 +104,7 @@ def expected(want: Asking, got: Asking, target: Target, dropped: list[str]) -> A
 
 @pairs()
 def test_a_request_arrives_whole_or_the_client_is_told(
-    asked: Running, replay: Replay, recording: Recording, name: str
+    asked: Running, replay: Replay, recording: Recording, name: str, record_property: Callable[[str, object], None]
 ) -> None:
     target = TARGETS[name]
     assert recording.request is not None
@@ -117,6 +117,7 @@ def test_a_request_arrives_whole_or_the_client_is_told(
         assert any(words in error["message"] for words in REFUSALS[name]), error
         assert error.get("param") or error["details"]["param"]
         assert not replay.since(mark)
+        record_property("refused", f"by {target.dialect}: {error['message']}")
         return
     assert answer.status == 200, answer.body
     (seen,) = replay.since(mark)
