@@ -12,6 +12,7 @@ from proxy.dialects import DIALECTS, failures
 from proxy.dialects.dialect import Voice
 from proxy.errors import UpstreamRateLimited
 from proxy.streams import Passthrough, Translation
+from proxy.wire import sse
 from proxy.wire.sse import Frame
 
 CHAT, RESPONSES = DIALECTS["openai-chat"], DIALECTS["openai-responses"]
@@ -19,7 +20,7 @@ VOICE = Voice("req_1", "m", 7)
 
 
 def chunk(delta: dict[str, Any], reason: str | None = None, **more: Any) -> dict[str, Any]:
-    return {"id": "c", "model": "m", "choices": [{"index": 0, "delta": delta, "finish_reason": reason}], **more}
+    return {"id": "c", "model": "m", "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]} | more
 
 
 def decoded(*chunks: dict[str, Any]) -> list[ir.StreamEvent]:
@@ -83,6 +84,52 @@ def test_sources_that_come_with_the_finish_reason_belong_to_the_text() -> None:
     assert [event.citation.url for event in events if isinstance(event, ir.CitationDelta)] == ["https://a"]
     kinds = [type(event) for event in events]
     assert kinds.index(ir.CitationDelta) < kinds.index(ir.PartEnd)
+
+
+GROK = {"model": "grok-4"}
+LATE: dict[str, list[dict[str, Any]]] = {
+    "beside no choices": [chunk({}, "stop", **GROK), {"choices": [], "citations": ["https://a"]}],
+    "with the usage": [
+        chunk({}, "stop", **GROK),
+        {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 1}, "citations": ["https://a"]},
+    ],
+    "with a second finish reason": [chunk({}, "stop", **GROK), chunk({}, "stop", citations=["https://a"])],
+    "in two goes": [
+        chunk({}, "stop", **GROK, citations=["https://a"]), {"choices": [], "citations": ["https://a", "https://b"]}
+    ],
+    "behind text and reason in one": [
+        chunk({"content": "."}, "stop", model="perplexity/sonar"), {"citations": ["https://a"], "choices": []}
+    ],
+    "ahead of the reason, beside no choices": [{"choices": [], "citations": ["https://a"]}, chunk({}, "stop")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("end", [b"data: [DONE]\n\n", b""], ids=["with an end", "without an end"])
+@pytest.mark.parametrize("behind", LATE.values(), ids=LATE)
+@pytest.mark.parametrize("surface", ["openai-responses", "anthropic"])
+def test_sources_that_come_behind_the_finish_reason_belong_to_the_text(
+    surface: str, behind: list[dict[str, Any]], end: bytes
+) -> None:
+    raw = b"".join(b"data: %b\n\n" % orjson.dumps(one) for one in (chunk({"content": "Hi"}), *behind)) + end
+    stream = Translation(CHAT, DIALECTS[surface].stream_encoder(VOICE))
+    decoder = DIALECTS[surface].stream_decoder()
+    out = stream.feed(raw) + stream.close()
+    events = [event for frame in sse.Framer().feed(out) for event in decoder.feed(frame)]
+    kinds = [type(event) for event in events]
+    cited = [event.citation.url for event in events if isinstance(event, ir.CitationDelta)]
+    assert cited == [url for url in ("https://a", "https://b") if url.encode() in raw]
+    assert stream.stop == "end"
+    assert kinds.count(ir.PartStart) == 1
+    assert kinds.index(ir.CitationDelta) < kinds.index(ir.PartEnd) < kinds.index(ir.Finish)
+
+
+@pytest.mark.parametrize(
+    "delta", [{"content": "Hi"}, {"tool_calls": [call("{}", index=0, id="a")]}], ids=["a text", "a call"]
+)
+def test_the_finish_of_others_waits_for_nothing(delta: dict[str, Any]) -> None:
+    decoder = CHAT.stream_decoder()
+    model = "grok-4" if "tool_calls" in delta else "gpt-4o"
+    assert isinstance(decoder.feed(Frame(orjson.dumps(chunk(delta, "stop", model=model))))[-1], ir.Finish)
 
 
 FAILED = {"index": 0, "delta": {"content": ""}, "message": {"content": "Hi"}, "finish_reason": "error",

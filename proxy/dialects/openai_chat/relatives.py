@@ -32,6 +32,8 @@ REASONING_MEMBERS = ("reasoning_content", "reasoning", "reasoning_details")
 
 # Where an answer's sources stand beside its choices: Perplexity, rich and as plain URLs; the latter xAI's, too.
 SOURCES = ("search_results", "citations")
+# Whose sources may stand in a chunk behind the finish reason: xAI's models, Perplexity's.
+CITES_LATE = re.compile(r"(?:.*/)?(?:grok|sonar)")
 
 # Where a usage says what was read from a cache, if not in `prompt_tokens_details`: DeepSeek; Moonshot and Together.
 CACHED = ("prompt_cache_hit_tokens", "cached_tokens")

@@ -25,7 +25,7 @@ from proxy.dialects.openai_chat.answer_reader import (
 )
 from proxy.dialects.openai_chat.failure import failure_in
 from proxy.dialects.openai_chat.media import image_of
-from proxy.dialects.openai_chat.relatives import BROKEN_OFF, MINTED_BY, SOURCES, USAGE_BESIDE
+from proxy.dialects.openai_chat.relatives import BROKEN_OFF, CITES_LATE, MINTED_BY, SOURCES, USAGE_BESIDE
 from proxy.dialects.openai_chat.request_reader import read_signature
 from proxy.dialects.openai_chat.usage import usage_of
 from proxy.dialects.openai_chat.vocabulary import NAME, stop_reason
@@ -35,6 +35,7 @@ from proxy.wire.mould import Mould, around
 from proxy.wire.sse import Frame
 
 DONE = b"[DONE]"
+_CITING = frozenset(SOURCES)
 _SAYING = frozenset({"error", *SOURCES, USAGE_BESIDE})  # members beside the choices that are read
 _Events = list[ir.StreamEvent]
 
@@ -69,7 +70,7 @@ class StreamDecoder:
     """Frames of one answer to IR events.
 
     A part ends when another begins. Deltas that come late for a tool call which another has followed still go out under
-    its number.
+    its number. The finish of a text waits for one more frame where its model may tell its sources there.
     """
 
     _failure_in: Callable[[Mapping[str, Any], bytes], ir.Failure | None] = failure_in
@@ -78,6 +79,7 @@ class StreamDecoder:
     _usage: ir.Usage = field(factory=ir.Usage)
     _choices: dict[int, _Choice] = field(factory=dict)
     _sources: int = 0  # of Perplexity's list, how many have gone out
+    _finished: bool = False  # some choice
 
     def feed(self, frame: Frame) -> _Events:
         if frame.data[:1] != b"{" and frame.data.strip() == DONE:
@@ -93,8 +95,13 @@ class StreamDecoder:
             raise UpstreamBroken("The provider sent a chunk whose choices are no array.")
         if not self._started and (choices or chunk.get("id")):
             events.append(self._start(chunk))
+        waiting = [choice for choice in self._choices.values() if choice.finish_held] if self._finished else ()
         for choice in choices:
             self._read_choice(choice, chunk, events)
+        if waiting or not choices:
+            self._cite(chunk, events)
+            for choice in waiting:
+                choice.release(events)
         if chunk.get("usage") or USAGE_BESIDE in chunk:
             self._read_usage(chunk, events)
         if failure:
@@ -105,6 +112,7 @@ class StreamDecoder:
         events: _Events = []
         for choice in self._choices.values():
             choice.end_part(events)
+            choice.release(events)
         return events
 
     def _start(self, chunk: Mapping[str, Any]) -> ir.Start:
@@ -135,10 +143,13 @@ class StreamDecoder:
             delta = raw.get("message")  # a whole answer in a stream
         if isinstance(delta, dict):
             state.read(delta, raw.get("logprobs"), events)
-        if not state.index and any(name in chunk for name in SOURCES):
+        if not state.index:
             self._cite(chunk, events)
         if reason := raw.get("finish_reason"):
+            self._finished = True
             state.finish(raw, str(reason), events)
+            if state.kind != "text" or not CITES_LATE.match(_text(chunk, "model")):
+                state.release(events)
 
     def _choice(self, index: Any) -> _Choice:
         number = index if isinstance(index, int) and not isinstance(index, bool) else 0
@@ -146,6 +157,8 @@ class StreamDecoder:
 
     def _cite(self, chunk: Mapping[str, Any], events: _Events) -> None:
         """Perplexity repeats the whole list in every chunk."""
+        if _CITING.isdisjoint(chunk):
+            return
         state = self._choices.get(0)
         if state is None or state.kind != "text":
             return
@@ -184,6 +197,7 @@ class _Choice:
     kind: str = ""  # of the part that is open: text, thinking, refusal, audio, call; "" when none is
     part: int = -1  # its number
     finished: bool = False
+    finish_held: ir.Finish | None = None
     called: bool = False
     refused: bool = False
     _count: int = 0
@@ -204,23 +218,31 @@ class _Choice:
             self._read_behind(delta, events)
 
     def finish(self, raw: Mapping[str, Any], reason: str, events: _Events) -> None:
-        """Some providers repeat the reason with the usage."""
-        self.end_part(events)
+        """Some providers repeat the reason with the usage. It is said by `release`."""
         if self.finished:
             return
         self.finished = True
         if reason.lower() in BROKEN_OFF:
+            self.end_part(events)
             events.append(broken_off(reason))
             return
         stop = stop_reason(reason, called=self.called, refused=self.refused)
         matched = raw.get("stop_reason")  # vLLM: the stop sequence that it met, or a token's number
         if stop == "end" and isinstance(matched, str) and matched:
-            events.append(ir.Finish("stop_sequence", matched, self.index, reason))
+            self.finish_held = ir.Finish("stop_sequence", matched, self.index, reason)
         else:
-            events.append(ir.Finish(stop, None, self.index, reason))
+            self.finish_held = ir.Finish(stop, None, self.index, reason)
+
+    def release(self, events: _Events) -> None:
+        """Says that it has finished, if that is still to be said."""
+        if self.finish_held is not None:
+            self.end_part(events)
+            events.append(self.finish_held)
+            self.finish_held = None
 
     def finish_unsaid(self, events: _Events) -> None:
         said = self._count > 0
+        self.release(events)
         self.end_part(events)
         if said and not self.finished:
             self.finished = True
