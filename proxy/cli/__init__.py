@@ -29,6 +29,7 @@ EXAMPLES = """examples:
   pointsman decisions --failed --since 1h
   pointsman replay --since 7d --against new-routes.toml
   pointsman keys create --name ci --expires 90d
+  pointsman import litellm config.yaml -o routes.toml
 """
 
 
@@ -41,6 +42,7 @@ COMMANDS = {
     "decisions": "decisions",
     "replay": "replay",
     "keys": "keys",
+    "import": "importing",
 }
 
 
