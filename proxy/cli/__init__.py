@@ -29,6 +29,7 @@ EXAMPLES = """examples:
   pointsman decisions --failed --since 1h
   pointsman replay --since 7d --against new-routes.toml
   pointsman keys create --name ci --expires 90d
+  pointsman db check
   pointsman import litellm config.yaml -o routes.toml
 """
 
@@ -42,6 +43,7 @@ COMMANDS = {
     "decisions": "decisions",
     "replay": "replay",
     "keys": "keys",
+    "db": "db",
     "import": "importing",
 }
 

@@ -142,8 +142,8 @@ class Decisions:
         Raises ValueError for a bad cursor.
         """
         limit = min(max(limit, 1), PAGE_MOST)
-        conditions, values = _conditions(filters, Cursor.parse(before) if before is not None else None)
-        where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+        wanted, values = conditions(filters, Cursor.parse(before) if before is not None else None)
+        where = f"WHERE {' AND '.join(wanted)}" if wanted else ""
         select = SELECT_PLANNED if plans else SELECT_PAGE
         with self._connected() as connection:
             found = connection.execute(" ".join((select, where, NEWEST_FIRST)), (*values, limit + 1)).fetchall()
@@ -154,8 +154,8 @@ class Decisions:
 
     def count(self, filters: Filter) -> int:
         """How many rows all pages together hold."""
-        conditions, values = _conditions(filters, None)
-        where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+        wanted, values = conditions(filters)
+        where = f"WHERE {' AND '.join(wanted)}" if wanted else ""
         with self._connected() as connection:
             (rows,) = connection.execute(" ".join((SELECT_COUNT, where)), values).fetchone()
         return int(rows)
@@ -199,8 +199,9 @@ def rows_as_json(page: Page) -> bytes:
     return orjson.dumps({"decisions": page.rows, "next": page.next})
 
 
-def _conditions(filters: Filter, below: Cursor | None) -> tuple[list[str], list[str | int]]:
-    conditions: list[str] = []
+def conditions(filters: Filter, below: Cursor | None = None) -> tuple[list[str], list[str | int]]:
+    """What stands behind WHERE, and its values."""
+    wanted: list[str] = []
     values: list[str | int] = []
     rare = _rare(filters)
     for name, condition in CONDITIONS.items():
@@ -213,15 +214,15 @@ def _conditions(filters: Filter, below: Cursor | None) -> tuple[list[str], list[
                 values.append(integer(value))
         # SQLite takes an equality's index for the best. Where failures are asked for, theirs is: they are few, and
         # their index holds the other columns. The unary plus keeps the common ones out of the choice.
-        conditions.append(f"+{condition}" if name in COMMON and rare else condition)
+        wanted.append(f"+{condition}" if name in COMMON and rare else condition)
     for (name, asked), condition in FLAG_CONDITIONS.items():
         if getattr(filters, name) is asked:
-            conditions.append(condition)
-    conditions += rare
+            wanted.append(condition)
+    wanted += rare
     if below is not None:
-        conditions.append(BELOW_CURSOR)
+        wanted.append(BELOW_CURSOR)
         values += (below.at_ms, below.id)
-    return conditions, values
+    return wanted, values
 
 
 def _rare(filters: Filter) -> list[str]:

@@ -215,8 +215,9 @@ def open_writer(path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> sql
     return connection
 
 
-def open_reader(path: Path) -> sqlite3.Connection:
-    """A read-only connection to a file of this schema. Raises LedgerRefused, also where there is no file yet."""
+def open_reader(path: Path, *, older: bool = False) -> sqlite3.Connection:
+    """A read-only connection to a file of this schema, or with `older` of one before it. Raises LedgerRefused, also
+    where there is no file yet."""
     if not path.is_file():
         raise refusal(path, "there is no such file; the gateway makes it when it first starts")
     connection = None
@@ -232,7 +233,7 @@ def open_reader(path: Path) -> sqlite3.Connection:
     except LedgerRefused:
         _close(connection)
         raise
-    if version < MIGRATIONS[-1].version:
+    if version < MIGRATIONS[-1].version and not older:
         connection.close()
         raise refusal(path, f"it is of an older schema ({version}); start the gateway once to bring it forward")
     return connection

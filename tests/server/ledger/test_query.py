@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from proxy.server.ledger import Cursor, Decision, Decisions, Filter, SearchTooLong, rows_as_json
-from proxy.server.ledger.query import CONDITIONS, FLAG_CONDITIONS, NEWEST_FIRST, PAGE_MOST, SELECT_PAGE, _conditions
+from proxy.server.ledger.query import CONDITIONS, FLAG_CONDITIONS, NEWEST_FIRST, PAGE_MOST, SELECT_PAGE, conditions
 from proxy.server.ledger.schema import open_reader
 
 from .samples import NOON, Plan, attempt, decision, locked, write
@@ -92,8 +92,8 @@ def test_each_field_of_the_filter_has_its_condition_and_its_test() -> None:
 @pytest.mark.parametrize(("filters", "_expected"), FILTERS.values(), ids=FILTERS)
 def test_no_page_sorts_and_none_walks_the_table(sample: Path, filters: Filter, _expected: list[int]) -> None:
     for below in (None, Cursor(NOON, 1)):
-        conditions, values = _conditions(filters, below)
-        where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+        wanted, values = conditions(filters, below)
+        where = f"WHERE {' AND '.join(wanted)}" if wanted else ""
         with closing(open_reader(sample)) as connection:
             steps = connection.execute(f"EXPLAIN QUERY PLAN {SELECT_PAGE} {where} {NEWEST_FIRST}", (*values, 100))
             told = " ".join(step[3] for step in steps)
@@ -122,9 +122,9 @@ INDEXED = {
 
 @pytest.mark.parametrize(("filters", "index"), INDEXED.values(), ids=INDEXED)
 def test_what_is_rare_is_found_along_its_own_index(sample: Path, filters: Filter, index: str) -> None:
-    conditions, values = _conditions(filters, None)
+    wanted, values = conditions(filters, None)
     with closing(open_reader(sample)) as connection:
-        statement = f"EXPLAIN QUERY PLAN {SELECT_PAGE} WHERE {' AND '.join(conditions)} {NEWEST_FIRST}"
+        statement = f"EXPLAIN QUERY PLAN {SELECT_PAGE} WHERE {' AND '.join(wanted)} {NEWEST_FIRST}"
         assert index in " ".join(step[3] for step in connection.execute(statement, (*values, 100)))
 
 
