@@ -9,7 +9,7 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,9 @@ from proxy.server.overload import watch_memory
 from proxy.server.relay import Relay
 from proxy.server.reload import Builder, Reloader, load_table
 from proxy.server.snapshot import Snapshot
+from proxy.server.vault import Masters, Vault
+from proxy.server.vaultroom import VaultRoom
+from proxy.server.vaultstore import VaultStore
 from proxy.server.watch import read_table, watch
 
 log = structlog.get_logger()
@@ -101,6 +104,7 @@ class App:
     discovery: Discovery = field(init=False)
     ledger: Ledger = field(init=False)
     keys: Keys = field(init=False)
+    vault: Vault = field(init=False)
     books: Books = field(factory=Books)
     metrics: Metrics = field(factory=Metrics)
     notifier: Notifier = field(factory=Notifier.from_environment)
@@ -125,9 +129,11 @@ class App:
         _check_reach(server, keys=(state / LEDGER).exists())
         self.ledger = Ledger(state / LEDGER, retain_days=server.ledger_days, retain_bytes=server.ledger_bytes)
         self.keys = Keys(KeyStore(state / LEDGER))
+        self.vault = Vault(VaultStore(state / LEDGER), Masters.of(table), opened=self._keep_unsaid)
         await asyncio.to_thread(self.ledger.start)
         try:
             await asyncio.to_thread(self.keys.load)
+            await asyncio.to_thread(self.vault.load)
             _check_reach(server, keys=bool(self.keys.ring))
             await asyncio.to_thread(fill, self.books, state / LEDGER, self.keys.ring, self.keys.now_ms())
             self._build(table, state)
@@ -138,6 +144,7 @@ class App:
         self._begin(watch(self.config, self._file_changed, stop=self.stopping))
         self._begin(self.reloader.sweep())
         self._begin(self.keys.follow())
+        self._begin(self.vault.follow())
         self._begin(self.gateway.alerts.run())
         self._begin(self.discovery.run())
         self._begin(feed_watchdog(self.notifier))
@@ -154,7 +161,7 @@ class App:
             return self.gateway.current
 
         alerts = Alerts(self.metrics, lambda: current().table.budget_webhook)
-        self.gateway = Gateway(snapshot, relay, self.ledger, self.metrics, dice=dice, alerts=alerts)
+        self.gateway = Gateway(snapshot, relay, self.ledger, self.metrics, dice=dice, alerts=alerts, own=self.vault.own)
         if self.log is not None:
             self.gateway.tell = self.log.request_done
         self.reloader = Reloader(self.config, builder, current, self._apply, self.metrics.reloaded, self.env)
@@ -171,7 +178,12 @@ class App:
         snapshot.world.health.limits = snapshot.table.health
         self.discovery.moved()
         self.metrics.known(models=snapshot.world.models.listed, providers=snapshot.table.providers)
-        self._secrets |= dict.fromkeys(snapshot.table.secrets)  # requests on an older table still run
+        self.vault.masters = Masters.of(snapshot.table)
+        self._keep_unsaid((*snapshot.table.secrets, *self.vault.own.secrets))
+
+    def _keep_unsaid(self, secrets: Iterable[Secret]) -> None:
+        """Requests with what was taken back since still run."""
+        self._secrets |= dict.fromkeys(secrets)
         if self.log is not None:
             self.log.set_scrubber(Scrubber(self._secrets))
 
@@ -228,7 +240,8 @@ class App:
             raise StartRefused(_exposed(address, server.auth))
         self.reloader.builder.exposed = bool(exposed)
         room = KeyRoom(self.keys, lambda: self.gateway.current)
-        admin = Admin(self.gateway, self.reloader, Decisions(state / LEDGER), self.metrics, room)
+        vaults = VaultRoom(self.vault, lambda: self.gateway.current)
+        admin = Admin(self.gateway, self.reloader, Decisions(state / LEDGER), self.metrics, room, vaults)
         data = Listener(data_paths(self.gateway), keep_alive=server.keep_alive)
         data.most = client_connections(open_files, sum(provider.connections for provider in table.providers.values()))
         if data.most < server.concurrency:

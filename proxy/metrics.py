@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from http import HTTPStatus
 from operator import attrgetter
 from typing import Generic, Literal, TypeVar
@@ -83,7 +84,9 @@ _ALL = (
     Spec("pointsman_tokens_total", "counter", ("model", "provider", "class"), "tokens",
          "Tokens as the provider counted them; reasoning is a part of output."),
     Spec("pointsman_cost_usd_total", "counter", ("model", "provider"), "USD",
-         "What answers cost, where it is known.", divisor=1_000_000_000),
+         "What answers cost the house, where it is known.", divisor=1_000_000_000),
+    Spec("pointsman_byok_cost_usd_total", "counter", ("model", "provider"), "USD",
+         "What answers with callers' and projects' own keys cost, where it is known.", divisor=1_000_000_000),
     Spec("pointsman_unknown_cost_total", "counter", ("model", "provider"), "requests",
          "Answers whose cost is unknown: no price, or no usage."),
     Spec("pointsman_attempts_total", "counter", ("provider", "outcome"), "attempts",
@@ -276,6 +279,7 @@ class _Answers:
     inputs: Histogram
     outputs: Histogram
     cost: Number
+    byok_cost: Callable[[], Number]
     unknown_cost: Number
 
     def count(self, usage: ir.Usage) -> None:
@@ -325,6 +329,7 @@ class Metrics:
         self._tokens = self._numbers("pointsman_tokens_total")
         self._usages = self._histograms("gen_ai_client_token_usage")
         self._costs = self._numbers("pointsman_cost_usd_total")
+        self._byok_costs = self._numbers("pointsman_byok_cost_usd_total")
         self._unknown_costs = self._numbers("pointsman_unknown_cost_total")
         self._attempts = self._numbers("pointsman_attempts_total")
         self._queues = self._histograms("pointsman_queue_seconds")
@@ -366,11 +371,13 @@ class Metrics:
         usage: ir.Usage | None,
         cost_nanos: int | None,
         streamed: bool,
+        byok: bool = False,
     ) -> None:
         """Once per request, at its end. `model` is the catalog id of who answered; None: nobody did.
 
         `intent` is what kind of name was asked for, as the plan has it; "none" where there was no plan. `status` is
-        what the client got, 499 where it had left. `cost_nanos` None is unknown; what is free costs 0.
+        what the client got, 499 where it had left. `cost_nanos` None is unknown; what is free costs 0. With `byok`
+        it is on the caller's bill.
         """
         key = (surface, model, provider, streamed)
         series = self._series.get(key) or self._bind(*key)
@@ -388,7 +395,7 @@ class Metrics:
             if outcome == "ok" and usage is not None and usage.output is not None and usage.output > 1:
                 answers.per_token.observe(max(0.0, duration_s - ttft_s) / (usage.output - 1))
         if cost_nanos is not None:
-            answers.cost.value += max(0, cost_nanos)
+            (answers.byok_cost() if byok else answers.cost).value += max(0, cost_nanos)
         elif status < 400 or status == 499:
             answers.unknown_cost.value += 1
 
@@ -512,6 +519,7 @@ class Metrics:
             inputs=self._usages(operation, provider, model, "input"),
             outputs=self._usages(operation, provider, model, "output"),
             cost=self._costs(model, provider),
+            byok_cost=partial(self._byok_costs, model, provider),
             unknown_cost=self._unknown_costs(model, provider),
         )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 from collections.abc import Iterable
 from typing import final
@@ -37,6 +39,21 @@ class Secret:
 
     def __reduce__(self) -> str:
         raise TypeError("a Secret is not pickled")
+
+
+MASTER_KEY_BYTES = 32
+
+
+def key_bytes(text: str) -> bytes | None:
+    """A key of 32 bytes, written in base64 of either alphabet or as 64 hexadecimal digits; None for anything else."""
+    try:
+        if len(text) == 2 * MASTER_KEY_BYTES:
+            return bytes.fromhex(text)
+        padded = text + "=" * (-len(text) % 4)
+        raw = base64.b64decode(padded.replace("-", "+").replace("_", "/"), validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return raw if len(raw) == MASTER_KEY_BYTES else None
 
 
 class Scrubber:

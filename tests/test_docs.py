@@ -47,6 +47,7 @@ from proxy.server import admin, endpoints
 from proxy.server.keyroom import KeyRoom
 from proxy.server.reload import load_table, restart_needed
 from proxy.server.respond import STATUS
+from proxy.server.vaultroom import VaultRoom
 
 # -- pages -------------------------------------------------------------------------------------------------------
 
@@ -297,7 +298,7 @@ def test_help_shows_examples_that_the_command_takes(name: str) -> None:
     lines = [line.strip() for line in examples.splitlines()[1:] if line.strip()]
     assert lines
     for line in lines:
-        program, *words = shlex.split(re.split(r" (?:>|\||\|\||&&) ", line)[0])
+        program, *words = shlex.split(re.split(r" (?:>|<|\||\|\||&&) ", line)[0])
         assert program == "pointsman"
         assert not name or words[0] == name
         parser.parse_args(words)
@@ -366,7 +367,7 @@ def test_every_path_is_told() -> None:
     told |= set(re.findall(r"(?:localhost|127\.0\.0\.1:808\d)(/[\w/]+)", OPERATIONS))
     for path in (
         *endpoints.data_paths(nobody),
-        *admin.Admin(nobody, nobody, nobody, nobody, KeyRoom(nobody, nobody)).paths(),
+        *admin.Admin(nobody, nobody, nobody, nobody, KeyRoom(nobody, nobody), VaultRoom(nobody, nobody)).paths(),
     ):
         shown = path.removesuffix("*")
         assert any(one == shown or (path.endswith("*") and one.startswith(shown)) for one in told), path

@@ -71,6 +71,7 @@ def fill(counted: Metrics) -> None:
     """Something in every metric."""
     counted.request_done(**ANSWER)
     counted.request_done(**ANSWER | {"cost_nanos": None})
+    counted.request_done(**ANSWER | {"byok": True})
     counted.request_done(**NOBODY)
     counted.attempt_done(provider="openai", outcome="ok")
     counted.stream_edited("usage_removed")

@@ -43,6 +43,7 @@ COMMANDS = {
     "decisions": "decisions",
     "replay": "replay",
     "keys": "keys",
+    "byok": "byok",
     "db": "db",
     "import": "importing",
 }

@@ -90,6 +90,7 @@ class Facts:
     continues: bool = False  # the conversation has begun before: it has a session, or earlier turns
     priced_only: bool = False  # a budget is charged, and takes nothing whose price is unknown
     byok: frozenset[str] = frozenset()  # providers for which the caller brought a key
+    locked: frozenset[str] = frozenset()  # providers for which its project has a key that does not open
     past: Past | None = None  # of a recorded request: stands for its turns and headers, which are empty
 
     @property
@@ -113,6 +114,7 @@ class Facts:
             "industry": self.industry,
             "byok": sorted(self.byok),
             "priced_only": self.priced_only or None,
+            "locked": sorted(self.locked),
             "cache_write": shape.cache_write,
             "conversation": self.conversation[:RECORDED_DIGITS] if self.conversation else None,
         }

@@ -24,7 +24,7 @@ from proxy.routing.directive import shown
 from proxy.routing.references import check_references
 from proxy.routing.salvage import ROUNDS, Salvage
 from proxy.routing.table import Provider, Table, is_loopback
-from proxy.secret import Secret
+from proxy.secret import Secret, key_bytes
 from proxy.wire.forwarded import Proxies
 
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -142,6 +142,7 @@ def _build(file: sections.File, state: _Loading, dialects: Collection[str], revi
     providers = {name: _provider(name, section, state, dialects) for name, section in file.providers.items()}
     _check_names(providers, state)
     removed = {name for name, provider in providers.items() if provider.embedded and not provider.enabled}
+    master_key, no_master_key = _master_key("master_key", file.server.master_key, state)
     return Table(
         revision=revision,
         server=file.server,
@@ -162,6 +163,9 @@ def _build(file: sections.File, state: _Loading, dialects: Collection[str], revi
         profiles=file.profiles,
         rules=tuple(_rule(rule) for rule in file.rules),
         budget_webhook=_webhook(file.server.budget_webhook, state),
+        master_key=master_key,
+        former_master_key=_master_key("former_master_key", file.server.former_master_key, state)[0],
+        no_master_key=no_master_key,
         projects=projects.effective(file.projects, {name: entry.entries for name, entry in file.aliases.items()}),
         warnings=tuple(state.warnings),
     )
@@ -203,6 +207,19 @@ def _check_server(server: table.Server, state: _Loading) -> None:
         state.wrong("server.admin", "sockets that systemd passes carry data: name an address or a unix: path")
     if server.admin in server.listen and not server.admin.endswith(":0"):  # 0 is a port of the system's choice
         state.wrong("server.admin", "the data listener has this address: metrics and keys are served apart from it")
+
+
+def _master_key(name: str, text: str | None, state: _Loading) -> tuple[Secret | None, str]:
+    """The key, or what is not set."""
+    if text is None:
+        return None, ""
+    unset: list[str] = []
+    key = _credential(f"server.{name}", text, unset, state)
+    if key and key_bytes(key) is None:
+        wanted = "32 bytes are needed, in base64 or as 64 hexadecimal digits: `openssl rand -base64 32` makes them"
+        state.wrong(f"server.{name}", wanted)
+        return None, ""
+    return (Secret(key), "") if key else (None, _not_set(unset))
 
 
 def _webhook(text: str | None, state: _Loading) -> Secret | None:
@@ -365,7 +382,7 @@ def _credentials(
     keys: list[Secret] = []
     unset: list[str] = []
     for text in given:
-        key = _credential(path, text, unset, state)
+        key = _credential(f"{path}.api_key", text, unset, state)
         if key:
             keys.append(Secret(key))
     return tuple(keys), False, [] if keys else unset
@@ -374,7 +391,7 @@ def _credentials(
 def _credential(path: str, text: str, unset: list[str], state: _Loading) -> str:
     kind, colon, rest = text.partition(":")
     if not text or (colon and kind in ("file", "credential") and not rest):
-        state.wrong(f"{path}.api_key", 'name the key, such as "${MY_KEY}", "file:/path" or "credential:NAME"')
+        state.wrong(path, 'name the key, such as "${MY_KEY}", "file:/path" or "credential:NAME"')
         return ""
     match kind if colon else "":
         case "credential":
@@ -387,7 +404,7 @@ def _credential(path: str, text: str, unset: list[str], state: _Loading) -> str:
         unset += missing
         return ""
     if not VARIABLE.search(text):
-        state.warnings.append(f"{path}.api_key: a literal key in the file; ${{VARIABLE}} or file: keeps it out")
+        state.warnings.append(f"{path}: a literal key in the file; ${{VARIABLE}} or file: keeps it out")
     return _usable(path, value, state)
 
 
@@ -401,7 +418,7 @@ def _key_file(path: str, name: str, state: _Loading) -> str:
     except (OSError, ValueError) as exc:  # ValueError: not UTF-8, or a NUL in the name
         wrong = f"cannot be read: {type(exc).__name__}"
     if wrong:
-        state.wrong(f"{path}.api_key", f"the file {wrong}")
+        state.wrong(path, f"the file {wrong}")
     return key
 
 
@@ -413,7 +430,7 @@ def _systemd_credential(path: str, name: str, unset: list[str], state: _Loading)
     except FileNotFoundError:
         key = ""
     except (OSError, ValueError) as exc:
-        state.wrong(f"{path}.api_key", f"the systemd credential {name} cannot be read: {type(exc).__name__}")
+        state.wrong(path, f"the systemd credential {name} cannot be read: {type(exc).__name__}")
     if not key:
         unset.append(f"the systemd credential {name}")
     return key
@@ -421,7 +438,7 @@ def _systemd_credential(path: str, name: str, unset: list[str], state: _Loading)
 
 def _usable(path: str, key: str, state: _Loading) -> str:
     if UNPRINTABLE.search(key) or not key.isascii():
-        state.wrong(f"{path}.api_key", "the key has characters that no header carries: is it one line, and a key?")
+        state.wrong(path, "the key has characters that no header carries: is it one line, and a key?")
     return key
 
 

@@ -60,6 +60,7 @@ def facts_from_record(row: Row) -> Facts:
             conversation=digits[:RECORDED_DIGITS].ljust(KEY_DIGITS, "0") if digits else None,
             priced_only=kept.get("priced_only", False),
             byok=frozenset(kept.get("byok", ())),
+            locked=frozenset(kept.get("locked", ())),
             past=Past(_class(plan.get("class")), plan.get("rule")),
         )
     except (KeyError, TypeError, ValueError, ArithmeticError) as exc:

@@ -111,6 +111,8 @@ def _credential(facts: Facts, world: World) -> Judge:
         provider = providers[pick.candidate.provider]
         if provider.missing:
             return provider.missing
+        if provider.name in facts.locked:
+            return "the key that the project stored for it cannot be read"
         return None if provider.keyless or provider.credentials or provider.name in byok else provider.missing_key
 
     return judge

@@ -40,6 +40,8 @@ class Server:
     trusted_proxies: tuple[str, ...] = ()
     reserve_output: int = 4096  # tokens
     budget_webhook: str | None = field(default=None, repr=False)
+    master_key: str = field(default="${POINTSMAN_MASTER_KEY}", repr=False)
+    former_master_key: str | None = field(default=None, repr=False)
     max_body: Size = Size(32 << 20)
     body_timeout: Duration = Duration(60.0)
     header_timeout: Duration = Duration(30.0)
@@ -343,6 +345,9 @@ class Table:
     rules: tuple[Rule, ...] = ()
     projects: Mapping[str, Project] = field(factory=dict)
     budget_webhook: Secret | None = None
+    master_key: Secret | None = None  # wraps the data key of what projects store
+    former_master_key: Secret | None = None  # opens what it wrapped, once more
+    no_master_key: str = ""  # what is not set
     warnings: tuple[str, ...] = ()
 
     @property
@@ -353,7 +358,8 @@ class Table:
             found += [*provider.credentials, *provider.headers.values()]
             if provider.proxy is not None:
                 found.append(provider.proxy)
-        return (*found, self.budget_webhook) if self.budget_webhook is not None else tuple(found)
+        ours = (self.budget_webhook, self.master_key, self.former_master_key)
+        return (*found, *(secret for secret in ours if secret is not None))
 
     @property
     def first_run(self) -> bool:

@@ -28,6 +28,7 @@ from proxy.server.ledger import Decisions, Filter, LedgerRefused, SearchTooLong
 from proxy.server.listener import Paths, json_response, raw_path, refusal
 from proxy.server.reload import Reloader
 from proxy.server.respond import SERVER
+from proxy.server.vaultroom import VaultRoom
 
 log = structlog.get_logger()
 FLAGS = {"true": True, "1": True, "false": False, "0": False}
@@ -47,9 +48,10 @@ class Admin:
     decisions: Decisions
     metrics: Metrics
     keys: KeyRoom
+    vault: VaultRoom
 
     def paths(self) -> Paths:
-        keys = self.keys
+        keys, vault = self.keys, self.vault
         return {
             "/metrics": {"GET": self.show_metrics},
             **health_paths(self.gateway),
@@ -58,6 +60,13 @@ class Admin:
                 "GET": self._guarded(keys.show),
                 "POST": self._guarded(keys.change, writes=True),
                 "DELETE": self._guarded(keys.revoke, writes=True),
+            },
+            "/admin/projects": {"GET": self._guarded(vault.projects)},
+            "/admin/projects/*": {
+                "GET": self._guarded(vault.show),
+                "PUT": self._guarded(vault.put, writes=True),
+                "POST": self._guarded(vault.rotate, writes=True),
+                "DELETE": self._guarded(vault.delete, writes=True),
             },
             "/admin/decisions": {"GET": self._guarded(self.list_decisions)},
             "/admin/decisions/*": {"GET": self._guarded(self.show_decision)},

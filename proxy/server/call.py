@@ -65,7 +65,9 @@ class Call:
     lost: tuple[str, ...] = ()  # of a body that had to be restated; see `server.restated`
     facts: Facts | None = None
     plan: Plan | None = None
-    byok: Mapping[str, Secret] = field(factory=dict, repr=False)
+    byok: Mapping[str, Secret] = field(factory=dict, repr=False)  # brought by the caller, or stored by its project
+    stored: frozenset[str] = frozenset()  # of these, the providers whose key its project stored
+    locked: frozenset[str] = frozenset()  # providers whose key its project stored, and that does not open
     phase: GonePhase = "body"
     held: int = 0  # bytes of the body, counted against the memory for all bodies
     inside: bool = False  # has one of the places for requests under way

@@ -16,6 +16,7 @@ from aiohttp import web
 from attrs import define, field
 
 from proxy.accounts.keys import ALL_SURFACES, CHAT_SURFACES
+from proxy.accounts.vault import OwnKeys
 from proxy.dialects import DIALECTS
 from proxy.errors import ClientGone, GatewayError, Internal, Overloaded
 from proxy.metrics import Metrics
@@ -55,6 +56,7 @@ class Gateway:
     tell: Callable[[dict[str, object]], None] = lambda fields: log.info("request_done", **fields)  # one line a request
     turnstile: Turnstile = field(factory=Turnstile)
     alerts: Alerts = field(factory=Alerts)
+    own: OwnKeys = field(factory=OwnKeys)  # providers' keys of projects
     running: int = 0
     _open: dict[Call, Opening] = field(factory=dict)  # answers under way
     _idle: asyncio.Event = field(factory=asyncio.Event)  # set whenever the last request has ended
@@ -157,6 +159,11 @@ class Gateway:
                 restated.restate(call)
         call.decision.stream = read_stream(call.document)
         call.byok = intake.byok_of(call.request.headers, call.prefix, call.snapshot.table.providers)
+        if stored := self.own.of(call.decision.project):
+            call.stored = frozenset(stored.keys() - call.byok.keys())
+            call.byok = {**stored, **call.byok}
+        if locked := self.own.locked(call.decision.project):
+            call.locked = locked.difference(call.byok)
         call.decision.requested = str(call.document.get("model") or "")[:LONGEST_MODEL]
         facts = call.facts = intake.read_facts(call)
         call.decision.requested = facts.requested[:LONGEST_MODEL]
@@ -262,6 +269,7 @@ class Gateway:
             usage=decision.usage,
             cost_nanos=decision.cost_nanos,
             streamed=decision.stream,
+            byok=decision.byok,
         )
         for attempt in decision.attempts:
             self.metrics.attempt_done(provider=attempt.provider, outcome=attempt.outcome)

@@ -293,6 +293,7 @@ def read_facts(call: Call) -> Facts:
         continues=session is not None or len(shape.turns) > 1,
         priced_only=call.permit is not None and call.permit.priced_only,
         byok=frozenset(call.byok),
+        locked=call.locked,
     )
 
 

@@ -59,19 +59,24 @@ class Remote:
         return self._ask("POST", f"/{quote(id, '')}/revoke", {})
 
     def _ask(self, method: str, path: str, document: Any = None) -> dict[str, Any]:
-        connection = _Connection(self.path)
-        body = None if document is None else orjson.dumps(document)
-        try:
-            connection.request(method, f"/admin/keys{path}", body, {"Content-Type": "application/json"})
-            response = connection.getresponse()
-            answer = orjson.loads(response.read())
-        except (OSError, http.client.HTTPException, ValueError) as exc:
-            raise DeskRefused(f"The gateway on {self.path} does not answer: {exc}.") from exc
-        finally:
-            connection.close()
-        if response.status >= 400:
-            raise DeskRefused(str(answer.get("error", {}).get("message", f"status {response.status}")))
-        return dict(answer)
+        return ask(self.path, method, f"/admin/keys{path}", document)
+
+
+def ask(socket_path: Path, method: str, path: str, document: Any = None) -> dict[str, Any]:
+    """Of the gateway that serves on this admin socket. Raises DeskRefused, with what it said."""
+    connection = _Connection(socket_path)
+    body = None if document is None else orjson.dumps(document)
+    try:
+        connection.request(method, path, body, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        answer = orjson.loads(response.read())
+    except (OSError, http.client.HTTPException, ValueError) as exc:
+        raise DeskRefused(f"The gateway on {socket_path} does not answer: {exc}.") from exc
+    finally:
+        connection.close()
+    if response.status >= 400:
+        raise DeskRefused(str(answer.get("error", {}).get("message", f"status {response.status}")))
+    return dict(answer)
 
 
 class _Connection(http.client.HTTPConnection):
@@ -124,13 +129,16 @@ class Direct:
         return self.keys.shown(key)[0]
 
     def _give_back(self) -> None:
-        """A file that root has just made belongs to whom the directory belongs."""
-        if os.geteuid() != 0:
-            return
-        path = self.keys.store.path
-        owner = path.parent.stat()
-        for file in (path, *path.parent.glob(f"{path.name}-*")):
-            os.chown(file, owner.st_uid, owner.st_gid)
+        give_back(self.keys.store.path)
+
+
+def give_back(path: Path) -> None:
+    """A file that root has just made belongs to whom the directory belongs."""
+    if os.geteuid() != 0:
+        return
+    owner = path.parent.stat()
+    for file in (path, *path.parent.glob(f"{path.name}-*")):
+        os.chown(file, owner.st_uid, owner.st_gid)
 
 
 def runs(path: Path) -> bool:

@@ -32,11 +32,11 @@ class KeyRoom:
 
     async def list(self, request: web.BaseRequest) -> web.StreamResponse:
         data = await asyncio.to_thread(lambda: self.keys.shown(*self.keys.all()))
-        return _secret({"object": "list", "data": data})
+        return secret_response({"object": "list", "data": data})
 
     async def create(self, request: web.BaseRequest) -> web.StreamResponse:
         table = self.current().table
-        wanted = read_wanted(await _document(request), table.projects, self.keys.now_ms())
+        wanted = read_wanted(await read_document(request), table.projects, self.keys.now_ms())
         key, whole = await asyncio.to_thread(self.keys.create, wanted, table.server.key_prefix)
         return await self._handed_over(key, whole, 201)
 
@@ -48,7 +48,7 @@ class KeyRoom:
         id, verb = _id(request)
         match verb:
             case "rotate":
-                grace = read_grace(await _document(request))
+                grace = read_grace(await read_document(request))
                 return await self._handed_over(*await asyncio.to_thread(self.keys.rotate, id, grace))
             case "revoke":
                 return await self.revoke(request)
@@ -60,7 +60,7 @@ class KeyRoom:
 
     async def _handed_over(self, key: Key, whole: str | None = None, status: int = 200) -> web.StreamResponse:
         (shown,) = await asyncio.to_thread(self.keys.shown, key)
-        return _secret(shown if whole is None else {"key": whole, **shown}, status)
+        return secret_response(shown if whole is None else {"key": whole, **shown}, status)
 
     async def used(self, key: Key) -> None:
         """Notes the use of an admin key, now and then: there is no record of its requests that would say so."""
@@ -70,7 +70,7 @@ class KeyRoom:
             await asyncio.to_thread(self.keys.store.touch, key.id, now)
 
 
-def _secret(document: Any, status: int = 200) -> web.Response:
+def secret_response(document: Any, status: int = 200) -> web.Response:
     """Nobody in between may keep it."""
     response = json_response(document, status)
     response.headers["Cache-Control"] = "no-store"
@@ -85,7 +85,7 @@ def _id(request: web.BaseRequest) -> tuple[str, str]:
     return id, verb
 
 
-async def _document(request: web.BaseRequest) -> Any:
+async def read_document(request: web.BaseRequest) -> Any:
     """An empty body is an empty object. Raises as `intake.read_body` does, and InvalidJson."""
     body = await intake.read_body(request, MOST_BODY, BODY_SECONDS)
     try:

@@ -199,6 +199,8 @@ class _Chain:
             world.latencies.observe(pick.candidate, ttfb_ms, now, whole=not self.call.stream)
 
     def _blame(self, pick: Pick, key: _Key, error: UpstreamError) -> None:
+        if isinstance(error, errors.CallerKeyRefused) and pick.candidate.provider in self.call.stored:
+            log.error("stored_key_refused", provider=pick.candidate.provider, project=self.call.decision.project)
         if key.byok and error.cooldown == "key":
             return  # the caller's own key says nothing of ours
         health = self.call.snapshot.world.health

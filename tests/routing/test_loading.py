@@ -598,3 +598,43 @@ def test_problems_print_as_a_person_reads_them() -> None:
     assert str(Problem("a.b", "is wrong", 7)) == "line 7: a.b: is wrong"
     assert str(Problem("a.b", "is wrong")) == "a.b: is wrong"
     assert str(Problem("", "is wrong", 7)) == "line 7: is wrong"
+
+
+MASTER = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE="
+MASTERS: dict[str, tuple[str, dict[str, str], str | None, str]] = {
+    "of the environment, as it is": ("", {"POINTSMAN_MASTER_KEY": MASTER}, MASTER, ""),
+    "of nowhere": ("", {}, None, "POINTSMAN_MASTER_KEY is not set"),
+    "of another variable": ('master_key = "${MINE}"', {"MINE": MASTER}, MASTER, ""),
+    "of a systemd credential": ('master_key = "credential:master"', {"CREDENTIALS_DIRECTORY": "/run"}, MASTER, ""),
+    "of a systemd that gives none": (
+        'master_key = "credential:none"',
+        {},
+        None,
+        "the systemd credential none is not set",
+    ),
+}
+
+
+@pytest.mark.parametrize(("line", "env", "key", "missing"), MASTERS.values(), ids=MASTERS)
+def test_a_master_key_comes_from_where_it_is_named(
+    line: str, env: dict[str, str], key: str | None, missing: str
+) -> None:
+    def read_file(name: str) -> str:
+        if name == "/run/master":
+            return MASTER + "\n"
+        raise FileNotFoundError(name)
+
+    raw = f"[server]\n{line}\n".encode()
+    found = load(raw, env=env, read_file=read_file, dialects=("openai-chat",))
+    assert (found.master_key and found.master_key.reveal(), found.no_master_key) == (key, missing)
+    assert key is None or key in {secret.reveal() for secret in found.secrets}
+    assert MASTER not in repr(found)
+
+
+def test_a_master_key_that_is_none_is_refused_and_not_repeated() -> None:
+    with pytest.raises(TableRejected) as refused:
+        load(b'[server]\nmaster_key = "not-one"\n', env={}, read_file=lambda name: "", dialects=("openai-chat",))
+    (problem,) = refused.value.problems
+    assert (problem.path, problem.line) == ("server.master_key", 2)
+    assert "32 bytes are needed" in problem.message
+    assert "not-one" not in problem.message

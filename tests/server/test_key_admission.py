@@ -21,11 +21,12 @@ from proxy.routing.loading import TableRejected
 from proxy.server import admin, endpoints
 from proxy.server.keyroom import KeyRoom
 from proxy.server.keystore import KeyStore
+from proxy.server.vaultroom import VaultRoom
 
 LIVE = frozenset({"/healthz", "/health", "/readyz", "/metrics"})  # open to whoever reaches the listener
 nobody = cast(Any, None)
 DATA = endpoints.data_paths(nobody)
-ADMIN = admin.Admin(nobody, nobody, nobody, nobody, KeyRoom(nobody, nobody)).paths()
+ADMIN = admin.Admin(nobody, nobody, nobody, nobody, KeyRoom(nobody, nobody), VaultRoom(nobody, nobody)).paths()
 
 
 def error_code(tongue: Tongue, body: dict[str, Any]) -> str:

@@ -164,6 +164,29 @@ MIGRATIONS = (
             " BEGIN DELETE FROM leases WHERE request_id = NEW.request_id; END",
         ),
     ),
+    # Projects' own keys for providers, sealed under a data key that the master key wraps: see accounts.vault.
+    Migration(
+        4,
+        (
+            "CREATE TABLE data_keys (id INTEGER PRIMARY KEY, wrapped BLOB NOT NULL, master TEXT NOT NULL,"
+            " created_ms INTEGER NOT NULL)",
+            "CREATE TABLE provider_keys (project TEXT NOT NULL, provider TEXT NOT NULL,"
+            " data_key INTEGER NOT NULL REFERENCES data_keys (id), sealed BLOB NOT NULL, last_four TEXT NOT NULL,"
+            " created_ms INTEGER NOT NULL, changed_ms INTEGER NOT NULL, PRIMARY KEY (project, provider)) WITHOUT ROWID",
+            "CREATE TABLE vault_changes (n INTEGER NOT NULL)",
+            "INSERT INTO vault_changes VALUES (0)",
+            *(
+                f"CREATE TRIGGER {table}_{event.lower()} AFTER {event} ON {table}"  # noqa: S608
+                " BEGIN UPDATE vault_changes SET n = n + 1; END"
+                for table, event in (
+                    ("data_keys", "UPDATE"),
+                    ("provider_keys", "INSERT"),
+                    ("provider_keys", "UPDATE"),
+                    ("provider_keys", "DELETE"),
+                )
+            ),
+        ),
+    ),
 )
 
 # By SQLite's primary result code. The rest are told in SQLite's own words.
