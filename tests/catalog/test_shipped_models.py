@@ -62,7 +62,7 @@ def test_a_list_names_models_that_exist_once_each(name: str, entries: list[str])
 
 @pytest.mark.parametrize("tag", ROUTES["industries"])
 def test_an_industry_never_hangs_on_one_provider(tag: str) -> None:
-    providers = {MODELS[id]["provider"] for id in ROUTES["industries"][tag]["models"]}
+    providers = {MODELS[id]["provider"] for id in ROUTES["industries"][tag]["models"] if id in MODELS}
     assert "workers-ai" in providers
     assert len(providers) > 1
 

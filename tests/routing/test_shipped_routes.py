@@ -61,6 +61,7 @@ VARIABLE = {
     "workers-ai": "CLOUDFLARE_ACCOUNT_ID and CLOUDFLARE_API_TOKEN are not set",
     "ollama": "OLLAMA_BASE_URL is not set",
 }
+OWN = ["qwen2.5-coder", "llama3.1"]  # the better one first
 WORLD = shipped(EVERY)
 BARE = shipped({})
 
@@ -122,13 +123,24 @@ def test_the_embedded_provider_can_always_be_asked_for_by_name() -> None:
 
 @pytest.mark.parametrize("tag", TAGS)
 def test_an_industry_falls_through_its_list_in_order(tag: str) -> None:
-    listed = list(WORLD.table.industries[tag].models)
-    assert chain(planned(WORLD, f"industry:{tag}")) == listed
+    *listed, last = WORLD.table.industries[tag].models
+    assert last == "strategy:local;sort:quality"
+    assert chain(planned(WORLD, f"industry:{tag}")) == [*listed, *OWN]
     world = shipped(WORKERS_AI)
     plan = planned(world, f"industry:{tag}")
     assert chain(plan) == [id for id in listed if CONCRETE[id] == "workers-ai"]
     assert plan.first == candidate(world, listed[0])
     assert plan.chain, "one Cloudflare token is enough for every tag"
+
+
+@pytest.mark.parametrize(
+    "name", [f"industry:{tag}" for tag in TAGS] + [f"profile:{name}" for name in WORLD.table.profiles]
+)
+def test_ones_own_machines_alone_are_enough_for_every_tag_and_profile(name: str) -> None:
+    plan = planned(shipped(OLLAMA), name)
+    assert set(chain(plan)) == set(OWN)
+    if name != "profile:interactive":  # by latency, which nobody has observed
+        assert chain(plan) == OWN
 
 
 @pytest.mark.parametrize("label", LABELS)
