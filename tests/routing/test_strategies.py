@@ -56,6 +56,13 @@ def test_cost_has_an_unpriced_model_last() -> None:
     assert chain(planned(world, "strategy:cost")) == ["m1", "m0"]
 
 
+@pytest.mark.parametrize("name", ["strategy:cost", "strategy:quality"])
+def test_equals_stand_in_the_order_of_the_table(name: str) -> None:
+    same = "price = { input = 1, output = 1 }\nquality = 5\nreasoning = 5"
+    better = "price = { input = 0.5, output = 0.5 }\nquality = 6\nreasoning = 6"
+    assert chain(planned(crowd(same, same, better, same), name)) == ["m2", "m0", "m1", "m3"]
+
+
 def test_a_price_with_a_step_counts_with_it() -> None:
     text = CROWD.replace('base_url = "http://q.test"', 'base_url = "https://generativelanguage.googleapis.com"')
     world = world_of(
