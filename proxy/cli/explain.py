@@ -9,15 +9,15 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from proxy.accounts.permit import Permit
 from proxy.catalog import load_prices
 from proxy.cli.past import told_decision
 from proxy.cli.words import Commands, config_option, ledger_of, print_json, state_option, table_of
 from proxy.dialects import DIALECTS
 from proxy.errors import GatewayError
-from proxy.routing.facts import Facts, estimate_tokens
+from proxy.routing.facts import Ceiling, Facts, estimate_tokens
 from proxy.routing.models import Models
 from proxy.routing.plan import Plan, resolve
+from proxy.routing.table import Table
 from proxy.routing.world import World
 from proxy.server.ledger import SearchTooLong, clean
 
@@ -32,8 +32,12 @@ def explain(options: argparse.Namespace) -> int:
     table = table_of(options.config)
     world = World(table, Models.build(table, load_prices()))
     body = _body(options)
+    if options.project is not None and options.project not in table.projects:
+        known = ", ".join(table.projects) or "none"
+        print(f"pointsman explain: no project is called {options.project}; they are {known}", file=sys.stderr)
+        return 2
     try:
-        plan = resolve(_facts(body, options), world, random.Random(options.seed).random, time.monotonic())
+        plan = resolve(_facts(body, options, table), world, random.Random(options.seed).random, time.monotonic())
     except GatewayError as error:
         print(f"pointsman: {error.message}", file=sys.stderr)
         return 1
@@ -51,8 +55,9 @@ def _body(options: argparse.Namespace) -> dict[str, Any]:
     return body
 
 
-def _facts(body: Mapping[str, Any], options: argparse.Namespace) -> Facts:
+def _facts(body: Mapping[str, Any], options: argparse.Namespace, table: Table) -> Facts:
     shape = DIALECTS["openai-chat"].read_shape(body)
+    most = table.projects[options.project].max_price if options.project else None
     wide = len(options.prompt.encode()) - len(options.prompt)
     return Facts(
         surface="chat",
@@ -61,7 +66,8 @@ def _facts(body: Mapping[str, Any], options: argparse.Namespace) -> Facts:
         wanted=(options.model,),
         shape=shape,
         tokens=estimate_tokens(shape, wide),
-        project=Permit().project,
+        ceiling=None if most is None else Ceiling(most),
+        project=options.project,
     )
 
 
@@ -108,6 +114,7 @@ def add(commands: Commands) -> None:
     explaining.add_argument("model", nargs="?", metavar="MODEL", help="what would stand in the request's model field")
     explaining.add_argument("--prompt", default="", metavar="TEXT", help="the user's turn")
     explaining.add_argument("--max-tokens", type=int, metavar="N", help="the request's max_tokens")
+    explaining.add_argument("--project", metavar="NAME", help="whose bounds hold, as for a key of that project")
     explaining.add_argument("--request", metavar="ID", help="explain a past request from the ledger instead")
     explaining.add_argument("--seed", type=int, default=0, metavar="N", help="of the dice for weighted draws")
     explaining.add_argument("--json", action="store_true", help="the plan as POST /v1/route gives it, or the record")
