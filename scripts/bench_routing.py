@@ -6,6 +6,7 @@ python scripts/bench_routing.py --rounds 3000
 import argparse
 import random
 from collections.abc import Callable
+from decimal import Decimal
 from time import perf_counter_ns
 
 from proxy import ir
@@ -69,6 +70,7 @@ def requests() -> dict[str, Facts]:
     return {
         "one model": facts("maker/model-7"),
         f"an alias of {CHAIN}": facts("list"),
+        "the same, under a ceiling": facts("list", ceiling=Ceiling(Decimal(1))),  # which nothing remembers
         f"{CHAIN} models, sorted": facts(*(f"maker/model-{n * 7}" for n in range(CHAIN)), sort="price"),
         f"an industry of {CHAIN}": facts("industry:field"),
         "a pattern": facts("p1-anything"),
@@ -95,11 +97,11 @@ def main() -> None:
     options = parser.parse_args()
     scene, dice = world(), random.Random(1).random
     print(f"{MODELS} models at {PROVIDERS} providers; microseconds")
-    print(f"{'request':24}{'chain':>6}{'p50':>10}{'p99':>10}")
+    print(f"{'request':27}{'chain':>6}{'p50':>10}{'p99':>10}")
     for name, wanted in requests().items():
         chain = len(resolve(wanted, scene, dice, 1.0).chain)
         p50, p99 = percentiles(lambda wanted=wanted: resolve(wanted, scene, dice, 1.0), options.rounds)  # type: ignore[misc]
-        print(f"{name:24}{chain:>6}{p50:>10.1f}{p99:>10.1f}")
+        print(f"{name:27}{chain:>6}{p50:>10.1f}{p99:>10.1f}")
 
 
 if __name__ == "__main__":
