@@ -433,7 +433,7 @@ def _last_step(dropped: Iterable[Dropped]) -> str:
 
 
 REFUSALS: dict[str, tuple[type[GatewayError], str]] = {
-    "expand": (errors.UnknownModel, "There is no such model any more:"),
+    "expand": (errors.UnknownModel, "No candidate exists:"),
     "policy": (errors.NotAllowed, "No candidate is allowed:"),
     "needs": (errors.NoCapableCandidate, "No candidate can handle this request:"),
     "credential": (errors.NotConfigured, "No candidate is configured; retrying will not help:"),
