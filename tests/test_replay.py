@@ -333,6 +333,15 @@ TRIED = """\
 """
 
 
+def test_whose_key_it_was_is_told(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    decision = fallen_back()
+    decision.key_id = "k1"
+    assert "\n  caller    key k1\n" in told_of(state, decision, capsys)
+    decision = fallen_back(78)
+    decision.key_id, decision.project = "k1", "team-a"
+    assert "\n  caller    key k1 of the project team-a\n" in told_of(state, decision, capsys)
+
+
 def test_a_decision_is_explained_to_a_person(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = told_of(state, fallen_back(), capsys)
     assert told.startswith(EXPLAINED)

@@ -48,6 +48,8 @@ def _facts(row: Row, plan: Row) -> Iterator[tuple[str, str]]:
         needs = plan.get("needs")
         size = plan.get("tokens_estimated")
         yield "request", f"about {size} tokens, {'needs ' + ', '.join(needs) if needs else 'no special needs'}"
+    if row["key_id"] or row["project"]:
+        yield "caller", _caller(row)
     yield "answer", _answer(row)
     yield "time", _took(row)
     if row["usage"]:
@@ -56,6 +58,11 @@ def _facts(row: Row, plan: Row) -> Iterator[tuple[str, str]]:
     if row["dropped"]:
         yield "left out", f"{', '.join(row['dropped'])} (the translation could not carry it)"
     yield "table", row["config"]
+
+
+def _caller(row: Row) -> str:
+    told = f"key {row['key_id']}" if row["key_id"] else "no key"
+    return f"{told} of the project {row['project']}" if row["project"] else told
 
 
 def _answer(row: Row) -> str:
