@@ -28,6 +28,8 @@ def _expand(facts: Facts, world: World) -> Judge | None:
 def _policy(facts: Facts, world: World) -> Judge | None:
     wishes, providers = facts.preferences, world.table.providers
     project = world.table.projects.get(facts.project) if facts.project is not None else None
+    if facts.project is not None and project is None:  # only of a recorded request: no key of it is let in
+        return lambda pick: f"the table has no project {facts.project}"
     enabled = all(provider.enabled for provider in providers.values())
     if not wishes.only and not wishes.ignore and enabled and project is None and not facts.priced_only:
         return None

@@ -27,7 +27,8 @@ from proxy.routing.whatif import (
 )
 from proxy.routing.world import World
 
-AUTO = '[auto]\ncode = ["large", "small"]\nchat = ["small", "large"]\n'
+TEAM = "[projects.team-a]\n"
+AUTO = TEAM + '[auto]\ncode = ["large", "small"]\nchat = ["small", "large"]\n'
 CODE = [{"role": "user", "content": "Fix this Python function: def f(x): return x +"}]
 SMALL, LARGE = Candidate("small", "near", "small"), Candidate("large", "far", "large")
 
@@ -54,6 +55,7 @@ REQUESTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "an industry": ({"model": "small", "metadata": {"industry": "legal"}}, {}),
     "who asks": ({"model": "large"}, {"project": "team-a", "byok": frozenset({"far"}), "stream": True}),
+    "a budget": ({"model": "small", "models": ["large"]}, {"priced_only": True}),
     "another surface": ({"model": "small"}, {"surface": "messages", "dialect": "anthropic"}),
     "a name of many alphabets": ({"model": "模型-\u202e"}, {}),
 }
@@ -77,6 +79,17 @@ def test_the_same_table_plans_the_same_again(body: dict[str, Any], more: dict[st
         plan.dropped,
         plan.reason,
     )
+
+
+def test_a_project_that_the_other_table_lacks_is_refused_there_and_its_bounds_count() -> None:
+    plan = planned(world_of(HOUSE + AUTO), facts_of({"model": "large"}, project="team-a"))
+    facts = facts_from_record(row_of(decided(1, plan)))
+    for table, why in {
+        HOUSE: "the table has no project team-a",
+        HOUSE + '[projects.team-a]\nproviders = ["near"]\n': "the project team-a may not use the provider far",
+    }.items():
+        again = planned(world_of(table), facts)
+        assert (again.emptied_by, [gone.reason for gone in again.dropped]) == ("policy", [why])
 
 
 def test_a_record_holds_nothing_of_what_was_said() -> None:
