@@ -45,7 +45,7 @@ def add(commands: Commands) -> None:
     deciding.add_argument("--provider")
     deciding.add_argument("--outcome", help="ok, or an error code")
     deciding.add_argument("--intent", help="what the model field asked for, such as auto or strategy")
-    deciding.add_argument("--class", dest="klass", help="the class that auto found, such as code")
+    deciding.add_argument("--class", dest="klass", metavar="CLASS", help="the class that auto found, such as code")
     deciding.add_argument("--rule", help="the rule that matched")
     deciding.add_argument("--profile")
     deciding.add_argument("--revision", help="of the table, such as sha256:8d5adbe90621efbd")
