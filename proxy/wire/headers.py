@@ -16,20 +16,6 @@ from itertools import accumulate
 
 Pairs = Iterable[tuple[str, str]]
 
-# RFC 9110, 7.6.1, and the older ones that some still send; those named by Connection come on top.
-HOP_BY_HOP = frozenset(
-    (
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    )
-)
 DAY = 86_400.0  # seconds; the longest wait that is believed
 
 _NAME = re.compile(r"[A-Za-z0-9-]+")

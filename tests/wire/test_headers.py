@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.wire.headers import HOP_BY_HOP, answer_headers, join_capped, printable, request_headers, retry_after
+from proxy.wire.headers import answer_headers, join_capped, printable, request_headers, retry_after
 
 unhurried = settings(deadline=None)  # a busy machine is no failure
 SHARED = Path(__file__).parents[2].parent / "shared"
@@ -299,6 +299,22 @@ def test_a_value_that_is_not_plain_ascii_is_dropped(value: str) -> None:
 def test_a_name_that_is_no_token_is_dropped(name: str) -> None:
     assert answer_headers([(name, "1")], native=True) == []
     assert request_headers([(name, "1")], "anthropic", native=True, byok=True) == []
+
+
+# RFC 9110, 7.6.1, and the older ones that some still send.
+HOP_BY_HOP = frozenset(
+    (
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    )
+)
 
 
 @pytest.mark.parametrize("name", sorted(HOP_BY_HOP))
