@@ -346,6 +346,7 @@ class Request:
     tool_choice: ToolChoice | None = None
     parallel_tools: bool | None = None
     max_tokens: int | None = None
+    bound: str = ""  # the member that `max_tokens` stands in, in a dialect that has more than one
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+
 from attrs import define, field
 
 from proxy import ir
 from proxy.dialects.anthropic.words import part_path
+
+_ITEM = re.compile(r"input\[(\d+)\]")
 
 
 @define
@@ -50,6 +55,23 @@ class Places:
                 places = self.request.messages[at].places
                 return places[index] if index < len(places) else path
         return part_path(self.request.dialect, at, self.request.messages[at], index)
+
+    def proofs(self, *, calls: bool = True) -> Iterator[str]:
+        """Of texts and, if so wished, of calls: they are Gemini's, and nobody else is sent them."""
+        for at, message in enumerate(self.request.messages):
+            for index, part in enumerate(message.parts):
+                signed = isinstance(part, ir.Text | ir.ToolCall) and part.signature is not None
+                if signed and (calls or isinstance(part, ir.Text)):
+                    yield self._proof(at, index, part)
+
+    def _proof(self, at: int, index: int, part: ir.Part) -> str:
+        """In Responses an item of its own has it, ahead of a call and behind a text."""
+        path = self.part(at, index)
+        if self.request.dialect == "openai-responses" and (found := _ITEM.match(path)):
+            number = int(found[1]) + (-1 if isinstance(part, ir.ToolCall) else 1)
+            return f"input[{number}].encrypted_content"
+        owner = path.removesuffix(".function.arguments") if isinstance(part, ir.ToolCall) else self.turn(at)
+        return f"{owner}.extra_content"
 
     def inside(self, path: str, index: int) -> str:
         """A part of a result of a tool at that path."""

@@ -54,7 +54,7 @@ WORDS = {
     "temperature": ("temperature",),
     "top_p": ("top_p",),
     "top_k": ("top_k",),
-    "max_tokens": ("max_completion_tokens",),  # OpenAI answers 400 to fewer than 16
+    "max_tokens": ("max_completion_tokens", "max_tokens"),  # OpenAI answers 400 to fewer than 16
 }
 
 

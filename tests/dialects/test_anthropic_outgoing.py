@@ -41,7 +41,7 @@ FITTED: dict[str, tuple[ir.Request, ir.Target, dict[str, Any], tuple[str, ...]]]
         asked(max_tokens=9),
         evolve(OPUS, max_output=5),
         {"max_tokens": 5},
-        ("max_completion_tokens",),
+        ("max_tokens",),
     ),
     "else the model's cap": (asked(), evolve(OPUS, max_output=5), {"max_tokens": 5}, ()),
     "else 4096": (asked(), OPUS, {"max_tokens": 4096}, ()),

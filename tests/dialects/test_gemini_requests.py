@@ -141,7 +141,7 @@ def test_the_clients_bound_is_kept_within_the_models() -> None:
     request = request_of("chat", {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 100_000})
     written = GEMINI.encode_request(request, ir.Target("gemini-2.5-flash", max_output=65_536))
     assert written.body["generationConfig"] == {"maxOutputTokens": 65_536}
-    assert written.dropped == ("max_completion_tokens",)
+    assert written.dropped == ("max_tokens",)
 
 
 def test_pictures_of_its_own_go_back_to_the_model() -> None:

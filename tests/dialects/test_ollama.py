@@ -92,7 +92,7 @@ def test_a_request_that_makes_no_sense_is_refused_with_its_place() -> None:
 
 def test_the_clients_bound_is_kept_within_the_models() -> None:
     written = encoded(cap=4096, max_tokens=10_000)
-    assert (written.body["options"], written.dropped) == ({"num_predict": 4096}, ("max_completion_tokens",))
+    assert (written.body["options"], written.dropped) == ({"num_predict": 4096}, ("max_tokens",))
 
 
 def test_a_message_of_messages_has_its_own_place_in_what_is_dropped() -> None:

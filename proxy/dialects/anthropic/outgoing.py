@@ -12,6 +12,7 @@ from proxy.dialects.anthropic.blocks import NAME
 from proxy.dialects.anthropic.claude import Accepts, accepts
 from proxy.dialects.anthropic.turns import TurnWriter, cache_control, short_system
 from proxy.dialects.anthropic.words import word
+from proxy.dialects.places import Places
 from proxy.dialects.rendering import runs_anywhere, strict_of
 from proxy.dialects.unread import put_back
 from proxy.errors import Unsupported
@@ -74,6 +75,7 @@ class _Body:
         if request.stream:
             self.body["stream"] = True
         self._extra()
+        self.dropped += Places(request).proofs()
         return ir.Encoded(self.body, tuple(dict.fromkeys(self.dropped)))
 
     @property
@@ -88,7 +90,7 @@ class _Body:
         if asked is None:
             return cap or MAX_TOKENS
         if cap is not None and asked > cap:
-            self._drop("max_tokens")
+            self._drop(self.request.bound or "max_tokens")
             return cap
         return asked
 

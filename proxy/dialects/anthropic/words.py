@@ -7,7 +7,6 @@ from proxy import ir
 # Members whose name differs from the IR's; the rest are called alike.
 _WORDS: dict[str, dict[str, str]] = {
     "openai-chat": {
-        "max_tokens": "max_completion_tokens",
         "reasoning": "reasoning_effort",
         "cache_key": "prompt_cache_key",
         "parallel_tools": "parallel_tool_calls",

@@ -169,7 +169,7 @@ class _Body:
     def _max_tokens(self) -> int | None:
         asked, cap = self.request.max_tokens, self.target.max_output
         if asked is not None and cap is not None and asked > cap:
-            self._drop("max_tokens")
+            self._drop(self.request.bound or "max_tokens")
             return cap
         return asked
 

@@ -78,6 +78,7 @@ class _Body:
                 self._drop(name)
         if request.service_tier not in (None, "auto", "default", "standard_only"):
             self._drop("service_tier")
+        self.dropped += self.places.proofs()
         return ir.Encoded(body, tuple(dict.fromkeys(self.dropped)))
 
     def _drop(self, name: str) -> None:
@@ -251,7 +252,7 @@ class _Body:
         request, cap = self.request, self.target.max_output
         asked = request.max_tokens
         if asked is not None and cap is not None and asked > cap:
-            self._drop("max_tokens")
+            self._drop(self.request.bound or "max_tokens")
             asked = cap
         options = {
             "num_predict": asked,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from proxy import ir
 from proxy.dialects.openai_chat.media import audio_format, url_of
@@ -105,7 +105,8 @@ class MessageWriter:
                 case ir.ToolCall():
                     if part.cache is not None:
                         self.dropped.append(f"{where}.cache_control")
-                    calls.append(tool_call(part))
+                    kept = self.request.dialect == NAME or takes_proofs(self.target)
+                    calls.append(tool_call(part if kept else evolve(part, signature=None)))
                 case ir.Refusal():
                     members["refusal"] = members.get("refusal", "") + part.text
                 case ir.Audio(id=str() as ident):
@@ -242,6 +243,11 @@ def tool_call(call: ir.ToolCall) -> _Json:
         return {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": call.arguments}, **proof}
     function = {"name": call.name, "arguments": call.arguments or "{}"}
     return {"id": call.id, "type": "function", "function": function, **proof}
+
+
+def takes_proofs(target: ir.Target) -> bool:
+    """Whether it is Gemini, behind a compatible endpoint: it made them, and from 3 on wants them back."""
+    return "gemini" in target.native.lower()
 
 
 def google_proof(signature: str | None) -> _Json:

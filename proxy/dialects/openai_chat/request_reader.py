@@ -54,6 +54,7 @@ def decode_request(body: Mapping[str, Any]) -> ir.Request:
         tool_choice=_tool_choice(body),
         parallel_tools=boolean(body, "parallel_tool_calls"),
         max_tokens=integer(body, limit, least=1),
+        bound=limit,
         temperature=number(body, "temperature"),
         top_p=number(body, "top_p"),
         top_k=integer(body, "top_k"),

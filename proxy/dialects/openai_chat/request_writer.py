@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from proxy import ir
-from proxy.dialects.openai_chat.message_writer import MessageWriter, cache_marker, keeps_cache
+from proxy.dialects.openai_chat.message_writer import MessageWriter, cache_marker, keeps_cache, takes_proofs
 from proxy.dialects.openai_chat.relatives import (
     OPENAI,
     OPENAI_REASONING,
@@ -54,6 +54,7 @@ def encode_request(request: ir.Request, target: ir.Target) -> ir.Encoded:
     _add_extra(body, request, dropped)
     if request.dialect != NAME:
         _without_openais_own(body, target, dropped)
+        dropped += Places(request).proofs(calls=not takes_proofs(target))
     return ir.Encoded(body, tuple(dict.fromkeys(dropped)))
 
 

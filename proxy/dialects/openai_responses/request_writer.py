@@ -51,6 +51,7 @@ def encode_request(request: ir.Request, target: ir.Target) -> ir.Encoded:
     if request.stream:
         body["stream"] = True
     _add_extra(body, request, dropped)
+    dropped += Places(request).proofs()
     return ir.Encoded(body, tuple(dict.fromkeys(dropped)))
 
 
@@ -163,7 +164,7 @@ def _cap(request: ir.Request, target: ir.Target, dropped: list[str]) -> int | No
     if target.max_output is not None:
         cap = min(cap, target.max_output)  # no more can come, and OpenAI answers 400 to a larger number
     if cap < _LEAST_OUTPUT:
-        dropped.append("max_completion_tokens" if request.dialect == "openai-chat" else "max_tokens")
+        dropped.append(request.bound or "max_tokens")
         cap = _LEAST_OUTPUT
     return cap
 
