@@ -158,6 +158,12 @@ def test_a_chain_of_mixed_forms_has_its_entries_in_order() -> None:
     assert plan.first == candidate(WORLD, "gpt-4o")
 
 
+def test_auto_has_a_name_that_claude_code_lists() -> None:
+    plans = [planned(WORLD, name, turns=(PROMPTS["code"],)) for name in ("claude-auto", "auto")]
+    assert plans[0].klass == plans[1].klass
+    assert chain(plans[0]) == chain(plans[1])
+
+
 def test_strategy_cost_is_ordered_by_price_and_strategy_quality_by_reasoning() -> None:
     costs = [pick.info.price for pick in planned(WORLD, "strategy:cost").chain]
     rates = [price.input or 0 for price in costs if price is not None]

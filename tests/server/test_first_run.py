@@ -17,13 +17,13 @@ from proxy.server.reload import load_table
 LOOPS = ("uvloop",)
 ROUTES = Path(__file__).parents[2] / "routes.toml"
 TABLE = load_table(ROUTES.read_bytes(), {})
-OTHERS = [*(id for id in TABLE.models if id != "embedded/echo"), *TABLE.aliases]
 PATTERNS = ["gpt-9", "claude-9", "chatgpt-x", "meta/x", "mistral/x", "qwen/x", "deepseek/x", "moonshot/x", "google/x"]
 NATIVE = ["openai/gpt-4o", "ollama/x", "vllm/y"]
 CHOOSING = [
     "auto", "strategy:cost", "strategy:quality", "strategy:latency", "strategy:local", "industry:legal",
-    "profile:general", "general",
+    "profile:general", "general", "claude-auto",
 ]  # fmt: skip
+OTHERS = [id for id in (*TABLE.models, *TABLE.aliases) if id not in ("embedded/echo", *CHOOSING)]
 
 
 @pytest.fixture
