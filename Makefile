@@ -63,11 +63,10 @@ test: $(VENV)/.test ## the fast tests: about a minute
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
 
 # Libraries that docs/clients.md shows, in an environment of their own: they want other versions of the SDKs.
-CLIENTS := 'langchain-anthropic>=1.7' 'langchain-openai>=1.7'
-$(VENV)/.clients: | $(BIN)/python
+$(VENV)/.clients: requirements/clients.txt | $(BIN)/python
 	@echo "Installing libraries that docs/clients.md shows into $(VENV)/clients."
 	@$(BIN)/python -m venv $(VENV)/clients && \
-		$(VENV)/clients/bin/python -m pip install -qq --disable-pip-version-check $(CLIENTS) || \
+		$(VENV)/clients/bin/python $(PIP) $(LOCKED)/clients.txt || \
 		echo "They cannot be installed here: what needs them is left out." >&2
 	@touch $@
 
@@ -145,11 +144,13 @@ lock: $(VENV)/.tools ## write requirements/*.txt anew: the newest versions that 
 	@$(COMPILE) setup.cfg requirements/build.in -o requirements/run.txt
 	@$(COMPILE) setup.cfg requirements/build.in --extra test -o requirements/test.txt
 	@$(COMPILE) setup.cfg requirements/build.in --extra local -o requirements/local.txt
+	@$(COMPILE) requirements/clients.in -o requirements/clients.txt
 	@$(COMPILE) requirements/tools.in -o requirements/tools.txt
 
 audit: $(VENV)/.tools ## look all that is locked up in the advisories for Python packages
 	@$(TOOLS)/pip-audit --strict --progress-spinner off --require-hashes --disable-pip \
-		-r requirements/test.txt -r requirements/local.txt -r requirements/tools.txt
+		-r requirements/test.txt -r requirements/local.txt -r requirements/clients.txt \
+		-r requirements/tools.txt
 
 clean: ## remove .venv, caches and build leftovers; ./.state with its ledger stays
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -21,6 +21,7 @@ from proxy.routing.loading import TableRejected
 from proxy.server import admin, endpoints
 from proxy.server.keyroom import KeyRoom
 from proxy.server.keystore import KeyStore
+from proxy.server.listener import WARMING
 from proxy.server.vaultroom import VaultRoom
 
 LIVE = frozenset({"/healthz", "/health", "/readyz", "/metrics"})  # open to whoever reaches the listener
@@ -179,7 +180,9 @@ async def ask_raw(gw: Running, port: int, method: str, path: str, host: str, key
     return status, body
 
 
-PATHS = [(True, path, method) for path, methods in DATA.items() for method in methods] + [
+# What clients warm their connection up with has neither a body nor a secret: tests/server/test_claude_code.py.
+GUARDED = {path: methods for path, methods in DATA.items() if methods.keys() != WARMING}
+PATHS = [(True, path, method) for path, methods in GUARDED.items() for method in methods] + [
     (False, path, method) for path, methods in ADMIN.items() for method in methods
 ]
 
