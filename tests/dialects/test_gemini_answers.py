@@ -220,8 +220,9 @@ def test_sources_without_a_place_are_told_all_the_same() -> None:
     assert cited(answer(said("x"), groundingMetadata={"groundingChunks": [chunk("a")]})) == [("https://a", None, None)]
 
 
-def test_recited_text_names_where_it_comes_from() -> None:
-    metadata = {"citations": [{"startIndex": 0, "endIndex": 1, "uri": "https://a"}]}
+@pytest.mark.parametrize("name", ["citationSources", "citations"], ids=["Gemini API", "Vertex AI"])
+def test_recited_text_names_where_it_comes_from(name: str) -> None:
+    metadata = {name: [{"startIndex": 0, "endIndex": 1, "uri": "https://a"}]}
     assert cited(answer(said("xy"), citationMetadata=metadata)) == [("https://a", 0, 1)]
 
 

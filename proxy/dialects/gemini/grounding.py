@@ -99,7 +99,9 @@ def _cited(candidate: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], Ma
                 yield sources[index], _object(support, "segment")
     if not supports:
         yield from ((source, {}) for source in sources)
-    yield from ((recited, recited) for recited in _objects(_object(candidate, "citationMetadata"), "citations"))
+    recitation = _object(candidate, "citationMetadata")
+    for name in ("citationSources", "citations"):  # the Gemini API's name, Vertex AI's
+        yield from ((recited, recited) for recited in _objects(recitation, name))
 
 
 def _source(chunk: Mapping[str, Any]) -> Mapping[str, Any]:
