@@ -5,7 +5,7 @@ A pure function of its input, so that a provider's prompt cache sees the same pr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from proxy import ir
@@ -187,6 +187,7 @@ def _reasoning(request: ir.Request, target: ir.Target, dropped: list[str]) -> di
         }
         return {"reasoning": _said(said)}
     if TAKES_EFFORT.match(native) or (own and asked.effort):
+        dropped += () if own else unmet(asked, request.dialect)
         said_something = asked.effort or asked.budget is not None or asked.enabled is not None
         return {"reasoning_effort": _effort(asked, own=own)} if said_something else {}
     if TAKES_THINKING.match(native):
@@ -199,6 +200,18 @@ def _reasoning(request: ir.Request, target: ir.Target, dropped: list[str]) -> di
     if asked.enabled is not False:
         dropped.append(at)
     return {}
+
+
+def unmet(asked: ir.Reasoning, dialect: str) -> Iterator[str]:
+    """What of another dialect's wish no effort in OpenAI's words says: an exact budget, not to think at all, more than
+    the most."""
+    head = "thinking" if dialect == "anthropic" else "reasoning"
+    if asked.effort is None and asked.budget is not None:
+        yield f"{head}.budget_tokens" if dialect == "anthropic" else f"{head}.max_tokens"
+    if asked.effort is None and asked.enabled is False:
+        yield head
+    if asked.effort == "max":
+        yield "output_config.effort" if dialect == "anthropic" else "reasoning_effort"
 
 
 def _effort(asked: ir.Reasoning, *, own: bool) -> str:

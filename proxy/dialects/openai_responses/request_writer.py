@@ -10,6 +10,7 @@ from typing import Any
 
 from proxy import ir
 from proxy.dialects.openai_chat.relatives import OPENAI, OPENAI_REASONING, TAKES_EFFORT
+from proxy.dialects.openai_chat.request_writer import unmet
 from proxy.dialects.openai_responses.input_writer import InputWriter
 from proxy.dialects.openai_responses.vocabulary import ENCRYPTED, LOGPROBS, NAME
 from proxy.dialects.places import Places
@@ -201,8 +202,7 @@ def _reasoning(request: ir.Request, target: ir.Target, dropped: list[str]) -> di
         if asked.enabled is not False:
             dropped.append(at)
         return {}
-    if asked.budget is not None and asked.effort is None:
-        dropped.append(f"{at}.budget_tokens" if request.dialect == "anthropic" else "reasoning.max_tokens")
+    dropped += unmet(asked, request.dialect)
     return _said({"effort": _effort(asked), "summary": asked.summary})
 
 
