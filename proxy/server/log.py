@@ -65,6 +65,7 @@ class Writer:
         self._size = 0  # bytes queued and being written
         self._closed = False
         self._reported = 0
+        self._owed = False  # lines did not fit, and that is still to be said
         self.dropped = 0
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)  # a blocked one stops no exit
@@ -74,6 +75,7 @@ class Writer:
         with self._changed:
             if self._closed or self._size + len(line) > self._cap:
                 self.dropped += 1
+                self._owed = not self._closed
                 return
             self._lines.append(line)
             self._size += len(line)
@@ -104,12 +106,13 @@ class Writer:
         """What to write now; empty at the end."""
         with self._changed:
             self._size = sum(map(len, self._lines))  # what was taken the last time is written
-            self._changed.wait_for(lambda: self._lines or self._closed)
+            self._changed.wait_for(lambda: self._lines or self._closed or self._owed)
             self._changed.wait_for(lambda: self._closed, GATHER_S)
             lines, self._lines = self._lines, []
-            if lines and (missing := self.dropped - self._reported):
+            if (lines or self._owed) and (missing := self.dropped - self._reported):
                 self._reported += missing
                 lines.append(self._notice(missing))
+            self._owed = False
             return lines
 
 

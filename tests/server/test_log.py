@@ -19,7 +19,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from proxy.secret import Scrubber, Secret
-from proxy.server.log import QUEUE_BYTES, Log, configure, wants_json
+from proxy.server.log import QUEUE_BYTES, Log, Writer, configure, wants_json
 
 KEY = "canary-5f1c0d9e77aa"
 log = structlog.get_logger()
@@ -209,6 +209,20 @@ def test_a_blocked_reader_costs_lines_and_they_are_counted(opened: Opened) -> No
                 written.append(number)
     assert written == sorted(set(written))
     assert reported == pipe.log.dropped
+
+
+def test_what_did_not_fit_is_told_though_no_line_follows() -> None:
+    """All that the queue holds was taken and blocks, and what came behind it was dropped to the last line."""
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb") as read, os.fdopen(writer, "w") as stream:
+        queue = Writer(stream, lambda count: b"%d dropped\n" % count, cap=1 << 20)
+        queue.put(b"x" * ((1 << 20) - 1) + b"\n")
+        assert read.read(1) == b"x"  # the thread has it
+        for _ in range(3):
+            queue.put(b"more\n")
+        assert read.readline().endswith(b"x\n")
+        assert read.readline() == b"3 dropped\n"
+        queue.close(5.0)
 
 
 def test_a_reader_that_went_away_does_not_hurt(opened: Opened) -> None:
