@@ -279,13 +279,20 @@ def check(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _make_file(path: Path) -> None:
-    """SQLite would make it with the umask's mode; its WAL takes over the file's."""
+    """SQLite would make it with the umask's mode; its WAL takes over the file's.
+
+    One that is there is not opened: the close would end the locks of this process's other connections to it, and the
+    next process to close its own would take the journal away from under them.
+    """
     if not path.parent.is_dir():
         raise refusal(path, f"there is no directory {path.parent}")
     if path.exists() and not path.is_file():
         raise refusal(path, "it is not a regular file")
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError as exc:
+        if not os.access(path, os.R_OK | os.W_OK, effective_ids=True):
+            raise refusal(path, REASONS[sqlite3.SQLITE_READONLY]) from exc
     except PermissionError as exc:
         raise refusal(path, REASONS[sqlite3.SQLITE_READONLY]) from exc
     except OSError as exc:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -202,6 +204,17 @@ def test_a_file_that_another_process_keeps_to_itself_is_refused(path: Path) -> N
         connection.execute("BEGIN EXCLUSIVE")
         with pytest.raises(LedgerRefused, match="another process keeps it locked"):
             Ledger(path).start()
+
+
+def test_another_process_takes_no_journal_from_a_ledger_that_is_in_use(path: Path) -> None:
+    """Every open and close of the file but SQLite's own would end this process's locks on it."""
+    other = f"import sqlite3; c = sqlite3.connect({str(path)!r}); c.execute('DELETE FROM leases'); c.commit(); c.close()"
+    with closing(open_writer(path)) as writer:
+        open_writer(path).close()
+        subprocess.run([sys.executable, "-c", other], check=True)
+        writer.execute("INSERT INTO leases VALUES ('req_1', 'key', NULL, 1, 1)")
+        with closing(open_reader(path)) as reader:
+            assert reader.execute("SELECT request_id FROM leases").fetchall() == [("req_1",)]
 
 
 def test_the_lock_of_one_write_does_not_hinder_a_start(path: Path) -> None:
