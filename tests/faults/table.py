@@ -23,15 +23,10 @@ GROUPS = {
     "P": "Process and machine", "S": "Security",
 }  # fmt: skip
 NOT_BUILT = {
-    "C22": "revoking a key in the middle of a stream",
     "L6": "PostgreSQL",
     "L7": "Valkey",
-    "L8": "budgets of keys",
-    "L9": "budgets of keys",
     "L10": "several workers",
-    "L11": "rate limits of keys",
     "L15": "the dashboard",
-    "P12": "daily budgets",
     "S3": "static files",
     "S5": "the dashboard",
     "U6": "an address that the caller gives: no part of a request names one",

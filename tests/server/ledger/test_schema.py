@@ -208,7 +208,9 @@ def test_a_file_that_another_process_keeps_to_itself_is_refused(path: Path) -> N
 
 def test_another_process_takes_no_journal_from_a_ledger_that_is_in_use(path: Path) -> None:
     """Every open and close of the file but SQLite's own would end this process's locks on it."""
-    other = f"import sqlite3; c = sqlite3.connect({str(path)!r}); c.execute('DELETE FROM leases'); c.commit(); c.close()"
+    other = (
+        f"import sqlite3; c = sqlite3.connect({str(path)!r}); c.execute('DELETE FROM leases'); c.commit(); c.close()"
+    )
     with closing(open_writer(path)) as writer:
         open_writer(path).close()
         subprocess.run([sys.executable, "-c", other], check=True)
