@@ -57,6 +57,7 @@ class Seen:
     body: bytes
     connection: int  # which one, counted from 1
     gone: asyncio.Event = field(factory=asyncio.Event)  # the gateway hung up before its script ended
+    gone_at: float = 0.0  # by the loop's clock
 
     @property
     def json(self) -> Any:
@@ -117,7 +118,8 @@ class Connection(asyncio.Protocol):
 
     def _hung_up(self) -> None:
         self._over = True
-        if self._current is not None:
+        if self._current is not None and not self._current.gone.is_set():
+            self._current.gone_at = asyncio.get_running_loop().time()
             self._current.gone.set()
         self._changed.set()
         self._writable.set()

@@ -6,8 +6,9 @@ import asyncio
 import gzip
 import resource
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import orjson
@@ -24,6 +25,7 @@ from faults.responses import SURFACES, asking, frames
 HERE = "tests/faults/test_clients.py"
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 LIMITS = 'header_timeout = "1s"\nbody_timeout = "1s"\nkeep_alive = "2s"\nmax_body = "1MiB"\n'
+DEADLINE_S = 1.0  # from a client's leaving to the provider's end of it
 SLOTS = [f"{kind}-{tongue.surface}" for kind in ("ok", "hangs", "stops", "flows", "bad") for tongue in SURFACES]
 
 
@@ -43,12 +45,20 @@ class Bed:
         writer.write(request(tongue, body, lines=lines))
         return writer
 
-    async def gone(self, slot: str, times: int) -> None:
-        """So many requests of that provider were given up by the gateway."""
+    async def gone(self, slot: str, times: int) -> float:
+        """So many requests of that provider were given up by the gateway; when the last of them was."""
         await self.provider.upstream.until(lambda _: len(self.provider.seen.get(slot, ())) >= times)
         async with asyncio.timeout(20):
             for seen in self.provider.seen[slot]:
                 await seen.gone.wait()
+        return max(seen.gone_at for seen in self.provider.seen[slot])
+
+    async def leave(self, slot: str, writers: list[asyncio.StreamWriter], times: int) -> float:
+        """All of these clients at once; seconds until the provider saw the end of so many requests."""
+        left = asyncio.get_running_loop().time()
+        for writer in writers:
+            writer.transport.abort()
+        return await self.gone(slot, times) - left
 
     async def idle(self) -> None:
         await self.daemon.until_metric("pointsman_requests_under_way", lambda value: value == 0)
@@ -101,6 +111,14 @@ def tell(number: str, done: str, saw: str, record: str, test: str) -> None:
     table.tell(number, done, saw, record, test=f"{HERE}::{test}")
 
 
+async def in_time(leaving: Callable[[], Awaitable[float]]) -> None:
+    """Holds the deadline in one round of three: a busy machine may hold a round up, a gateway that waits, every one."""
+    took: list[float] = []
+    while not took or took[-1] > DEADLINE_S:
+        assert len(took) < 3, took
+        took.append(await leaving())
+
+
 # -- leaving -----------------------------------------------------------------------------------------------------
 
 
@@ -124,48 +142,48 @@ async def test_who_leaves_before_the_body_is_complete_asks_nobody(bed: Bed) -> N
 
 @pytest.mark.parametrize("times", [20, pytest.param(500, marks=pytest.mark.slow)])
 async def test_who_leaves_while_waiting_takes_the_provider_along(bed: Bed, times: int) -> None:
+    async def leaving(tongue: Tongue, stream: bool) -> float:
+        slot = f"hangs-{tongue.surface}"
+        bed.provider.seen.pop(slot, None)
+        writers = [await bed.begun(tongue, slot, stream=stream) for _ in range(times)]
+        await bed.provider.upstream.until(reached(bed, slot, min(times, 256)))
+        took = await bed.leave(slot, writers, min(times, 256))
+        await bed.idle()
+        assert set(await phases(bed, times)) <= {"first_byte", "connect", "queue", "plain"}
+        return took
+
     for stream in (False, True):
         for tongue in SURFACES if times < 100 else (CHAT,):
-            slot = f"hangs-{tongue.surface}"
-            bed.provider.seen.pop(slot, None)
-            writers = [await bed.begun(tongue, slot, stream=stream) for _ in range(times)]
-            await bed.provider.upstream.until(reached(bed, slot, min(times, 256)))
-            for writer in writers:
-                writer.transport.abort()
-            await bed.gone(slot, min(times, 256))
-            await bed.idle()
-            found = await phases(bed, times)
-            assert set(found) <= {"first_byte", "connect", "queue", "plain"}
+            await in_time(partial(leaving, tongue, stream))
     tell(
         "C2",
         "leaves before the first byte, plain and stream",
         "-",
-        "499, `client_closed`; the provider's connection is closed, by its own count",
+        "499, `client_closed`; the provider's connection is closed within 1 s, by its own clock",
         "test_who_leaves_while_waiting_takes_the_provider_along",
     )
 
 
 @pytest.mark.parametrize("times", [20, pytest.param(500, marks=pytest.mark.slow)])
 async def test_who_leaves_a_stream_takes_the_provider_along(bed: Bed, times: int) -> None:
-    for tongue in SURFACES if times < 100 else (CHAT,):
+    async def leaving(tongue: Tongue) -> float:
         slot = f"stops-{tongue.surface}"
         bed.provider.seen.pop(slot, None)
-        opened = []
-        for _ in range(min(times, 256)):
-            writer = await bed.begun(tongue, slot, stream=True)
-            opened.append(writer)
+        opened = [await bed.begun(tongue, slot, stream=True) for _ in range(min(times, 256))]
         await bed.provider.upstream.until(reached(bed, slot, len(opened)))
         await asyncio.sleep(0.2)  # the words are on their way
-        for writer in opened:
-            writer.transport.abort()
-        await bed.gone(slot, len(opened))
+        took = await bed.leave(slot, opened, len(opened))
         await bed.idle()
         assert set(await phases(bed, len(opened))) <= {"stream", "first_byte"}
+        return took
+
+    for tongue in SURFACES if times < 100 else (CHAT,):
+        await in_time(partial(leaving, tongue))
     tell(
         "C3",
         "leaves in the middle of a stream",
         "the words so far",
-        "499, `client_closed`, tokens so far; the provider's connection is closed, by its own count",
+        "499, `client_closed`, tokens so far; the provider's connection is closed within 1 s, by its own clock",
         "test_who_leaves_a_stream_takes_the_provider_along",
     )
 
