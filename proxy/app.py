@@ -28,6 +28,9 @@ from proxy.server import log as logging
 from proxy.server.admin import Admin
 from proxy.server.alerts import Alerts
 from proxy.server.bookkeeping import fill
+from proxy.server.byok.admin import VaultAdmin
+from proxy.server.byok.store import VaultStore
+from proxy.server.byok.vault import Masters, Vault
 from proxy.server.daemon import (
     Notifier,
     client_connections,
@@ -40,18 +43,15 @@ from proxy.server.daemon import (
 from proxy.server.discovery import Discovery
 from proxy.server.endpoints import data_paths
 from proxy.server.gateway import Gateway
-from proxy.server.keyroom import KeyRoom
-from proxy.server.keys import Keys
-from proxy.server.keystore import KeyStore
+from proxy.server.keys.admin import KeyAdmin
+from proxy.server.keys.changes import Keys
+from proxy.server.keys.store import KeyStore
 from proxy.server.ledger import Decisions, Ledger
 from proxy.server.listener import Listener
 from proxy.server.overload import watch_memory
 from proxy.server.relay import Relay
 from proxy.server.reload import Builder, Reloader, load_table
 from proxy.server.snapshot import Snapshot
-from proxy.server.vault import Masters, Vault
-from proxy.server.vaultroom import VaultRoom
-from proxy.server.vaultstore import VaultStore
 from proxy.server.watch import read_table, watch
 
 log = structlog.get_logger()
@@ -239,8 +239,8 @@ class App:
                 opened.close()
             raise StartRefused(_exposed(address, server.auth))
         self.reloader.builder.exposed = bool(exposed)
-        room = KeyRoom(self.keys, lambda: self.gateway.current)
-        vaults = VaultRoom(self.vault, lambda: self.gateway.current)
+        room = KeyAdmin(self.keys, lambda: self.gateway.current)
+        vaults = VaultAdmin(self.vault, lambda: self.gateway.current)
         admin = Admin(self.gateway, self.reloader, Decisions(state / LEDGER), self.metrics, room, vaults)
         data = Listener(data_paths(self.gateway), keep_alive=server.keep_alive)
         data.most = client_connections(open_files, sum(provider.connections for provider in table.providers.values()))

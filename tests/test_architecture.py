@@ -42,7 +42,7 @@ OUTSIDE = {
 
 # What lives as long as the process, by the name it is built with.
 LONG_LIVED = {
-    "Admin", "Affinity", "Alerts", "App", "Books", "Builder", "Discovery", "Gateway", "Health", "KeyRing", "KeyRoom",
+    "Admin", "Affinity", "Alerts", "App", "Books", "Builder", "Discovery", "Gateway", "Health", "KeyRing", "KeyAdmin",
     "Keys", "Latencies", "Ledger", "Listener", "Metrics", "Notifier", "Relay", "Reloader", "UpstreamPool",
 }  # fmt: skip
 RESOURCES = {

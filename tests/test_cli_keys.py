@@ -17,7 +17,7 @@ from upstream import ScriptedUpstream, plain
 
 from proxy import cli
 from proxy.app import LEDGER
-from proxy.server.keystore import KeyStore
+from proxy.server.keys.store import KeyStore
 
 WHOLE = re.compile(r"neu_live_[A-Za-z0-9]{12}_[A-Za-z0-9]{43}")
 Told = tuple[int, str, str]

@@ -44,10 +44,10 @@ from proxy import cli
 from proxy.metrics import SPECS
 from proxy.routing.table import Server, Table
 from proxy.server import admin, endpoints
-from proxy.server.keyroom import KeyRoom
+from proxy.server.byok.admin import VaultAdmin
+from proxy.server.keys.admin import KeyAdmin
 from proxy.server.reload import load_table, restart_needed
 from proxy.server.respond import STATUS
-from proxy.server.vaultroom import VaultRoom
 
 # -- pages -------------------------------------------------------------------------------------------------------
 
@@ -367,7 +367,7 @@ def test_every_path_is_told() -> None:
     told |= set(re.findall(r"(?:localhost|127\.0\.0\.1:808\d)(/[\w/]+)", OPERATIONS))
     for path in (
         *endpoints.data_paths(nobody),
-        *admin.Admin(nobody, nobody, nobody, nobody, KeyRoom(nobody, nobody), VaultRoom(nobody, nobody)).paths(),
+        *admin.Admin(nobody, nobody, nobody, nobody, KeyAdmin(nobody, nobody), VaultAdmin(nobody, nobody)).paths(),
     ):
         shown = path.removesuffix("*")
         assert any(one == shown or (path.endswith("*") and one.startswith(shown)) for one in told), path

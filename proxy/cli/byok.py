@@ -15,11 +15,11 @@ from proxy.cli.words import Commands, config_option, print_json, state_option, t
 from proxy.errors import GatewayError
 from proxy.routing.table import Table
 from proxy.secret import MASTER_KEY_BYTES
-from proxy.server.keydesk import DeskRefused, runs
+from proxy.server.byok.command import Direct, Remote, VaultDesk
+from proxy.server.byok.store import VaultStore
+from proxy.server.byok.vault import Masters, Vault
+from proxy.server.keys.command import DeskRefused, runs
 from proxy.server.ledger import Column, render_table
-from proxy.server.vault import Masters, Vault
-from proxy.server.vaultdesk import Direct, Remote, VaultDesk
-from proxy.server.vaultstore import VaultStore
 
 COLUMNS = (
     Column("project", lambda key: key["project"]),

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from proxy.app import ADMIN_SOCKET
 from proxy.cli.words import Commands, config_option, ledger_of, print_json, seconds, state_option
-from proxy.server.keydesk import DeskRefused, runs
+from proxy.server.keys.command import DeskRefused, runs
 from proxy.server.ledger import Filter, care, export
 
 MIB = 1 << 20

@@ -18,9 +18,9 @@ from proxy.app import ADMIN_SOCKET, LEDGER, state_directory
 from proxy.cli.words import Commands, config_option, print_json, seconds, state_option, table_of, whole
 from proxy.errors import GatewayError
 from proxy.routing.table import Table
-from proxy.server.keydesk import Desk, DeskRefused, Direct, Remote, runs
-from proxy.server.keys import Keys
-from proxy.server.keystore import KeyStore
+from proxy.server.keys.changes import Keys
+from proxy.server.keys.command import Desk, DeskRefused, Direct, Remote, runs
+from proxy.server.keys.store import KeyStore
 from proxy.server.ledger import Column, render_table
 
 UNKNOWN = "-"

@@ -21,14 +21,14 @@ from proxy.accounts.admission import LOCAL_HOSTS, Gate, host_name
 from proxy.accounts.keys import READING, WRITING, Key
 from proxy.errors import GatewayError
 from proxy.metrics import Metrics
+from proxy.server.byok.admin import VaultAdmin
 from proxy.server.gateway import Gateway
 from proxy.server.intake import presented_by
-from proxy.server.keyroom import KeyRoom
+from proxy.server.keys.admin import KeyAdmin
 from proxy.server.ledger import Decisions, Filter, LedgerRefused, SearchTooLong
 from proxy.server.listener import Paths, json_response, raw_path, refusal
 from proxy.server.reload import Reloader
 from proxy.server.respond import SERVER
-from proxy.server.vaultroom import VaultRoom
 
 log = structlog.get_logger()
 FLAGS = {"true": True, "1": True, "false": False, "0": False}
@@ -47,8 +47,8 @@ class Admin:
     reloader: Reloader
     decisions: Decisions
     metrics: Metrics
-    keys: KeyRoom
-    vault: VaultRoom
+    keys: KeyAdmin
+    vault: VaultAdmin
 
     def paths(self) -> Paths:
         keys, vault = self.keys, self.vault

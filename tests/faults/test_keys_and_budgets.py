@@ -23,8 +23,8 @@ from faults import table
 from faults.bench import Daemon, Got, Misbehaving, block, daemon, parsed
 from faults.responses import asking, frames
 from proxy.app import LEDGER
-from proxy.server.keys import Keys
-from proxy.server.keystore import KeyStore
+from proxy.server.keys.changes import Keys
+from proxy.server.keys.store import KeyStore
 
 HERE = "tests/faults/test_keys_and_budgets.py"
 PRICE = "price = { input = 1, output = 100 }\n"

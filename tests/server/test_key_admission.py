@@ -19,15 +19,15 @@ from proxy.accounts.keys import SCOPES
 from proxy.app import App, StartRefused
 from proxy.routing.loading import TableRejected
 from proxy.server import admin, endpoints
-from proxy.server.keyroom import KeyRoom
-from proxy.server.keystore import KeyStore
+from proxy.server.byok.admin import VaultAdmin
+from proxy.server.keys.admin import KeyAdmin
+from proxy.server.keys.store import KeyStore
 from proxy.server.listener import WARMING
-from proxy.server.vaultroom import VaultRoom
 
 LIVE = frozenset({"/healthz", "/health", "/readyz", "/metrics"})  # open to whoever reaches the listener
 nobody = cast(Any, None)
 DATA = endpoints.data_paths(nobody)
-ADMIN = admin.Admin(nobody, nobody, nobody, nobody, KeyRoom(nobody, nobody), VaultRoom(nobody, nobody)).paths()
+ADMIN = admin.Admin(nobody, nobody, nobody, nobody, KeyAdmin(nobody, nobody), VaultAdmin(nobody, nobody)).paths()
 
 
 def error_code(tongue: Tongue, body: dict[str, Any]) -> str:

@@ -17,9 +17,9 @@ from upstream import ScriptedUpstream, plain
 
 from proxy.accounts.vault import fingerprint
 from proxy.secret import key_bytes
+from proxy.server.byok.store import VaultStore
+from proxy.server.byok.vault import Masters, Vault
 from proxy.server.ledger import LedgerRefused
-from proxy.server.vault import Masters, Vault
-from proxy.server.vaultstore import VaultStore
 
 MASTER = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE="
 SECOND = "02" * 32

@@ -1,5 +1,5 @@
 """Projects' own keys for a command of this machine: through the admin socket while the gateway runs, straight in the
-file while it does not, as `keydesk` does for virtual keys.
+file while it does not, as `keys.command` does for virtual keys.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from attrs import frozen
 
 from proxy.accounts.vault import read_key
 from proxy.routing.table import Table
-from proxy.server.keydesk import ask, give_back
-from proxy.server.vault import Vault
-from proxy.server.vaultroom import ROOM, check_place
+from proxy.server.byok.admin import ROOM, check_place
+from proxy.server.byok.vault import Vault
+from proxy.server.keys.command import ask, give_back
 
 
 class VaultDesk(Protocol):

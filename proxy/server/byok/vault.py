@@ -23,8 +23,8 @@ from proxy.accounts.vault import NONCE, DataKey, OwnKeys, StoredKey, Unsealed, l
 from proxy.errors import NotConfigured, UnknownPath
 from proxy.routing.table import Table
 from proxy.secret import Secret, key_bytes
+from proxy.server.byok.store import Contents, VaultStore
 from proxy.server.ledger import LedgerRefused
-from proxy.server.vaultstore import Contents, VaultStore
 
 log = structlog.get_logger()
 LOOK = 0.5  # seconds between looks for what another process, or a reload, has changed

@@ -17,7 +17,7 @@ from attrs import define, frozen
 
 from proxy.accounts.asking import read_grace, read_wanted
 from proxy.accounts.keys import Key
-from proxy.server.keys import Keys
+from proxy.server.keys.changes import Keys
 
 PATIENCE = 30.0  # seconds for the gateway's answer
 

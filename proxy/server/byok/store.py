@@ -1,4 +1,4 @@
-"""Projects' provider keys in the ledger's file, sealed. Every method blocks, as those of `keystore` do."""
+"""Projects' provider keys in the ledger's file, sealed. Every method blocks, as those of `keys.store` do."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from proxy import errors
 from proxy.accounts.asking import read_grace, read_wanted
 from proxy.accounts.keys import Key
 from proxy.server import intake
-from proxy.server.keys import Keys
+from proxy.server.keys.changes import Keys
 from proxy.server.listener import json_response, raw_path
 from proxy.server.snapshot import Snapshot
 from proxy.wire import json_text
@@ -25,7 +25,7 @@ TOUCH_MS = 60_000  # between two notes of an admin key's use
 
 
 @define(eq=False)
-class KeyRoom:
+class KeyAdmin:
     keys: Keys
     current: Callable[[], Snapshot]
     _touched: dict[str, int] = field(factory=dict)

@@ -18,7 +18,7 @@ from attrs import define, evolve, field
 from proxy.accounts.asking import Wanted, key_json
 from proxy.accounts.keys import ENTROPY, SECRET_BYTES, Key, KeyRing, digest_of, mint, remint
 from proxy.errors import UnknownPath
-from proxy.server.keystore import KeyStore
+from proxy.server.keys.store import KeyStore
 from proxy.server.ledger import LedgerRefused
 
 log = structlog.get_logger()

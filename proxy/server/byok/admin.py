@@ -20,16 +20,16 @@ from attrs import define
 from proxy import errors
 from proxy.accounts.vault import read_key
 from proxy.routing.table import Table
-from proxy.server.keyroom import read_document, secret_response
+from proxy.server.byok.vault import Vault
+from proxy.server.keys.admin import read_document, secret_response
 from proxy.server.listener import raw_path
 from proxy.server.snapshot import Snapshot
-from proxy.server.vault import Vault
 
 ROOM = "/admin/projects"
 
 
 @define(eq=False)
-class VaultRoom:
+class VaultAdmin:
     vault: Vault
     current: Callable[[], Snapshot]
 

@@ -1,0 +1,1 @@
+"""Projects' own keys for providers, sealed in the ledger's file; the same four parts as `server.keys`."""
