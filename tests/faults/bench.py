@@ -12,7 +12,7 @@ import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +143,10 @@ class Daemon:
     def usage(self) -> tuple[int, int, int]:
         """Bytes of memory, open descriptors and sockets of the process."""
         proc = Path(f"/proc/{self.child.pid}")
-        links = [os.readlink(entry) for entry in (proc / "fd").iterdir() if entry.is_symlink()]
+        links = []
+        for entry in (proc / "fd").iterdir():
+            with suppress(FileNotFoundError):  # closed since it was listed
+                links.append(os.readlink(entry))
         resident = int((proc / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
         return resident, len(links), sum(link.startswith("socket:") for link in links)
 
