@@ -59,7 +59,7 @@ class Ledger:
         path: Path,
         *,
         max_queue_bytes: int = 16 << 20,
-        flush_ms: int = 25,
+        flush_ms: int = 10,
         retain_days: float | None = 90,
         retain_bytes: int | None = 2 << 30,
         now: Callable[[], float] = time.time,
