@@ -33,6 +33,8 @@ class Window:
     _oldest: int = 0  # no slot is older
 
     def turn(self, now: float) -> None:
+        if now < self._oldest + MINUTE + 1:
+            return
         oldest = int(now) - MINUTE
         if oldest > self._oldest:
             while self._slots and (slot := next(iter(self._slots))) < oldest:

@@ -177,9 +177,12 @@ class Log:
         """The one line of each request, by constant names, without structlog's way there. `request_id` is our own."""
         if self._level > logging.INFO:
             return
-        told: dict[str, Any] = {"time": _now(), "level": "info", "event": "request_done"}
+        told: dict[str, Any] = {"time": _now(), "level": "info", "event": "request_done", **fields}
+        words = self._words
         for name, value in fields.items():
-            told[name] = self._said(value) if value.__class__ is str and name != "request_id" else value
+            if value.__class__ is str and name != "request_id":
+                said = words.get(value)
+                told[name] = said if said is not None else self._said(value)
         try:
             line = self._line(told)
         except TypeError:  # a count of more than 64 bits
@@ -187,14 +190,12 @@ class Log:
         self._writer.put((PRIORITIES["info"] if self._to_journal else b"") + line + b"\n")
 
     def _said(self, value: Any) -> str:
-        """`_text` of a word that comes again and again: names of models, providers and outcomes."""
-        said = self._words.get(value)
-        if said is None:
-            said = self._text(value)
-            if len(self._words) >= WORDS:
-                self._words.clear()
-            if len(value) <= 64:
-                self._words[value] = said
+        """`_text`, kept for when the word comes again: names of models, providers and outcomes do."""
+        said = self._text(value)
+        if len(self._words) >= WORDS:
+            self._words.clear()
+        if len(value) <= 64:
+            self._words[value] = said
         return said
 
     def close(self, timeout_s: float = 2.0) -> None:

@@ -20,9 +20,10 @@ from pathlib import Path
 import structlog
 from attrs import astuple
 
+from proxy.server.ledger.insert import LEASES, insert, insert_rows
 from proxy.server.ledger.records import Decision, Lease
 from proxy.server.ledger.retention import Retention
-from proxy.server.ledger.rows import ATTEMPT, DECISION, Row, plan_text, row_of
+from proxy.server.ledger.rows import Row, plan_text, row_of
 from proxy.server.ledger.schema import LedgerRefused, check, open_writer, refusal
 
 log = structlog.get_logger()
@@ -34,17 +35,8 @@ TIDY_SECONDS = 60.0
 # What a decision weighs in the queue: objects and strings are bounded, so counting them would cost more than it says.
 ROW_BYTES, ATTEMPT_BYTES, FACTS_BYTES, PLAN_BYTES = 1024, 512, 512, 4096
 
-INSERT_DECISION = (
-    f"INSERT INTO decisions ({', '.join(DECISION)}) VALUES ({', '.join('?' * len(DECISION))})"  # noqa: S608  constants
-    # Ids are ours and unique: the same one again is the same request, recorded twice or sent again after a commit
-    # whose answer was lost. It stands, and is charged, once.
-    " ON CONFLICT (request_id) DO NOTHING"
-)
-INSERT_ATTEMPT = f"INSERT INTO attempts (decision, {', '.join(ATTEMPT)}) VALUES (?, {', '.join('?' * len(ATTEMPT))})"  # noqa: S608
-INSERT_LEASE = "INSERT OR REPLACE INTO leases (request_id, key_id, project, nanos, until_ms) VALUES (?, ?, ?, ?, ?)"
 OLD_LEASE = "SELECT 1 FROM leases WHERE until_ms < ? LIMIT 1"
 DROP_LEASES = "DELETE FROM leases WHERE until_ms < ?"
-INSERT_PLAN = "INSERT INTO plans (decision, plan) VALUES (?, ?)"
 
 
 class Ledger:
@@ -278,14 +270,15 @@ class Ledger:
     def _commit(self, rows: Sequence[Row]) -> int:
         """All rows in one transaction; how many the tables took. A row that breaks their rules stalls nobody."""
         connection, refused = self._open(), 0
+
+        def refuse(row: Row, exc: Exception) -> None:
+            nonlocal refused
+            refused += 1
+            self._report("ledger_row_refused", exc, row.decision[0])
+
         connection.execute("BEGIN IMMEDIATE")
-        connection.executemany(INSERT_LEASE, map(astuple, self._leasing.values()))  # before the rows that end them
-        for row in rows:
-            try:
-                _insert(connection, row)
-            except (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError) as exc:
-                refused += 1
-                self._report("ledger_row_refused", exc, row.decision[0])
+        insert(connection, LEASES, map(astuple, self._leasing.values()))  # before the rows that end them
+        insert_rows(connection, rows, refuse)
         connection.execute("COMMIT")
         return len(rows) - refused
 
@@ -352,13 +345,3 @@ class Ledger:
 
 def _weight(row: Row) -> int:
     return ROW_BYTES + ATTEMPT_BYTES * len(row.attempts) + len(row.plan or "")
-
-
-def _insert(connection: sqlite3.Connection, row: Row) -> None:
-    cursor = connection.execute(INSERT_DECISION, row.decision)
-    if not cursor.rowcount:
-        return
-    decision = cursor.lastrowid
-    connection.executemany(INSERT_ATTEMPT, ((decision, *attempt) for attempt in row.attempts))
-    if row.plan is not None:
-        connection.execute(INSERT_PLAN, (decision, row.plan))
