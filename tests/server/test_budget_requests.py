@@ -289,3 +289,49 @@ async def test_a_projects_budget_shows_in_the_metrics(start: Start, upstream: Sc
     assert (await gw.ask(MESSAGES, headers=key.bearer)).status == 200
     metrics = (await gw.get(f"{gw.admin}/metrics")).body.decode()
     assert 'pointsman_budget_used_ratio{project="x"} 0.00' in metrics
+
+
+# -- failures and clients that leave, while the budget is full ----------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streams"])
+async def test_a_call_that_fails_or_is_left_makes_room_for_exactly_one_of_200_more(
+    stream: bool, start: Start, upstream: ScriptedUpstream
+) -> None:
+    fail, release = asyncio.Event(), asyncio.Event()
+    answer = streamed(CHAT.stream("Hello.")) if stream else plain(CHAT.answer("Hello."))
+    refused = plain({"error": {"message": "no", "type": "invalid_request_error"}}, 400)
+    upstream.plays([SILENCE], [fail, *refused], [release, *answer])
+    gw = await start(provider("first", upstream, models=PRICED))
+    nanos = await reserve_of(gw, await make(gw), max_tokens=50)
+    key = await make(gw, budget={"limit": f"{3.5 * nanos / 1e9:.9f}"})
+    leaving = await gw.connect()
+    body = CHAT.request("first", stream=stream, max_tokens=50)
+    await leaving.request(CHAT, body, f"Authorization: Bearer {key.whole}")
+    await upstream.asked(1)
+    assert gw.app is not None
+    account = gw.app.books.accounts[f"key:{key.id}"]
+
+    async def one() -> int:
+        return (await gw.ask(stream=stream, max_tokens=50, headers=key.bearer)).status
+
+    first = [asyncio.ensure_future(one()) for _ in range(AT_ONCE - 1)]
+    await upstream.asked(3)
+    await settles(lambda: sum(task.done() for task in first) == AT_ONCE - 3)
+    assert account.reserved == 3 * nanos
+    leaving.leave()
+    fail.set()
+    await settles(lambda: account.reserved == nanos)
+    more = [asyncio.ensure_future(one()) for _ in range(AT_ONCE)]
+    await upstream.asked(5)
+    await settles(lambda: sum(task.done() for task in more) == AT_ONCE - 2)
+    assert account.reserved == 3 * nanos
+    release.set()
+    assert Counter(await asyncio.gather(*first)) == {200: 1, 400: 1, 402: AT_ONCE - 3}
+    assert Counter(await asyncio.gather(*more)) == {200: 2, 402: AT_ONCE - 2}
+    await gw.quiet()
+    await gw.settled()
+    rows = await gw.rows(2 * AT_ONCE)
+    assert account.reserved == 0
+    assert account.spent == sum(row["charged_nanos"] for row in rows) == spent(gw.state)[f"key:{key.id}"] > 0
+    assert len(upstream.seen) == 5
