@@ -27,7 +27,7 @@ CLIENTS = 8
 HANGING = 2  # more clients, whose requests are under way when the kill comes
 SILENT = 21  # max_tokens of these
 COUNTED_AFTER = 0.05  # seconds: what ended longer ago than that is in the file
-AT_MOST = 0.2  # more, where a process without a moment's rest holds its own writer up: seen in 3 kills of 50
+AT_MOST = 0.2  # more, where a process without a moment's rest holds its own writer up: seen in 3 to 12 kills of 50
 USUAL = 0.01  # seconds that a disk and a turn may take within those
 
 
