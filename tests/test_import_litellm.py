@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxy.cli import main
@@ -258,6 +258,7 @@ SETTINGS = st.fixed_dictionaries(
 )
 
 
+@example([{"model_name": "a", "litellm_params": {"model": "gpt-4o"}}], {"max_budget": 1_000_000_001.0})
 @given(ENTRIES, SETTINGS)
 def test_whatever_the_file_says_the_table_is_good_or_there_is_none(
     entries: list[object], router: dict[str, object]

@@ -11,6 +11,7 @@ from typing import Any
 
 from attrs import field, frozen
 
+from proxy.accounts.asking import MOST_USD
 from proxy.cli.litellm.config import listed, mapping
 from proxy.cli.litellm.deployments import duration
 from proxy.cli.litellm.report import Report
@@ -139,6 +140,9 @@ def _budget(said: Mapping[str, Any], report: Report) -> dict[str, Any] | None:
     except InvalidOperation:
         limit = Decimal(0)
     if not limit.is_finite() or limit <= 0:
+        return None
+    if limit > MOST_USD:
+        report.left("max_budget", f"more than {MOST_USD:,} USD is as good as none")
         return None
     span = str(said.get("budget_duration") or "")
     period = "none" if not span else "monthly" if span in MONTHS else PERIODS.get(span)
