@@ -179,15 +179,15 @@ def parsed(received: bytes) -> Got:
 
 def _dechunked(data: bytes) -> tuple[bytes, bool]:
     out: list[bytes] = []
-    while data:
-        size, border, rest = data.partition(b"\r\n")
-        length = int(size, 16) if border else -1
+    at = 0
+    while (border := data.find(b"\r\n", at)) >= 0:
+        length, at = int(data[at:border], 16), border + 2
         if length == 0:
-            return b"".join(out), rest == b"\r\n"
-        if length < 0 or len(rest) < length + 2:
-            return b"".join((*out, rest[: max(length, 0)])), False
-        out.append(rest[:length])
-        data = rest[length + 2 :]
+            return b"".join(out), data[at:] == b"\r\n"
+        out.append(data[at : at + length])
+        at += length + 2
+        if at > len(data):
+            break
     return b"".join(out), False
 
 
