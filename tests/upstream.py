@@ -42,7 +42,7 @@ class Reached:
     event: asyncio.Event
 
 
-Step = bytes | asyncio.Event | Reached | Act
+Step = bytes | float | asyncio.Event | Reached | Act  # a float: seconds until the next step
 Script = Sequence[Step]
 
 
@@ -143,6 +143,8 @@ class Connection(asyncio.Protocol):
             match step:
                 case bytes():
                     await self._write(step)
+                case float():
+                    await asyncio.sleep(step)
                 case asyncio.Event():
                     await self._until(step)
                 case Reached(event):

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 from attrs import field, frozen
 from playbook import Tongue
-from upstream import CUT, LAST, RESET, SILENCE, STREAM_HEAD, Script, head, piece, plain, streamed
+from upstream import CUT, LAST, RESET, SILENCE, STREAM_HEAD, Script, Step, head, piece, plain, streamed
 
 from faults.bench import CALLER_KEY, HOUSE_KEY
 from faults.responses import frames
@@ -17,7 +17,7 @@ QUICK = (
     'timeouts = { connect = "500ms", first_event = "500ms", first_content = "1s", answer = "700ms", idle = "500ms" }'
 )
 QUIET = 'timeouts = { idle = "500ms" }'
-LIMITED = 'timeouts = { total = "3s" }'
+LIMITED = 'timeouts = { total = "4s" }'
 SHORT = 'timeouts = { answer = "2s", total = "2s" }'
 
 
@@ -501,14 +501,14 @@ fault(
     Outcome(200, "bad_upstream_response", broken=True),
     but={"translated": told("bad_upstream_response")},
 )
-fault(
-    "U61",
-    "a stream without an end",
-    lambda t, _s: [STREAM_HEAD, *map(piece, begun(t)), *[piece(t.keep_alive * 100)] * 100_000],
-    None,
-    told("upstream_timeout"),
-    LIMITED,
-)
+
+
+def beating(tongue: Tongue, _stream: bool) -> Script:
+    beat: list[Step] = [piece(tongue.keep_alive), 0.02]
+    return [STREAM_HEAD, *map(piece, begun(tongue)), *beat * 1_000]
+
+
+fault("U61", "a stream without an end", beating, None, told("upstream_timeout"), LIMITED)
 
 # -- statuses ----------------------------------------------------------------------------------------------------
 
