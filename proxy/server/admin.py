@@ -23,6 +23,7 @@ from proxy.errors import GatewayError
 from proxy.metrics import Metrics
 from proxy.server.byok.admin import VaultAdmin
 from proxy.server.gateway import Gateway
+from proxy.server.inbound import PlainRequest
 from proxy.server.intake import presented_by
 from proxy.server.keys.admin import KeyAdmin
 from proxy.server.ledger import Decisions, Filter, LedgerRefused, SearchTooLong
@@ -38,7 +39,7 @@ WORDS = (
     "key_id", "request_id", "client_request_id",
 )  # fmt: skip
 MOST_ROWS = 1000
-Guarded = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+Guarded = Callable[[PlainRequest], Awaitable[web.StreamResponse]]
 
 
 @define(eq=False)
@@ -76,7 +77,7 @@ class Admin:
         }
 
     def _guarded(self, handler: Guarded, *, writes: bool = False) -> Guarded:
-        async def guarded(request: web.BaseRequest) -> web.StreamResponse:
+        async def guarded(request: PlainRequest) -> web.StreamResponse:
             try:
                 key = check_admin(request, self.gateway.current.gate, self.keys.keys.now_ms(), writes=writes)
                 if key is not None:
@@ -90,12 +91,12 @@ class Admin:
 
         return guarded
 
-    async def show_metrics(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def show_metrics(self, request: PlainRequest) -> web.StreamResponse:
         return web.Response(
             body=self.metrics.render(), headers={"Content-Type": self.metrics.content_type, "Server": SERVER}
         )
 
-    async def list_decisions(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def list_decisions(self, request: PlainRequest) -> web.StreamResponse:
         filters, limit, before = read_filter(dict(request.query))
         try:
             page = await asyncio.to_thread(self.decisions.page, filters, limit, before)
@@ -103,26 +104,26 @@ class Admin:
             raise errors.InvalidRequest(f"{exc}.") from exc
         return json_response({"data": page.rows, "next": page.next})
 
-    async def show_decision(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def show_decision(self, request: PlainRequest) -> web.StreamResponse:
         identity = raw_path(request).removeprefix("/admin/decisions/")
         row = await asyncio.to_thread(self.decisions.one, identity)
         if row is None:
             raise errors.UnknownPath("No decision has this request id; rows appear within 50 ms of a request's end.")
         return json_response(row)
 
-    async def show_config(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def show_config(self, request: PlainRequest) -> web.StreamResponse:
         return json_response(config_json(self.gateway))
 
-    async def list_providers(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def list_providers(self, request: PlainRequest) -> web.StreamResponse:
         return json_response({"data": providers_json(self.gateway)})
 
-    async def reload(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def reload(self, request: PlainRequest) -> web.StreamResponse:
         taken, sentence = await self.reloader.reload(force=True)
         revision = self.gateway.current.table.revision
         return json_response({"reloaded": taken, "message": sentence, "config": revision}, 200 if taken else 422)
 
 
-def check_admin(request: web.BaseRequest, gate: Gate, now_ms: int, *, writes: bool) -> Key | None:
+def check_admin(request: PlainRequest, gate: Gate, now_ms: int, *, writes: bool) -> Key | None:
     """The admin key, None on a unix socket. Raises Unauthenticated, NotAllowed, WrongMediaType."""
     transport = request.transport
     peer = transport.get_extra_info("peername") if transport is not None else None
@@ -148,7 +149,7 @@ def _check_host(host: str) -> None:
         raise errors.NotAllowed("The Host is neither an address nor localhost: call the admin listener by its address.")
 
 
-def _admin_key(request: web.BaseRequest, gate: Gate, now_ms: int, scopes: frozenset[str]) -> Key:
+def _admin_key(request: PlainRequest, gate: Gate, now_ms: int, scopes: frozenset[str]) -> Key:
     presented = presented_by(request)
     if presented is None:
         needed = " or ".join(sorted(scopes))
@@ -164,10 +165,10 @@ def health_paths(gateway: Gateway) -> Paths:
     """Of both listeners. Ready while a table serves; that the ledger takes no rows is told, and a provider that is down
     is no reason to be taken out."""
 
-    async def alive(request: web.BaseRequest) -> web.StreamResponse:
+    async def alive(request: PlainRequest) -> web.StreamResponse:
         return json_response({"status": "ok"})
 
-    async def ready(request: web.BaseRequest) -> web.StreamResponse:
+    async def ready(request: PlainRequest) -> web.StreamResponse:
         ledger = "stalled" if gateway.ledger.stalled else "ok"
         return json_response({"status": "ok", "config": gateway.current.table.revision, "ledger": ledger})
 

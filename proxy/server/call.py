@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from aiohttp import web
 from attrs import define, field, frozen
 from multidict import CIMultiDict, CIMultiDictProxy
 
@@ -19,6 +18,7 @@ from proxy.routing.plan import Plan
 from proxy.routing.table import Project
 from proxy.secret import MASK, Scrubber, Secret
 from proxy.server.downstream import Downstream, answer_to
+from proxy.server.inbound import Request
 from proxy.server.ledger import Attempt, Decision, GonePhase, Lease
 from proxy.server.snapshot import Snapshot
 from proxy.wire import multipart
@@ -47,7 +47,7 @@ class Call:
 
     surface: Surface
     dialect: Dialect  # the client's
-    request: web.BaseRequest
+    request: Request
     request_id: str
     snapshot: Snapshot
     decision: Decision

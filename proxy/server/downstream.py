@@ -17,6 +17,7 @@ from aiohttp import web
 from aiohttp.http import HttpVersion11
 
 from proxy.errors import ClientGone
+from proxy.server.inbound import Request
 
 Headers = list[tuple[str, str]]
 REASONS = {status.value: status.phrase for status in HTTPStatus}
@@ -49,8 +50,10 @@ class Downstream(Protocol):
         """Breaks the connection, so that nobody takes half an answer for a whole one. Once it has begun."""
 
 
-def answer_to(request: web.BaseRequest, *, lean: bool) -> Downstream:
-    return LeanAnswer(request) if lean and request.version == HttpVersion11 else PlainAnswer(request)
+def answer_to(request: Request, *, lean: bool) -> Downstream:
+    if isinstance(request, web.BaseRequest) and not (lean and request.version == HttpVersion11):
+        return PlainAnswer(request)
+    return LeanAnswer(request)
 
 
 class PlainAnswer:
@@ -130,7 +133,7 @@ class Left(web.StreamResponse):
 
 
 class LeanAnswer:
-    def __init__(self, request: web.BaseRequest) -> None:
+    def __init__(self, request: Request) -> None:
         self.begun = False
         self.sent = 0
         self._request = request
@@ -160,7 +163,7 @@ class LeanAnswer:
             head, self._head = self._head, b""
             self._write(head)
         try:
-            await self._request.writer.drain()
+            await self._protocol._drain_helper()
         except ConnectionError as exc:
             raise ClientGone(GONE) from exc
 
@@ -181,7 +184,6 @@ class LeanAnswer:
         if transport is None or transport.is_closing():
             raise ClientGone(GONE)
         transport.write(data)
-        self._request.writer.output_size += len(data)
 
     def _rendered(self, status: int, headers: Headers) -> bytes:
         """Up to what says where the body ends. Raises ValueError for a line end within a header: that would be another

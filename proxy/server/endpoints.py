@@ -17,6 +17,7 @@ from proxy.server.admin import health_paths
 from proxy.server.call import Call, Surface
 from proxy.server.gateway import Gateway
 from proxy.server.identity import request_id
+from proxy.server.inbound import PlainRequest, Request
 from proxy.server.ledger import Decision
 from proxy.server.listener import Handler, Paths, json_response, refusal
 from proxy.server.listing import list_models, show_model
@@ -35,7 +36,7 @@ def _passing(name: str, operation: str = "", *, form: bool = False, default_mode
     return Surface(name, "openai-chat", name, operation or name, form, default_model)
 
 
-Permitted = Callable[[web.BaseRequest, Permit], Awaitable[web.StreamResponse]]
+Permitted = Callable[[PlainRequest, Permit], Awaitable[web.StreamResponse]]
 EMBEDDINGS = _passing("embeddings")
 SURFACES = {
     "/v1/chat/completions": CHAT,
@@ -71,13 +72,13 @@ def data_paths(gateway: Gateway) -> Paths:
     }
 
 
-async def _here(_: web.BaseRequest) -> web.StreamResponse:
+async def _here(_: PlainRequest) -> web.StreamResponse:
     """What Claude Code asks to warm its connection up. Tells nothing, and so wants no key."""
     return web.Response(headers={"Server": SERVER})
 
 
 def _serve(gateway: Gateway, surface: Surface) -> Handler:
-    async def serve(request: web.BaseRequest) -> web.StreamResponse:
+    async def serve(request: Request) -> web.StreamResponse:
         return await gateway.serve(request, surface)
 
     return serve
@@ -86,7 +87,7 @@ def _serve(gateway: Gateway, surface: Surface) -> Handler:
 def _admitted(gateway: Gateway, handler: Permitted, scopes: frozenset[str] = CHAT_SURFACES) -> Handler:
     """Behind the same gate as inference; errors in the words of whoever asks."""
 
-    async def admitted(request: web.BaseRequest) -> web.StreamResponse:
+    async def admitted(request: PlainRequest) -> web.StreamResponse:
         try:
             permit = intake.admit(request, gateway.current.gate, int(gateway.now() * 1000), scopes)
             intake.check_hops(request.headers, gateway.relay.instance)  # one that discovers its own models never ends
@@ -98,14 +99,14 @@ def _admitted(gateway: Gateway, handler: Permitted, scopes: frozenset[str] = CHA
 
 
 def _list(gateway: Gateway) -> Permitted:
-    async def listed(request: web.BaseRequest, permit: Permit) -> web.StreamResponse:
+    async def listed(request: PlainRequest, permit: Permit) -> web.StreamResponse:
         return list_models(gateway.current, request, gateway.clock(), permit.project)
 
     return listed
 
 
 def _show(gateway: Gateway) -> Permitted:
-    async def shown(request: web.BaseRequest, permit: Permit) -> web.StreamResponse:
+    async def shown(request: PlainRequest, permit: Permit) -> web.StreamResponse:
         return show_model(gateway.current, request, gateway.clock(), permit.project)
 
     return shown
@@ -115,7 +116,7 @@ def _route(gateway: Gateway) -> Permitted:
     """Dry run: the plan that this body would get, and nobody is called. `?surface=` names whose body it is; without it
     the body's own members tell."""
 
-    async def route(request: web.BaseRequest, permit: Permit) -> web.StreamResponse:
+    async def route(request: PlainRequest, permit: Permit) -> web.StreamResponse:
         snapshot = gateway.current
         named, server = _named(request), snapshot.table.server
         form = named is not None and named.form
@@ -138,7 +139,7 @@ def _route(gateway: Gateway) -> Permitted:
     return route
 
 
-def _named(request: web.BaseRequest) -> Surface | None:
+def _named(request: PlainRequest) -> Surface | None:
     """The surface of `?surface=`; of several paths one that takes the body's form. Raises InvalidRequest."""
     name = request.query.get("surface")
     if name is None:

@@ -30,6 +30,7 @@ from proxy.server.call import Call, Surface
 from proxy.server.delivery import deliver
 from proxy.server.early import AlreadyAnswered
 from proxy.server.identity import request_id
+from proxy.server.inbound import Request
 from proxy.server.ledger import Attempt, Decision, Ledger
 from proxy.server.overload import Turnstile
 from proxy.server.ratelimits import THEIRS, limit_headers
@@ -61,7 +62,7 @@ class Gateway:
     _open: dict[Call, Opening] = field(factory=dict)  # answers under way
     _idle: asyncio.Event = field(factory=asyncio.Event)  # set whenever the last request has ended
 
-    async def serve(self, request: web.BaseRequest, surface: Surface) -> web.StreamResponse:
+    async def serve(self, request: Request, surface: Surface) -> web.StreamResponse:
         """Never raises but for cancellation: whatever goes wrong is answered in the surface's own words."""
         call = self._begin(request, surface)
         try:
@@ -82,7 +83,7 @@ class Gateway:
         finally:
             self._finish(call)
 
-    def _begin(self, request: web.BaseRequest, surface: Surface) -> Call:
+    def _begin(self, request: Request, surface: Surface) -> Call:
         snapshot = self.current
         snapshot.users += 1
         self.running += 1

@@ -20,6 +20,7 @@ from proxy.routing.facts import Ceiling, Facts
 from proxy.routing.table import is_loopback
 from proxy.secret import Secret
 from proxy.server.call import Call
+from proxy.server.inbound import Request
 from proxy.server.outgoing import HOPS
 from proxy.wire import json_text, multipart, splice
 from proxy.wire.splice import Member
@@ -41,25 +42,25 @@ KEY_HEADERS = ("authorization", "x-api-key")  # where a key of ours may stand
 SESSION_HEADERS = ("x-claude-code-session-id", "session_id", "session-id", "x-session-id")
 
 
-def caller_of(request: web.BaseRequest) -> Caller:
+def caller_of(request: Request) -> Caller:
     """A unix socket counts as this machine: who may reach it is a matter of file permissions."""
     peer = request.transport.get_extra_info("peername") if request.transport is not None else None
     local = not isinstance(peer, tuple) or is_loopback(str(peer[0]))
     return Caller(local, request.headers.get("Host", ""), frozenset(name.lower() for name in request.headers))
 
 
-def presented_by(request: web.BaseRequest) -> str | None:
+def presented_by(request: Request) -> str | None:
     """The key of ours that came along. Raises Unauthenticated where two came that differ."""
     headers = request.headers
     return presented(*(headers.getall(name, ()) for name in KEY_HEADERS))
 
 
-def admit(request: web.BaseRequest, gate: Gate, now_ms: int, scopes: frozenset[str]) -> Permit:
+def admit(request: Request, gate: Gate, now_ms: int, scopes: frozenset[str]) -> Permit:
     """Raises as `Gate.admit` does."""
     return gate.admit(presented_by(request), lambda: caller_of(request), now_ms, scopes)
 
 
-def way_of(request: web.BaseRequest) -> tuple[str | None, list[str]]:
+def way_of(request: Request) -> tuple[str | None, list[str]]:
     """Who connected, None over a Unix socket, and what the proxies in between say of who asked them."""
     return request.remote or None, request.headers.getall("X-Forwarded-For", [])
 
@@ -72,7 +73,7 @@ def _unheld(size: int) -> None:
 
 
 async def read_body(
-    request: web.BaseRequest,
+    request: Request,
     limit: int,
     seconds: float,
     *,
@@ -108,7 +109,7 @@ async def read_body(
     return b"".join(parts)
 
 
-def _check_head(request: web.BaseRequest, limit: int, *, form: bool) -> None:
+def _check_head(request: Request, limit: int, *, form: bool) -> None:
     coding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if coding not in ("", "identity"):
         raise errors.WrongMediaType(

@@ -11,13 +11,15 @@ from difflib import get_close_matches
 from typing import Any
 
 import structlog
-from aiohttp import web
+from aiohttp import StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
 
 from proxy.dialects import DIALECTS
 from proxy.errors import GatewayError, Internal, InvalidRequest, UnknownPath, WrongMethod
 from proxy.server.identity import request_id
+from proxy.server.inbound import PlainRequest
 from proxy.server.respond import SERVER, error_answer, id_headers
 from proxy.wire import json_text
 
@@ -27,7 +29,7 @@ WARMING = {"HEAD"}  # the methods of a path that clients only warm their connect
 NEAR = 0.75  # how much of a path has to be right for another to be meant
 LONGEST_NEAR = 60  # characters that are compared: no path of ours is longer
 BASE_URLS = "a base URL ends in /v1 for OpenAI's SDKs, and without it for Anthropic's"
-Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+Handler = Callable[[PlainRequest], Awaitable[web.StreamResponse]]
 Paths = Mapping[str, Mapping[str, Handler]]  # path -> method -> handler; a path that ends in /* takes what is behind it
 
 
@@ -80,6 +82,7 @@ class Listener(web.Server):
         self.stopping = False
         super().__init__(
             self._dispatch,
+            request_factory=self._made,
             keepalive_timeout=keep_alive,
             handler_cancellation=handler_cancellation,
             access_log=None,
@@ -90,9 +93,17 @@ class Listener(web.Server):
     def __call__(self) -> RequestHandler:
         return Connection(self, loop=asyncio.get_running_loop(), **self._kwargs)
 
-    def _make_request(self, message: RawRequestMessage, *more: Any) -> web.BaseRequest:
+    def _made(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: RequestHandler,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[None],
+    ) -> PlainRequest:
         """While it is stopping, each answer says that its connection closes, so that nobody uses it again."""
-        return super()._make_request(message._replace(should_close=True) if self.stopping else message, *more)
+        said = message._replace(should_close=True) if self.stopping else message
+        return PlainRequest(said, payload, protocol, writer, task, self._loop)
 
     def make_room(self) -> None:
         """Of more connections than there may be, one that is idle goes, or else the newest: descriptors for providers
@@ -115,6 +126,7 @@ class Listener(web.Server):
                     connection.force_close()
 
     async def _dispatch(self, request: web.BaseRequest) -> web.StreamResponse:
+        assert isinstance(request, PlainRequest)
         path = raw_path(request)
         methods = self._exact.get(path) or self._found_below(path)
         if methods is None or (methods.keys() == WARMING and request.method not in WARMING):
@@ -141,18 +153,18 @@ class Listener(web.Server):
         return next((methods for start, methods in self._below.items() if path.startswith(start)), None)
 
 
-def raw_path(request: web.BaseRequest) -> str:
+def raw_path(request: PlainRequest) -> str:
     """As the client sent it, less its query."""
     return request.raw_path.partition("?")[0]
 
 
-def dialect_of(request: web.BaseRequest) -> str:
+def dialect_of(request: PlainRequest) -> str:
     """Whose words an error on no particular surface is written in."""
     anthropic = raw_path(request).startswith("/v1/messages") or "anthropic-version" in request.headers
     return "anthropic" if anthropic else "openai-chat"
 
 
-def refusal(request: web.BaseRequest, error: GatewayError) -> web.Response:
+def refusal(request: PlainRequest, error: GatewayError) -> web.Response:
     """An error before, or beside, any surface."""
     name = dialect_of(request)
     identity = request_id()

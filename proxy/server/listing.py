@@ -24,6 +24,7 @@ from proxy.routing.directive import STRATEGIES
 from proxy.routing.names import DEEPEST, Candidate, is_known, nearest
 from proxy.routing.table import Project
 from proxy.routing.world import World
+from proxy.server.inbound import PlainRequest
 from proxy.server.listener import json_response, raw_path, refusal
 from proxy.server.snapshot import Snapshot
 
@@ -42,7 +43,7 @@ PARAMETERS = {
 Entry = dict[str, Any]
 
 
-def list_models(snapshot: Snapshot, request: web.BaseRequest, now: float, project: str | None) -> web.Response:
+def list_models(snapshot: Snapshot, request: PlainRequest, now: float, project: str | None) -> web.Response:
     directives = request.query.get("directives") == "true"
     entries = list(_entries(snapshot, now, project, directives=directives))
     if "anthropic-version" in request.headers:
@@ -50,7 +51,7 @@ def list_models(snapshot: Snapshot, request: web.BaseRequest, now: float, projec
     return json_response({"object": "list", "data": entries})
 
 
-def show_model(snapshot: Snapshot, request: web.BaseRequest, now: float, project: str | None) -> web.Response:
+def show_model(snapshot: Snapshot, request: PlainRequest, now: float, project: str | None) -> web.Response:
     name = unquote(raw_path(request).removeprefix("/v1/models/"))
     known = {entry["id"]: entry for entry in _entries(snapshot, now, project, every=True, directives=True)}
     entry = known.get(snapshot.world.models.also.get(name, name))

@@ -21,6 +21,7 @@ from proxy import errors
 from proxy.accounts.vault import read_key
 from proxy.routing.table import Table
 from proxy.server.byok.vault import Vault
+from proxy.server.inbound import PlainRequest
 from proxy.server.keys.admin import read_document, secret_response
 from proxy.server.listener import raw_path
 from proxy.server.snapshot import Snapshot
@@ -33,13 +34,13 @@ class VaultAdmin:
     vault: Vault
     current: Callable[[], Snapshot]
 
-    async def projects(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def projects(self, request: PlainRequest) -> web.StreamResponse:
         stored = await asyncio.to_thread(self.vault.listed)
         names = dict.fromkeys([*self.current().table.projects, *(it["project"] for it in stored)])
         data = [{"name": name, "providers": [it for it in stored if it["project"] == name]} for name in names]
         return secret_response({"object": "list", "data": data, **self._feature()})
 
-    async def show(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def show(self, request: PlainRequest) -> web.StreamResponse:
         match _place(request):
             case [project, "providers"]:
                 stored = await asyncio.to_thread(self.vault.listed, project)
@@ -48,19 +49,19 @@ class VaultAdmin:
                 return secret_response({"object": "list", "data": stored, **self._feature()})
         raise _unknown("GET takes /admin/projects/PROJECT/providers")
 
-    async def put(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def put(self, request: PlainRequest) -> web.StreamResponse:
         match _place(request):
             case [project, "providers", provider, "key"]:
                 return await self._store(request, project, provider, only_known=False)
         raise _unknown("PUT takes /admin/projects/PROJECT/providers/PROVIDER/key")
 
-    async def rotate(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def rotate(self, request: PlainRequest) -> web.StreamResponse:
         match _place(request):
             case [project, "providers", provider, "rotate"] | [project, "providers", provider, "key", "rotate"]:
                 return await self._store(request, project, provider, only_known=True)
         raise _unknown("POST takes /admin/projects/PROJECT/providers/PROVIDER/rotate")
 
-    async def delete(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def delete(self, request: PlainRequest) -> web.StreamResponse:
         match _place(request):
             case [project, "providers", provider, "key"]:
                 gone = await asyncio.to_thread(self.vault.delete, project, provider)
@@ -68,7 +69,7 @@ class VaultAdmin:
         raise _unknown("DELETE takes /admin/projects/PROJECT/providers/PROVIDER/key")
 
     async def _store(
-        self, request: web.BaseRequest, project: str, provider: str, *, only_known: bool
+        self, request: PlainRequest, project: str, provider: str, *, only_known: bool
     ) -> web.StreamResponse:
         check_place(self.current().table, project, provider)
         key = read_key(await read_document(request))
@@ -95,7 +96,7 @@ def check_place(table: Table, project: str, provider: str) -> None:
         raise errors.InvalidRequest("The embedded provider takes no key.")
 
 
-def _place(request: web.BaseRequest) -> list[str]:
+def _place(request: PlainRequest) -> list[str]:
     return [unquote(part) for part in raw_path(request).removeprefix(ROOM).strip("/").split("/")]
 
 

@@ -13,6 +13,7 @@ from proxy import errors
 from proxy.accounts.asking import read_grace, read_wanted
 from proxy.accounts.keys import Key
 from proxy.server import intake
+from proxy.server.inbound import PlainRequest
 from proxy.server.keys.changes import Keys
 from proxy.server.listener import json_response, raw_path
 from proxy.server.snapshot import Snapshot
@@ -30,20 +31,20 @@ class KeyAdmin:
     current: Callable[[], Snapshot]
     _touched: dict[str, int] = field(factory=dict)
 
-    async def list(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def list(self, request: PlainRequest) -> web.StreamResponse:
         data = await asyncio.to_thread(lambda: self.keys.shown(*self.keys.all()))
         return secret_response({"object": "list", "data": data})
 
-    async def create(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def create(self, request: PlainRequest) -> web.StreamResponse:
         table = self.current().table
         wanted = read_wanted(await read_document(request), table.projects, self.keys.now_ms())
         key, whole = await asyncio.to_thread(self.keys.create, wanted, table.server.key_prefix)
         return await self._handed_over(key, whole, 201)
 
-    async def show(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def show(self, request: PlainRequest) -> web.StreamResponse:
         return await self._handed_over(await asyncio.to_thread(self.keys.one, _id(request)[0]))
 
-    async def change(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def change(self, request: PlainRequest) -> web.StreamResponse:
         """POST …/rotate and …/revoke."""
         id, verb = _id(request)
         match verb:
@@ -55,7 +56,7 @@ class KeyAdmin:
             case _:
                 raise errors.UnknownPath(f"POST takes {ROOM}ID/rotate and {ROOM}ID/revoke.")
 
-    async def revoke(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def revoke(self, request: PlainRequest) -> web.StreamResponse:
         return await self._handed_over(await asyncio.to_thread(self.keys.revoke, _id(request)[0]))
 
     async def _handed_over(self, key: Key, whole: str | None = None, status: int = 200) -> web.StreamResponse:
@@ -77,7 +78,7 @@ def secret_response(document: Any, status: int = 200) -> web.Response:
     return response
 
 
-def _id(request: web.BaseRequest) -> tuple[str, str]:
+def _id(request: PlainRequest) -> tuple[str, str]:
     """The id in the path, and the word behind it. Raises UnknownPath."""
     id, _, verb = raw_path(request).removeprefix(ROOM).partition("/")
     if not id or (request.method != "POST" and verb):
@@ -85,7 +86,7 @@ def _id(request: web.BaseRequest) -> tuple[str, str]:
     return id, verb
 
 
-async def read_document(request: web.BaseRequest) -> Any:
+async def read_document(request: PlainRequest) -> Any:
     """An empty body is an empty object. Raises as `intake.read_body` does, and InvalidJson."""
     body = await intake.read_body(request, MOST_BODY, BODY_SECONDS)
     try:
