@@ -168,12 +168,14 @@ class _Draft:
     """The chain on its way through the steps."""
 
     case: Case
+    byok_alone: bool = False  # nobody who needs the house's key stands behind one who is asked with the caller's own
     picks: list[Pick] = field(factory=list)
     dropped: list[Dropped] = field(factory=list)
     beyond: Sequence[Pick] = ()
     waiting: list[Waiting] = field(factory=list)
     _kept: dict[tuple[str, str], str] = field(factory=dict)  # ids by provider and native name
     _fallen: set[tuple[str, str]] = field(factory=set)  # provider and id
+    _byok: bool = False  # somebody in the chain is asked with the caller's own
 
     def sift(self, order: Sequence[Pick], pinned: Candidate | None) -> None:
         """Judges the order from its head until the chain is full of candidates that are fit, and the pinned one."""
@@ -203,6 +205,12 @@ class _Draft:
         if (objection := self.case.objection(pick)) is not None:
             self._drop(pick, *objection)
             return False
+        if self.byok_alone:
+            if candidate.provider in self.case.facts.byok:
+                self._byok = True
+            elif self._byok and self.case.world.table.providers[candidate.provider].credentials:
+                self._drop(pick, "credential", "the house's key does not follow the caller's own")
+                return False
         self._kept[key] = candidate.model
         self.picks.append(pick)
         return not self.case.wait(pick)
@@ -232,7 +240,7 @@ def resolve(facts: Facts, world: World, dice: Dice, now: float) -> Plan:
         reasons.insert(0, f"rule {rule.name}")
     if facts.sort is not None:
         reasons.append(f"{'each entry ' if facts.partitioned else ''}sorted by {facts.sort}")
-    draft = _Draft(case)
+    draft = _Draft(case, byok_alone=_stays_byok(case, expansion))
     pinned = _pinned(draft)
     draft.sift(order, pinned)
     _fallbacks(draft)
@@ -381,6 +389,13 @@ def _health(draft: _Draft) -> float:
         if waits[id(pick)]
     ]
     return 0.0 if fit else waits[id(cooling[0])]
+
+
+def _stays_byok(case: Case, expansion: Expansion) -> bool:
+    """What is to be asked with the caller's own key, or its project's, does not go on at the house's expense, whether
+    that candidate fails, rests or is passed over; unless the profile says so."""
+    profile = case.world.table.profiles.get(expansion.profile or "")
+    return bool(case.facts.byok) and not (profile is not None and profile.byok_fallback)
 
 
 def _pinned(draft: _Draft) -> Candidate | None:

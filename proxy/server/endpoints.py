@@ -20,7 +20,7 @@ from proxy.server.identity import request_id
 from proxy.server.inbound import PlainRequest, Request
 from proxy.server.ledger import Decision
 from proxy.server.listener import Handler, Paths, json_response, refusal
-from proxy.server.listing import list_models, show_model
+from proxy.server.listing import Viewer, list_models, show_model
 from proxy.server.recognition import path_of
 from proxy.server.respond import SERVER, plan_headers
 
@@ -100,16 +100,23 @@ def _admitted(gateway: Gateway, handler: Permitted, scopes: frozenset[str] = CHA
 
 def _list(gateway: Gateway) -> Permitted:
     async def listed(request: PlainRequest, permit: Permit) -> web.StreamResponse:
-        return list_models(gateway.current, request, gateway.clock(), permit.project)
+        return list_models(gateway.current, request, gateway.clock(), _viewer(gateway, request, permit))
 
     return listed
 
 
 def _show(gateway: Gateway) -> Permitted:
     async def shown(request: PlainRequest, permit: Permit) -> web.StreamResponse:
-        return show_model(gateway.current, request, gateway.clock(), permit.project)
+        return show_model(gateway.current, request, gateway.clock(), _viewer(gateway, request, permit))
 
     return shown
+
+
+def _viewer(gateway: Gateway, request: PlainRequest, permit: Permit) -> Viewer:
+    table, project = gateway.current.table, permit.project
+    brought = intake.byok_of(request.headers, table.server.header_prefix, table.providers).keys()
+    locked = gateway.own.locked(project)
+    return Viewer(project, brought | gateway.own.of(project).keys(), locked - brought if brought else locked)
 
 
 def _route(gateway: Gateway) -> Permitted:

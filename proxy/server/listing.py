@@ -4,7 +4,8 @@ Anthropic's.
 Listed are the models that could be called now and those that their provider listed lately and no more (`state` "gone",
 told in OpenAI's shape alone: Anthropic's has no word for it), aliases, profiles and `auto`; with `?directives=true`
 also `industry:` and `strategy:`. A model by its id is shown even where its provider lacks a key; its `state` says so.
-Patterns are no names and are not listed. A caller with a project sees what the project may use.
+Patterns are no names and are not listed. A caller with a project sees what the project may use, the models of
+providers for which only it has a key among them; a key that comes with the request counts here as it does there.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from proxy.errors import UnknownModel
 from proxy.routing import directive
 from proxy.routing.directive import STRATEGIES
 from proxy.routing.names import DEEPEST, Candidate, is_known, nearest
-from proxy.routing.table import Project
+from proxy.routing.table import Project, Provider
 from proxy.routing.world import World
 from proxy.server.inbound import PlainRequest
 from proxy.server.listener import json_response, raw_path, refusal
@@ -43,17 +44,27 @@ PARAMETERS = {
 Entry = dict[str, Any]
 
 
-def list_models(snapshot: Snapshot, request: PlainRequest, now: float, project: str | None) -> web.Response:
+@frozen
+class Viewer:
+    """Who asks. `own` are the providers for which there is a key of its own, stored or brought; `locked` those whose
+    stored key does not open."""
+
+    project: str | None = None
+    own: Collection[str] = ()
+    locked: Collection[str] = ()
+
+
+def list_models(snapshot: Snapshot, request: PlainRequest, now: float, viewer: Viewer) -> web.Response:
     directives = request.query.get("directives") == "true"
-    entries = list(_entries(snapshot, now, project, directives=directives))
+    entries = list(_entries(snapshot, now, viewer, directives=directives))
     if "anthropic-version" in request.headers:
         return json_response(_page((entry for entry in entries if entry["state"] != "gone"), request.query))
     return json_response({"object": "list", "data": entries})
 
 
-def show_model(snapshot: Snapshot, request: PlainRequest, now: float, project: str | None) -> web.Response:
+def show_model(snapshot: Snapshot, request: PlainRequest, now: float, viewer: Viewer) -> web.Response:
     name = unquote(raw_path(request).removeprefix("/v1/models/"))
-    known = {entry["id"]: entry for entry in _entries(snapshot, now, project, every=True, directives=True)}
+    known = {entry["id"]: entry for entry in _entries(snapshot, now, viewer, every=True, directives=True)}
     entry = known.get(snapshot.world.models.also.get(name, name))
     if entry is None:
         near = nearest(name, snapshot.table, known)
@@ -63,21 +74,23 @@ def show_model(snapshot: Snapshot, request: PlainRequest, now: float, project: s
 
 
 def _entries(
-    snapshot: Snapshot, now: float, project: str | None, *, every: bool = False, directives: bool = False
+    snapshot: Snapshot, now: float, viewer: Viewer, *, every: bool = False, directives: bool = False
 ) -> Iterator[Entry]:
-    """What a caller of that project may use; without one, everything."""
+    """What the viewer may use; without a project, everything."""
     table, world = snapshot.table, snapshot.world
     listed, usable = world.models.listed, set[str]()
-    bounds = table.projects.get(project) if project is not None else None
+    bounds = table.projects.get(viewer.project) if viewer.project is not None else None
     for id, info in listed.items():
         if bounds is not None and bounds.objection(table.providers[info.provider], id, info.native) is not None:
             continue
-        state = _state(world, info, now)
+        state = _state(world, info, now, viewer)
         if state in ("ready", "cooling"):
             usable.add(id)
         if id in usable or state == "gone" or (every and state != "disabled"):
             yield _described(world, info, state)
-    lead = _Leading(world, bounds, usable, [id for id in usable if _is_chosen(world, listed[id])])
+    alone = table.first_run and not any(name in table.providers for name in viewer.own)  # the embedded provider joins
+    chosen = [id for id in usable if alone or not table.providers[listed[id].provider].embedded]
+    lead = _Leading(world, bounds, viewer, alone, usable, chosen)
     every_name = every and bounds is None
     for alias, targets in table.aliases.items():
         if every_name or any(map(lead.anywhere, targets)):
@@ -97,25 +110,22 @@ def _entries(
             yield _named(f"strategy:{name}", {"state": "ready"})
 
 
-def _is_chosen(world: World, info: ModelInfo) -> bool:
-    """Whether it may be chosen where nobody names it."""
-    return world.table.first_run or not world.table.providers[info.provider].embedded
-
-
 @frozen
 class _Leading:
     """Which names lead to a model that could be called now, be it by other names."""
 
     world: World
     bounds: Project | None
+    viewer: Viewer
+    alone: bool  # no provider is configured: the embedded one joins wherever a choice is left
     usable: Collection[str]  # ids
     chosen: Collection[str]  # of these, whom the gateway may choose
 
     def anywhere(self, name: str, depth: int = 0) -> bool:
         table, models = self.world.table, self.world.models
         entry = directive.parse(name, is_known(table, models.listed))
-        if entry.kind != "name" and table.first_run:
-            return bool(self.chosen)  # the embedded provider joins
+        if entry.kind != "name" and self.alone:
+            return bool(self.chosen)
         match entry.kind:
             case "auto":
                 return bool(self.chosen)
@@ -136,7 +146,7 @@ class _Leading:
     def _callable(self, info: ModelInfo) -> bool:
         """Of a model that only a pattern or its provider's name covers."""
         provider = self.world.table.providers[info.provider]
-        if info.id in self.world.models.listed or not (provider.enabled and provider.configured):
+        if info.id in self.world.models.listed or not _has_key(provider, self.viewer):
             return False
         return self.bounds is None or self.bounds.objection(provider, info.id, info.native) is None
 
@@ -146,16 +156,24 @@ def _named(id: str, more: Mapping[str, Any]) -> Entry:
     return {**head, **more}
 
 
-def _state(world: World, info: ModelInfo, now: float) -> str:
+def _has_key(provider: Provider, viewer: Viewer) -> bool:
+    """Whether the viewer's requests may reach it: with the house's key or with their own."""
+    if provider.name in viewer.locked or not provider.enabled or provider.missing:
+        return False
+    return provider.name in viewer.own or not provider.missing_key
+
+
+def _state(world: World, info: ModelInfo, now: float, viewer: Viewer) -> str:
     """ready, cooling, gone, not_configured, disabled."""
     provider = world.table.providers[info.provider]
     if not provider.enabled:
         return "disabled"
-    if not provider.configured:
+    if not _has_key(provider, viewer):
         return "not_configured"
     if info.id in world.models.gone:
         return "gone"
-    return "cooling" if world.wait(Candidate(info.id, info.provider, info.native), now) else "ready"
+    candidate = Candidate(info.id, info.provider, info.native)
+    return "cooling" if world.wait(candidate, now, byok=provider.name in viewer.own) else "ready"
 
 
 def _described(world: World, info: ModelInfo, state: str) -> Entry:

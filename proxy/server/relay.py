@@ -207,7 +207,7 @@ class _Chain:
         cooled = health.failed(pick.candidate, key.index, error, self.relay.clock())
         fields = {"provider": pick.candidate.provider, "model": pick.candidate.model, "outcome": error.code}
         if isinstance(error, errors.UpstreamRefusedKey):
-            log.error("credential_refused", key_number=(key.index or 0) + 1, **fields)
+            log.error("credential_refused", credential=key.index, **fields)
         elif cooled:
             log.warning("candidate_cooling", **fields)
 

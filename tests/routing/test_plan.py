@@ -111,6 +111,41 @@ def test_a_disabled_provider_is_a_matter_of_policy() -> None:
     assert "b" not in chain(planned(world, "strategy:cost"))
 
 
+OWN_KEYS: dict[str, tuple[tuple[str, ...], frozenset[str], list[str]]] = {  # names, keys of one's own, the chain
+    "the house's key does not follow": (("a", "b", "c"), frozenset({"p"}), ["a", "c"]),
+    "what the order puts first was asked at the house's expense anyway": (("b", "a"), frozenset({"p"}), ["b", "a"]),
+    "another key of one's own follows": (("a", "b"), frozenset({"p", "q"}), ["a", "b"]),
+    "who needs no key follows": (("a", "b", "home"), frozenset({"p"}), ["a", "home"]),
+    "a key for nobody in the chain changes nothing": (("a", "b"), frozenset({"bare"}), ["a", "b"]),
+    "a profile may let it follow": (("profile:open",), frozenset({"p"}), ["a", "b"]),
+    "another profile does not": (("profile:shut",), frozenset({"p"}), ["a"]),
+}
+PROFILES = """
+[profiles.open]
+candidates = ["a", "b"]
+byok_fallback = true
+[profiles.shut]
+candidates = ["a", "b"]
+"""
+
+
+@pytest.mark.parametrize("resting", [False, True], ids=["fit", "resting"])
+@pytest.mark.parametrize(("names", "byok", "expected"), OWN_KEYS.values(), ids=OWN_KEYS)
+def test_what_is_asked_with_a_key_of_ones_own_does_not_go_on_at_the_houses_expense(
+    names: tuple[str, ...], byok: frozenset[str], expected: list[str], resting: bool
+) -> None:
+    """Whether its candidate is fit or not: a provider that is down makes nobody pay for whom they did not choose."""
+    world = world_of(HOUSE + PROFILES)
+    if resting:
+        cool(world, [candidate(world, "a")])
+    plan = planned(world, *names, byok=byok)
+    assert sorted(chain(plan)) == sorted(expected)
+    assert resting or chain(plan) == expected
+    reason = ("credential", "the house's key does not follow the caller's own")
+    assert all(fate == reason for fate in fates(plan).values())
+    assert not fates(plan) or "b" in fates(plan)
+
+
 def test_a_caller_s_own_key_mends_a_missing_one_and_nothing_else() -> None:
     assert chain(planned(world_of(HOUSE), "keyless", byok=frozenset({"bare"}))) == ["keyless"]
     text = HOUSE.replace("http://bare.test/v1", "${BARE_URL}")
@@ -287,7 +322,9 @@ def test_a_provider_whose_keys_all_rest_rests() -> None:
     assert chain(planned(world, "a", "b", now=1.0)) == ["a", "b"]
     world.health.failed(a, 1, limited, 5.0)
     assert chain(planned(world, "a", "c", "b", now=6.0)) == ["b", "a", "c"]
-    assert chain(planned(world, "a", "b", now=6.0, byok=frozenset({"p"}))) == ["a", "b"]
+    assert chain(planned(world, "b", "a", now=6.0, byok=frozenset({"p"}))) == ["b", "a"]
+    own = planned(world, "a", "b", now=6.0, byok=frozenset({"p"}))  # a key that is brought does not rest
+    assert (chain(own), own.cooling) == (["a"], 0.0)
     assert chain(planned(world, "a", "b", now=20.5)) == ["a", "b"]
 
 

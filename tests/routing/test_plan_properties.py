@@ -197,6 +197,17 @@ def test_every_candidate_is_in_the_chain_or_dropped_with_a_reason(world: World, 
     assert plan.first is None or plan.first in told | set(candidates(list(plan.chain)))
 
 
+def without_the_house_behind_own_keys(picks: list[Pick], world: World, facts: Facts) -> list[Pick]:
+    own = [pick.candidate.provider in facts.byok for pick in picks]
+    if True not in own:
+        return picks
+    free = [
+        mine or not world.table.providers[pick.candidate.provider].credentials
+        for mine, pick in zip(own, picks, strict=True)
+    ]
+    return [pick for n, pick in enumerate(picks) if n < own.index(True) or free[n]]
+
+
 def thorough(world: World, facts: Facts, seed: int) -> tuple[list[Candidate], Candidate | None, Candidate | None]:
     """Chain, first and leader by the book: every candidate judged at every step, each step over all of them."""
     case = Case(facts, world, Random(seed).random, NOW)
@@ -214,7 +225,8 @@ def thorough(world: World, facts: Facts, seed: int) -> tuple[list[Candidate], Ca
     by_place: dict[tuple[str, str], Pick] = {}
     for pick in picks:
         by_place.setdefault((pick.candidate.provider, pick.candidate.native), pick)
-    picks = list(by_place.values())[: None if facts.preferences.allow_fallbacks else 1]
+    picks = without_the_house_behind_own_keys(list(by_place.values()), world, facts)
+    picks = picks[: None if facts.preferences.allow_fallbacks else 1]
     leads = picks[0].candidate if picks else None
     first = next((pick.candidate for pick in whole if pick.listed or pick.candidate == leads), None)
 

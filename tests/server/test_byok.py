@@ -63,3 +63,20 @@ async def test_a_provider_that_needs_no_key_may_follow(
     table = provider("first", upstream) + provider("second", second, keys=None) + chain("first", "second")
     gw = await start(table)
     assert (await gw.ask(model="profile:chain", headers={"X-Nyuro-Key-first": OWN})).status == 200
+
+
+@pytest.mark.parametrize("lines", ["", "limits = { rpm = 1 }"], ids=["rests", "is at its limit"])
+async def test_nor_does_the_houses_key_stand_in_for_a_candidate_that(
+    lines: str, start: Start, upstream: ScriptedUpstream, second: ScriptedUpstream
+) -> None:
+    upstream.plays(plain(CHAT.answer("Hello.")) if lines else DOWN)
+    second.plays(plain(CHAT.answer("Hello.")))
+    table = provider("first", upstream, models={"first": lines}) + provider("second", second)
+    gw = await start(table + chain("first", "second") + "[retry]\ntries = 1\n[health]\nfailures = 1\n")
+    answers = [await gw.ask(model="profile:chain", headers={"X-Nyuro-Key-first": OWN}) for _ in range(2)]
+    assert [answer.status for answer in answers] == ([200, 429] if lines else [503, 503])
+    assert second.seen == []
+    row = await gw.row(answers[1].request_id)
+    assert [(gone["model"], gone["step"]) for gone in row["plan"]["dropped"]] == [("second", "credential")]
+    house = await gw.ask(model="profile:chain")
+    assert (house.status, house.headers["X-Nyuro-Model"]) == (200, "second")

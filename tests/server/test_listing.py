@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from gateway import Running, Start, provider
+from keyed import make
 from playbook import CHAT
 from upstream import ScriptedUpstream, plain
+
+from proxy.accounts.vault import OwnKeys
 
 TABLE = """
 [profiles.house]
@@ -21,8 +24,8 @@ capabilities = ["tools", "parallel_tools", "json", "vision", "files", "thinking"
 """
 
 
-async def entries(gw: Running, query: str = "") -> dict[str, dict[str, Any]]:
-    answer = await gw.get(f"{gw.base}/v1/models{query}")
+async def entries(gw: Running, query: str = "", headers: Any = None) -> dict[str, dict[str, Any]]:
+    answer = await gw.get(f"{gw.base}/v1/models{query}", headers)
     return {entry["id"]: entry for entry in answer.json["data"]}
 
 
@@ -128,3 +131,55 @@ async def test_decisions_are_found_by_what_chose(upstream: ScriptedUpstream, sta
     await gw.rows(2)
     found = await gw.over_socket("GET", "/admin/decisions?profile=house")
     assert [row["request_id"] for row in found.json["data"]] == [asked.request_id]
+
+
+# -- keys that are not the house's ---------------------------------------------------------------------------------
+
+LENT = """
+master_key = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE="
+"""
+UNKEYED = """
+[aliases]
+far = "first"
+[projects.team]
+[projects.bound]
+models = ["other"]
+[projects.poor]
+"""
+STORE = "/admin/projects/{}/providers/first/key"
+OWN = {"key": "canary-stored-key-0001"}
+
+
+async def test_models_of_a_provider_without_a_key_are_listed_to_whom_brings_or_has_stored_one(
+    upstream: ScriptedUpstream, start: Start
+) -> None:
+    upstream.plays(plain(CHAT.answer("Hello.")))
+    gw = await start(provider("first", upstream, keys=["${NOBODY_SETS_THIS}"]) + UNKEYED, LENT)
+    team, bound, poor = [await make(gw, project=name) for name in ("team", "bound", "poor")]
+    for project in ("team", "bound"):
+        assert (await gw.over_socket("PUT", STORE.format(project), OWN)).status == 201
+    assert (await entries(gw, headers=team.bearer)).keys() == {"first", "far", "auto"}
+    assert (await entries(gw, headers=team.bearer))["first"]["state"] == "ready"
+    assert (await entries(gw, "?directives=true", team.bearer)).keys() >= {"strategy:cost"}
+    assert (await gw.ask(headers=team.bearer)).status == 200
+    assert (await entries(gw, headers=bound.bearer)).keys() == set()
+    without = await entries(gw, headers=poor.bearer)
+    assert "first" not in without
+    assert "far" not in without
+    assert (await gw.get(f"{gw.base}/v1/models/first", poor.bearer)).json["state"] == "not_configured"
+    brought = await entries(gw, headers={**poor.bearer, "X-Nyuro-Key-first": "canary-own-key-0001"})
+    assert brought.keys() >= {"first", "far"}
+    assert (await gw.over_socket("DELETE", STORE.format("team"))).status == 200
+    assert "first" not in await entries(gw, headers=team.bearer)
+
+
+async def test_a_stored_key_that_does_not_open_takes_the_providers_models_from_the_list(
+    upstream: ScriptedUpstream, start: Start
+) -> None:
+    gw = await start(provider("first", upstream) + UNKEYED)
+    team, poor = await make(gw, project="team"), await make(gw, project="poor")
+    assert gw.app is not None
+    own: OwnKeys = gw.app.vault.own
+    own.replace({}, {"team": frozenset({"first"})})
+    assert "first" not in await entries(gw, headers=team.bearer)
+    assert "first" in await entries(gw, headers=poor.bearer)

@@ -42,11 +42,15 @@ async def test_a_refused_key_is_out_with_an_alarm_and_the_next_answers_the_same_
     assert [keyed(seen) for seen in upstream.seen] == [*KEYS, KEYS[2], KEYS[2]]  # the first two are out
     assert second.seen == []
     alarms = [line for line in told if line["event"] == "credential_refused"]
-    assert [(line["key_number"], line["log_level"]) for line in alarms] == [(1, "error"), (2, "error")]
+    assert [(line["credential"], line["log_level"]) for line in alarms] == [(0, "error"), (1, "error")]
     assert not any(key in str(told) for key in KEYS)
     shown = (await gw.over_socket("GET", "/admin/config")).json["cooling"]
     assert {it["what"] for it in shown} == {"first/key/0", "first/key/1"}
     assert min(it["seconds"] for it in shown) > 60
+    metrics = (await gw.get(f"{gw.admin}/metrics")).body.decode()
+    for place in (0, 1):
+        assert f'pointsman_cooldown_seconds{{provider="first",model="none",credential="{place}"}}' in metrics
+    assert 'provider="first",model="none",credential="2"' not in metrics
 
 
 async def test_a_limited_key_is_passed_over_for_as_long_as_the_provider_says(
