@@ -49,6 +49,7 @@ from proxy.server.keys.store import KeyStore
 from proxy.server.ledger import Decisions, Ledger
 from proxy.server.listener import Listener
 from proxy.server.overload import watch_memory
+from proxy.server.probing import Probing
 from proxy.server.relay import Relay
 from proxy.server.reload import Builder, Reloader, load_table
 from proxy.server.snapshot import Snapshot
@@ -102,6 +103,7 @@ class App:
     gateway: Gateway = field(init=False)
     reloader: Reloader = field(init=False)
     discovery: Discovery = field(init=False)
+    probing: Probing = field(init=False)
     ledger: Ledger = field(init=False)
     keys: Keys = field(init=False)
     vault: Vault = field(init=False)
@@ -147,6 +149,7 @@ class App:
         self._begin(self.vault.follow())
         self._begin(self.gateway.alerts.run())
         self._begin(self.discovery.run())
+        self._begin(self.probing.run())
         self._begin(feed_watchdog(self.notifier))
         self._begin(watch_memory(self.gateway.turnstile))
         self._announce(table)
@@ -167,6 +170,7 @@ class App:
         self.reloader = Reloader(self.config, builder, current, self._apply, self.metrics.reloaded, self.env)
         self.discovery = Discovery(current, self.reloader.rebuild, self.metrics, dice, relay.instance)
         self.reloader.discovered = self.discovery.models
+        self.probing = Probing(current, self.metrics, dice, time.monotonic, relay.instance)
         self._apply(snapshot)
         self.metrics.reloaded(table.revision, True)
         self._collect()
@@ -177,6 +181,7 @@ class App:
         self.gateway.turnstile.limits = snapshot.table.server
         snapshot.world.health.limits = snapshot.table.health
         self.discovery.moved()
+        self.probing.moved()
         self.metrics.known(models=snapshot.world.models.listed, providers=snapshot.table.providers)
         self.vault.masters = Masters.of(snapshot.table)
         self._keep_unsaid((*snapshot.table.secrets, *self.vault.own.secrets))
@@ -198,6 +203,7 @@ class App:
         self.metrics.collect_from("pointsman_budget_used_ratio", self._budgets_used)
         self.metrics.collect_from("pointsman_affinity_pins", lambda: len(world.affinity))
         self.metrics.collect_from("pointsman_cooldown_seconds", lambda: world.health.cooldowns(time.monotonic()))
+        self.metrics.collect_from("pointsman_probe_up", self.probing.up)
         self.metrics.collect_from("pointsman_client_connections", self._connections)
         turnstile = self.gateway.turnstile
         self.metrics.collect_from("pointsman_requests_under_way", lambda: turnstile.inside)
@@ -241,7 +247,7 @@ class App:
         self.reloader.builder.exposed = bool(exposed)
         room = KeyAdmin(self.keys, lambda: self.gateway.current)
         vaults = VaultAdmin(self.vault, lambda: self.gateway.current)
-        admin = Admin(self.gateway, self.reloader, Decisions(state / LEDGER), self.metrics, room, vaults)
+        admin = Admin(self.gateway, self.reloader, Decisions(state / LEDGER), self.metrics, room, vaults, self.probing)
         data = Listener(data_paths(self.gateway), keep_alive=server.keep_alive)
         data.most = client_connections(open_files, sum(provider.connections for provider in table.providers.values()))
         if data.most < server.concurrency:

@@ -119,6 +119,8 @@ _ALL = (
     Spec("pointsman_cooldown_seconds", "gauge", ("provider", "model", "credential"), "seconds",
          "Time left until a candidate, or a credential by its place in the list, is tried in its turn again.",
          origin="read"),
+    Spec("pointsman_probe_up", "gauge", ("provider",), "",
+         "0 while the last probe of a provider failed, 1 where somebody answered it.", origin="read"),
     Spec("pointsman_ledger_written_total", "counter", (), "rows",
          "Ledger rows written to the file.", origin="read"),
     Spec("pointsman_ledger_dropped_total", "counter", (), "rows",

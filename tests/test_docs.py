@@ -367,7 +367,9 @@ def test_every_path_is_told() -> None:
     told |= set(re.findall(r"(?:localhost|127\.0\.0\.1:808\d)(/[\w/]+)", OPERATIONS))
     for path in (
         *endpoints.data_paths(nobody),
-        *admin.Admin(nobody, nobody, nobody, nobody, KeyAdmin(nobody, nobody), VaultAdmin(nobody, nobody)).paths(),
+        *admin.Admin(
+            nobody, nobody, nobody, nobody, KeyAdmin(nobody, nobody), VaultAdmin(nobody, nobody), nobody
+        ).paths(),
     ):
         shown = path.removesuffix("*")
         assert any(one == shown or (path.endswith("*") and one.startswith(shown)) for one in told), path

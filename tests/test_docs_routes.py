@@ -18,7 +18,7 @@ from proxy.routing import directive, facts, health, latency, plan, sections, str
 from proxy.routing.classifier import LONG
 from proxy.routing.loading import TableRejected
 from proxy.routing.table import LABELS, Duration, Share, Size
-from proxy.server import admin, attempt, early, overload, relay, watchdog
+from proxy.server import admin, attempt, early, overload, probing, relay, watchdog
 from proxy.server.ledger import Ledger
 from proxy.server.reload import load_table
 from proxy.wire import sse
@@ -44,6 +44,10 @@ QUOTED = {
     f"Up to {preset(Ledger, 'max_queue_bytes') >> 20} MiB of rows": OPERATIONS,
     f"`limit` is 100 and {admin.MOST_ROWS:,} at most": OPERATIONS,
     f"for {health.PROBES} requests at a time": OPERATIONS,
+    f"At most {probing.AT_ONCE} probes are under way": ROUTING,
+    f"each pause is {probing.JITTER * 100:g} % shorter or longer": ROUTING,
+    f"nothing within {probing.DEADLINE:g} s": ROUTING,
+    f"A second question after {probing.AGAIN:g} s": ROUTING,
     f"A chain holds {plan.MOST} candidates at most": ROUTING,
     f"A last turn of {LONG:,} characters or more": ROUTING,
     f"{latency.PRIOR_MS:g} ms is assumed": ROUTING,

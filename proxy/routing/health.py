@@ -3,8 +3,8 @@
 A candidate cools after so many failures in a row, and when too large a share of many attempts failed (`HealthLimits`);
 at once when it says that it is overloaded or how long it will be. A credential cools at once on 429 (for what
 Retry-After says) and on being refused. Who cooled for failing, or was refused, is on trial afterwards: one attempt at a
-time until one succeeds, and the first that fails makes it rest again, for longer. Survives reloads: the keys are plain
-values, not objects of one table.
+time until one succeeds, and the first that fails makes it rest again, for longer. A provider that probes found down
+rests as a whole, until one finds it well. Survives reloads: the keys are plain values, not objects of one table.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Literal
 
-from attrs import define, field
+from attrs import define, field, frozen
 
-from proxy.errors import GatewayError, UpstreamRateLimited
+from proxy.errors import GatewayError, UpstreamRateLimited, UpstreamUnreachable
 from proxy.routing.names import Candidate
 from proxy.routing.table import HealthLimits
 
@@ -35,6 +35,7 @@ Key = tuple[str, ...]
 class _State:
     failures: list[float] = field(factory=list)  # in a row: when; no longer ago than the window
     until: float = 0.0
+    named: float = 0.0  # until when the provider itself asked to be left alone
     rounds: int = 0
     reason: str = ""
     trial: bool = False  # rested for failing, and has not succeeded since
@@ -51,6 +52,12 @@ class _State:
         return ON_TRIAL if self.trying and self.trial else 0.0
 
 
+@frozen
+class _Down:
+    until: float
+    reason: str
+
+
 Trial = list[_State]  # who is on trial by an attempt: a candidate, a credential
 
 
@@ -63,6 +70,7 @@ class Health:
     _trying: int = 0  # attempts on trial, of everybody
     _states: OrderedDict[Key, _State] = field(factory=OrderedDict)
     _retry_tokens: dict[str, float] = field(factory=dict)
+    _down: dict[str, _Down] = field(factory=dict)  # providers, as probes found them
     _latest: float = 0.0  # by then every cooldown has ended
 
     def is_quiet(self, now: float) -> bool:
@@ -112,12 +120,13 @@ class Health:
     def cooling(self, candidate: Candidate, now: float) -> float:
         """Seconds until it is tried in its turn again; 0 is fit."""
         state = self._states.get(_key(candidate))
-        return state.wait(now) if state else 0.0
+        wait = state.wait(now) if state else 0.0
+        return max(wait, self._down_for(candidate.provider, now)) if self._down else wait
 
     def tripped(self, candidate: Candidate, now: float) -> bool:
         """Whether it rests for failing: another try would only add to that."""
         state = self._states.get(_key(candidate))
-        return state is not None and state.trial and state.until > now
+        return (state is not None and state.trial and state.until > now) or self._down_for(candidate.provider, now) > 0
 
     def key_cooling(self, provider: str, index: int, now: float) -> float:
         state = self._states.get(_credential(provider, index))
@@ -129,12 +138,15 @@ class Health:
             del self._states[key]
 
     def reason(self, candidate: Candidate, keys: int, now: float) -> str:
-        """The code of the error for which a candidate rests, or the first of its provider's keys that does."""
+        """The code of the error for which a candidate rests, or its provider, or the first of that one's keys."""
+        if self._down_for(candidate.provider, now):
+            return self._down[candidate.provider].reason
         resting = [_key(candidate), *(_credential(candidate.provider, index) for index in range(keys))]
         states = (self._states.get(key) for key in resting)
         return next((state.reason for state in states if state is not None and state.wait(now)), "")
 
     def succeeded(self, candidate: Candidate, key: int | None, now: float) -> None:
+        self._down.pop(candidate.provider, None)  # an answer says more than a probe
         self._cleared(_key(candidate), now)
         if key is not None:
             self._cleared(_credential(candidate.provider, key), now)
@@ -166,8 +178,36 @@ class Health:
                 return self._cool(self._state(_key(candidate)), now, max(error.retry_after or 0.0, SHORT), error.code)
         return self._count(self._state(_key(candidate)), now, error)
 
+    # -- what probes find ------------------------------------------------------------------------------------
+
+    def found_down(self, provider: str, seconds: float, reason: str, now: float) -> None:
+        """All its candidates rest until `found_well`, and at most so long: the next probe says it anew."""
+        self._down[provider] = _Down(now + seconds, reason)
+        self._latest = max(self._latest, now + seconds)
+
+    def found_well(self, provider: str, now: float, *, recovered: bool) -> None:
+        """Its candidates that rest because nobody was there, and where it `recovered` from what probes saw as well all
+        that rest for failing, may be tried again: one attempt at a time, until one succeeds. What the provider itself
+        asked for holds, and what is said of keys."""
+        self.forget_probes(provider)
+        for key, state in self._states.items():
+            failed = key[0] == provider and len(key) == 2 and state.trial and state.until > now
+            if failed and (recovered or state.reason == UpstreamUnreachable.code):
+                state.until, state.by_share = max(now, state.named), False
+
+    def forget_probes(self, provider: str) -> None:
+        self._down.pop(provider, None)
+
+    def _down_for(self, provider: str, now: float) -> float:
+        down = self._down.get(provider)
+        return max(0.0, down.until - now) if down is not None else 0.0
+
+    # -- what is counted -------------------------------------------------------------------------------------
+
     def _count(self, state: _State, now: float, error: GatewayError) -> Literal["", "cooled"]:
         limits = self.limits
+        if error.retry_after is not None:
+            state.named = max(state.named, now + min(error.retry_after, MOST_SECONDS))
         if state.trial and state.until > now:  # it was under way when the rest began, and says nothing new
             return "" if error.retry_after is None else self._cool(state, now, error.retry_after, error.code)
         if now - state.since > limits.window:
@@ -200,7 +240,9 @@ class Health:
 
     def cooldowns(self, now: float) -> dict[tuple[str | None, ...], float]:
         """Seconds left by (provider, model, credential's number), for the metrics."""
-        left: dict[tuple[str | None, ...], float] = {}
+        left: dict[tuple[str | None, ...], float] = {
+            (provider, None, None): down.until - now for provider, down in self._down.items() if down.until > now
+        }
         for key, state in self._states.items():
             if state.until > now:
                 provider, *rest = key
@@ -210,9 +252,10 @@ class Health:
 
     def snapshot(self, now: float) -> list[dict[str, str | float]]:
         """What is cooling: for metrics and the admin listener."""
+        resting: dict[Key, _State | _Down] = {(provider,): down for provider, down in self._down.items()}
         return [
             {"what": "/".join(key), "seconds": round(state.until - now, 3), "reason": state.reason}
-            for key, state in self._states.items()
+            for key, state in (resting | self._states).items()
             if state.until > now
         ]
 

@@ -34,9 +34,10 @@ LISTEN = re.compile(r"systemd|unix:/.+|(\[[0-9A-Fa-f:.]+\]|[^:\s\[\]/]+):\d{1,5}
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 HOST = re.compile(r"(\*\.)?[a-z0-9][a-z0-9.-]*")
+PROBE_PATH = re.compile(r"/[!-\"$-~]*")  # printable ASCII without "#"
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # what no header carries
 HIGHEST_PORT = 65_535
-LEAST_DISCOVER = 1.0  # seconds
+LEAST_PAUSE = 1.0  # seconds between questions that no client asked
 EMBEDDED = "embedded"
 EXPOSED = (
     'can be reached from other machines, and with auth = "none" anybody there could spend: leave auth at "keys", or '
@@ -287,8 +288,12 @@ def _provider(name: str, section: sections.ProviderSection, state: _Loading, dia
     _check_headers(path, headers, state)
     if proxy and not unset:
         _check_proxy(path, proxy.reveal(), state)
-    if section.discover is not None and section.discover < LEAST_DISCOVER:
-        state.wrong(f"{path}.discover", '"1s" or more is needed, or "off"')
+    for key in ("discover", "probe"):
+        pause = getattr(section, key)
+        if pause is not None and pause < LEAST_PAUSE:
+            state.wrong(f"{path}.{key}", '"1s" or more is needed, or "off"')
+    if section.probe_path is not None and not PROBE_PATH.fullmatch(section.probe_path):
+        state.wrong(f"{path}.probe_path", 'a path such as "/health" is needed, without spaces and fragment')
     for pattern in section.models:
         if "*" in pattern[:-1] or "?" in pattern or "[" in pattern:
             state.wrong(f"{path}.models", f'{pattern!r}: a pattern is exact, or ends in its only "*"')
@@ -307,6 +312,8 @@ def _provider(name: str, section: sections.ProviderSection, state: _Loading, dia
         enabled=section.enabled,
         embedded=embedded,
         discover=section.discover,
+        probe=section.probe,
+        probe_path=section.probe_path,
         connections=section.connections,
         queue=section.queue,
         ca_file=section.ca_file,

@@ -43,6 +43,8 @@ class ProviderSection:
     local: bool = False
     enabled: bool = True
     discover: Duration | None = None
+    probe: Duration | None = None
+    probe_path: str | None = None
     connections: int = 256
     queue: int = 1000
     ca_file: str | None = None

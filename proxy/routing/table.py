@@ -163,6 +163,8 @@ class Provider:
     enabled: bool = True
     embedded: bool = False
     discover: Duration | None = None
+    probe: Duration | None = None
+    probe_path: str | None = None  # behind the host; None is the dialect's list of models
     connections: int = 256
     queue: int = 1000
     ca_file: str | None = None

@@ -28,6 +28,7 @@ from proxy.server.intake import presented_by
 from proxy.server.keys.admin import KeyAdmin
 from proxy.server.ledger import Decisions, Filter, LedgerRefused, SearchTooLong
 from proxy.server.listener import Paths, json_response, raw_path, refusal
+from proxy.server.probing import Probing
 from proxy.server.reload import Reloader
 from proxy.server.respond import SERVER
 
@@ -50,6 +51,7 @@ class Admin:
     metrics: Metrics
     keys: KeyAdmin
     vault: VaultAdmin
+    probing: Probing
 
     def paths(self) -> Paths:
         keys, vault = self.keys, self.vault
@@ -112,10 +114,10 @@ class Admin:
         return json_response(row)
 
     async def show_config(self, request: PlainRequest) -> web.StreamResponse:
-        return json_response(config_json(self.gateway))
+        return json_response(config_json(self.gateway, self.probing))
 
     async def list_providers(self, request: PlainRequest) -> web.StreamResponse:
-        return json_response({"data": providers_json(self.gateway)})
+        return json_response({"data": providers_json(self.gateway, self.probing)})
 
     async def reload(self, request: PlainRequest) -> web.StreamResponse:
         taken, sentence = await self.reloader.reload(force=True)
@@ -194,7 +196,7 @@ def read_filter(query: dict[str, str]) -> tuple[Filter, int, str | None]:
     return Filter(**given), int(limit), before
 
 
-def providers_json(gateway: Gateway) -> list[dict[str, Any]]:
+def providers_json(gateway: Gateway, probing: Probing) -> list[dict[str, Any]]:
     """No key, not even masked: only whether there is one."""
     table = gateway.current.table
     return [
@@ -207,17 +209,18 @@ def providers_json(gateway: Gateway) -> list[dict[str, Any]]:
             "credentials": len(provider.credentials),
             "local": provider.local,
             "connections": provider.connections,
+            "probe": probing.told(provider.name),
         }
         for provider in table.providers.values()
     ]
 
 
-def config_json(gateway: Gateway) -> dict[str, Any]:
+def config_json(gateway: Gateway, probing: Probing) -> dict[str, Any]:
     """The effective table less everything secret."""
     table = gateway.current.table
     return {
         "config": table.revision,
-        "providers": providers_json(gateway),
+        "providers": providers_json(gateway, probing),
         "models": sorted(gateway.current.world.models.listed),
         "aliases": {name: list(targets) for name, targets in table.aliases.items()},
         "auto": {label: list(entries) for label, entries in table.auto.lists.items()},

@@ -15,20 +15,19 @@ from attrs import define, evolve, field, frozen
 
 from proxy.catalog.lists import OLLAMA, SHOW, Listed, Source, read_show, sources
 from proxy.catalog.roster import Change, Roster
-from proxy.dialects import UPSTREAMS, failures
+from proxy.dialects import failures
 from proxy.dialects.dialect import Reading
 from proxy.errors import Foreign, GatewayError, UpstreamBroken
 from proxy.metrics import Metrics
 from proxy.routing.models import Discovered
 from proxy.routing.table import OFF, Provider, Table
-from proxy.server.outgoing import AGENT, HOPS, behind_base
+from proxy.server import inquiry
+from proxy.server.outgoing import behind_base
 from proxy.server.snapshot import Snapshot
-from proxy.server.upstream import Outgoing
 from proxy.wire import json_text
 
 log = structlog.get_logger()
 DEADLINE = 10.0  # seconds of one poll, with all that it asks
-LARGEST = 4 << 20  # bytes of one answer
 START = 0.25  # seconds within which the first polls are spread
 JITTER = 0.1  # share of the interval, either way: gateways that started together drift apart
 LEAST = 0.1  # seconds between two polls, whatever the table says
@@ -232,47 +231,17 @@ class _Provider:
 
     async def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
         """The JSON at that path. Raises ValueError where there is nothing, GatewayError for any other failure."""
-        provider, table = self.provider, self.snapshot.table
-        outgoing = Outgoing(
-            path=behind_base(provider, path),
-            headers=self._headers(),
-            body=b"" if body is None else json_text.write(body),
-            timeouts=table.timeouts.overridden(provider.timeouts),
-            method="GET" if body is None else "POST",
-        )
-        reply = await self.snapshot.upstreams[provider.name].send(outgoing)
-        content, whole = await reply.read(LARGEST)
-        if not whole:
-            reply.close()
-            raise UpstreamBroken("The list is too long.", detail=f"more than {LARGEST} bytes")
-        if reply.status in ABSENT:
-            raise ValueError(f"status {reply.status}")
-        if reply.status != 200:
-            raise failures.of_status(reply.status, Reading(own=False), Foreign(reply.status, b""))
+        provider = self.provider
+        sent = b"" if body is None else json_text.write(body)
+        status, content = await inquiry.ask(self.snapshot, provider, self.instance, behind_base(provider, path), sent)
+        if status in ABSENT:
+            raise ValueError(f"status {status}")
+        if status != 200:
+            raise failures.of_status(status, Reading(own=False), Foreign(status, b""))
         try:
             return json_text.read(content)
         except ValueError as exc:
             raise UpstreamBroken("The list is no JSON.", detail=str(exc)[:200]) from exc
-
-    def _headers(self) -> tuple[tuple[str, str], ...]:
-        """Later ones replace earlier ones, as for a client's request."""
-        provider = self.provider
-        dialect = UPSTREAMS[provider.dialects[0]]
-        key = next(iter(provider.credentials), None)
-        merged = {
-            name.lower(): (name, value)
-            for name, value in (
-                *dialect.fixed_headers,
-                ("Content-Type", "application/json"),
-                ("Accept", "application/json"),
-                ("Accept-Encoding", "identity"),
-                ("User-Agent", AGENT),
-                (HOPS, self.instance),
-                *((name, secret.reveal()) for name, secret in provider.headers.items()),
-                *(dialect.credential(key.reveal()) if key is not None else ()),
-            )
-        }
-        return tuple(merged.values())
 
 
 def _detailed(model: Listed, known: Listed | None) -> Listed:

@@ -327,3 +327,68 @@ def test_quiet_means_that_nobody_rests(story: list[tuple[float, GatewayError, in
         assert all(0 <= seconds <= LONGEST for seconds in resting)
         if health.is_quiet(now):
             assert resting == [0, 0, 0]
+
+
+# -- what probes find --------------------------------------------------------------------------------------------
+
+
+def test_a_provider_found_down_rests_as_a_whole_until_it_is_found_well() -> None:
+    health, other = Health(), Candidate("m", "q", "m")
+    health.found_down("p", 60.0, "upstream_unreachable", 100.0)
+    assert not health.is_quiet(100.0)
+    assert health.cooling(ONE, 110.0) == health.cooling(TWO, 110.0) == 50.0
+    assert health.cooling(other, 110.0) == 0
+    assert health.tripped(ONE, 110.0)
+    assert health.reason(ONE, 0, 110.0) == "upstream_unreachable"
+    assert health.cooldowns(110.0) == {("p", None, None): 50.0}
+    assert health.snapshot(110.0) == [{"what": "p", "seconds": 50.0, "reason": "upstream_unreachable"}]
+    health.found_well("p", 110.0, recovered=True)
+    assert health.cooling(ONE, 110.0) == 0
+    assert health.cooldowns(110.0) == {}
+
+
+def test_what_no_probe_says_anew_ends() -> None:
+    health = Health()
+    health.found_down("p", 60.0, "upstream_timeout", 0.0)
+    assert health.cooling(ONE, 60.0) == 0
+    assert not health.tripped(ONE, 60.0)
+    assert health.is_quiet(60.0)
+
+
+def test_an_answer_says_more_than_a_probe() -> None:
+    health = Health()
+    health.found_down("p", 60.0, "upstream_failed", 0.0)
+    health.succeeded(TWO, None, 1.0)
+    assert health.cooling(ONE, 1.0) == 0
+
+
+# what a candidate failed for, whether probes failed too; whether a probe that succeeds lets it try again
+BACK: dict[str, tuple[GatewayError, bool, bool]] = {
+    "nobody was there": (errors.UpstreamUnreachable("no"), False, True),
+    "it failed, and probes did": (down(), True, True),
+    "it failed, and probes saw nothing": (down(), False, False),
+    "it asked to be left alone": (down(300.0), True, False),
+    "it is overloaded": (errors.UpstreamOverloaded("no"), True, False),
+}
+
+
+@pytest.mark.parametrize(("error", "recovered", "back"), BACK.values(), ids=BACK)
+def test_who_comes_back_by_a_probe_is_on_trial(error: GatewayError, recovered: bool, back: bool) -> None:
+    health = Health()
+    failing(health, 0.0, 0.0, 0.0, error=error)
+    assert health.cooling(ONE, 1.0) > 0
+    health.found_well("p", 1.0, recovered=recovered)
+    assert (health.cooling(ONE, 1.0) == 0) is back
+    if back:
+        trial = health.begin(ONE, None, 1.0)
+        assert health.cooling(ONE, 1.0) == ON_TRIAL
+        assert failing(health, 2.0) == ["cooled"]
+        health.end(trial)
+        assert health.cooling(ONE, 2.0) == 2 * BASE
+
+
+def test_a_probe_says_nothing_of_keys() -> None:
+    health = Health()
+    health.failed(ONE, 0, errors.UpstreamRefusedKey("no"), 0.0)
+    health.found_well("p", 1.0, recovered=True)
+    assert health.key_cooling("p", 0, 1.0) == REFUSED_KEY - 1

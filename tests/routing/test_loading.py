@@ -223,6 +223,9 @@ WRONG: dict[str, tuple[str, str, str]] = {
         "no header has such",
     ),
     "asking without a pause": (PROVIDER + 'discover = "10ms"', "providers.p.discover", '"1s" or more'),
+    "probing without a pause": (PROVIDER + 'probe = "0s"', "providers.p.probe", '"1s" or more'),
+    "a probe of another host": (PROVIDER + 'probe_path = "http://a/"', "providers.p.probe_path", "/health"),
+    "a probe's path with a line end": (PROVIDER + 'probe_path = "/a\\r\\nb"', "providers.p.probe_path", "/health"),
     "no connections": (PROVIDER + "connections = 0", "providers.p.connections", "1 or more"),
     "an unknown endpoint": (PROVIDER + 'endpoints = ["chats"]', "providers.p.endpoints", "unknown 'chats'"),
     "the head of another's pattern": (

@@ -21,6 +21,7 @@ from proxy.dialects.dialect import Voice
 from proxy.ir import Usage
 from proxy.routing.names import Candidate
 from proxy.server import discovery as module
+from proxy.server import inquiry
 from proxy.server.call import Call
 from proxy.server.discovery import Discovery, Place, Watched, places
 from proxy.server.gateway import tokens_per_s
@@ -260,7 +261,7 @@ FAILURES: dict[str, Script] = {
     "cut off": [head(200, Content_Length=100) + b'{"data": [', CUT],
     "hung up": [CUT],
     "silence": [SILENCE],
-    "too much": plain(b'{"data": []}' + b" " * module.LARGEST),
+    "too much": plain(b'{"data": []}' + b" " * inquiry.LARGEST),
 }
 
 

@@ -27,7 +27,9 @@ from proxy.server.listener import WARMING
 LIVE = frozenset({"/healthz", "/health", "/readyz", "/metrics"})  # open to whoever reaches the listener
 nobody = cast(Any, None)
 DATA = endpoints.data_paths(nobody)
-ADMIN = admin.Admin(nobody, nobody, nobody, nobody, KeyAdmin(nobody, nobody), VaultAdmin(nobody, nobody)).paths()
+ADMIN = admin.Admin(
+    nobody, nobody, nobody, nobody, KeyAdmin(nobody, nobody), VaultAdmin(nobody, nobody), nobody
+).paths()
 
 
 def error_code(tongue: Tongue, body: dict[str, Any]) -> str:

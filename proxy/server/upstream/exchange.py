@@ -13,17 +13,21 @@ from proxy.routing.table import Timeouts
 
 @frozen
 class Outgoing:
-    """One request to one provider. `path` stands behind the provider's base URL."""
+    """One request to one provider. `path` stands behind the provider's base URL; `rooted`, behind its host alone."""
 
     path: str
     headers: tuple[tuple[str, str], ...] = field(repr=False)
     body: bytes = field(repr=False)
     timeouts: Timeouts
     method: str = "POST"
+    rooted: bool = False
 
 
-def url_of(base_url: str, path: str) -> str:
+def url_of(base_url: str, path: str, *, rooted: bool = False) -> str:
     """Ollama's own paths, /api/…, stand beside the /v1 that its base URL may end in, not behind it."""
+    if rooted:
+        scheme, border, rest = base_url.partition("://")
+        return scheme + border + rest.partition("/")[0] + path
     return (base_url.removesuffix("/v1") if path.startswith("/api/") else base_url) + path
 
 

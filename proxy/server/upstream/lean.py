@@ -296,7 +296,7 @@ class LeanUpstream(PlainUpstream):
         self._connector = connector
         self._connector._factory = functools.partial(Handler, asyncio.get_running_loop())  # type: ignore[assignment]
         self._request: ClientRequest | None = None
-        self._heads: dict[tuple[str, str, tuple[tuple[str, str], ...]], bytes] = {}
+        self._heads: dict[tuple[str, bool, str, tuple[tuple[str, str], ...]], bytes] = {}
         base = URL(provider.base_url)
         self._plain = self._proxy is not None or base.user is not None or base.scheme not in ("http", "https")
 
@@ -354,7 +354,7 @@ class LeanUpstream(PlainUpstream):
 
     def _rendered(self, outgoing: Outgoing) -> bytes:
         """The request's head."""
-        key = outgoing.method, outgoing.path, outgoing.headers
+        key = outgoing.method, outgoing.rooted, outgoing.path, outgoing.headers
         head = self._heads.get(key)
         if head is None:
             if len(self._heads) >= HEADS:
@@ -363,7 +363,7 @@ class LeanUpstream(PlainUpstream):
         return b"%b%d\r\n\r\n" % (head, len(outgoing.body)) if outgoing.method == "POST" else head + b"\r\n"
 
     def _render(self, outgoing: Outgoing) -> bytes:
-        url = self._url(outgoing.path)
+        url = self._url(outgoing.path, outgoing.rooted)
         lines = [f"{outgoing.method} {url.raw_path_qs} HTTP/1.1", f"Host: {url.host_port_subcomponent}"]
         lines += (f"{name}: {value}" for name, value in outgoing.headers)
         if any(_UNSAFE.search(line) for line in lines):

@@ -132,7 +132,7 @@ class PlainUpstream:
         self._provider = provider
         self._slots = Slots(provider.connections, provider.queue)
         self._proxy = provider.proxy.reveal() if provider.proxy else None
-        self._urls: dict[str, URL] = {}
+        self._urls: dict[tuple[str, bool], URL] = {}
         self._session = aiohttp.ClientSession(
             connector=_Connector(
                 limit=0,  # the slots are the limit: their queue can be measured and bounded
@@ -171,7 +171,7 @@ class PlainUpstream:
             try:
                 return await self._session.request(
                     outgoing.method,
-                    self._url(outgoing.path),
+                    self._url(outgoing.path, outgoing.rooted),
                     data=_payload(outgoing.body) if outgoing.method == "POST" else None,
                     headers=outgoing.headers,
                     allow_redirects=False,
@@ -185,12 +185,13 @@ class PlainUpstream:
                 raise unsent(exc) from exc
         raise AssertionError("unreachable: the last try returns or raises")
 
-    def _url(self, path: str) -> URL:
-        url = self._urls.get(path)
+    def _url(self, path: str, rooted: bool) -> URL:
+        url = self._urls.get((path, rooted))
         if url is None:
             if len(self._urls) > 256:
                 self._urls.clear()
-            url = self._urls[path] = URL(url_of(self._provider.base_url, path), encoded=True)
+            url = URL(url_of(self._provider.base_url, path, rooted=rooted), encoded=True)
+            self._urls[path, rooted] = url
         return url
 
 
