@@ -8,31 +8,13 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from attrs import define
-from gateway import Running, Start, chain, provider, settles
+from gateway import Start, chain, provider, settles
 from keyed import make
+from limited import inline, stopped
 from playbook import CHAT, MESSAGES, TONGUES, Tongue
 from upstream import ScriptedUpstream, head, plain, streamed
 
 AT_ONCE = 200
-
-
-@define
-class Clock:
-    """The clock of limits, and the one on the wall."""
-
-    value: float = 10_000.0
-
-    def __call__(self) -> float:
-        return self.value
-
-
-def stopped(gw: Running) -> Clock:
-    clock = Clock()
-    assert gw.app is not None
-    gw.app.gateway.clock = clock
-    gw.app.gateway.relay.clock = clock
-    return clock
 
 
 LIMITS: dict[str, tuple[dict[str, int], str, bool]] = {  # what holds three, on what, while they run or after
@@ -46,10 +28,6 @@ LIMITS: dict[str, tuple[dict[str, int], str, bool]] = {  # what holds three, on 
     "requests at a time of a model": ({"parallel": 3}, "model", False),
     "tokens per minute of a model": ({"tpm": 3 * 53}, "model", False),
 }
-
-
-def inline(limits: dict[str, int]) -> str:
-    return "limits = { " + ", ".join(f"{name} = {value}" for name, value in limits.items()) + " }"
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streams"])
