@@ -6,6 +6,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import os
+import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
@@ -18,6 +20,8 @@ import uvloop
 from gateway import Start, gateway
 from upstream import ScriptedUpstream
 
+MEMORY, ROOM = Path("/dev/shm"), 2 << 30  # bytes free there, at least
+SLOW_FOLDERS = ("faults",)  # the bad days: whole processes, for seconds each
 GUARD_S, SLOW_GUARD_S = 30.0, 300.0  # no test takes that long unless something waits for ever
 LOOPS: Mapping[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
@@ -35,8 +39,21 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[]
     return {name: LOOPS[name] for name in named}
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Files of tests lie in memory where there is room: a third of the time would be waiting for a disk to sync."""
+    if "TMPDIR" in os.environ or not MEMORY.is_dir() or shutil.disk_usage(MEMORY).free < ROOM:
+        return
+    scratch = tempfile.mkdtemp(prefix="pm-", dir=MEMORY)
+    os.environ["TMPDIR"] = scratch  # for the processes of the run, too
+    tempfile.tempdir = scratch
+    config.add_cleanup(lambda: shutil.rmtree(scratch, ignore_errors=True))
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
+        if item.path.parent.name in SLOW_FOLDERS:
+            item.add_marker(pytest.mark.slow)
         if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
             item.obj = _guarded(item.obj, SLOW_GUARD_S if item.get_closest_marker("slow") else GUARD_S)
 

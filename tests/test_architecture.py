@@ -106,63 +106,63 @@ def test_every_module_stands_in_a_layer() -> None:
     assert rooms == set(LEVEL)
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if room(module)])
-def test_imports_point_downwards(module: str) -> None:
-    own = room(module)
-    for imported in imports(module):
-        assert not imported.startswith("."), f"{module} imports by a relative name: {imported}"
-        if imported == "proxy" or not imported.startswith("proxy."):
-            continue
-        other = room(imported)
-        allowed = other == own or LEVEL[other] < LEVEL[own]
-        assert allowed, f"{module} ({own}) imports {imported} ({other})"
+def test_imports_point_downwards() -> None:
+    for module in [module for module in MODULES if room(module)]:
+        own = room(module)
+        for imported in imports(module):
+            assert not imported.startswith("."), f"{module} imports by a relative name: {imported}"
+            if imported == "proxy" or not imported.startswith("proxy."):
+                continue
+            other = room(imported)
+            allowed = other == own or LEVEL[other] < LEVEL[own]
+            assert allowed, f"{module} ({own}) imports {imported} ({other})"
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if room(m) and LEVEL[room(m)] < LEVEL["server"]])
-def test_the_core_touches_no_clock_no_dice_and_no_socket(module: str) -> None:
-    for imported in imports(module):
-        outside = [one for one in OUTSIDE if imported == one or imported.startswith(f"{one}.")]
-        assert not outside, f"{module} imports {imported}"
+def test_the_core_touches_no_clock_no_dice_and_no_socket() -> None:
+    for module in [module for module in MODULES if room(module) and LEVEL[room(module)] < LEVEL["server"]]:
+        for imported in imports(module):
+            outside = [one for one in OUTSIDE if imported == one or imported.startswith(f"{one}.")]
+            assert not outside, f"{module} imports {imported}"
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if room(m) and LEVEL[room(m)] < LEVEL["server"]])
-def test_the_core_awaits_nothing(module: str) -> None:
-    waiting = ast.AsyncFunctionDef | ast.Await | ast.AsyncFor | ast.AsyncWith
-    assert not [node.lineno for node in ast.walk(tree(module)) if isinstance(node, waiting)]
+def test_the_core_awaits_nothing() -> None:
+    for module in [module for module in MODULES if room(module) and LEVEL[room(module)] < LEVEL["server"]]:
+        waiting = ast.AsyncFunctionDef | ast.Await | ast.AsyncFor | ast.AsyncWith
+        assert not [(module, node.lineno) for node in ast.walk(tree(module)) if isinstance(node, waiting)]
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_nothing_that_lasts_is_made_by_an_import(module: str) -> None:
-    for call in calls_at_import(tree(module)):
-        assert name_of(call) not in LONG_LIVED | RESOURCES, f"{module}:{call.lineno} makes {name_of(call)}"
+def test_nothing_that_lasts_is_made_by_an_import() -> None:
+    for module in MODULES:
+        for call in calls_at_import(tree(module)):
+            assert name_of(call) not in LONG_LIVED | RESOURCES, f"{module}:{call.lineno} makes {name_of(call)}"
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if room(m) not in ("app", "cli")])
-def test_only_the_app_builds_what_lives_as_long_as_the_process(module: str) -> None:
+def test_only_the_app_builds_what_lives_as_long_as_the_process() -> None:
     """`field(factory=…)` names a class and does not build one: the app may hand in another."""
-    own = {node.name for node in ast.walk(tree(module)) if isinstance(node, ast.ClassDef)}
-    for node in ast.walk(tree(module)):
-        if isinstance(node, ast.Call) and name_of(node) in LONG_LIVED - own:
-            pytest.fail(f"{module}:{node.lineno} builds {name_of(node)}")
+    for module in [module for module in MODULES if room(module) not in ("app", "cli")]:
+        own = {node.name for node in ast.walk(tree(module)) if isinstance(node, ast.ClassDef)}
+        for node in ast.walk(tree(module)):
+            if isinstance(node, ast.Call) and name_of(node) in LONG_LIVED - own:
+                pytest.fail(f"{module}:{node.lineno} builds {name_of(node)}")
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if room(m) != "app"])
-def test_a_task_that_the_app_does_not_own_ends_where_it_was_started(module: str) -> None:
+def test_a_task_that_the_app_does_not_own_ends_where_it_was_started() -> None:
     """Only the app has background tasks; elsewhere the function that starts one cancels it in its `finally`."""
-    for function in ast.walk(tree(module)):
-        if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
-            continue
-        started = [node for node in ast.walk(function) if isinstance(node, ast.Call) and name_of(node) in TASKS]
-        assert not started or cancels_in_the_end(function), f"{module}:{started[0].lineno} starts a task"
+    for module in [module for module in MODULES if room(module) != "app"]:
+        for function in ast.walk(tree(module)):
+            if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            started = [node for node in ast.walk(function) if isinstance(node, ast.Call) and name_of(node) in TASKS]
+            assert not started or cancels_in_the_end(function), f"{module}:{started[0].lineno} starts a task"
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_modules_and_functions_stay_small(module: str) -> None:
-    assert len(MODULES[module].read_text().splitlines()) <= MOST_LINES
-    for node in ast.walk(tree(module)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno is not None:
-            lines = node.end_lineno - node.lineno + 1
-            assert lines <= MOST_FUNCTION_LINES, f"{module}:{node.lineno} {node.name} has {lines} lines"
+def test_modules_and_functions_stay_small() -> None:
+    for module in MODULES:
+        assert len(MODULES[module].read_text().splitlines()) <= MOST_LINES, module
+        for node in ast.walk(tree(module)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno is not None:
+                lines = node.end_lineno - node.lineno + 1
+                assert lines <= MOST_FUNCTION_LINES, f"{module}:{node.lineno} {node.name} has {lines} lines"
 
 
 def test_every_file_is_named_for_its_subject() -> None:
@@ -171,26 +171,26 @@ def test_every_file_is_named_for_its_subject() -> None:
             assert path.stem.removeprefix("test_").lower() not in NO_NAMES, path
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if not module.endswith("__main__")])
-def test_every_module_says_what_it_is(module: str) -> None:
-    empty = not MODULES[module].read_text().strip()
-    assert empty or ast.get_docstring(tree(module))
+def test_every_module_says_what_it_is() -> None:
+    for module in [module for module in MODULES if not module.endswith("__main__")]:
+        empty = not MODULES[module].read_text().strip()
+        assert empty or ast.get_docstring(tree(module)), module
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_nothing_is_left_for_later(module: str) -> None:
-    text = MODULES[module].read_text()
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type in (tokenize.COMMENT, tokenize.NAME, tokenize.STRING):
-            found = [word for word in LATER if word in token.string]
-            assert not found, f"{module}:{token.start[0]} {found[0]}"
+def test_nothing_is_left_for_later() -> None:
+    for module in MODULES:
+        text = MODULES[module].read_text()
+        for token in tokenize.generate_tokens(io.StringIO(text).readline):
+            if token.type in (tokenize.COMMENT, tokenize.NAME, tokenize.STRING):
+                found = [word for word in LATER if word in token.string]
+                assert not found, f"{module}:{token.start[0]} {found[0]}"
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_no_error_is_swallowed_whole(module: str) -> None:
+def test_no_error_is_swallowed_whole() -> None:
     """`except Exception` stands only where the last line of defence is; a bare `except` nowhere."""
-    for node in ast.walk(tree(module)):
-        if isinstance(node, ast.ExceptHandler):
-            assert node.type is not None, f"{module}:{node.lineno} has a bare except"
-            silent = all(isinstance(statement, ast.Pass) for statement in node.body)
-            assert not silent, f"{module}:{node.lineno} passes over an error in silence"
+    for module in MODULES:
+        for node in ast.walk(tree(module)):
+            if isinstance(node, ast.ExceptHandler):
+                assert node.type is not None, f"{module}:{node.lineno} has a bare except"
+                silent = all(isinstance(statement, ast.Pass) for statement in node.body)
+                assert not silent, f"{module}:{node.lineno} passes over an error in silence"

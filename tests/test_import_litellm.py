@@ -259,6 +259,11 @@ SETTINGS = st.fixed_dictionaries(
 
 
 @example([{"model_name": "a", "litellm_params": {"model": "gpt-4o"}}], {"max_budget": 1_000_000_001.0})
+@example(
+    [{"model_name": name, "litellm_params": {"model": "gpt-4o"}} for name in ("a", "x/*")],
+    {"fallbacks": [{"a": ["x/*"]}]},
+)
+@example([{"model_name": "*", "litellm_params": {"model": "openai/*"}}], {"model_group_alias": {"a": ""}})
 @given(ENTRIES, SETTINGS)
 def test_whatever_the_file_says_the_table_is_good_or_there_is_none(
     entries: list[object], router: dict[str, object]

@@ -167,6 +167,7 @@ SLOWLY: dict[str, tuple[bytes, list[int]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("begun", "told"), SLOWLY.values(), ids=SLOWLY)
 async def test_who_sends_a_byte_now_and_then_is_cut_off_and_others_are_served(
     bed: Bed, begun: bytes, told: list[int]

@@ -163,7 +163,9 @@ class Groups:
             self.aliases[name] = entry
 
     def _known(self, name: str) -> bool:
-        """Whether a wildcard that was carried is for it."""
+        """Whether a wildcard that was carried is for it. Neither a wildcard nor nothing is a name to ask for."""
+        if not name or "*" in name:
+            return False
         head, slash, rest = name.partition("/")
         return any(fnmatchcase(name, pattern) for pattern in self.patterns) or bool(
             slash and rest and head in self.providers

@@ -140,6 +140,7 @@ def test_free_space_goes_back_and_rows_stay(path: Path, work: Callable[[Path], t
     assert sql(path, "PRAGMA journal_mode") == [("wal",)]
 
 
+@pytest.mark.slow
 def test_rows_come_in_while_space_is_given_back(path: Path) -> None:
     emptied(path)
     ledger = Ledger(path, retain_days=None, retain_bytes=None)

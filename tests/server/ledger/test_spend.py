@@ -80,7 +80,8 @@ def test_spend_is_the_sum_over_the_ledger(tmp_path_factory, rows) -> None:  # ty
 def test_a_lease_goes_with_the_row_of_its_request(path: Path) -> None:
     ledger = Ledger(path)
     ledger.start()
-    sql(path, "INSERT INTO leases VALUES (?, 'a', NULL, 5, 9), ('req_other', 'a', NULL, 5, 9)", decision(1).request_id)
+    values = "(?, 'a', NULL, 5, 9e15), ('req_other', 'a', NULL, 5, 9e15)"  # one whose time is over would go anyhow
+    sql(path, f"INSERT INTO leases VALUES {values}", decision(1).request_id)
     ledger.record(decision(1, key_id="a"))
     assert ledger.stop(PATIENCE)
     assert sql(path, "SELECT request_id FROM leases") == [("req_other",)]
