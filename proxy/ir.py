@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Literal
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 Json = Any  # JSON on its way in or out
 CacheLife = Literal["5m", "1h"]
@@ -24,7 +24,7 @@ StopReason = Literal["end", "length", "stop_sequence", "tool_call", "filter", "r
 # -- usage -------------------------------------------------------------------------------------------------------
 
 
-@frozen
+@define(unsafe_hash=True)  # not frozen, as its like for every request: attrs takes six times as long to fill those
 class Usage:
     """Tokens of one answer in disjoint classes; None is unknown, which is not zero.
 
@@ -562,7 +562,7 @@ class Sight(Enum):
 # -- what routing may know of a request, whatever its dialect ----------------------------------------------------
 
 
-@frozen
+@define(unsafe_hash=True)
 class Shape:
     """Read from a surface's body without building the IR.
 

@@ -56,10 +56,11 @@ class Gate:
         caller: Callable[[], Caller],
         now_ms: int,
         scopes: frozenset[str] = ALL_SURFACES,
+        digest: bytes | None = None,
     ) -> Permit:
         """Raises Unauthenticated with what to do about it, NotAllowed where a good key has none of the `scopes`.
 
-        `caller` is asked only while there are no keys.
+        `caller` is asked only while there are no keys. `digest` is that of the key where it is known already.
         """
         if self.auth == "none":
             return Permit()
@@ -67,7 +68,7 @@ class Gate:
             if not is_local(caller()):
                 raise Unauthenticated(HOW_TO)
             return Permit()
-        key = self.known(presented, now_ms, scopes)
+        key = self.known(presented, now_ms, scopes, digest)
         standing = self._standings.get(key.id)
         if standing is None or standing.key is not key:
             standing = self._standings[key.id] = self._stand(key, now_ms)
@@ -88,11 +89,11 @@ class Gate:
         terms = self.models.get(model)
         return None if terms is None else self.books.meter(f"model:{model}", terms)
 
-    def known(self, presented: str | None, now_ms: int, scopes: frozenset[str]) -> Key:
+    def known(self, presented: str | None, now_ms: int, scopes: frozenset[str], digest: bytes | None = None) -> Key:
         """Whose key it is. Raises as `admit` does."""
         if presented is None:
             raise Unauthenticated(MISSING)
-        key = self.ring.check(presented, now_ms)
+        key = self.ring.check(presented, now_ms, digest)
         if key.scopes.isdisjoint(scopes):
             has, needs = " and ".join(sorted(key.scopes)), " or ".join(sorted(scopes))
             raise NotAllowed(f"The key {key.shown} has the scope {has or 'of nothing'}; this needs {needs}.")

@@ -24,14 +24,33 @@ class Terms:
 
 @frozen(eq=False)
 class Standing:
-    """What the requests of one key go by. `priced_only`: a budget among them takes nothing of unknown price."""
+    """What the requests of one key go by; without a key, as in open mode, by nothing. `priced_only`: a budget among
+    them takes nothing of unknown price."""
 
-    key: Key
+    key: Key | None = None
     accounts: tuple[Account, ...] = ()
     meters: tuple[Meter, ...] = ()
     budgeted: bool = False
     priced_only: bool = False
     tpm: int | None = None  # the least of its limits
+    key_id: str | None = field(init=False)
+    project: str | None = field(init=False)
+    scope: str = field(init=False)  # keeps what belongs to one caller apart from another's
+
+    @key_id.default
+    def _key_id(self) -> str | None:
+        return None if self.key is None else self.key.id
+
+    @project.default
+    def _project(self) -> str | None:
+        return None if self.key is None else self.key.project
+
+    @scope.default
+    def _scope(self) -> str:
+        return "" if self.key is None else self.key.id
+
+
+ANYBODY = Standing()
 
 
 @define(eq=False)

@@ -90,8 +90,9 @@ class Account:
         """Lets a period that is over go, and leases. A clock that is set back opens no period again."""
         if now_ms >= self.end_ms:
             self._begin(now_ms)
-        while self.leases and self.leases[0][0] <= now_ms:
-            self.reserved -= self.leases.pop(0)[1]
+        leases = self.leases
+        while leases and leases[0][0] <= now_ms:
+            self.reserved -= leases.pop(0)[1]
 
     def holds(self, nanos: int) -> bool:
         """Whether so much may be reserved now."""

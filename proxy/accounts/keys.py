@@ -147,10 +147,11 @@ class KeyRing:
         fresh = {key.id: key for key in keys}
         self.by_id = fresh or self.by_id
 
-    def check(self, whole: str, now_ms: int) -> Key:
-        """Raises Unauthenticated for a key that is unknown, wrong, revoked or expired."""
+    def check(self, whole: str, now_ms: int, digest: bytes | None = None) -> Key:
+        """Raises Unauthenticated for a key that is unknown, wrong, revoked or expired. `digest` is that of `whole`."""
         key = self.by_id.get(whole[ID])  # by where it stands: the digest is of the whole
-        digest = digest_of(whole)
+        if digest is None:
+            digest = digest_of(whole)
         if key is None:
             compare_digest(digest, _NOBODY)
             raise Unauthenticated(UNKNOWN)

@@ -26,20 +26,22 @@ NO_LIMITS = LimitTerms()
 
 @define(eq=False)
 class Window:
-    """What was used in the last minute, by second."""
+    """What was used in the last minute, by second. `turn` is due before anything is read, from `turns_at` on."""
 
     used: int = 0
+    turns_at: int = MINUTE + 1
     _slots: dict[int, int] = field(factory=dict)  # oldest first
     _oldest: int = 0  # no slot is older
 
     def turn(self, now: float) -> None:
-        if now < self._oldest + MINUTE + 1:
+        if now < self.turns_at:
             return
         oldest = int(now) - MINUTE
         if oldest > self._oldest:
             while self._slots and (slot := next(iter(self._slots))) < oldest:
                 self.used -= self._slots.pop(slot)
             self._oldest = oldest if not self._slots else max(oldest, next(iter(self._slots)))
+            self.turns_at = self._oldest + MINUTE + 1
 
     def add(self, amount: int, now: float) -> None:
         slot, slots = int(now), self._slots
@@ -80,9 +82,11 @@ class Meter:
         if terms.parallel is not None and self.running >= terms.parallel:
             return f"{terms.parallel} requests at a time", 1.0
         if terms.rpm is not None:
-            self.requests.turn(now)
-            if self.requests.used >= terms.rpm:
-                wait = self.requests.until(self.requests.used - terms.rpm + 1, now)
+            requests = self.requests
+            if now >= requests.turns_at:
+                requests.turn(now)
+            if requests.used >= terms.rpm:
+                wait = requests.until(requests.used - terms.rpm + 1, now)
                 return f"{terms.rpm} requests per minute", 1.0 if wait is None else wait
         return None
 
@@ -95,11 +99,13 @@ class Meter:
         most = self.terms.tpm
         if most is None:
             return None
-        self.tokens.turn(now)
-        surplus = self.tokens.used + self.reserved + amount - most
+        tokens = self.tokens
+        if now >= tokens.turns_at:
+            tokens.turn(now)
+        surplus = tokens.used + self.reserved + amount - most
         if surplus <= 0:
             return None
-        wait = self.tokens.until(surplus, now)
+        wait = tokens.until(surplus, now)
         return f"{most} tokens per minute", 1.0 if wait is None else wait  # tokens under way may come back at any time
 
     def leave(self, reserved: int, used: int, now: float) -> None:
@@ -107,7 +113,6 @@ class Meter:
         self.running -= 1
         self.reserved -= reserved
         if self.terms.tpm is not None and used:
-            self.tokens.turn(now)
             self.tokens.add(used, now)
 
     def requests_left(self, now: float) -> int | None:

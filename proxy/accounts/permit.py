@@ -7,9 +7,8 @@ from datetime import UTC, datetime
 
 from attrs import define
 
-from proxy.accounts.books import Standing
+from proxy.accounts.books import ANYBODY, Standing
 from proxy.accounts.budget import NO_ALERTS, Account, Alert, usd
-from proxy.accounts.keys import Key
 from proxy.accounts.limits import Meter
 from proxy.accounts.periods import NEVER
 from proxy.errors import BudgetSpent, LimitReached
@@ -17,12 +16,10 @@ from proxy.errors import BudgetSpent, LimitReached
 
 @define(eq=False)
 class Permit:
-    """Taken step by step: `enter`, `take_tokens`, `cover` for each attempt; given back whole by `settle`.
+    """Taken step by step: `enter`, `take_tokens`, `cover` for each attempt; given back whole by `settle`. Every step
+    takes all that it asks for or nothing. What the caller may is in its `standing`."""
 
-    Without a standing, as in open mode, there is nothing to take. Every step takes all that it asks for or nothing.
-    """
-
-    standing: Standing | None = None
+    standing: Standing = ANYBODY
     at_ms: int = 0  # when the request began
     entered: bool = False
     settled: bool = False
@@ -31,51 +28,29 @@ class Permit:
     model: Meter | None = None  # of the candidate that is tried just now
 
     @property
-    def key(self) -> Key | None:
-        return self.standing.key if self.standing is not None else None
-
-    @property
     def key_id(self) -> str | None:
-        return self.standing.key.id if self.standing is not None else None
+        return self.standing.key_id
 
     @property
     def project(self) -> str | None:
-        return self.standing.key.project if self.standing is not None else None
-
-    @property
-    def scope(self) -> str:
-        """Keeps what belongs to one caller apart from another's."""
-        return self.standing.key.id if self.standing is not None else ""
-
-    @property
-    def meters(self) -> tuple[Meter, ...]:
-        return self.standing.meters if self.standing is not None else ()
-
-    @property
-    def budgeted(self) -> bool:
-        return self.standing is not None and self.standing.budgeted
-
-    @property
-    def priced_only(self) -> bool:
-        return self.standing is not None and self.standing.priced_only
+        return self.standing.project
 
     # -- limits ----------------------------------------------------------------------------------------------
 
     def enter(self, now: float) -> None:
         """Raises LimitReached where too many requests came or run."""
-        if (standing := self.standing) is not None:
-            for meter in standing.meters:
-                if (refusal := meter.refusal(now)) is not None:
-                    raise limit_reached(meter, *refusal)
-            for meter in standing.meters:
-                meter.enter(now)
+        meters = self.standing.meters
+        for meter in meters:
+            if (refusal := meter.refusal(now)) is not None:
+                raise limit_reached(meter, *refusal)
+        for meter in meters:
+            meter.enter(now)
         self.entered = True
 
     def take_tokens(self, reading: int, writing: int, now: float) -> None:
         """Reserves what a request will probably read and write. Of what it may write no more than a limit holds, so
         that a request fits into an unused minute whatever it leaves open. Raises LimitReached."""
-        standing = self.standing
-        meters, least = (standing.meters, standing.tpm) if standing is not None else ((), None)
+        meters, least = self.standing.meters, self.standing.tpm
         amount = reading + (writing if least is None else min(writing, max(0, least - reading)))
         for meter in meters:
             if (refusal := meter.token_refusal(amount, now)) is not None:
@@ -108,11 +83,9 @@ class Permit:
 
     def cover(self, nanos: int, now_ms: int) -> bool:
         """Sees to it that so much is reserved in all; whether more is than before. Raises BudgetSpent."""
-        standing = self.standing
-        if standing is None:
-            return False
         more = nanos - self.nanos
-        for account in standing.accounts:
+        accounts = self.standing.accounts
+        for account in accounts:
             account.turn(now_ms)
             if not account.holds(more if more > 0 else 0) and (more > 0 or not self.nanos):
                 raise budget_spent(account, nanos)
@@ -121,7 +94,7 @@ class Permit:
     def top_up(self, nanos: int) -> bool:
         """As `cover`, without asking: an answer under way is finished."""
         more = nanos - self.nanos
-        if self.standing is None or more <= 0:
+        if more <= 0 or self.standing.key is None:
             return False
         for account in self.standing.accounts:
             account.reserved += more
@@ -137,15 +110,13 @@ class Permit:
         self.settled = True
         if self.model is not None:
             self._leave_model(tokens, now)
-        standing = self.standing
-        if standing is None:
-            return NO_ALERTS
         if self.entered:
-            for meter in standing.meters:
+            for meter in self.standing.meters:
                 meter.leave(self.tokens, tokens, now)
         alerts = NO_ALERTS
-        for account in standing.accounts:
-            alerts += account.settle(self.nanos, charged, self.at_ms)
+        for account in self.standing.accounts:
+            if due := account.settle(self.nanos, charged, self.at_ms):
+                alerts += due
         return alerts
 
 

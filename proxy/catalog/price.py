@@ -55,6 +55,22 @@ class Price:
     output_audio: int | None = field(default=None, validator=_rate)
     request: int | None = field(default=None, validator=_rate)  # pico-USD, once for each
     tiers: tuple[Tier, ...] = field(default=(), converter=_ascending)
+    # What a token costs: of input, of sound in it, read from a cache, written for 5 minutes, for an hour, of output, of
+    # sound in it.
+    by_class: tuple[int | None, ...] = field(init=False, eq=False, repr=False)
+
+    @by_class.default
+    def _by_class(self) -> tuple[int | None, ...]:
+        write = _first(self.cache_write_5m, self.input)
+        return (
+            self.input,
+            _first(self.input_audio, self.input),
+            _first(self.cache_read, self.input),
+            write,
+            _first(self.cache_write_1h, write),
+            self.output,
+            _first(self.output_audio, self.output),
+        )
 
     @classmethod
     def per_million(
@@ -76,30 +92,32 @@ class Price:
 
     def at(self, input_total: int) -> Price:
         """The rates for a request whose whole input, cached or not, has that many tokens."""
-        reached = [tier.price for tier in self.tiers if input_total > tier.start]
-        return reached[-1] if reached else self
+        price = self
+        for tier in self.tiers:
+            if input_total > tier.start:
+                price = tier.price
+        return price
 
     def cost_nanos(self, usage: Usage) -> int | None:
         """What an answer cost, rounded half-even to nano-USD. None if a count or a rate that matters is unknown."""
-        if usage.input is None:
+        fresh, written = usage.input, usage.output
+        if fresh is None:
             return None
         read, write_5m, write_1h = usage.cache_read or 0, usage.cache_write_5m or 0, usage.cache_write_1h or 0
-        rates = self.at(usage.input + read + write_5m + write_1h)
-        write = _first(rates.cache_write_5m, rates.input)
-        audio_in = min(usage.audio_input or 0, usage.input)
-        # Embeddings have neither an output price nor an output: nothing is unknown about them.
-        output = 0 if usage.output is None and rates.output is None else usage.output
-        audio_out = min(usage.audio_output or 0, output or 0)
-        return _round(
-            (usage.input - audio_in, rates.input),
-            (audio_in, _first(rates.input_audio, rates.input)),
-            (read, _first(rates.cache_read, rates.input)),
-            (write_5m, write),
-            (write_1h, _first(rates.cache_write_1h, write)),
-            (None if output is None else output - audio_out, rates.output),
-            (audio_out, _first(rates.output_audio, rates.output)),
-            (1, rates.request or 0),
-        )
+        rates = self.at(fresh + read + write_5m + write_1h) if self.tiers else self
+        if written is None:
+            if rates.output is not None:
+                return None
+            written = 0  # embeddings have neither an output price nor an output: nothing is unknown about them
+        audio_in, audio_out = min(usage.audio_input or 0, fresh), min(usage.audio_output or 0, written)
+        counts = (fresh - audio_in, audio_in, read, write_5m, write_1h, written - audio_out, audio_out)
+        pico = rates.request or 0
+        for tokens, rate in zip(counts, rates.by_class, strict=True):
+            if tokens:
+                if rate is None:
+                    return None
+                pico += tokens * rate
+        return _rounded(pico)
 
 
 def worst_case_nanos(
@@ -113,7 +131,7 @@ def worst_case_nanos(
     """
     if price is None:
         return None
-    rates = price.at(input_tokens)
+    rates = price.at(input_tokens) if price.tiers else price
     if (input_tokens and rates.input is None) or (max_tokens and rates.output is None):
         return None
     reading = rates.input or 0
@@ -135,12 +153,7 @@ def _first(*rates: int | None) -> int | None:
     return next((rate for rate in rates if rate is not None), None)
 
 
-def _round(*classes: tuple[int | None, int | None]) -> int | None:
-    """Tokens times pico-USD per token, summed and rounded half-even to nano-USD."""
-    pico = 0
-    for tokens, rate in classes:
-        if tokens is None or (tokens and rate is None):
-            return None
-        pico += tokens * (rate or 0)
+def _rounded(pico: int) -> int:
+    """Half-even, to nano-USD."""
     nanos, rest = divmod(pico, PICO_PER_NANO)
     return nanos + (rest * 2 > PICO_PER_NANO or (rest * 2 == PICO_PER_NANO and nanos % 2 == 1))

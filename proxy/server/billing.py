@@ -38,7 +38,7 @@ def take_tokens(call: Call, facts: Facts) -> None:
     permit = call.permit
     if permit is None or facts.surface == "count_tokens":
         return
-    if permit.meters or call.snapshot.gate.models:
+    if permit.standing.meters or call.snapshot.gate.models:
         most = call.snapshot.table.server.reserve_output
         said = facts.shape.max_tokens
         writing = (most if said is None else min(said, most)) * facts.shape.n if facts.endpoint == "chat" else 0
@@ -54,7 +54,7 @@ def reserve(call: Call, pick: Pick, *, byok: bool) -> None:
     gate = call.snapshot.gate
     if gate.models or permit.model is not None:
         permit.choose(gate.model_meter(pick.candidate.model), call.clock())
-    if not permit.budgeted or byok or facts.surface == "count_tokens":
+    if not permit.standing.budgeted or byok or facts.surface == "count_tokens":
         return
     output = output_reserved(pick, facts, call.snapshot.table.server.reserve_output)
     call.output_reserved = output
@@ -74,7 +74,7 @@ def reserved_nanos(pick: Pick, facts: Facts, output: int) -> int:
 def bytes_reserved(call: Call) -> int:
     """How much a stream may write before it has outgrown what is reserved for it."""
     permit = call.permit
-    if permit is None or not permit.budgeted or not call.output_reserved:
+    if permit is None or not permit.standing.budgeted or not call.output_reserved:
         return UNBOUND
     return call.output_reserved * STREAM_BYTES_PER_TOKEN
 

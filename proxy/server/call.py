@@ -60,7 +60,8 @@ class Call:
     permit: Permit | None = None
     body: bytes = field(default=b"", repr=False)
     document: Mapping[str, Any] = field(factory=dict, repr=False)
-    members: list[Member] = field(factory=list, repr=False)  # of `body` where it is JSON
+    members: list[Member] | None = field(default=None, repr=False)  # of `body`, where they had to be looked for
+    once: bool = False  # each member that we read is known to stand once, under its plain name
     form: list[multipart.Field] | None = field(default=None, repr=False)  # the parts of `body` where it is a form
     lost: tuple[str, ...] = ()  # of a body that had to be restated; see `server.restated`
     facts: Facts | None = None
@@ -130,7 +131,7 @@ class Call:
 
     def forget(self) -> None:
         """Nobody else will be asked: what the request said is not kept for as long as the answer takes."""
-        self.body, self.document, self.members, self.form, self.bodies = b"", {}, [], None, {}
+        self.body, self.document, self.members, self.form, self.bodies = b"", {}, None, None, {}
 
     def told(self, error: GatewayError) -> str:
         """An error's detail as the record may have it: a library quotes what a provider sent, and that may be a key."""

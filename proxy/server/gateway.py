@@ -156,6 +156,7 @@ class Gateway:
             call.form, call.document = form
         else:
             call.document, call.members = intake.parse(call.body, call.dialect.reads)
+            call.once = call.members is None
             if restated.is_misplaced(call):
                 restated.restate(call)
         call.decision.stream = read_stream(call.document)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import Any
 
 from aiohttp import web
@@ -135,21 +136,29 @@ def _too_large(limit: int) -> errors.BodyTooLarge:
     return errors.BodyTooLarge(f"The request body has more than {limit} bytes, the most that is taken here.")
 
 
-def parse(body: bytes, reads: frozenset[str]) -> tuple[Mapping[str, Any], list[Member]]:
-    """The one parse of a request, and where its members stand. Raises InvalidJson, and InvalidRequest where a member
-    that we read stands twice."""
+def parse(body: bytes, reads: frozenset[str]) -> tuple[Mapping[str, Any], list[Member] | None]:
+    """The one parse of a request, and where its members stand; None where it was enough to see that each that we read
+    stands once. Raises InvalidJson, and InvalidRequest where one stands twice."""
     try:
         document = json_text.read(body)
     except ValueError as exc:
         raise errors.InvalidJson(f"The body is not valid JSON: {_where(exc, body)}.") from exc
     if not isinstance(document, dict):
         raise errors.InvalidJson(f"The body is an object with a model and what to answer, not {_kind(document)}.")
+    if splice.each_once(body, document, _read_here(reads)):
+        return document, None
     found = splice.members(body)
     if len(found) != len(document):
-        twice = sorted(splice.duplicates(found) & (reads | reading.EXTENSIONS))
+        twice = sorted(splice.duplicates(found) & _read_here(reads))
         if twice:
             raise errors.InvalidRequest(f"{twice[0]} stands twice in the body; send it once.", param=twice[0])
     return document, found
+
+
+@cache
+def _read_here(reads: frozenset[str]) -> frozenset[str]:
+    """A dialect's members that we read, and our own."""
+    return reads | reading.EXTENSIONS
 
 
 def parse_form(body: bytes, headers: Mapping[str, str]) -> tuple[list[multipart.Field], Mapping[str, Any]] | None:
@@ -270,7 +279,9 @@ def read_facts(call: Call) -> Facts:
     ceiling = reading.read_ceiling(body, headers, prefix)
     if ceiling is None and project is not None and project.max_price is not None:
         ceiling = Ceiling(project.max_price)
-    scope = "\0".join((call.permit.scope if call.permit else "", *wanted))  # another choice has no claim on the pin
+    scope = "\0".join(
+        (call.permit.standing.scope if call.permit else "", *wanted)
+    )  # another choice has no claim on the pin
     session = next((headers[name] for name in SESSION_HEADERS if name in headers), None)
     if session is None and isinstance(body.get("prompt_cache_key"), str):
         session = body["prompt_cache_key"]
@@ -292,7 +303,7 @@ def read_facts(call: Call) -> Facts:
         project=call.permit.project if call.permit else None,
         conversation=conversation_key(scope, session, shape.system[:2000], first_turn) if converses else None,
         continues=session is not None or len(shape.turns) > 1,
-        priced_only=call.permit is not None and call.permit.priced_only,
+        priced_only=call.permit is not None and call.permit.standing.priced_only,
         byok=frozenset(call.byok),
         locked=call.locked,
     )

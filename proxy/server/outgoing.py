@@ -13,7 +13,7 @@ from proxy import ir
 from proxy.dialects import UPSTREAMS, Dialect, Upstream, coherence
 from proxy.dialects.dialect import Mend, Operation
 from proxy.errors import Unsupported
-from proxy.routing.facts import extensions
+from proxy.routing.facts import EXTENSIONS, extensions
 from proxy.routing.table import Provider
 from proxy.routing.world import Pick
 from proxy.secret import Secret
@@ -121,15 +121,32 @@ def _spliced(call: Call, dialect: Dialect, native: str | None, *, include_usage:
         return multipart.replace(call.body, call.form, "model", native)
     key = (native, dialect.mend_request is not None)
     found = call.bodies.get(key)
+    if found is None and native is not None and _is_renamed_only(call, dialect, include_usage=include_usage):
+        found = splice.renamed(call.body, native)
     if found is None:
-        body, members = call.body, call.members or None
-        if dialect.mend_request is not None and (mended := dialect.mend_request(call.document)) is not None:
-            body, members = json_text.write(mended), None
-        own = extensions(call.document, call.request.headers)
-        drop = (own if native is not None else own | RUN_BY_PATH).intersection(call.document)
-        found = splice.rewrite(body, members, model=native, drop=drop, include_usage=include_usage)
-        call.bodies[key] = found
+        found = _rewritten(call, dialect, native, include_usage=include_usage)
+    call.bodies[key] = found
     return found
+
+
+def _rewritten(call: Call, dialect: Dialect, native: str | None, *, include_usage: bool) -> bytes:
+    body, members = call.body, call.members
+    if dialect.mend_request is not None and (mended := dialect.mend_request(call.document)) is not None:
+        body, members = json_text.write(mended), None
+    own = extensions(call.document, call.request.headers)
+    drop = (own if native is not None else own | RUN_BY_PATH).intersection(call.document)
+    return splice.rewrite(body, members, model=native, drop=drop, include_usage=include_usage)
+
+
+def _is_renamed_only(call: Call, dialect: Dialect, *, include_usage: bool) -> bool:
+    """Whether the model's name is all that differs, and its member known to stand once: nearly every request."""
+    return (
+        call.once
+        and not include_usage
+        and dialect.mend_request is None
+        and "model" in call.document
+        and EXTENSIONS.isdisjoint(call.document)
+    )
 
 
 def _encoded(call: Call, dialect: Upstream, pick: Pick) -> ir.Encoded:

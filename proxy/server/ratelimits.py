@@ -18,10 +18,10 @@ THEIRS = ("x-ratelimit-", "anthropic-ratelimit-")  # a provider's, which speak o
 def limit_headers(call: Call) -> Headers:
     """Of the limit that is closest to its end, where several hold; nothing for a caller without limits."""
     permit = call.permit
-    if permit is None or not permit.meters:
+    if permit is None or not permit.standing.meters:
         return []
     now = call.clock()
-    of_requests, of_tokens = tightest(permit.meters, now)
+    of_requests, of_tokens = tightest(permit.standing.meters, now)
     headers: Headers = []
     if of_requests is not None:
         left, window = of_requests.requests_left(now) or 0, of_requests.requests

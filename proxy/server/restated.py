@@ -33,5 +33,5 @@ def restate(call: Call) -> None:
     encoded = CHAT.encode_request(request, ir.Target(model if isinstance(model, str) else ""))
     body = {name: value for name, value in encoded.body.items() if name not in ("model", "stream_options")}
     call.document = body | ours | ({} if model is None else {"model": model})
-    call.body, call.members = json_text.write(call.document), []
+    call.body, call.members, call.once = json_text.write(call.document), None, False
     call.lost = encoded.dropped

@@ -13,9 +13,9 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable
-from functools import lru_cache
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Mapping
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
 
 _SPACE = rb"[ \t\n\r]*+"
 # Nearly every string ends at the first quote that no backslash stands before; `[^"]*+` alone is ten times as fast as
@@ -46,6 +46,10 @@ _OPENING = re.compile(rb"%b\{" % _SPACE)
 _EMPTY = re.compile(rb"\{%b\}" % _SPACE)
 _GAP = re.compile(_SPACE)
 
+# The value of a member `model` that is written without an escape.
+_MODEL = re.compile(rb'"model"%b:%b("[^"\\]*+")' % (_SPACE, _SPACE))
+SHORT = 4096  # bytes of a body in which a few names are sooner looked for than all borders
+
 _Edit = tuple[int, int, bytes]  # start, end, what stands there afterwards
 
 
@@ -56,6 +60,37 @@ class Member(NamedTuple):
     key_start: int  # at the opening quote
     value_start: int
     value_end: int
+
+
+_member = partial(tuple.__new__, Member)  # past Python's half of a named tuple's constructor
+
+
+def each_once(body: bytes, document: Mapping[str, Any], names: frozenset[str]) -> bool:
+    """Whether the members of these names, of an object that was read from `body`, are quickly seen to stand in it once.
+    False says nothing: `members` knows."""
+    if len(body) > SHORT or (b"\\" in body and b"\\u00" in body):
+        return False  # a name may be written in escapes
+    written = _written(names)
+    for name in document:
+        quoted = written.get(name)
+        if quoted is not None and body.count(quoted) != 1:
+            return False
+    return True
+
+
+@lru_cache(maxsize=64)
+def _written(names: frozenset[str]) -> dict[str, bytes]:
+    return {name: b'"%b"' % name.encode() for name in names}
+
+
+def renamed(body: bytes, model: str) -> bytes | None:
+    """As `rewrite` with nothing but `model`, where the one `"model"` of the body is its name's; None where that takes
+    more than a look."""
+    match = _MODEL.search(body)
+    if match is None:
+        return None
+    start, end = match.span(1)
+    return b"".join((body[:start], _dumps(model), body[end:]))
 
 
 def members(body: bytes) -> list[Member]:
@@ -119,7 +154,7 @@ def _scan(body: bytes, at: int) -> tuple[list[Member], int]:
         if value_end < 0:
             value_start, value_end = at, _container_end(body, at)
             at = _skip(_GAP, body, value_end)
-        found.append(Member(_key(match[1]), match.start(1), value_start, value_end))
+        found.append(_member((_key(match[1]), match.start(1), value_start, value_end)))
     if not body.startswith(b"}", at):
         raise _broken(at)
     return found, at + 1

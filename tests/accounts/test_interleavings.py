@@ -113,10 +113,9 @@ class Interleavings(RuleBasedStateMachine):
         return lately + reserved + amount <= meter.terms.tpm
 
     def _meters(self, call: Call) -> tuple[Meter, ...]:
-        return (*call.permit.meters, self.model) if call.model else call.permit.meters
+        return (*call.permit.standing.meters, self.model) if call.model else call.permit.standing.meters
 
     def _accounts(self, call: Call) -> tuple[Account, ...]:
-        assert call.permit.standing is not None
         return call.permit.standing.accounts
 
     @rule(number=st.integers(0, 1))

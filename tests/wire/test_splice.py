@@ -13,8 +13,11 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from proxy.wire.splice import (
+    SHORT,
     duplicates,
+    each_once,
     members,
+    renamed,
     rewrite,
 )
 
@@ -400,3 +403,53 @@ def test_recorded_bodies_come_back_as_they_were(body: dict[str, Any]) -> None:
         asked = json.loads(rewrite(raw, include_usage=True))
         assert asked.pop("stream_options") == {**(body.get("stream_options") or {}), "include_usage": True}
         assert asked == {key: value for key, value in body.items() if key != "stream_options"}
+
+
+# -- the short way ------------------------------------------------------------------------------------------------
+
+NAMES = frozenset({"model", "messages", "stream"})
+SEEN_ONCE = {
+    "the usual": (b'{"model":"a","messages":[],"temperature":1}', True),
+    "other members twice": (b'{"model":"a","n":1,"n":2}', True),
+    "one twice": (b'{"model":"a","model":"b"}', False),
+    "one twice, once in escapes": (b'{"model":"a","mod\\u0065l":"b"}', False),
+    "the name in a value": (b'{"model":"model"}', False),
+    "the name below": (b'{"model":"a","messages":[{"model":"b"}]}', False),
+    "the name within a text": (b'{"model":"a","messages":["say \\"model\\": x"]}', True),
+    "too long to look": (b'{"model":"a","messages":["%b"]}' % (b"x" * SHORT), False),
+}
+
+
+@pytest.mark.parametrize(("body", "seen"), SEEN_ONCE.values(), ids=SEEN_ONCE)
+def test_a_member_is_seen_to_stand_once(body: bytes, seen: bool) -> None:
+    assert each_once(body, json.loads(body), NAMES) is seen
+
+
+RENAMED = {
+    "a name": (b' {"a":[1], "model" :\n"x" , "b":2}', b' {"a":[1], "model" :\n"new/name" , "b":2}'),
+    "no string": (b'{"model":1}', None),
+    "an escape": (b'{"model":"a\\n"}', None),
+    "none": (b'{"a":"model"}', None),
+}
+
+
+@pytest.mark.parametrize(("body", "after"), RENAMED.values(), ids=RENAMED)
+def test_the_one_model_is_renamed(body: bytes, after: bytes | None) -> None:
+    assert renamed(body, "new/name") == after
+
+
+VALUES = st.recursive(
+    st.text(st.sampled_from('model"\\{}[]:, ')) | st.none() | st.just("model"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["model", "x"]), inner, max_size=2),
+)
+
+
+@unhurried
+@given(VALUES, st.dictionaries(st.sampled_from(["messages", "a", 'q"', "mod\\el"]), VALUES), st.sampled_from([None, 1]))
+def test_the_short_way_leads_where_the_long_one_does(model: Any, more: dict[str, Any], indent: int | None) -> None:
+    document = {"model": model} | more
+    body = json.dumps(document, indent=indent).encode()
+    if each_once(body, document, NAMES):
+        assert not duplicates(members(body))
+        short = renamed(body, "new")
+        assert short is None or short == rewrite(body, model="new")

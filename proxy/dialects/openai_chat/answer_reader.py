@@ -34,8 +34,10 @@ def check_answer(parsed: Any) -> ir.Usage | None:
     is good."""
     answer = answered(parsed)
     for choice in _choices(answer):
+        if native_stop(choice) or choice.get("text"):
+            continue
         message = _message(choice)
-        if not (native_stop(choice) or choice.get("text") or any(has_output(message.get(name)) for name in _OUTPUT)):
+        if not any(has_output(message.get(name)) for name in _OUTPUT):
             raise UpstreamBroken("The provider's answer holds no output and no finish reason.")
     return usage_of(answer)
 
@@ -162,17 +164,20 @@ def answered(parsed: Any) -> Mapping[str, Any]:
     """The object of an answer that tells of no failure."""
     if not isinstance(parsed, dict):
         raise UpstreamBroken("The provider's answer is not a JSON object.")
-    if failure := failure_of(parsed):
+    if ("error" in parsed or parsed.get("object") == "error") and (failure := failure_of(parsed)):
         raise failures.of_stream(failure)
     return parsed
 
 
 def _choices(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
     choices = answer.get("choices")
-    if not isinstance(choices, list) or not choices or not all(isinstance(choice, dict) for choice in choices):
+    if not isinstance(choices, list) or not choices:
         raise UpstreamBroken("The provider's answer holds no choices.")
     for choice in choices:
-        if failure := choice_failure(choice):
+        if not isinstance(choice, dict):
+            raise UpstreamBroken("The provider's answer holds no choices.")
+    for choice in choices:
+        if "error" in choice and (failure := choice_failure(choice)):
             raise failures.of_stream(failure)
     return choices
 

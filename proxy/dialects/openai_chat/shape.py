@@ -3,7 +3,7 @@ passed over, `decode_request` complains about it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from proxy import ir
@@ -16,6 +16,7 @@ _MEDIA = {
     "document_url": "files",
     "video_url": "vision",
 }
+NO_NEEDS: frozenset[str] = frozenset()
 _MARKERS = frozenset({"cache_control", "prompt_cache_breakpoint"})
 _REASONING = ("reasoning_effort", "reasoning", "thinking", "enable_thinking")
 _ASKING = frozenset(
@@ -28,54 +29,53 @@ def read_shape(body: Mapping[str, Any]) -> ir.Shape:
     chars, media = 0, 0
     turns: list[str] = []
     system: list[str] = []
-    for message in dicts(body.get("messages")):
-        content = message.get("content")
-        if content.__class__ is str and "tool_calls" not in message:  # nearly every turn
-            chars += len(content)
-            role = message.get("role")
-            if role == "user":
-                turns.append(content)
-            elif role in ("system", "developer"):
-                system.append(content)
-            elif role == "tool":
-                needs.add("tools")
+    marked: list[Mapping[str, Any]] = []  # what has a marker of a cache
+    messages = body.get("messages")
+    for message in messages if isinstance(messages, list) else ():
+        if not isinstance(message, dict):
             continue
-        texts, kinds = _content(content)
-        calls = list(dicts(message.get("tool_calls")))
-        needs.update(_MEDIA[kind] for kind in kinds)
-        if calls or message.get("role") == "tool":
+        if not _MARKERS.isdisjoint(message):
+            marked.append(message)
+        content, role = message.get("content"), message.get("role")
+        if content.__class__ is str and "tool_calls" not in message:  # nearly every turn
+            texts, chars = [content], chars + len(content)
+        else:
+            texts, kinds = _content(content, marked)
+            calls = list(dicts(message.get("tool_calls")))
+            needs.update(_MEDIA[kind] for kind in kinds)
+            if calls:
+                needs.update(("tools", "parallel_tools") if len(calls) > 1 else ("tools",))
+            media += len(kinds)
+            chars += sum(map(len, texts)) + sum(_call_chars(call) for call in calls)
+        if role == "user":
+            turns.append("\n".join(texts))
+        elif role in ("system", "developer"):
+            system += texts
+        elif role == "tool":
             needs.add("tools")
-        if len(calls) > 1:
-            needs.add("parallel_tools")
-        media += len(kinds)
-        chars += sum(map(len, texts)) + sum(_call_chars(call) for call in calls)
-        match message.get("role"):
-            case "user":
-                turns.append("\n".join(texts))
-            case "system" | "developer":
-                system += texts
     if not _ASKING.isdisjoint(body):
         needs |= _asked_for(body)
+        chars += _tool_chars(body)
+        marked += [tool for tool in dicts(body.get("tools")) if not _MARKERS.isdisjoint(tool)]
+    if not _MARKERS.isdisjoint(body):
+        marked.append(body)
+    max_tokens = whole(body["max_completion_tokens"]) if "max_completion_tokens" in body else None
+    if max_tokens is None and "max_tokens" in body:
+        max_tokens = whole(body["max_tokens"])
     return ir.Shape(
-        needs=frozenset(needs),
-        chars=chars + _tool_chars(body),
-        media=media,
-        max_tokens=whole(body.get("max_completion_tokens")) or whole(body.get("max_tokens")),
-        n=whole(body.get("n")) or 1,
-        turns=tuple(turns),
-        system="\n".join(system),
-        cache_write=_cache_write(body),
+        frozenset(needs) if needs else NO_NEEDS,
+        chars,
+        media,
+        max_tokens,
+        whole(body["n"]) or 1 if "n" in body else 1,
+        tuple(turns),
+        "\n".join(system),
+        _cache_write(marked) if marked else None,
     )
 
 
-def _cache_write(body: Mapping[str, Any]) -> ir.CacheLife | None:
+def _cache_write(marked: Iterable[Mapping[str, Any]]) -> ir.CacheLife | None:
     """Of the markers that OpenRouter, Alibaba and OpenAI take: on parts, turns, tools and the request itself."""
-    places = [body, *dicts(body.get("tools"))]
-    for message in dicts(body.get("messages")):
-        places.append(message)
-        if (content := message.get("content")).__class__ is not str:
-            places += dicts(content)
-    marked = [place for place in places if not _MARKERS.isdisjoint(place)]
     found = [marker for place in marked for name in _MARKERS if isinstance(marker := place.get(name), dict)]
     if not found:
         return None
@@ -105,12 +105,14 @@ def _wants(value: Any) -> bool:
     return value is True or (isinstance(value, str) and value != "none")
 
 
-def _content(content: Any) -> tuple[list[str], list[str]]:
-    """The texts of a message's content, and the kinds of its media."""
+def _content(content: Any, marked: list[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
+    """The texts of a message's content, and the kinds of its media; notes parts that are marked."""
     if isinstance(content, str):
         return [content], []
     texts, kinds = [], []
     for part in dicts(content):
+        if not _MARKERS.isdisjoint(part):
+            marked.append(part)
         if isinstance(text := part.get("text"), str):
             texts.append(text)
         elif isinstance(kind := part.get("type"), str) and kind in _MEDIA:

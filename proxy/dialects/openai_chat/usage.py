@@ -9,6 +9,7 @@ from proxy import ir
 from proxy.dialects.openai_chat.relatives import CACHED, USAGE_BESIDE
 
 _MOST = 10**12  # more tokens than any answer has; beyond it the number is noise
+_NOTHING: dict[str, Any] = {}
 
 
 def read_usage(usage: Any) -> ir.Usage:
@@ -19,29 +20,49 @@ def read_usage(usage: Any) -> ir.Usage:
     """
     if not isinstance(usage, dict):
         return ir.Usage()
-    prompt_details, completion_details = (
-        _dict(usage, "prompt_tokens_details"),
-        _dict(usage, "completion_tokens_details"),
-    )
-    prompt, completion = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
-    cached, written = _cached(usage, prompt_details), _count(prompt_details, "cache_write_tokens")
-    if prompt is not None:
-        cached = _capped(cached, prompt)
-        written = _capped(written, prompt - (cached or 0))
-        prompt -= (cached or 0) + (written or 0)
-    reasoning = _count(completion_details, "reasoning_tokens")
-    total = _count(usage, "total_tokens")
-    if completion is not None and reasoning and total == (_count(usage, "prompt_tokens") or 0) + completion + reasoning:
+    prompt_details, completion_details = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
+    asked, completion = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+    cached, written, heard = _of_prompt(usage, prompt_details if isinstance(prompt_details, dict) else _NOTHING)
+    fresh = asked
+    if fresh is not None and asked is not None:
+        if cached:
+            cached = min(cached, asked)
+            fresh = asked - cached
+        if written:
+            written = min(written, fresh)
+            fresh -= written
+    reasoning = spoken = None
+    if isinstance(completion_details, dict):
+        reasoning = _count(completion_details.get("reasoning_tokens"))
+        spoken = _count(completion_details.get("audio_tokens"))
+    if (
+        reasoning
+        and completion is not None
+        and _count(usage.get("total_tokens")) == (asked or 0) + completion + reasoning
+    ):
         completion += reasoning
     return ir.Usage(
-        input=prompt,
-        cache_read=cached,
-        cache_write_5m=written,
-        output=completion,
-        reasoning=_capped(reasoning, completion),
-        audio_input=_capped(_count(prompt_details, "audio_tokens"), prompt),
-        audio_output=_capped(_count(completion_details, "audio_tokens"), completion),
+        fresh,
+        cached,
+        written,
+        None,
+        completion,
+        reasoning and _capped(reasoning, completion),
+        heard and _capped(heard, fresh),
+        spoken and _capped(spoken, completion),
     )
+
+
+def _of_prompt(usage: dict[str, Any], details: dict[str, Any]) -> tuple[int | None, int | None, int | None]:
+    """Tokens that were cached, written to the cache, and of sound."""
+    cached = _count(details.get("cached_tokens"))
+    if cached is None:
+        for name in CACHED:
+            if name in usage and (cached := _count(usage[name])) is not None:
+                break
+    if not details:
+        return cached, None, None
+    return cached, _count(details.get("cache_write_tokens")), _count(details.get("audio_tokens"))
 
 
 def usage_of(answer: Mapping[str, Any]) -> ir.Usage | None:
@@ -75,23 +96,12 @@ def write_usage(usage: ir.Usage) -> dict[str, Any] | None:
     }
 
 
-def _cached(usage: dict[str, Any], details: dict[str, Any]) -> int | None:
-    for source, name in ((details, "cached_tokens"), *((usage, name) for name in CACHED)):
-        if (count := _count(source, name)) is not None:
-            return count
-    return None
-
-
-def _dict(source: dict[str, Any], name: str) -> dict[str, Any]:
-    value = source.get(name)
-    return value if isinstance(value, dict) else {}
-
-
-def _count(source: dict[str, Any], name: str) -> int | None:
-    value = source.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+def _count(value: Any) -> int | None:
+    if value.__class__ is int:
+        return value if 0 <= value <= _MOST else None
+    if value.__class__ is not float or not 0 <= value <= _MOST or value != int(value):
         return None
-    return int(value) if 0 <= value <= _MOST and value == int(value) else None
+    return int(value)
 
 
 def _capped(count: int | None, most: int | None) -> int | None:
