@@ -99,6 +99,7 @@ class Passthrough:
         self._unsent = b""  # what the end of a cut stream brought
         self._parted = False  # the frame behind the end has come, or something else
         self._runs = Runs(dialect) if dialect.framing == "sse" and dialect.mend_frame is None else None
+        self._steady: Mould | None = None  # what was read last was a run of these, up to a border, and may go on
 
     @property
     def usage(self) -> ir.Usage | None:
@@ -117,6 +118,14 @@ class Passthrough:
         return self.done and bool(self._dialect.farewell) and not self._parted and self.failure is None
 
     def feed(self, chunk: bytes) -> bytes:
+        steady = self._steady
+        if steady is not None:
+            if steady.holds(chunk):  # as nearly every read of a slow stream
+                return chunk
+            self._steady = None
+        return self._fed(chunk)
+
+    def _fed(self, chunk: bytes) -> bytes:
         if self.done and not self.farewell:
             self.edits["surplus_dropped"] += 1
             return b""
@@ -225,6 +234,8 @@ class Passthrough:
             return self._after(list(self._split(block)))
         rest = block if self._runs is None else self._runs.cut(block)[1]
         if not rest:
+            if self._runs is not None and self.committed and self._borders.closed:
+                self._steady = self._runs.mould
             return block
         hits = [at for probe in self._probes if (at := rest.find(probe)) >= 0]
         if not hits:
@@ -311,20 +322,20 @@ class Runs:
 
     def __init__(self, dialect: Upstream) -> None:
         self._make = dialect.text_mould
-        self._mould: Mould | None = None
+        self.mould: Mould | None = None
         self._misses = 0
 
     def cut(self, block: bytes) -> tuple[list[bytes], bytes]:
         """The texts of the run that `block` begins with, and what stands behind it."""
-        if self._mould is None:
+        if self.mould is None:
             return [], block
-        texts, rest = self._mould.cut(block)
+        texts, rest = self.mould.cut(block)
         if texts:
             self._misses = 0
         return texts, rest
 
     def behind(self, texts: list[bytes], block: bytes) -> bytes:
-        return block if self._mould is None else self._mould.behind(texts, block)
+        return block if self.mould is None else self.mould.behind(texts, block)
 
     def first_frame(self, block: bytes) -> tuple[bytes, bytes]:
         """And what stands behind it; all of the block where no runs are to be hoped for."""
@@ -333,11 +344,11 @@ class Runs:
 
     def learn(self, raw: bytes) -> bool:
         """From one frame; whether it is a piece of text that more may follow of its kind."""
-        self._mould = None
+        self.mould = None
         if self._misses < MOULDS:
             self._misses += 1
-            self._mould = self._make(raw)
-        return self._mould is not None
+            self.mould = self._make(raw)
+        return self.mould is not None
 
 
 def _last_frame(block: bytes) -> bytes:
@@ -383,6 +394,7 @@ class Translation:
         self._runs = Runs(dialect)
         self._said: list[ir.StreamEvent] = []  # by what was read last
         self._cast: tuple[bytes, bytes] | None = None  # what stands around a text of the run that goes on
+        self._steady: Mould | None = None  # of that run, while nothing else came
 
     @property
     def usage(self) -> ir.Usage | None:
@@ -397,6 +409,16 @@ class Translation:
         return False
 
     def feed(self, chunk: bytes) -> bytes:
+        steady, cast = self._steady, self._cast
+        if steady is not None and cast is not None and (text := steady.single(chunk)) is not None:
+            good, chars = mould.written([text])
+            if good:
+                self._encoder.said(chars)
+                return b"%b%b%b" % (cast[0], good[0], cast[1])
+        self._steady = None
+        return self._fed(chunk)
+
+    def _fed(self, chunk: bytes) -> bytes:
         if self.done:
             self.edits["surplus_dropped"] += 1
             return b""
@@ -436,6 +458,7 @@ class Translation:
                 run, block = self._run(block, *self._cast)
                 out.append(run)
                 if not block:
+                    self._steady = self._runs.mould if self._framer.closed else None
                     break
             piece, block = self._runs.first_frame(block)
             out.append(self._encode(self._framer.read(piece)))

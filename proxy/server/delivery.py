@@ -50,6 +50,7 @@ async def deliver(call: Call, opening: Opening) -> web.StreamResponse:
         return await _deliver_whole(call, opening)
     finally:
         opening.watchdog.cancel()
+        call.decision.bytes_committed = opening.attempt.bytes_out
         opening.attempt.duration_ms = call.elapsed_ms() - opening.attempt.started_ms
 
 
@@ -103,7 +104,7 @@ async def _deliver_whole(call: Call, opening: Opening) -> web.StreamResponse:
     headers = _head(
         call, opening, content_type, [] if call.framed else cost_header(call.prefix, call.decision.cost_nanos)
     )
-    call.decision.status, call.decision.bytes_committed = _status(opening), len(opening.body)
+    call.decision.status = _status(opening)
     opening.attempt.bytes_out = len(opening.body)
     await opening.reply.finish()
     return await call.answer.whole(call.decision.status, headers, opening.body)
@@ -185,10 +186,10 @@ async def _deliver_stream(call: Call, opening: Opening, stream: Stream) -> web.S
 async def _pump(opening: Opening, stream: Stream, sink: _Sink) -> None:
     """What one read brings leaves in one write, where it is received. A client that does not take it holds the provider
     back."""
-    reply, feed, take = opening.reply, stream.feed, sink.take
+    reply, feed, take, sign_of_life = opening.reply, stream.feed, sink.take, sink.sign_of_life
 
     def pass_on(chunk: bytes) -> bool:
-        return take(feed(chunk) or sink.sign_of_life()) and not stream.done and stream.failure is None
+        return take(feed(chunk) or sign_of_life()) and not stream.done and stream.failure is None
 
     take(opening.first)
     while not stream.done:
@@ -242,8 +243,9 @@ class _Sink:
         self._call, self._opening = call, opening
         self._reserved_for = billing.bytes_reserved(call)
         self._answer = call.answer
+        self._put = call.answer.put
         self._watchdog = opening.watchdog
-        self._decision = call.decision
+        self._touch = opening.watchdog.touch
         self._attempt = opening.attempt
         self._full = False
         self._repeats_signs = not opening.prepared.native
@@ -252,16 +254,15 @@ class _Sink:
 
     def take(self, data: bytes) -> bool:
         """False where the client has to be waited for."""
-        self._watchdog.touch()
+        self._touch()
         if not data:
             return not self._full
         if self._repeats_signs:
             self._said = self._clock()
-        self._decision.bytes_committed += len(data)
-        self._attempt.bytes_out += len(data)
-        if self._attempt.bytes_out > self._reserved_for:
+        out = self._attempt.bytes_out = self._attempt.bytes_out + len(data)
+        if out > self._reserved_for:
             self._reserved_for = billing.top_up(self._call, self._opening)
-        if self._answer.put(data):
+        if self._put(data):
             return True
         self._full = True
         return False

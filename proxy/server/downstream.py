@@ -151,11 +151,13 @@ class LeanAnswer:
         self._head = b"%bTransfer-Encoding: chunked\r\n\r\n" % self._rendered(status, headers)
 
     def put(self, data: bytes) -> bool:
-        self.sent += len(data)
-        head = self._head
-        if head:
-            self._head = b""
-        self._write(b"%b%x\r\n%b\r\n" % (head, len(data), data))
+        size = len(data)
+        self.sent += size
+        if self._head:
+            head, self._head = self._head, b""
+            self._write(b"%b%x\r\n%b\r\n" % (head, size, data))
+        else:
+            self._write(b"%x\r\n%b\r\n" % (size, data))
         return not self._protocol.writing_paused
 
     async def drained(self) -> None:

@@ -9,6 +9,7 @@ a coding stand, the coding counts and the connection is not used again.
 from __future__ import annotations
 
 import re
+from itertools import repeat
 from typing import Literal, TypeVar
 
 from attrs import define, field, frozen
@@ -19,6 +20,7 @@ LONGEST_HEAD = 128 << 10
 MOST_INTERIM = 16  # 1xx answers before the one that counts
 LONGEST_SIZE = 4096  # bytes of a chunk's size line with its extension, and of all trailers
 KNOWN = 1024  # header lines and size lines that are kept as they were read: most come again and again
+WORTH_PARTING = 4  # chunks as long as the first that have to be there before they are taken apart all at once
 
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\x00-\x08\x0a-\x1f\x7f]*)?")
 _HEADER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*?)[ \t]*")
@@ -47,6 +49,7 @@ class Head:
 
 _lines: dict[bytes, tuple[str, str]] = {}
 _sizes: dict[bytes, int] = {}
+_marks: dict[bytes, int] = {}  # size lines behind their LF -> how long the chunk is behind its own; none for the last
 
 
 def read_head(raw: bytes) -> Head:
@@ -117,9 +120,16 @@ class Parser:
     _left: int = 0  # bytes of the body, or of the current chunk with its CRLF, that are still to come
     _trailing: bool = False
     _interim: int = 0
+    _framing: Framing = "none"
     _seen: int = field(default=0)  # of `_buffer`, known to hold no end of a head
 
     def feed(self, data: bytes) -> bytes:
+        if self._framing == "chunked" and not (self._left or self._buffer):
+            # Nearly every read begins behind a chunk, and of a slow stream it is one.
+            end = data.find(b"\r\n", 0, 18)
+            length = _sizes.get(data[:end], 0)
+            if length and len(data) == end + length + 4 and data.endswith(b"\r\n") and not self.done:
+                return data[end + 2 : -2]
         if self.done:
             self.surplus = True
             return b""
@@ -128,12 +138,9 @@ class Parser:
             if not data or self.done:
                 self.surplus = bool(data)
                 return b""
-        match self.head:
-            case Head(framing="chunked"):
-                return self._chunked(data)
-            case Head(framing="length"):
-                return self._measured(data)
-        return data
+        if self._framing == "chunked":
+            return self._chunked(data)
+        return self._measured(data) if self._framing == "length" else data
 
     def close(self) -> bool:
         """The connection has ended; whether the answer is whole."""
@@ -164,7 +171,7 @@ class Parser:
         return b""
 
     def _begin(self, head: Head) -> None:
-        self.head, self._buffer, self._left = head, b"", head.length
+        self.head, self._framing, self._buffer, self._left = head, head.framing, b"", head.length
         self.done = head.framing == "none" or (head.framing == "length" and not head.length)
 
     # -- the body ------------------------------------------------------------------------------------------------
@@ -186,7 +193,7 @@ class Parser:
         if self._trailing:
             self._trailers(data, 0)
             return b""
-        pos, size, parts = self._left, len(data), []
+        pos, size, parts, parted = self._left, len(data), [], False
         if pos > 2:
             parts.append(data[: pos - 2] if pos - 2 < size else data)
         if 0 < pos <= size:
@@ -207,7 +214,14 @@ class Parser:
                 self._left, self._trailing = 0, True
                 self._trailers(data, end + 2)
                 return b"".join(parts)
-            start, pos = end + 2, end + length + 4
+            start = end + 2
+            if size - pos > WORTH_PARTING * length and not parted:
+                parted = True
+                body, pos = _parted(data, pos)
+                if body:
+                    parts.append(body)
+                    continue
+            pos = start + length + 2
             parts.append(data[start : start + length])
             if pos <= size:
                 if not data.startswith(b"\r\n", pos - 2):
@@ -238,6 +252,23 @@ class Parser:
         self.done, self.surplus = True, end < len(data)
 
 
+def _parted(data: bytes, pos: int) -> tuple[bytes, int]:
+    """The bodies of the whole chunks from `pos` on, and where they end: of as many as have a size that is known and no
+    CR within. All in C: cut at each CR, a chunk is two pieces, its size behind an LF and its body behind another."""
+    pieces = data[pos:].split(b"\r")
+    pieces[0] = b"\n" + pieces[0]
+    count = (len(pieces) - 1) // 2
+    lengths, wanted = list(map(len, pieces[1 : 2 * count : 2])), list(map(_marks.get, pieces[0 : 2 * count : 2]))
+    if lengths != wanted:
+        count = next(n for n, length in enumerate(lengths) if length != wanted[n])
+    if count and not pieces[2 * count].startswith(b"\n"):
+        count -= 1
+    body = b"".join(map(bytes.removeprefix, pieces[1 : 2 * count : 2], repeat(b"\n")))
+    if len(body) != sum(lengths[:count]) - count:  # some body has no LF before it
+        return b"", pos
+    return body, pos + len(body) + sum(map(len, pieces[0 : 2 * count : 2])) + 3 * count
+
+
 def _size(line: bytes) -> int:
     match = _SIZE.fullmatch(line) if len(line) <= LONGEST_SIZE else None
     if match is None:
@@ -245,6 +276,8 @@ def _size(line: bytes) -> int:
     size = int(match[1], 16)
     if len(line) < 16:
         _keep(_sizes, line, size)
+        if size:
+            _keep(_marks, b"\n" + line, size + 1)
     return size
 
 

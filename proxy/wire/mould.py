@@ -2,12 +2,14 @@
 
 A mould is such a frame less its text. With it a whole read is parted into its texts by one search for what stands
 between two of them, and nothing is parsed. What a text may hold is bounded so that no frame of another meaning can
-pass for one: no quote and no line end, hence nothing that ends the string, the JSON or the frame.
+pass for one: no bare quote and no line end, hence nothing that ends the string, the JSON or the frame.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
+from operator import itemgetter
 from typing import Any
 
 import orjson
@@ -16,39 +18,91 @@ from attrs import field, frozen
 from proxy.wire import sse
 
 MARK = b"x"  # stands for the text where a mould is tried out
-_FORBIDDEN = (b'"', b"\n", b"\r")
+_BEFORE, _BEHIND = 3, 7  # bytes of a tail and of the next head by which a run is parted: a short search is a fast one
 
 
 @frozen
 class Mould:
-    """`head` ends with the quote that opens the text, `tail` begins with the one that closes it."""
+    """`head` ends with the quote that opens the text, `tail` begins with the one that closes it and ends with a blank
+    line."""
 
     head: bytes
     tail: bytes
+    _least: int = field(init=False, repr=False)  # bytes of a frame
     _between: bytes = field(init=False, repr=False)
+    _seam: bytes = field(init=False, repr=False)  # of what stands between, the bytes around the border
+    _text: Callable[[bytes], bytes] = field(init=False, repr=False)  # of what stands from one seam to the next
 
     def __attrs_post_init__(self) -> None:
+        around_text = slice(len(self.head) - _BEHIND, _BEFORE - len(self.tail))
+        object.__setattr__(self, "_least", len(self.head) + len(self.tail))
         object.__setattr__(self, "_between", self.tail + self.head)
+        object.__setattr__(self, "_seam", self.tail[-_BEFORE:] + self.head[:_BEHIND])
+        object.__setattr__(self, "_text", itemgetter(around_text))
+
+    def single(self, block: bytes) -> bytes | None:
+        """The text of a block that is one frame; None where there is more, or its text has quotes."""
+        if not (block.startswith(self.head) and block.endswith(self.tail)) or len(block) < self._least:
+            return None
+        text = block[len(self.head) : -len(self.tail)]
+        return None if b'"' in text or b"\n" in text or b"\r" in text else text
+
+    def holds(self, block: bytes) -> bool:
+        """Whether `block` is a run and nothing else."""
+        if self.single(block) is not None:
+            return True
+        if len(block) < self._least or not (block.startswith(self.head) and block.endswith(self.tail)):
+            return False
+        return self._texts(block) is not None
 
     def cut(self, block: bytes) -> tuple[list[bytes], bytes]:
         """The texts of the frames that `block` begins with, as they stand in the JSON, and what is left of it."""
         if not block.startswith(self.head):
             return [], block
-        texts = block[len(self.head) :].split(self._between)
-        text, tail, rest = texts[-1].partition(self.tail)
-        if tail:
-            texts[-1] = text
-        else:  # the last one is a frame of another kind
-            rest = self.head + texts.pop()
-        joined = b"".join(texts)
-        if any(byte in joined for byte in _FORBIDDEN):
-            good = next(n for n, text in enumerate(texts) if any(byte in text for byte in _FORBIDDEN))
-            return texts[:good], self.behind(texts[:good], block)
-        return texts, rest
+        last = block.rfind(self._between)
+        begun = last + len(self.tail) if last >= 0 else 0
+        found = block.find(self.tail, begun + len(self.head))
+        end = found + len(self.tail) if found >= 0 else begun
+        run = block if end == len(block) else block[:end]
+        texts = self._texts(run) if run else []
+        return self._good_texts(block) if texts is None else (texts, block[end:])
+
+    def _texts(self, run: bytes) -> list[bytes] | None:
+        """The texts of a block with the head before and the tail behind, if it is a run. All in C: parted by a few
+        bytes, and what should stand around the texts put back and compared with what does."""
+        pieces = run.split(self._seam)
+        pieces[0] = pieces[0][_BEHIND:]
+        pieces[-1] = pieces[-1][:-_BEFORE]
+        texts = list(map(self._text, pieces))
+        inside = self._between.join(texts)
+        if len(inside) != len(run) - self._least or not run.startswith(inside, len(self.head)):
+            return None
+        return None if _ends_early(b" ".join(texts)) else texts
+
+    def _good_texts(self, block: bytes) -> tuple[list[bytes], bytes]:
+        """As `cut`, frame by frame: of a block whose run has something else within."""
+        texts: list[bytes] = []
+        at = 0
+        while block.startswith(self.head, at):
+            start = at + len(self.head)
+            end = block.find(self.tail, start)
+            if end < 0 or _ends_early(block[start:end]):
+                break
+            texts.append(block[start:end])
+            at = end + len(self.tail)
+        return texts, block[at:]
 
     def behind(self, texts: list[bytes], block: bytes) -> bytes:
         """What of `block` stands behind the frames of these texts."""
         return block[sum(map(len, texts)) + len(texts) * len(self._between) :]
+
+
+def _ends_early(text: bytes) -> bool:
+    """Whether the string, or the frame, ends within what is taken for a text. A quote with a backslash of its own does
+    not end it; one that stands behind the text's last backslash leaves no JSON, whatever the tail is."""
+    if b"\n" in text or b"\r" in text:
+        return True
+    return b'"' in text and b'"' in text.replace(rb"\\", b"").replace(rb"\"", b"")
 
 
 def around(raw: bytes, marker: bytes) -> tuple[Mould, Any] | None:

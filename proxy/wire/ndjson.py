@@ -25,6 +25,11 @@ class Borders:
     def held(self) -> bytes:
         return bytes(self._tail)
 
+    @property
+    def closed(self) -> bool:
+        """Whether all that was fed ended with a line."""
+        return not self._tail and not self.overflowed
+
     def feed(self, chunk: bytes) -> bytes:
         cut = chunk.rfind(b"\n") + 1
         if not cut and not self.overflowed and len(self._tail) + len(chunk) <= self._max_held:

@@ -49,6 +49,11 @@ class Borders:
     def held(self) -> bytes:
         return bytes(self._tail)
 
+    @property
+    def closed(self) -> bool:
+        """Whether all that was fed ended with a blank line, its ends LF: whatever comes next begins a frame."""
+        return not self._tail and not self.overflowed and self._before == b"\n\n"
+
     def feed(self, chunk: bytes) -> bytes:
         if not self._tail and chunk.endswith(_BORDER_ENDS):
             self._before = chunk[-2:]
@@ -99,6 +104,10 @@ class Framer:
         if self._borders.overflowed:
             raise self._too_long()
         return block
+
+    @property
+    def closed(self) -> bool:
+        return self._borders.closed
 
     def close(self, keep_partial: bool = True) -> list[Frame]:
         """End of stream. The standard drops a frame without its blank line; some providers forget that line after the

@@ -143,6 +143,33 @@ def test_a_body_in_chunks_comes_out_as_it_went_in(chunks: list[bytes], size: int
     assert (body, parser.done) == (b"".join(chunks), True)
 
 
+def told(raw: bytes, size: int) -> tuple[bytes, bool, bool] | None:
+    """None where it is refused."""
+    with suppress(BadHttp):
+        parser, body = read(raw, size)
+        return body, parser.done, parser.surplus
+    return None
+
+
+pieces = st.sampled_from([b"\r\n", b"\r", b"\n", b"0", b"2", b"3", b"ok", b"a\rb", b"\r\n\r", b";x"])
+chunks_like = st.sampled_from([b"2\r\nok\r\n", b"3\r\nall\r\n", b"4\r\n\r\n\r\n\r\n", b"3\r\na\rb\r\n", b"3;x\r\nall\r\n"])
+
+
+@given(
+    before=st.lists(chunks_like, max_size=12),
+    odd=st.lists(pieces, max_size=4),
+    behind=st.lists(chunks_like, max_size=12),
+    end=st.sampled_from([b"", b"0\r\n\r\n", b"2", b"2\r", b"2\r\nok", b"2\r\nok\r"]),
+    size=st.integers(2, 80),
+)
+def test_many_chunks_at_once_are_what_they_are_byte_by_byte(
+    before: list[bytes], odd: list[bytes], behind: list[bytes], end: bytes, size: int
+) -> None:
+    read(CHUNKED + b"2\r\nok\r\n3\r\nall\r\n4\r\nall!\r\n3;x\r\nall\r\n")  # their sizes are known from now on
+    raw = CHUNKED + b"".join((*before, *odd, *behind, end))
+    assert told(raw, 1 << 30) == told(raw, size) == told(raw, 1)
+
+
 @given(raw=st.binary(max_size=200), size=st.integers(1, 60))
 def test_any_bytes_are_read_or_refused(raw: bytes, size: int) -> None:
     for start in (b"", OK, CHUNKED, CHUNKED + b"2\r\nok\r\n"):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from proxy.wire.mould import Mould, around, written
 
@@ -25,7 +29,12 @@ BLOCKS = {
     "a frame with another member": (
         run(b"a", b'b","more":"c', b"d"), [b"a"], run(b'b","more":"c', b"d"),
     ),
-    "an escaped quote": (run(b"a", b'\\"', b"c"), [b"a"], run(b'\\"', b"c")),
+    "an escaped quote": (run(b"a", b'\\"', b"c"), [b"a", b'\\"', b"c"], b""),
+    "a quote behind an escaped backslash": (run(b"a", b'\\\\"', b"c"), [b"a"], run(b'\\\\"', b"c")),
+    "a quote behind the backslash of another text": (run(b"a\\", b'"b'), [b"a\\"], run(b'"b')),
+    "another frame amid runs": (
+        run(b"a", b"b") + b": ping\n\n" + run(b"c", b"d"), [b"a", b"b"], b": ping\n\n" + run(b"c", b"d"),
+    ),
     "an end of line": (run(b"a", b"\r", b"c"), [b"a"], run(b"\r", b"c")),
     "a frame that begins alike and ends otherwise": (
         run(b"a") + b'data: {"text":"b"},\n\n', [b"a"], b'data: {"text":"b"},\n\n',
@@ -37,6 +46,36 @@ BLOCKS = {
 def test_a_block_is_cut_into_the_texts_of_its_run(block: bytes, texts: list[bytes], rest: bytes) -> None:
     assert MOULD.cut(block) == (texts, rest)
     assert MOULD.behind(texts, block) == rest
+
+
+SHORT = Mould(b'{"', b'"}\n')  # shorter than what a run is parted by
+bits = st.sampled_from(
+    [b"a", b"", b'"', b"\\", b'\\"', b"\n", b"\r", b"}", b'"}\n\n', b'data: {"text":"', b": ping\n\n", b'"}\n{"']
+)
+
+
+def one_by_one(mould: Mould, block: bytes) -> tuple[list[bytes], bytes]:
+    """What `cut` does, said plainly: a text ends at the first quote without a backslash of its own, and goes over no
+    line; one with a backslash at its end is let through, since its frame is no JSON whatever follows."""
+    text = rb'((?:[^"\\\n\r]|\\[^\n\r])*?\\?)'
+    pattern = re.compile(re.escape(mould.head) + text + re.escape(mould.tail))
+    texts, at = [], 0
+    while found := pattern.match(block, at):
+        texts.append(found[1])
+        at = found.end()
+    return texts, block[at:]
+
+
+@pytest.mark.parametrize("mould", [MOULD, SHORT], ids=["as they are", "a short one"])
+@given(parts=st.lists(st.tuples(st.booleans(), st.lists(bits, max_size=3)), max_size=7), cut=st.integers(0, 3))
+def test_a_run_is_what_its_frames_are_one_by_one(mould: Mould, parts: list[tuple[bool, list[bytes]]], cut: int) -> None:
+    block = b"".join(mould.head + b"".join(said) + mould.tail if framed else b"".join(said) for framed, said in parts)
+    block = block[: len(block) - cut]
+    texts, rest = one_by_one(mould, block)
+    assert mould.cut(block) == (texts, rest)
+    whole = bool(texts) and not rest
+    assert mould.holds(block) in (whole, whole and mould is MOULD)
+    assert mould.behind(texts, block) == rest
 
 
 FRAMES = {

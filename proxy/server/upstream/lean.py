@@ -95,26 +95,30 @@ class LeanReply:
             self._fail(UpstreamBroken(CUT if parser.head else NO_HTTP, detail=str(exc)))
             return
         if body:
-            if self._take is not None:
-                self._hand(body)
+            take = self._take
+            if take is None:
+                self._keep(body)
             else:
-                self._parts.append(body)
-                self._size += len(body)
-                if self._size > HIGH and not parser.done:
-                    self._pause()
+                try:
+                    if not take(body):
+                        self._stop()
+                except BaseException as exc:  # a fault in the taker is for whoever pours, not for the loop
+                    self._fault = exc
+                    self._stop()
         if parser.done:
             self._ended()
             self._wake()
         elif self._take is None and parser.head is not None:
             self._wake()
 
-    def _hand(self, body: bytes) -> None:
-        assert self._take is not None
-        try:
-            if self._take(body):
-                return
-        except BaseException as exc:  # a fault in the taker is for whoever pours, not for the loop
-            self._fault = exc
+    def _keep(self, body: bytes) -> None:
+        self._parts.append(body)
+        self._size += len(body)
+        if self._size > HIGH and not self._parser.done:
+            self._pause()
+
+    def _stop(self) -> None:
+        """The taker has enough."""
         self._take, self._enough = None, True
         if not self._parser.done:
             self._pause()
