@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from itertools import product
 
 import pytest
 from attrs import field, frozen
@@ -329,14 +330,16 @@ def test_a_run_of_text_leaves_as_its_frames_would_one_by_one(
     frames = [spelt(theirs, text, escaped=escaped) for text, escaped in texts]
     for place in data.draw(st.lists(st.integers(0, len(frames)), max_size=3)):
         frames.insert(place, data.draw(st.sampled_from(others)))
-    raw = b"".join(
-        [theirs.start, theirs.opening, theirs.text("one"), *frames, theirs.closing, theirs.finish, theirs.end]
-    )
+    reads = [theirs.start, theirs.opening, theirs.text("one"), *frames, theirs.closing, theirs.finish, theirs.end]
+    raw = b"".join(reads)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(streams, "MOULDS", 0)
         plain = play(made(tongue, theirs), (raw,))
     assert play(made(tongue, theirs), (raw,)) == plain
     assert play(made(tongue, theirs), [raw[at : at + 50] for at in range(0, len(raw), 50)]) == plain
+    assert play(made(tongue, theirs), reads) == plain
+    cut = data.draw(st.integers(1, len(reads[-4])))  # a read that begins or ends amid a frame, among whole ones
+    assert play(made(tongue, theirs), [*reads[:-4], reads[-4][:cut], reads[-4][cut:], *reads[-3:]]) == plain
 
 
 LIES = {
@@ -348,10 +351,10 @@ LIES = {
 @pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
 def test_what_stands_beside_a_text_of_a_run_is_not_overlooked(lie: bytes) -> None:
     texts = [CHAT.text("Hi "), CHAT.text("there"), CHAT.text("you").replace(b"}\n\n", lie + b"}\n\n")]
-    raw = b"".join([CHAT.start, *texts, CHAT.finish, CHAT.end])
-    for tongue in TONGUES.values():
+    reads = [CHAT.start, *texts, CHAT.finish, CHAT.end]
+    for tongue, chunks in product(TONGUES.values(), (reads, [b"".join(reads)])):
         stream = made(tongue, CHAT)
-        play(stream, (raw,))
+        play(stream, chunks)
         assert (stream.usage is not None) == (b"usage" in lie)
         assert isinstance(stream.failure, UpstreamOverloaded) == (b"error" in lie)
 

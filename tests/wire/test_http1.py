@@ -152,7 +152,9 @@ def told(raw: bytes, size: int) -> tuple[bytes, bool, bool] | None:
 
 
 pieces = st.sampled_from([b"\r\n", b"\r", b"\n", b"0", b"2", b"3", b"ok", b"a\rb", b"\r\n\r", b";x"])
-chunks_like = st.sampled_from([b"2\r\nok\r\n", b"3\r\nall\r\n", b"4\r\n\r\n\r\n\r\n", b"3\r\na\rb\r\n", b"3;x\r\nall\r\n"])
+chunks_like = st.sampled_from(
+    [b"2\r\nok\r\n", b"3\r\nall\r\n", b"4\r\n\r\n\r\n\r\n", b"3\r\na\rb\r\n", b"3;x\r\nall\r\n"]
+)
 
 
 @given(
