@@ -16,7 +16,7 @@ from pages import LIFE, OPERATIONS, ROUTES, ROUTING, flowing, named, rows, secti
 from proxy import streams
 from proxy.routing import directive, facts, health, latency, plan, sections, strategies, table, world
 from proxy.routing.classifier import LONG
-from proxy.routing.loading import TableRejected
+from proxy.routing.problems import TableRejected
 from proxy.routing.table import LABELS, Duration, Share, Size
 from proxy.server import admin, attempt, early, overload, probing, relay, watchdog
 from proxy.server.ledger import Ledger

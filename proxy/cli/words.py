@@ -15,7 +15,7 @@ import orjson
 from attrs import frozen
 
 from proxy.app import LEDGER, state_directory
-from proxy.routing.loading import TableRejected
+from proxy.routing.problems import TableRejected
 from proxy.routing.table import Table
 from proxy.server.ledger import Decisions
 from proxy.server.reload import load_table

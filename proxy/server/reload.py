@@ -22,8 +22,9 @@ from proxy.dialects import UPSTREAMS
 from proxy.routing.affinity import Affinity
 from proxy.routing.health import Health
 from proxy.routing.latency import Latencies
-from proxy.routing.loading import EXPOSED, Problem, TableRejected, load
+from proxy.routing.loading import EXPOSED, load
 from proxy.routing.models import Discovered, Models
+from proxy.routing.problems import Problem, TableRejected
 from proxy.routing.table import Budget, Limits, Table, is_loopback
 from proxy.routing.world import World
 from proxy.secret import Scrubber

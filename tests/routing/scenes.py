@@ -13,10 +13,11 @@ from proxy.catalog import PriceBook, load_prices
 from proxy.dialects import UPSTREAMS
 from proxy.errors import GatewayError
 from proxy.routing.facts import Facts
-from proxy.routing.loading import Problem, TableRejected, load
+from proxy.routing.loading import load
 from proxy.routing.models import Models
 from proxy.routing.names import Candidate
 from proxy.routing.plan import Plan, resolve
+from proxy.routing.problems import Problem, TableRejected
 from proxy.routing.table import Table
 from proxy.routing.world import Dice, World
 

@@ -9,7 +9,8 @@ from attrs import asdict
 from scenes import EVERY, PROJECT, ROUTES, problems, table_of
 
 from proxy.dialects import UPSTREAMS
-from proxy.routing.loading import Problem, TableRejected, load
+from proxy.routing.loading import load
+from proxy.routing.problems import Problem, TableRejected
 from proxy.routing.table import Table, Timeouts
 from proxy.secret import Secret
 

@@ -15,9 +15,10 @@ from scenes import EVERY, KEYS, PROJECT, asks, half, no_file
 from proxy.catalog import PriceBook
 from proxy.dialects import UPSTREAMS
 from proxy.errors import GatewayError
-from proxy.routing.loading import TableRejected, load
+from proxy.routing.loading import load
 from proxy.routing.models import Models
 from proxy.routing.plan import resolve
+from proxy.routing.problems import TableRejected
 from proxy.routing.sections import ModelSection, ProjectSection, ProviderSection
 from proxy.routing.table import Industry, Profile, Retry, Rule, Server, Timeouts
 from proxy.routing.world import World

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from proxy.dialects import UPSTREAMS
-from proxy.routing.loading import TableRejected, load
+from proxy.routing.loading import load
+from proxy.routing.problems import TableRejected
 
 BROKEN = """
 [server]

@@ -17,7 +17,7 @@ from upstream import ScriptedUpstream, plain
 from proxy.accounts.admission import HOW_TO
 from proxy.accounts.keys import SCOPES
 from proxy.app import App, StartRefused
-from proxy.routing.loading import TableRejected
+from proxy.routing.problems import TableRejected
 from proxy.server import admin, endpoints
 from proxy.server.byok.admin import VaultAdmin
 from proxy.server.keys.admin import KeyAdmin

@@ -11,7 +11,7 @@ from gateway import Answer, Running, Start, chain, provider
 from playbook import CHAT, MESSAGES, Tongue
 from upstream import SILENCE, Script, ScriptedUpstream, head, plain
 
-from proxy.routing.loading import TableRejected
+from proxy.routing.problems import TableRejected
 from proxy.server.reload import load_table
 
 LOOPS = ("uvloop",)

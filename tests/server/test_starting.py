@@ -11,8 +11,8 @@ from upstream import ScriptedUpstream
 
 from proxy.app import App
 from proxy.errors import UpstreamRefusedKey
-from proxy.routing.loading import TableRejected
 from proxy.routing.names import Candidate
+from proxy.routing.problems import TableRejected
 
 
 async def test_a_second_gateway_on_the_same_state_leaves_the_firsts_admin_socket(

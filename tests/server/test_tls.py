@@ -20,7 +20,7 @@ from gateway import Running, Start, chain, provider, whole
 from playbook import CHAT
 from upstream import SILENCE, ScriptedUpstream, plain
 
-from proxy.routing.loading import TableRejected
+from proxy.routing.problems import TableRejected
 from proxy.server.reload import load_table
 
 LOOPS = ("uvloop",)
