@@ -53,6 +53,7 @@ from proxy.server.probing import Probing
 from proxy.server.relay import Relay
 from proxy.server.reload import Builder, Reloader, load_table
 from proxy.server.snapshot import Snapshot
+from proxy.server.stalled import Stalled
 from proxy.server.watch import read_table, watch
 
 log = structlog.get_logger()
@@ -259,6 +260,7 @@ class App:
         self.metrics.collect_from("pointsman_connections_turned_away_total", lambda: data.turned_away)
         self.addresses = await self._serve(data, sockets)
         self._begin(data.close_slow_heads(server.header_timeout))
+        self._begin(Stalled(lambda: data.connections).run())
         self.admin_addresses = await self._serve(Listener(admin.paths(), keep_alive=server.keep_alive), admin_sockets)
 
     def _open_admin_socket(self, state: Path) -> list[socket.socket]:

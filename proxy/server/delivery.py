@@ -107,6 +107,7 @@ async def _deliver_whole(call: Call, opening: Opening) -> web.StreamResponse:
     call.decision.status = _status(opening)
     opening.attempt.bytes_out = len(opening.body)
     await opening.reply.finish()
+    opening.watchdog.cancel()  # from here on it is the client that is waited for
     return await call.answer.whole(call.decision.status, headers, opening.body)
 
 

@@ -144,6 +144,8 @@ class LeanAnswer:
     async def whole(self, status: int, headers: Headers, body: bytes) -> web.StreamResponse:
         self.begun, self.sent, self._status = True, len(body), status
         self._write(b"%bContent-Length: %d\r\n\r\n%b" % (self._rendered(status, headers), len(body), body))
+        if self._protocol.writing_paused:  # or a client that asks on and reads nothing has all its answers held here
+            await self.drained()
         return Left(status, stays=self._request.keep_alive)
 
     async def begin(self, status: int, headers: Headers) -> None:

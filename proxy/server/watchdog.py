@@ -90,10 +90,17 @@ class Watchdog:
             candidates.append((self._last + limits.idle, "The provider's stream fell silent."))
         return min(candidates)
 
+    def _stuck(self) -> float:
+        """When a client that takes nothing just now is given up. One that reads a byte now and then has no longer than
+        `total` for it."""
+        assert self._writing is not None
+        due = self._writing + STUCK_WRITE
+        return due if self._plain else min(due, self._started + self._timeouts.total)
+
     def _arm(self) -> None:
         """For the nearest deadline there is now, and often enough to meet those that come into force meanwhile."""
         now = self._loop.time()
-        due = self._writing + STUCK_WRITE if self._writing is not None else self._due()[0]
+        due = self._stuck() if self._writing is not None else self._due()[0]
         nearest = min(due, now + self._timeouts.idle, now + STUCK_WRITE)
         if not self._committed:
             nearest = min(nearest, self._span)
@@ -105,7 +112,7 @@ class Watchdog:
     def _fire(self) -> None:
         now = self._loop.time()
         if self._writing is not None:
-            if now >= self._writing + STUCK_WRITE:
+            if now >= self._stuck():
                 self._abandon()
                 return
         else:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
+import signal
 import ssl
-import subprocess
 import tempfile
+import warnings
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
+import trustme
 from attrs import define
 from backlog import full_backlog
 from gateway import refused_port
@@ -21,7 +23,7 @@ from upstream import CUT, RESET, SILENCE, STREAM_HEAD, Script, ScriptedUpstream,
 
 from faults import table
 from faults.bench import CALLER_KEY, HOUSE_KEY, Daemon, Got, Misbehaving, block, daemon, holds_canary
-from faults.responses import SURFACES, asking, frames
+from faults.responses import SURFACES, asking, frames, terminator
 from faults.upstream_faults import QUICK
 
 HERE = "tests/faults/test_provider_connections.py"
@@ -33,10 +35,8 @@ SLOTS = {  # name: more keys of the provider
     "cookies": "",
     "surplus": "",
     "comments": 'timeouts = { idle = "1s", first_content = "2s", total = "3s" }',
-    "giant": "",
     "flood": "",
     "long": 'timeouts = { idle = "2s" }',
-    "failing": "",
     "half": "",
     "slow": "connections = 4\nqueue = 4\n" + 'timeouts = { queue = "500ms" }',
 }
@@ -67,16 +67,23 @@ async def bed() -> AsyncIterator[Bed]:
             "refused": f"http://127.0.0.1:{refused_port()}",
             "dropped": f"http://127.0.0.1:{stack.enter_context(full_backlog())}",
             "torn": torn.root,
-            "nameless": "http://no-such-host.invalid",
             "half-dead": upstream.root.replace("127.0.0.1", "localhost") + "/healthy",
             "clear-text": await stack.enter_async_context(_Banner(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")),
             "banner": await stack.enter_async_context(_Banner(b"SSH-2.0-OpenSSH_9.2\r\n")),
             "stalled": silent.root.replace("http:", "https:"),
-            "self-signed": await stack.enter_async_context(_SelfSigned(home)) if shutil.which("openssl") else "",
+            "garbage": await stack.enter_async_context(_Banner(bytes(range(256)) * 8)),
         }
+        liars = await stack.enter_async_context(_Liars(home))
         blocks = [block(name, provider.root(name), CHAT, more) for name, more in SLOTS.items()]
-        blocks += [block(name, root, CHAT, QUICK) for name, root in roots.items() if root]
-        names = [*SLOTS, *(name for name, root in roots.items() if root)]
+        blocks += [block(name, root, CHAT, QUICK) for name, root in roots.items()]
+        ca = f'ca_file = "{home / "ca.pem"}"\n'
+        blocks += [block(name, root, CHAT, ca + QUICK) for name, root in liars.items()]
+        blocks += [block(f"giant-{it.surface}", provider.root(f"giant-{it.surface}"), it) for it in SURFACES]
+        for tongue in SURFACES:
+            pair = [f"failing-{tongue.surface}", f"ailing-{tongue.surface}"]
+            blocks += [block(name, provider.root(name), tongue, "connections = 1000") for name in pair]
+            blocks.append(f'[profiles.failing-{tongue.surface}]\ncandidates = ["{pair[0]}", "{pair[1]}"]\n')
+        names = [*SLOTS, *roots, *liars]
         blocks += [f'[profiles.{name}]\ncandidates = ["{name}", "healthy"]\n' for name in names if name != "healthy"]
         provider.plays("healthy", plain(CHAT.answer("healthy")))
         running = await stack.enter_async_context(daemon("\n".join(blocks) + HEALTH, home))
@@ -103,23 +110,40 @@ class _Banner:
         self._server.close()
 
 
-class _SelfSigned:
-    """A TLS server that nobody vouches for; its root."""
+class _Liars:
+    """TLS servers that cannot prove who they are, by what is wrong with them; their roots."""
 
     def __init__(self, home: Path) -> None:
         self._home = home
+        self._servers: list[asyncio.Server] = []
 
-    async def __aenter__(self) -> str:
-        key, cert = self._home / "key.pem", self._home / "cert.pem"
-        words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=127.0.0.1"
-        subprocess.run(["openssl", *words.split(), "-keyout", key, "-out", cert], check=True, capture_output=True)  # noqa: ASYNC221
+    async def __aenter__(self) -> dict[str, str]:
+        mine, other = trustme.CA(), trustme.CA()
+        mine.cert_pem.write_to_path(self._home / "ca.pem")
+        yesterday = datetime.now(UTC) - timedelta(days=1)
+        issued = {
+            "unknown-authority": other.issue_cert("127.0.0.1"),
+            "expired": mine.issue_cert("127.0.0.1", not_after=yesterday),
+            "other-name": mine.issue_cert("elsewhere.example"),
+            "old-protocol": mine.issue_cert("127.0.0.1"),
+        }
+        return {name: await self._serve(name, certificate) for name, certificate in issued.items()}
+
+    async def _serve(self, name: str, certificate: trustme.LeafCert) -> str:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(cert, key)
-        self._server = await asyncio.start_server(lambda _r, w: w.close(), "127.0.0.1", 0, ssl=context)
-        return f"https://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        certificate.configure_cert(context)
+        if name == "old-protocol":
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                context.set_ciphers("ALL:@SECLEVEL=0")
+                context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+        server = await asyncio.start_server(lambda _r, w: w.close(), "127.0.0.1", 0, ssl=context)
+        self._servers.append(server)
+        return f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
     async def __aexit__(self, *_: object) -> None:
-        self._server.close()
+        for server in self._servers:
+            server.close()
 
 
 async def unreachable(bed: Bed, name: str, status: int, code: str) -> None:
@@ -147,7 +171,6 @@ CONNECTING = {
     "U1": ("refused", 502, "upstream_unreachable", "nobody listens"),
     "U2": ("dropped", 504, "upstream_timeout", "the SYN is dropped"),
     "U3": ("torn", 502, "", "RST right after accept"),  # the code depends on when the kernel tells
-    "U4": ("nameless", 502, "upstream_unreachable", "the name does not resolve"),
     "U8": ("clear-text", 502, "upstream_unreachable", "clear HTTP, or an SSH banner, on the TLS port"),
 }
 
@@ -163,13 +186,68 @@ async def test_no_connection_comes_about(bed: Bed, number: str) -> None:
     table.tell(number, done, saw, said, test=f"{HERE}::test_no_connection_comes_about")
 
 
+NAMES = """
+import socket, time
+asked = socket.getaddrinfo
+def getaddrinfo(host, *more, **options):
+    if str(host).startswith("slow"):
+        time.sleep(60)
+    if str(host).startswith("empty"):
+        return []
+    return asked(host, *more, **options)
+socket.getaddrinfo = getaddrinfo
+"""
+
+
+async def test_a_name_that_leads_nowhere_holds_up_nobody_else() -> None:
+    """A module that Python loads at its start stands for the machine's resolver."""
+    slow, names = [f"slow-{number}" for number in range(12)], ["nowhere", "empty"]
+    with tempfile.TemporaryDirectory(prefix="pm-") as made:
+        (Path(made) / "sitecustomize.py").write_text(NAMES)
+        async with ScriptedUpstream() as upstream:
+            upstream.plays(plain(CHAT.answer("healthy")))
+            root = upstream.root.replace("127.0.0.1", "localhost")
+            blocks = [block(name, f"http://{name}.invalid", CHAT, QUICK) for name in (*slow, *names)]
+            blocks += [block(f"named-{number}", root, CHAT) for number in range(4)]
+            async with daemon("".join(blocks), Path(made), env={"PYTHONPATH": made}) as running:
+                hanging = [
+                    asyncio.ensure_future(running.post(CHAT, asking(CHAT, name, stream=stream)))
+                    for name in slow
+                    for stream in (False, True)
+                ]
+                await running.until_metric("pointsman_in_flight", lambda value: value >= len(hanging) / 2)
+                for number in range(4):
+                    got = await running.post(CHAT, asking(CHAT, f"named-{number}", stream=False))
+                    assert CHAT.read_text(got.json) == "healthy"
+                late = await asyncio.gather(*hanging)
+                assert {(got.status, got.json["error"]["code"]) for got in late} == {(504, "upstream_timeout")}
+                for name in names:
+                    for surface in SURFACES:
+                        got = await running.post(surface, asking(surface, name, stream=surface is CHAT))
+                        assert got.status in (502, 503)
+                        assert b"invalid" not in got.body
+                    row = (await running.records(1))[0]
+                    assert row["outcome"] in ("upstream_unreachable", "all_candidates_cooling")
+                running.signal(signal.SIGTERM)
+                assert await running.ends() == 0
+    done = "the name does not resolve, or has no address; 12 names whose look-up takes a minute"
+    saw = (
+        "502, `upstream_unreachable`; 504, `upstream_timeout` after `connect`; names of others are looked up meanwhile"
+    )
+    record = "502, `upstream_unreachable`; 504, `upstream_timeout`"
+    table.tell("U4", done, saw, record, test=f"{HERE}::test_a_name_that_leads_nowhere_holds_up_nobody_else")
+
+
+LIARS = ("unknown-authority", "expired", "other-name", "old-protocol", "garbage")
+
+
 @pytest.mark.slow
 async def test_tls_that_nobody_vouches_for_is_not_spoken(bed: Bed) -> None:
     await unreachable(bed, "stalled", 504, "upstream_timeout")
-    if shutil.which("openssl"):
-        await unreachable(bed, "self-signed", 502, "upstream_unreachable")
+    for name in LIARS:
+        await unreachable(bed, name, 502, "upstream_unreachable")
     saw = "502, `upstream_unreachable`; a stall: 504, `upstream_timeout`; with another candidate: next"
-    done = "a certificate signed by itself; a handshake that stalls"
+    done = "a certificate of nobody's, of the past, of another name; TLS 1.1; garbage; a handshake that stalls"
     table.tell("U7", done, saw, "as the client saw it", test=f"{HERE}::test_tls_that_nobody_vouches_for_is_not_spoken")
 
 
@@ -229,6 +307,21 @@ async def test_a_cookie_goes_nowhere(bed: Bed) -> None:
     )
 
 
+async def test_a_redirect_is_followed_nowhere(bed: Bed) -> None:
+    """Row U23 of `test_upstream_faults.py`, with somebody who listens where it leads."""
+    async with ScriptedUpstream() as elsewhere:
+        for status in (301, 302, 303, 307, 308):
+            for path in ("/v1/chat/completions", "/"):
+                there = plain(b"", status, "text/plain", Location=f"{elsewhere.root}{path}")
+                bed.provider.plays("cookies", there)
+                asked = bed.provider.asked("cookies")
+                got = await bed.ask("profile:cookies", stream=status == 302)
+                assert (got.status, b"healthy" in got.body) == (200, True)
+                assert bed.provider.asked("cookies") - asked <= 2
+                assert "location" not in got.headers
+        assert elsewhere.opened == 0
+
+
 @pytest.mark.slow
 async def test_an_answer_that_nobody_asked_for_is_nobodys(bed: Bed) -> None:
     def script(seen: Seen) -> Script:
@@ -273,10 +366,13 @@ async def test_comments_alone_are_life_and_no_content(bed: Bed) -> None:
 
 async def test_a_line_of_ten_mebibytes_passes_whole(bed: Bed) -> None:
     text = "x" * (10 << 20)
-    bed.provider.plays("giant", streamed(CHAT.stream(text)))
-    got = await bed.ask("giant", stream=True)
-    assert got.whole
-    assert CHAT.read_stream(got.body) == text
+    for tongue in SURFACES:
+        slot = f"giant-{tongue.surface}"
+        bed.provider.plays(slot, streamed(frames(tongue, text)))
+        got = await bed.daemon.post(tongue, asking(tongue, slot, stream=True))
+        assert got.whole
+        assert tongue.read_stream(got.body) == text
+        assert terminator(tongue) in got.body
     done = "one event of 10 MiB"
     table.tell("U59", done, "the whole answer", "200, `ok`", test=f"{HERE}::test_a_line_of_ten_mebibytes_passes_whole")
 
@@ -351,8 +447,8 @@ async def test_a_stream_is_not_cut_for_its_length(bed: Bed) -> None:
     table.tell("U63", done, "the whole answer", "200, `ok`", test=f"{HERE}::test_a_stream_is_not_cut_for_its_length")
 
 
-@pytest.mark.slow
-async def test_who_fails_half_of_the_time_loses_no_request(bed: Bed) -> None:
+@pytest.mark.parametrize("requests", [500, pytest.param(10_000, marks=pytest.mark.slow)])
+async def test_who_fails_half_of_the_time_loses_no_request(bed: Bed, requests: int) -> None:
     answered = [0]
 
     def script(seen: Seen) -> Script:
@@ -362,25 +458,46 @@ async def test_who_fails_half_of_the_time_loses_no_request(bed: Bed) -> None:
         return [CUT] if answered[0] % 2 else plain(CHAT.answer("healthy"))
 
     bed.provider.upstream.answers(script)
-    for _ in range(20):
+    for _ in range(requests // 50):
         got = await asyncio.gather(*(bed.ask("profile:half") for _ in range(50)))
         assert {CHAT.read_text(one.json) for one in got} == {"healthy"}
-    assert answered[0] > 10
+        bed.provider.upstream.seen.clear()
+    assert 10 < answered[0] < 2 * requests
     bed.provider.upstream.answers(bed.provider._chosen)
-    done = "1,000 requests, 50 at a time, to a provider that fails every other one, with a healthy one behind"
-    saw = "1,000 whole answers; the failing one rests, and comes back by one request at a time"
+    done = "10,000 requests, 50 at a time, to a provider that fails every other one, with a healthy one behind"
+    saw = "10,000 whole answers; the failing one rests, and comes back by one request at a time"
     table.tell("U70", done, saw, "200, `ok`", test=f"{HERE}::test_who_fails_half_of_the_time_loses_no_request")
 
 
-async def test_who_fails_always_is_not_asked_more_than_there_are_requests(bed: Bed) -> None:
-    bed.provider.plays("failing", plain(CHAT.error("server_error", "no"), 500))
-    got = await asyncio.gather(*(bed.ask("failing") for _ in range(300)))
-    got += await asyncio.gather(*(bed.ask("failing") for _ in range(300)))
-    assert {one.status for one in got} <= {500, 503}
-    assert bed.provider.asked("failing") <= 1.1 * len(got)
-    assert any(one.status == 503 for one in got)  # refused at once, while it rests
-    done = "600 requests to a provider that fails all, nobody behind"
-    saw = "500 at first, then 503, `all_candidates_cooling` at once; at most 1.1 calls of the provider for each request"
+AMPLIFIED = 1.1  # calls of a provider for each first attempt, at most
+
+
+@pytest.mark.parametrize("at_once", [150, pytest.param(1_000, marks=pytest.mark.slow)])
+async def test_who_fails_always_is_not_asked_more_than_there_are_requests(bed: Bed, at_once: int) -> None:
+    """By the provider's own count: alone, and in a chain of two that both fail."""
+    for tongue in SURFACES:
+        for slot in (f"failing-{tongue.surface}", f"ailing-{tongue.surface}"):
+            bed.provider.plays(slot, plain(tongue.error("api_error", "no"), 500))
+        slots, asked = [f"failing-{tongue.surface}"], f"failing-{tongue.surface}"
+        if tongue is not CHAT:
+            slots, asked = [*slots, f"ailing-{tongue.surface}"], f"profile:failing-{tongue.surface}"
+        before = bed.provider.upstream.heads
+        got = await asyncio.gather(
+            *(bed.daemon.post(tongue, asking(tongue, asked, stream=n % 2 == 0)) for n in range(at_once))
+        )
+        assert {one.status for one in got} <= {500, 503}
+        assert bed.provider.upstream.heads - before <= AMPLIFIED * len(got) * len(slots)
+        before = bed.provider.upstream.heads
+        got = await asyncio.gather(*(bed.daemon.post(tongue, asking(tongue, asked, stream=False)) for _ in range(100)))
+        assert {one.status for one in got} <= {500, 503}
+        assert bed.provider.upstream.heads - before < len(got)
+        refused = [one for one in got if one.status == 503]
+        assert refused  # at once, while all of them rest
+        assert all(b"all_candidates_cooling" in one.body and one.headers["retry-after"] for one in refused)
+    done = "1,000 clients at once to a provider that fails all, nobody behind, or somebody who fails as well"
+    saw = (
+        "500 at first, then 503, `all_candidates_cooling` at once; at most 1.1 calls of each provider for each request"
+    )
     where = f"{HERE}::test_who_fails_always_is_not_asked_more_than_there_are_requests"
     table.tell("U71", done, saw, "as the client saw it", test=where)
 

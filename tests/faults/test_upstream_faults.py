@@ -15,9 +15,11 @@ from faults.bench import SETTING, Daemon, holds_canary
 from faults.judging import HEALTHY, NATIVE, TRANSLATED, Hop, Run, Seen, name_of, observed, runs_of
 from faults.responses import terminator
 from faults.upstream_faults import FAULTS, Fault, Outcome
+from proxy.server.respond import LONGEST_RETRY
 
 HERE = "tests/faults/test_upstream_faults.py"
 NUMBERS = list(dict.fromkeys(fault.number for fault in FAULTS))
+FOREIGN = {"set-cookie", "keep-alive", "x-named", "x-internal", "evil", "access-control-allow-origin", "location"}
 STATUSES = {529: {"messages": 529}}  # Anthropic's own; everybody else's word for it is 503
 
 
@@ -61,6 +63,8 @@ def judge(run: Run, seen: Seen, wanted: Outcome) -> None:
     assert got.headers[client.id_header] == row["request_id"]
     assert not holds_canary(b"\r\n".join((*(v.encode() for v in got.headers.values()), got.body)))
     assert b"Traceback" not in got.body
+    assert not any("hop" in value or "Evil" in value for value in got.headers.values())
+    assert not FOREIGN & got.headers.keys()
     assert got.whole is not wanted.broken
     assert len(row["attempts"]) == row["attempt_count"] if "attempt_count" in row else True
     assert seen.asked <= 2
@@ -122,6 +126,36 @@ def test_a_providers_fault_ends_as_written(native: Observed, number: str) -> Non
             wrong.append(story(run, seen, exc))
     assert not wrong, "\n".join(wrong[:5])
     table.tell(number, *telling(found), test=f"{HERE}::test_a_providers_fault_ends_as_written")
+
+
+# what a 429 says of the wait -> what the client is told, in seconds
+WAITS = {
+    "86400": LONGEST_RETRY,
+    "Wed, 21 Oct 2099 07:28:00 GMT": LONGEST_RETRY,
+    "retry-after-ms": 900,
+    "0": 1,
+    "-5": 1,
+    "soon": None,
+    "Wed, 21 Oct 2015 07:28:00 GMT": 1,
+}
+
+
+def test_a_wait_is_told_in_sane_seconds(native: Observed) -> None:
+    """Row U67; nobody is kept waiting for it meanwhile."""
+    told: dict[str, set[str | None]] = {}
+    for (fault, *_, second), seen, _ in native.of("U67"):
+        if not second:
+            told.setdefault(fault.sent.rpartition(" with ")[2].removeprefix("Retry-After: "), set()).add(
+                seen.got.headers.get("retry-after")
+            )
+    assert told == {said: {None if seconds is None else str(int(seconds))} for said, seconds in WAITS.items()}
+
+
+def test_a_key_that_is_refused_raises_an_alarm(native: Observed) -> None:
+    refused = [line for line in native.daemon.lines() if line.get("event") == "credential_refused"]
+    names = {name_of(run) for run, *_ in native.of("U65")}
+    assert names <= {line["provider"] for line in refused}
+    assert {line["level"] for line in refused} == {"error"}
 
 
 @pytest.mark.slow

@@ -362,10 +362,16 @@ def escaped(tongue: Tongue, stream: bool) -> Script:
 
 
 fault("U42", "an escaped NUL and a lone surrogate", escaped, Outcome(text="..."), Outcome(text="..."))
+
+
+def dripping(byte: bytes, times: int) -> list[Step]:
+    return [step for _ in range(times) for step in (byte, 0.1)]
+
+
 fault(
     "U43",
-    "one byte at a time without an end",
-    lambda t, s: [head(200, "application/json", Content_Length=10**6), b"{", b" ", SILENCE],
+    "one byte each 100 ms",
+    lambda t, s: [head(200, "application/json", Content_Length=10**6), b"{", *dripping(b" ", 100)],
     LATE,
     None,
     SHORT,

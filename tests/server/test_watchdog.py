@@ -264,6 +264,19 @@ def test_a_client_that_takes_nothing_for_a_minute_is_abandoned() -> None:
     assert watched.told == ["abandoned"]
 
 
+def test_a_client_that_takes_a_byte_now_and_then_has_no_longer_than_the_total() -> None:
+    watched = Watched(limits=evolve(LIMITS, total=Duration(50)))
+    dog = watched.dog()
+    dog.touch()
+    dog.commit()
+    watched.clock.move(9)
+    dog.writing()
+    watched.clock.move(40)
+    assert watched.told == []
+    watched.clock.move(20)
+    assert watched.told == ["abandoned"]
+
+
 def test_a_plain_answer_has_one_limit() -> None:
     watched = Watched(plain=True)
     dog = watched.dog()

@@ -22,6 +22,7 @@ from proxy.errors import UpstreamBroken, UpstreamError, UpstreamTimeout, Upstrea
 from proxy.routing.table import Provider
 from proxy.server.upstream import tls
 from proxy.server.upstream.exchange import Outgoing, Reply, Take, url_of
+from proxy.server.upstream.resolver import OwnThread
 from proxy.server.upstream.slots import Slots
 
 STALE_TRIES = 3  # pooled connections that turn out closed, before a failure counts
@@ -138,6 +139,7 @@ class PlainUpstream:
                 limit=0,  # the slots are the limit: their queue can be measured and bounded
                 ssl=tls.context_of(provider) or True,
                 keepalive_timeout=KEEP_ALIVE,
+                resolver=OwnThread(),
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=ClientTimeout(total=None),
