@@ -43,7 +43,8 @@ OUTSIDE = {
 # What lives as long as the process, by the name it is built with.
 LONG_LIVED = {
     "Admin", "Affinity", "Alerts", "App", "Books", "Builder", "Discovery", "Gateway", "Health", "KeyRing", "KeyAdmin",
-    "Keys", "Latencies", "Ledger", "Listener", "Metrics", "Notifier", "Relay", "Reloader", "UpstreamPool",
+    "Keys", "Latencies", "Ledger", "Listener", "Metrics", "Notifier", "Probing", "Relay", "Reloader", "Stalled",
+    "UpstreamPool",
 }  # fmt: skip
 RESOURCES = {
     "ClientSession", "TCPConnector", "Thread", "ThreadPoolExecutor", "Task", "connect", "create_task", "ensure_future",

@@ -1,14 +1,16 @@
-"""What happens to keys, their budgets and their limits: rows C22, L8, L9, L11, P12."""
+"""What happens to keys, their budgets and their limits: rows C21, C22, L8, L9, L11, P10, P12, S10."""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import signal
 import sqlite3
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,12 @@ import orjson
 import pytest
 from attrs import define, frozen
 from ledger_sums import leases, spent
-from playbook import CHAT
+from playbook import CHAT, MESSAGES
 from upstream import GUARD_S, STREAM_HEAD, ScriptedUpstream, piece, plain
 
 from faults import table
 from faults.bench import Daemon, Got, Misbehaving, block, daemon, parsed
-from faults.responses import asking, frames
+from faults.responses import SURFACES, asking, frames
 from proxy.app import LEDGER
 from proxy.server.keys.changes import Keys
 from proxy.server.keys.store import KeyStore
@@ -177,6 +179,77 @@ async def test_a_key_that_ends_while_its_stream_runs_ends_the_next_request(place
     )
 
 
+def wrong(keys: Mapping[str, Made]) -> dict[str, list[str]]:
+    """Header lines that open nothing, by what is wrong with them."""
+    good, other = keys["good"].whole, keys["other"].whole
+    return {
+        "missing": [],
+        "foreign": ["Authorization: Bearer sk-of-somebody-else"],
+        "of our form and unknown": [f"x-api-key: {good[:-43]}{'A' * 43}"],
+        "its first byte another": [f"Authorization: Bearer {'x' + good[1:]}"],
+        "its last byte another": [f"Authorization: Bearer {good[:-1] + ('a' if good[-1] != 'a' else 'b')}"],
+        "expired": [f"Authorization: Bearer {keys['expired'].whole}"],
+        "revoked": [f"Authorization: Bearer {keys['revoked'].whole}"],
+        "two that differ": [f"Authorization: Bearer {good}", f"x-api-key: {other}"],
+        "quotes": ["Authorization: Bearer ' OR 1=1 --"],
+        "7,000 letters": [f"x-api-key: {'k' * 7000}"],
+        "no scheme": ["Authorization: Bearer"],
+    }
+
+
+BROKEN = {"a NUL": b"Authorization: Bearer a\0b\r\n", "1 MB": b"x-api-key: " + b"k" * (1 << 20) + b"\r\n"}
+
+
+async def test_a_key_that_opens_nothing_is_a_401_in_the_surfaces_shape(place: Path) -> None:
+    async with serving(place) as bed:
+        soon = datetime.now(UTC) + timedelta(seconds=1)
+        keys = {name: await bed.make() for name in ("good", "other", "revoked")}
+        keys["expired"] = await bed.make(expires_at=soon.isoformat())
+        await bed.admin("POST", f"/admin/keys/{keys['revoked'].id}/revoke", {})
+        async with asyncio.timeout(GUARD_S):
+            while (await bed.models(keys["expired"])) != 401:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        for tongue in SURFACES:
+            body = orjson.dumps(asking(tongue, "p", stream=tongue is CHAT))
+            start = f"POST {tongue.path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n".encode()
+            end = b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+            for what, lines in wrong(keys).items():
+                got = await bed.daemon.raw(start + "".join(f"{line}\r\n" for line in lines).encode() + end)
+                error = got.json["error"]
+                kind = "authentication_error" if tongue is MESSAGES else "invalid_request_error"
+                assert (got.status, error["type"]) == (401, kind), what
+                assert error.get("code") == (None if tongue is MESSAGES else "invalid_api_key"), what
+                assert got.headers[tongue.id_header]
+            for what, line in BROKEN.items():
+                got = await bed.daemon.raw(start + line + end)
+                assert (got.status, got.json["error"]["type"]) == (400, "invalid_request_error"), what
+            foreign_beside = f"Authorization: Bearer sk-foreign\r\nx-api-key: {keys['good'].whole}\r\n".encode()
+            got = await bed.daemon.raw(start + foreign_beside + end)
+            assert got.status != 401
+        assert {row["status"] for row in await bed.daemon.records(3)} == {200}
+        assert len(await bed.daemon.records(3)) == bed.provider.asked("p") == 3
+        told = bed.daemon.log.read_bytes() + (await bed.daemon.get("/metrics", admin=True)).body
+        told += b"".join(path.read_bytes() for path in bed.daemon.state.iterdir() if path.is_file())
+        secrets = [key.whole for key in keys.values()] + ["sk-of-somebody-else", "OR 1=1", "k" * 100]
+        assert not [secret for secret in secrets if secret.encode() in told]
+        assert hashlib.sha256(keys["good"].whole.encode()).digest() in told
+    test = "test_a_key_that_opens_nothing_is_a_401_in_the_surfaces_shape"
+    tell(
+        "C21",
+        "missing, foreign, unknown, expired, revoked; two of ours that differ; quotes, 7,000 letters; a NUL, 1 MB",
+        "401, `invalid_api_key` or `authentication_error`; 400 for the last two; ours beside a foreign one is served",
+        "no row; no key in log, metrics or file",
+        test,
+    )
+    tell(
+        "S10",
+        "keys that differ from a good one in their first byte, and in their last",
+        "the same 401",
+        "a key is kept, and looked up, as the SHA-256 of the whole",
+        test,
+    )
+
+
 async def test_of_1000_at_once_those_pass_that_the_budget_holds(place: Path) -> None:
     release = asyncio.Event()
     async with serving(place) as bed:
@@ -243,6 +316,34 @@ async def test_a_clock_that_jumps_opens_no_window_and_closes_none(place: Path) -
         "429 with Retry-After of at most 61 s throughout; then exactly the limit again",
         "200, `ok`; none of what is not admitted",
         "test_a_clock_that_jumps_opens_no_window_and_closes_none",
+    )
+
+
+async def test_a_clock_that_is_wrong_at_the_start_harms_nothing(place: Path) -> None:
+    for number, moment in enumerate(("1970-01-01T00:00:10", "2100-01-01T00:00:00")):
+        home = place / str(number)
+        home.mkdir()
+        clocks = Clocks.of(home)
+        clocks.reads(moment)
+        async with serving(home, clocks.env) as bed:
+            key = await bed.make(budget={"limit": 1, "period": "daily"}, limits={"rpm": 3})
+            assert [(await bed.ask(key)).status for _ in range(2)] == [200, 200]
+            clocks.wall(0)  # the time comes from the network by and by
+            assert (await bed.ask(key)).status == 200
+            assert (await bed.ask(key)).status == 429
+            rows = await bed.daemon.records(3)
+            assert all(0 <= row["duration_ms"] < 60_000 for row in rows)
+            for row in rows:
+                attempts = (await bed.daemon.record(row["request_id"]))["attempts"]
+                assert all(0 <= attempt["duration_ms"] < 60_000 and attempt["started_ms"] >= 0 for attempt in attempts)
+            bed.daemon.signal(signal.SIGTERM)
+            assert await bed.daemon.ends() == 0
+    tell(
+        "P10",
+        "a start in 1970, and in 2100, and the right time later (a certificate of another time is U7)",
+        "the whole answer; limits hold",
+        "durations are those of the monotonic clock: none is negative",
+        "test_a_clock_that_is_wrong_at_the_start_harms_nothing",
     )
 
 

@@ -8,12 +8,15 @@ a time for each name, so a provider has one such thread at most.
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+Told = Callable[[list[ResolveResult], Exception | None], None]
 NUMERIC = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
 
 
@@ -34,23 +37,34 @@ class OwnThread(AbstractResolver):
             else:
                 found.set_result(addresses)
 
-        def look_up() -> None:
-            addresses, problem = list[ResolveResult](), None
-            try:
-                addresses = _addresses(host, port, family)
-            except Exception as exc:
-                problem = exc if isinstance(exc, OSError) else OSError(f"{type(exc).__name__}: {exc}")
-            with suppress(RuntimeError):  # the loop has ended meanwhile
-                loop.call_soon_threadsafe(told, addresses, problem)
-
         try:
-            threading.Thread(target=look_up, name=f"look up {host}", daemon=True).start()
-        except RuntimeError as exc:
+            looking = threading.Thread(
+                target=_look_up,
+                args=(host, port, family, told, loop.call_soon_threadsafe),
+                name=f"look up {host}",
+                daemon=True,
+            )
+            looking.start()
+            return await found
+        except RuntimeError as exc:  # no more threads
             raise OSError(str(exc)) from exc
-        return await found
+        finally:
+            found.cancel()
 
     async def close(self) -> None:
         """Nothing is held: a thread that is under way ends by itself."""
+
+
+def _look_up(
+    host: str, port: int, family: socket.AddressFamily, told: Told, soon: Callable[[Callable[[], object]], object]
+) -> None:
+    addresses, problem = list[ResolveResult](), None
+    try:
+        addresses = _addresses(host, port, family)
+    except Exception as exc:
+        problem = exc if isinstance(exc, OSError) else OSError(f"{type(exc).__name__}: {exc}")
+    with suppress(RuntimeError):  # the loop has ended meanwhile
+        soon(functools.partial(told, addresses, problem))
 
 
 def _addresses(host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
