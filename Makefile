@@ -147,10 +147,9 @@ lock: $(VENV)/.tools ## write requirements/*.txt anew: the newest versions that 
 	@$(COMPILE) requirements/clients.in -o requirements/clients.txt
 	@$(COMPILE) requirements/tools.in -o requirements/tools.txt
 
-audit: $(VENV)/.tools ## look all that is locked up in the advisories for Python packages
-	@$(TOOLS)/pip-audit --strict --progress-spinner off --require-hashes --disable-pip \
-		-r requirements/test.txt -r requirements/local.txt -r requirements/clients.txt \
-		-r requirements/tools.txt
+audit: $(VENV)/.tools $(VENV)/.run ## look all that is locked up in the advisories for Python packages
+	@$(BIN)/python scripts/audit.py $(TOOLS)/pip-audit \
+		requirements/test.txt requirements/local.txt requirements/clients.txt requirements/tools.txt
 
 clean: ## remove .venv, caches and build leftovers; ./.state with its ledger stays
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info

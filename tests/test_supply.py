@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import configparser
 import re
+import subprocess
+import sys
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
+import orjson
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -80,3 +84,38 @@ def test_no_package_starts_with_python() -> None:
         for file in distribution.files or () if name in locked else ():
             if file.suffix == ".pth":
                 assert STARTING.get(file.name) == name, f"{name} installs {file}"
+
+
+def report(*packages: Mapping[str, object]) -> bytes:
+    """As pip-audit writes it."""
+    return orjson.dumps({"dependencies": packages, "fixes": []})
+
+
+GOOD = {"name": "good", "version": "1.0", "vulns": []}
+BAD = {"name": "bad", "version": "1.0", "vulns": [{"id": "PYSEC-2026-1", "fix_versions": ["1.1"], "aliases": []}]}
+MISSING = {"name": "missing", "skip_reason": "Dependency not found on PyPI and could not be audited: missing (1.0)"}
+NOT_FOUND = "ERROR:pip_audit._cli:x: Dependency not found on PyPI and could not be audited: x (1.0)\n"
+AUDITS: dict[str, tuple[bytes, str, int, str]] = {
+    "nothing is known against any": (report(GOOD), "", 0, "No advisory names any of the 1 packages."),
+    "one is named": (report(GOOD, BAD), "", 1, "bad 1.0: PYSEC-2026-1, mended in 1.1"),
+    "one is named and one not known": (report(BAD, MISSING), "", 1, "bad 1.0: PYSEC-2026-1"),
+    "one is not known": (report(GOOD, MISSING), "", 3, "NOT AUDITED"),
+    "the registry offers no advisories": (b"", NOT_FOUND, 3, "NOT AUDITED"),
+    "nobody answers": (b"", "ConnectionError: no route to host", 3, "no route to host"),
+    "it says nothing": (b"", "", 3, "NOT AUDITED"),
+    "it says something else": (b"[]", "", 3, "NOT AUDITED"),
+    "nothing was looked at": (report(), "", 3, "NOT AUDITED"),
+}
+
+
+@pytest.mark.parametrize(("out", "err", "code", "said"), AUDITS.values(), ids=AUDITS)
+def test_an_audit_that_could_not_be_made_is_neither_good_nor_bad(
+    out: bytes, err: str, code: int, said: str, tmp_path: Path
+) -> None:
+    tool = tmp_path / "pip-audit"
+    tool.write_text(f"#!{sys.executable}\nimport sys\nsys.stderr.write({err!r})\nsys.stdout.buffer.write({out!r})\n")
+    tool.chmod(0o700)
+    command = (sys.executable, str(ROOT / "scripts/audit.py"), str(tool), "requirements/run.txt")
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == code
+    assert said in (ran.stderr if code else ran.stdout)
