@@ -9,7 +9,7 @@ import inspect
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import fuzz
 import pytest
 import uvloop
+from canaries import leaking, leaks
 from gateway import Start, gateway
 from upstream import ScriptedUpstream
 
@@ -72,6 +73,25 @@ def home() -> Iterator[Path]:
     """A short path: that of a Unix socket has 107 bytes at most."""
     with tempfile.TemporaryDirectory(prefix="pm-") as made:
         yield Path(made)
+        assert not dict(leaking(Path(made))), "a secret stands in a file"
+
+
+@pytest.fixture(autouse=True)
+def _no_secret_stays(request: pytest.FixtureRequest) -> Iterator[None]:
+    """`home` looks into itself before it goes; what is written elsewhere is looked into here."""
+    yield
+    made = request.node.funcargs.get("tmp_path")
+    assert made is None or not dict(leaking(made)), "a secret stands in a file"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What gateways in this process have logged, and tests have let be seen, is looked into as well."""
+    report = yield
+    if report.passed and (found := leaks("".join(text for _, text in report.sections).encode(errors="replace"))):
+        report.outcome = "failed"
+        report.longrepr = f"a secret stands in what {item.name} has logged or printed: {', '.join(found)}"
+    return report
 
 
 @pytest.fixture

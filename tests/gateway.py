@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import aiohttp
 import orjson
 from attrs import define, field, frozen
+from canaries import leaks
 from multidict import CIMultiDictProxy
 from playbook import CHAT, Tongue
 from upstream import GUARD_S, ScriptedUpstream
@@ -41,6 +42,11 @@ class Answer:
     status: int
     headers: CIMultiDictProxy[str]
     body: bytes
+
+    def __attrs_post_init__(self) -> None:
+        makes_a_key = self.headers.get("Cache-Control") == "no-store"
+        said = str(self.headers).encode() + (b"" if makes_a_key else self.body)
+        assert not leaks(said), "a secret stands in an answer"
 
     @property
     def json(self) -> Any:
@@ -270,6 +276,7 @@ class Process:
         assert self.child.stderr is not None
         async with asyncio.timeout(GUARD_S):
             while raw := await self.child.stderr.readline():
+                assert not leaks(raw), "a secret stands in the log"
                 line = orjson.loads(raw) if raw.startswith(b"{") else {"event": raw.decode()}
                 self.lines.append(line)
                 if line["event"] == event:
@@ -284,6 +291,7 @@ class Process:
         assert self.child.stderr is not None
         async with asyncio.timeout(GUARD_S):
             rest = await self.child.stderr.read()
+            assert not leaks(rest), "a secret stands in the log"
             self.lines += [orjson.loads(raw) for raw in rest.splitlines() if raw.startswith(b"{")]
             return await self.child.wait()
 
@@ -302,7 +310,8 @@ async def process(table: str, home: Path, *, server: str = "") -> AsyncIterator[
     finally:
         if child.child.returncode is None:
             child.child.kill()
-            await child.child.communicate()
+            _, rest = await child.child.communicate()
+            assert not leaks(rest), "a secret stands in the log"
 
 
 async def serve(config: Path, state: Path) -> Process:
