@@ -41,7 +41,7 @@ from proxy.server.daemon import (
     raise_open_files,
 )
 from proxy.server.discovery import Discovery
-from proxy.server.endpoints import data_paths
+from proxy.server.endpoints import data_paths, ordinary_paths
 from proxy.server.gateway import Gateway
 from proxy.server.keys.admin import KeyAdmin
 from proxy.server.keys.changes import Keys
@@ -249,7 +249,12 @@ class App:
         room = KeyAdmin(self.keys, lambda: self.gateway.current)
         vaults = VaultAdmin(self.vault, lambda: self.gateway.current)
         admin = Admin(self.gateway, self.reloader, Decisions(state / LEDGER), self.metrics, room, vaults, self.probing)
-        data = Listener(data_paths(self.gateway), keep_alive=server.keep_alive)
+        data = Listener(
+            data_paths(self.gateway),
+            keep_alive=server.keep_alive,
+            ordinary=ordinary_paths(self.gateway),
+            lean=lambda: self.gateway.current.table.server.exchange == "lean",
+        )
         data.most = client_connections(open_files, sum(provider.connections for provider in table.providers.values()))
         if data.most < server.concurrency:
             log.warning(

@@ -21,6 +21,7 @@ from proxy.server.inbound import Request
 
 Headers = list[tuple[str, str]]
 REASONS = {status.value: status.phrase for status in HTTPStatus}
+FRAMING = ("content-length", "connection")  # of an answer: said here
 GONE = "The client left."
 
 
@@ -118,7 +119,7 @@ class Left(web.StreamResponse):
         return self._status
 
     @property
-    def keep_alive(self) -> bool | None:
+    def keep_alive(self) -> bool:
         return self._stays
 
     @property
@@ -132,6 +133,14 @@ class Left(web.StreamResponse):
         """It has ended."""
 
 
+async def send(request: Request, response: web.Response) -> Left:
+    """An answer that somebody has made, to a request that aiohttp does not know of."""
+    headers = [pair for pair in response.headers.items() if pair[0].lower() not in FRAMING]
+    body = response.body
+    assert body is None or isinstance(body, bytes)
+    return await LeanAnswer(request).whole(response.status, headers, body or b"")
+
+
 class LeanAnswer:
     def __init__(self, request: Request) -> None:
         self.begun = False
@@ -141,7 +150,7 @@ class LeanAnswer:
         self._status = 0
         self._head = b""  # until it leaves
 
-    async def whole(self, status: int, headers: Headers, body: bytes) -> web.StreamResponse:
+    async def whole(self, status: int, headers: Headers, body: bytes) -> Left:
         self.begun, self.sent, self._status = True, len(body), status
         self._write(b"%bContent-Length: %d\r\n\r\n%b" % (self._rendered(status, headers), len(body), body))
         if self._protocol.writing_paused:  # or a client that asks on and reads nothing has all its answers held here

@@ -21,6 +21,7 @@ from proxy.server.inbound import PlainRequest, Request
 from proxy.server.ledger import Decision
 from proxy.server.listener import Handler, Paths, json_response, refusal
 from proxy.server.listing import Viewer, list_models, show_model
+from proxy.server.ordinary import Handlers
 from proxy.server.recognition import path_of
 from proxy.server.respond import SERVER, plan_headers
 
@@ -72,12 +73,17 @@ def data_paths(gateway: Gateway) -> Paths:
     }
 
 
+def ordinary_paths(gateway: Gateway) -> Handlers:
+    """Of `data_paths` those where ordinary requests are served lean."""
+    return {path: _serve(gateway, surface) for path, surface in SURFACES.items()}
+
+
 async def _here(_: PlainRequest) -> web.StreamResponse:
     """What Claude Code asks to warm its connection up. Tells nothing, and so wants no key."""
     return web.Response(headers={"Server": SERVER})
 
 
-def _serve(gateway: Gateway, surface: Surface) -> Handler:
+def _serve(gateway: Gateway, surface: Surface) -> Callable[[Request], Awaitable[web.StreamResponse]]:
     async def serve(request: Request) -> web.StreamResponse:
         return await gateway.serve(request, surface)
 

@@ -77,7 +77,9 @@ class Request(Protocol):
     @property
     def content_length(self) -> int | None: ...
     @property
-    def keep_alive(self) -> bool: ...
+    def keep_alive(self) -> bool:
+        """Whether the connection may stay once this is answered."""
+
     @property
     def remote(self) -> str | None:
         """The peer's address; None or empty over a Unix socket."""

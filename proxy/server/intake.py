@@ -22,6 +22,7 @@ from proxy.routing.table import is_loopback
 from proxy.secret import Secret
 from proxy.server.call import Call
 from proxy.server.inbound import Request
+from proxy.server.ordinary import Body
 from proxy.server.outgoing import HOPS
 from proxy.wire import json_text, multipart, splice
 from proxy.wire.splice import Member
@@ -97,6 +98,8 @@ async def read_body(
     size = 0
     try:
         async with asyncio.timeout(seconds):
+            if isinstance(content, Body):
+                return await content.whole(hold)
             while data := await content.readany():
                 size += len(data)
                 if size > limit:

@@ -17,9 +17,11 @@ from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
 
 from proxy.dialects import DIALECTS
-from proxy.errors import GatewayError, Internal, InvalidRequest, UnknownPath, WrongMethod
+from proxy.errors import GatewayError, UnknownPath, WrongMethod
+from proxy.server.connection import Connection
 from proxy.server.identity import request_id
 from proxy.server.inbound import PlainRequest
+from proxy.server.ordinary import Handlers, Heads
 from proxy.server.respond import SERVER, error_answer, id_headers
 from proxy.wire import json_text
 
@@ -33,48 +35,22 @@ Handler = Callable[[PlainRequest], Awaitable[web.StreamResponse]]
 Paths = Mapping[str, Mapping[str, Handler]]  # path -> method -> handler; a path that ends in /* takes what is behind it
 
 
-class Connection(RequestHandler):
-    """One client connection. Bad HTTP is answered in JSON and told in one log line, without the sender's bytes."""
-
-    __slots__ = ("head_since",)
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        assert isinstance(self._manager, Listener)
-        self._manager.make_room()
-        self.head_since: float | None = self._loop.time()  # when the head began that is still incomplete
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._messages or self._current_request is not None:
-            self.head_since = None
-        elif self.head_since is None:
-            self.head_since = self._loop.time()
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        if status >= 500:
-            log.error("internal_error", error=type(exc).__name__ if exc else "unknown")
-            error: GatewayError = Internal("Something went wrong inside the gateway.")
-        else:
-            log.warning("bad_http", error=type(exc).__name__ if exc else "unknown", status=status)
-            error = InvalidRequest("The request is not proper HTTP.")
-        answer = error_answer(error, DIALECTS["openai-chat"], identity := request_id())
-        headers = [*answer.headers, *id_headers(identity, "openai-chat"), ("Connection", "close")]
-        response = web.Response(status=status, headers=headers, body=answer.body)
-        response.force_close()
-        return response
-
-
 class Listener(web.Server):
     """All connections of one or more sockets."""
 
-    def __init__(self, paths: Paths, *, keep_alive: float, handler_cancellation: bool = True) -> None:
+    def __init__(
+        self,
+        paths: Paths,
+        *,
+        keep_alive: float,
+        handler_cancellation: bool = True,
+        ordinary: Handlers | None = None,
+        lean: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """`ordinary` are the paths that ordinary requests are served on without aiohttp's parser, as long as `lean`
+        says so when their connection is made."""
+        self.heads = Heads(ordinary or {})
+        self._lean = lean if ordinary else lambda: False
         self._exact = {path: methods for path, methods in paths.items() if not path.endswith("/*")}
         self._below = {path[:-1]: methods for path, methods in paths.items() if path.endswith("/*")}
         self.most: float = float("inf")  # connections
@@ -91,7 +67,7 @@ class Listener(web.Server):
         )
 
     def __call__(self) -> RequestHandler:
-        return Connection(self, loop=asyncio.get_running_loop(), **self._kwargs)
+        return Connection(self, lean=self._lean(), loop=asyncio.get_running_loop(), **self._kwargs)
 
     def _made(
         self,
@@ -110,7 +86,7 @@ class Listener(web.Server):
         and the ledger are never used up by clients."""
         if len(self._connections) <= self.most:
             return
-        idle = (it for it in self._connections if it._current_request is None and not it._messages)
+        idle = (it for it in self._connections if isinstance(it, Connection) and it.idle)
         next(idle, next(reversed(self._connections))).force_close()
         self.turned_away += 1
 

@@ -24,16 +24,16 @@ class Outcome:
     upstream: bytes  # all that any case made it hear
 
 
-@pytest.fixture(scope="module")
-def outcomes() -> dict[tuple[str, int], Outcome]:
+@pytest.fixture(scope="module", params=["lean", pytest.param("plain", marks=pytest.mark.slow)])
+def outcomes(request: pytest.FixtureRequest) -> dict[tuple[str, int], Outcome]:
     """Every case in every way of cutting it, played at once against one process."""
-    return asyncio.run(_played())
+    return asyncio.run(_played(request.param))
 
 
-async def _played() -> dict[tuple[str, int], Outcome]:
+async def _played(exchange: str) -> dict[tuple[str, int], Outcome]:
     async with ScriptedUpstream() as upstream:
         upstream.plays(plain(CHAT.answer("ok")))
-        async with daemon(provider("first", upstream, models={"ok": ""})) as (running, _):
+        async with daemon(provider("first", upstream, models={"ok": ""}), exchange=exchange) as (running, _):
             jobs = in_pieces(CASES)
             answers = await all_spoken(running.port, [(case.raw, size) for case, size in jobs])
             assert (await running.get(running.base + "/healthz")).status == 200

@@ -9,6 +9,7 @@ from gateway import Running, Start, provider
 from playbook import CHAT, MESSAGES, Tongue
 from upstream import ScriptedUpstream, plain, streamed
 
+EXCHANGES = ("lean", "plain")
 BOTH = pytest.mark.parametrize("tongue", [CHAT, MESSAGES], ids=["chat", "messages"])
 
 

@@ -23,6 +23,7 @@ from proxy.server.daemon import ListenRefused
 from proxy.server.listener import Listener
 
 LOOPS = ("uvloop",)
+EXCHANGES = ("lean", "plain")
 both_surfaces = pytest.mark.parametrize("tongue", TONGUES.values(), ids=TONGUES)
 
 # -- open mode ---------------------------------------------------------------------------------------------------

@@ -1,0 +1,201 @@
+"""Ordinary requests without aiohttp's parser: the lean server side of the surfaces' paths.
+
+A request is taken here where its head is all there, is one that `wire.request_head` knows to be read in one way by
+everybody, and asks for a path in `Handlers`. Its body may still be on its way. `server.listener.Connection` runs it,
+and gives everything else to aiohttp, untouched and before anything was done about it: aiohttp's server is the
+specification of this one, and what `[server] exchange = "plain"` puts in its place.
+
+Heads that came before are known by their bytes but for the digits of Content-Length: most requests are not parsed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+
+from aiohttp import web
+from aiohttp.http import HttpVersion, HttpVersion11
+from aiohttp.web_protocol import RequestHandler
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from proxy.errors import GatewayError
+from proxy.server.inbound import Head, Request
+from proxy.wire.request_head import END, LONGEST, read_ordinary
+
+MOST_HEADS = 512  # that are known
+LARGEST_HEAD = 4096  # bytes of one that is
+MOST_DIGITS = 10
+AHEAD = 1 << 16  # bytes that are taken from a client before somebody wants them
+Handlers = Mapping[str, Callable[[Request], Awaitable[web.StreamResponse]]]  # of POST, by path without query
+
+
+class Known:
+    """A head that came before."""
+
+    __slots__ = ("after", "before", "handler", "head", "start")
+
+    def __init__(
+        self, before: bytes, after: bytes, head: Head, handler: Callable[[Request], Awaitable[web.StreamResponse]]
+    ) -> None:
+        self.before = before
+        self.after = after
+        self.start = len(before)
+        self.head = head
+        self.handler = handler
+
+    def match(self, data: bytes) -> tuple[int, int] | None:
+        """Length of the body and where it starts, if `data` begins with this head."""
+        if not data.startswith(self.before):
+            return None
+        start = self.start
+        end = data.find(b"\r", start, start + MOST_DIGITS + 1)
+        digits = data[start:end]
+        if end < 0 or not digits.isdigit() or digits[0] == 0x30 or not data.startswith(self.after, end):
+            return None
+        return int(digits), end + len(self.after)
+
+
+class Heads:
+    """Those of one listener."""
+
+    def __init__(self, handlers: Handlers) -> None:
+        self.handlers = handlers
+        self._known: dict[tuple[bytes, bytes], Known] = {}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def find(self, data: bytes) -> tuple[Known, int, int] | None:
+        """The head that `data` begins with, the length of its body and where that starts; None where it is no ordinary
+        one, or not all of it."""
+        end = data.find(END, 0, LONGEST) + len(END)
+        if end < len(END):
+            return None
+        read = read_ordinary(data[:end])
+        handler = self.handlers.get(read.raw_path.partition("?")[0]) if read is not None else None
+        if read is None or handler is None:
+            return None
+        same = read.before, read.after
+        known = self._known.get(same)
+        if known is None:
+            head = Head(read.raw_path, CIMultiDictProxy(CIMultiDict(read.headers)))
+            known = Known(read.before, read.after, head, handler)
+            if end <= LARGEST_HEAD:
+                if len(self._known) >= MOST_HEADS:
+                    self._known.clear()
+                self._known[same] = known
+        return known, read.length, end
+
+
+class Body:
+    """Bytes of a known length, as they come. What nobody has asked for yet is held back at the client."""
+
+    __slots__ = ("_broken", "_connection", "_hold", "_parts", "_paused", "_waiter", "needs", "total_bytes")
+
+    def __init__(self, connection: RequestHandler, first: bytes, length: int) -> None:
+        self._connection = connection
+        self._parts = [first] if first else []
+        self._hold: Callable[[int], None] | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._broken: GatewayError | None = None
+        self._paused = False
+        self.total_bytes = len(first)  # that have come
+        self.needs = length - len(first)
+
+    def feed(self, data: bytes) -> bytes:
+        """Gives back what is not of this body."""
+        size, needs = len(data), self.needs
+        rest = b""
+        if size > needs:
+            data, rest = data[:needs], data[needs:]
+            size = needs
+        self.needs = needs - size
+        self.total_bytes += size
+        if self._hold is not None:
+            try:
+                self._hold(size)
+            except GatewayError as exc:  # for whoever waits to raise
+                self._broken, self._hold = exc, None
+                self._parts.clear()
+        if self._broken is None:
+            self._parts.append(data)
+        waiter = self._waiter
+        if waiter is None:
+            if self.needs and self.total_bytes > AHEAD:
+                self._paused = True
+                self._connection._pause_transport_reading()
+        elif not waiter.done() and (self._hold is None or not self.needs):
+            waiter.set_result(None)
+        return rest
+
+    def is_eof(self) -> bool:
+        return not self.needs
+
+    def read_nowait(self) -> bytes:
+        parts = self._parts
+        whole = parts[0] if len(parts) == 1 else b"".join(parts)
+        parts.clear()
+        return whole
+
+    async def readany(self) -> bytes:
+        while not self._parts and self.needs:
+            await self._more()
+        return self.read_nowait()
+
+    async def whole(self, hold: Callable[[int], None]) -> bytes:
+        """All of it; `hold` is told of every piece as it comes, and raises where that is too much."""
+        hold(self.total_bytes)
+        self._hold = hold
+        while self.needs and self._broken is None:
+            await self._more()
+        self._hold = None
+        if self._broken is not None:
+            raise self._broken
+        return self.read_nowait()
+
+    async def _more(self) -> None:
+        self._waiter = self._connection._loop.create_future()
+        if self._paused:
+            self._paused = False
+            self._connection._resume_transport_reading()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def end(self) -> None:
+        """The connection has: nothing more comes."""
+        if self._waiter is not None:
+            self._waiter.cancel()
+
+
+class OrdinaryRequest:
+    """See `server.inbound.Request`."""
+
+    __slots__ = ("content", "content_length", "handler", "head", "headers", "keep_alive", "protocol", "raw_path")
+
+    method = "POST"
+    version: HttpVersion = HttpVersion11
+
+    def __init__(self, known: Known, length: int, content: Body, connection: RequestHandler, keep_alive: bool) -> None:
+        head = self.head = known.head
+        self.headers = head.headers
+        self.raw_path = head.raw_path
+        self.handler = known.handler
+        self.content = content
+        self.content_length: int | None = length
+        self.protocol = connection
+        self.keep_alive = keep_alive
+
+    @property
+    def transport(self) -> asyncio.Transport | None:
+        return self.protocol.transport
+
+    @property
+    def remote(self) -> str | None:
+        peer = self.protocol.peername
+        return str(peer[0]) if isinstance(peer, tuple) else peer
+
+    def _cancel(self, exc: BaseException) -> None:
+        """As aiohttp's connection asks of its requests when it ends."""
+        self.content.end()

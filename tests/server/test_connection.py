@@ -1,0 +1,271 @@
+"""The lean side of a client's connection, beside aiohttp's: what comes back for the same bytes, in whatever pieces."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import re
+
+import pytest
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+from gateway import RawClient, Running, Start, provider, settles
+from playbook import CHAT
+from upstream import SILENCE, ScriptedUpstream, plain, streamed
+
+from proxy.server.connection import Connection
+from proxy.server.listener import Listener
+from proxy.server.ordinary import AHEAD, MOST_HEADS, Heads
+
+LOOPS = ("uvloop",)
+EXCHANGES = ("lean", "plain")
+DOCUMENT = b'{"model":"first","messages":[{"role":"user","content":"Hi"}]}'
+
+
+def asked(*lines: str, body: bytes = DOCUMENT, length: int | None = None) -> bytes:
+    head = ("POST /v1/chat/completions HTTP/1.1", "Host: localhost", "Content-Type: application/json", *lines)
+    size = len(body) if length is None else length
+    return "\r\n".join((*head, f"Content-Length: {size}", "", "")).encode() + body
+
+
+@pytest.fixture
+async def running(upstream: ScriptedUpstream, start: Start) -> Running:
+    upstream.plays(plain(CHAT.answer("Hi there")))
+    return await start(provider("first", upstream), 'max_body = "2MiB"\nbody_timeout = "1s"')
+
+
+def listener_of(running: Running) -> Listener:
+    assert running.app is not None
+    server = running.app._runners[0].server
+    assert isinstance(server, Listener)
+    return server
+
+
+def connection_of(running: Running) -> Connection:
+    (connection,) = listener_of(running).connections
+    assert isinstance(connection, Connection)
+    return connection
+
+
+async def answers(client: RawClient, count: int) -> list[int]:
+    return [(await client.answer())[0] for _ in range(count)]
+
+
+async def test_a_connection_is_lean_until_a_request_is_unusual(
+    running: Running, exchange: str, upstream: ScriptedUpstream
+) -> None:
+    client = await running.connect()
+    for _ in range(3):
+        await client.send(asked())
+        assert await answers(client, 1) == [200]
+        assert connection_of(running).lean == (exchange == "lean")
+    assert len(listener_of(running).heads) == (exchange == "lean")
+    await client.send(asked("X-Odd:  two blanks"))
+    assert await answers(client, 1) == [200]
+    assert not connection_of(running).lean
+    await client.send(asked())
+    assert await answers(client, 1) == [200]
+    assert len(upstream.seen) == 5
+
+
+BETWEEN = {
+    "nothing": b"",
+    "an unusual one": asked("X-Odd:  two blanks"),
+    "one without a body": b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("more", BETWEEN.values(), ids=BETWEEN)
+async def test_requests_that_are_sent_ahead_are_answered_in_order(running: Running, more: bytes) -> None:
+    client = await running.connect()
+    await client.send(asked() * 3 + more + asked(body=b"{"))
+    assert await answers(client, 5 if more else 4) == [200, 200, 200, *([200] if more else []), 400]
+
+
+async def test_requests_may_be_cut_anywhere(running: Running) -> None:
+    raw = asked() * 2
+    for cut in range(1, len(raw), 7):
+        client = await running.connect()
+        await client.send(raw[:cut])
+        await asyncio.sleep(0)
+        await client.send(raw[cut:])
+        assert await answers(client, 2) == [200, 200]
+        client.leave()
+
+
+async def test_what_is_sent_ahead_without_end_is_held_back(
+    upstream: ScriptedUpstream, running: Running, exchange: str
+) -> None:
+    """Of aiohttp's side its own tests tell."""
+    if exchange != "lean":
+        pytest.skip("aiohttp's own")
+    go_on = asyncio.Event()
+    upstream.plays([go_on, *plain(CHAT.answer("late"))])
+    client = await running.connect()
+    padded, count = asked(body=DOCUMENT + b" " * (AHEAD // 4)), 80
+    sending = asyncio.ensure_future(client.send(padded * count))
+    await settles(lambda: bool(listener_of(running).connections) and connection_of(running)._held_back)
+    assert len(connection_of(running)._ahead) < AHEAD + (1 << 18)
+    upstream.plays(plain(CHAT.answer("late")))
+    go_on.set()
+    assert await answers(client, count) == [200] * count
+    await sending
+
+
+BIG = b'{"model":"first","messages":[{"role":"user","content":"%b"}]}' % (b"x" * (1 << 20))
+
+
+async def test_a_large_body_arrives_whole_and_is_counted_while_it_comes(
+    running: Running, upstream: ScriptedUpstream
+) -> None:
+    assert running.app is not None
+    turnstile = running.app.gateway.turnstile
+    client = await running.connect()
+    raw = asked(body=BIG)
+    await client.send(raw[: len(raw) // 2])
+    await settles(lambda: turnstile.held > len(BIG) // 4)
+    await client.send(raw[len(raw) // 2 :])
+    assert await answers(client, 1) == [200]
+    assert upstream.seen[0].body == BIG.replace(b'"first"', b'"native-of-first"')
+    await running.quiet()
+    assert turnstile.held == 0
+
+
+async def test_a_body_that_fills_the_memory_for_bodies_is_refused_while_it_comes(
+    upstream: ScriptedUpstream, start: Start
+) -> None:
+    gw = await start(provider("first", upstream), 'body_memory = "2MiB"')
+    upstream.plays(plain(CHAT.answer("ok")))
+    holder, client = await gw.connect(), await gw.connect()
+    assert gw.app is not None
+    await holder.send(asked(body=BIG)[:-5])
+    await settles(lambda: gw.app is not None and gw.app.gateway.turnstile.held > len(BIG) - 100)
+    await client.send(asked(body=BIG)[:-5])
+    status, headers, _ = await client.answer()
+    assert (status, headers["connection"]) == (503, "close")
+    assert await client.rest() == b""
+    await holder.send(BIG[-5:])
+    assert await answers(holder, 1) == [200]
+
+
+REFUSED = {
+    "a body that is too large": (asked(body=b"{", length=3 << 20), 413),
+    "a body that does not end": (asked(body=b"{", length=100), 408),
+    "a compressed body": (asked("Content-Encoding: gzip", body=b"{", length=100), 415),
+    "another media type": (asked().replace(b"application/json", b"application/text"), 415),
+}
+
+
+@pytest.mark.parametrize(("raw", "status"), REFUSED.values(), ids=REFUSED)
+async def test_what_is_refused_before_its_body_has_come_closes(running: Running, raw: bytes, status: int) -> None:
+    client = await running.connect()
+    await client.send(raw)
+    found, headers, _ = await client.answer()
+    assert found == status
+    if not raw.endswith(DOCUMENT):
+        assert headers["connection"] == "close"
+        client.writer.write_eof()
+        assert await client.rest() == b""
+
+
+async def test_a_client_that_still_sends_gets_its_refusal(running: Running) -> None:
+    """A close with bytes unread would tear it away."""
+    client = await running.connect()
+    await client.send(asked(body=b"{" * (1 << 18), length=3 << 20))
+    status, headers, _ = await client.answer()
+    assert (status, headers["connection"]) == (413, "close")
+    for _ in range(4):
+        await client.send(b"{" * (1 << 16))
+
+
+@pytest.mark.parametrize("phase", ["body", "first_byte", "stream"])
+async def test_a_client_that_leaves_ends_its_request(upstream: ScriptedUpstream, running: Running, phase: str) -> None:
+    said = CHAT.stream("one", "two")
+    upstream.plays([SILENCE] if phase == "first_byte" else streamed([*said[:2], asyncio.Event()]))
+    client = await running.connect()
+    body = DOCUMENT.replace(b'{"model"', b'{"stream":true,"model"')
+    await client.send(asked(body=body) if phase != "body" else asked(body=body[:9], length=99))
+    if phase == "stream":
+        await client.until(b"one")
+    elif phase == "first_byte":
+        await upstream.asked()
+    else:
+        await settles(lambda: running.app is not None and running.app.gateway.running == 1)
+    client.leave()
+    await running.quiet()
+    row = await running.row()
+    assert (row["status"], row["outcome"], row["gone_phase"]) == (499, "client_closed", phase)
+    await settles(lambda: not listener_of(running).connections)
+
+
+async def test_a_connection_that_has_served_is_closed_when_it_stays_idle(
+    upstream: ScriptedUpstream, start: Start
+) -> None:
+    gw = await start(provider("first", upstream), 'keep_alive = "1s"')
+    upstream.plays(plain(CHAT.answer("ok")))
+    client = await gw.connect()
+    await client.send(asked())
+    assert await answers(client, 1) == [200]
+    assert await client.rest() == b""
+
+
+async def test_of_more_connections_than_there_may_be_an_idle_one_goes(
+    upstream: ScriptedUpstream, running: Running
+) -> None:
+    upstream.plays([SILENCE])
+    busy, idle = await running.connect(), await running.connect()
+    await busy.send(asked())
+    await upstream.asked()
+    await settles(lambda: len(listener_of(running).connections) == 2)
+    listener_of(running).most = 2
+    await running.connect()
+    assert await idle.rest() == b""
+    assert not busy.reader.at_eof()
+
+
+def test_heads_without_end_do_not_fill_the_memory() -> None:
+    async def served(_: object) -> web.StreamResponse:
+        return web.Response()
+
+    heads = Heads({"/v1/chat/completions": served})
+    for number in range(MOST_HEADS + 3):
+        assert heads.find(asked(f"X-Number: {number}")) is not None
+    assert len(heads) == 3
+    assert heads.find(asked(f"X-Long: {'a' * 5000}")) is not None
+    assert len(heads) == 3
+
+
+def test_equal_heads_are_one_whatever_their_length() -> None:
+    async def served(_: object) -> web.StreamResponse:
+        return web.Response()
+
+    heads = Heads({"/v1/chat/completions": served})
+    first, second = heads.find(asked()), heads.find(asked(body=b"{}"))
+    assert first is not None
+    assert second is not None
+    assert first[0] is second[0]
+    assert first[0].match(asked(body=b"{}")) == (2, second[2])
+    for other in (asked(length=0), asked(body=b"", length=10**10), asked("X-A: b"), asked()[:60], b""):
+        assert first[0].match(other) is None
+
+
+def test_the_shapes_of_aiohttp_are_those_that_the_connection_was_written_for() -> None:
+    code = {name: inspect.getsource(getattr(RequestHandler, name)) for name in dir(RequestHandler) if name in USED}
+    for name, fields in USED.items():
+        found = set(re.findall(r"\bself\.(_\w+)", code[name]))
+        assert found == fields, name
+    assert set(re.findall(r"_current_request\.(\w+)", "".join(code.values()))) == {"_cancel"}
+
+
+USED = {
+    "close": {"_close", "_waiter"},
+    "force_close": {"_force_close", "_waiter"},
+    "_process_keepalive": {
+        "_keepalive_handle", "_force_close", "_keepalive", "_loop", "_next_keepalive_close_time", "_process_keepalive",
+        "_waiter",
+    },
+    "shutdown": {
+        "_force_close", "_keepalive_handle", "_request_in_progress", "_handler_waiter", "_loop", "_current_request",
+        "_task_handler",
+    },
+}  # fmt: skip
