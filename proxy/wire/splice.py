@@ -14,8 +14,11 @@ import json
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
+
+from proxy.wire.thin import Cuts, thinned
 
 _SPACE = rb"[ \t\n\r]*+"
 # Nearly every string ends at the first quote that no backslash stands before; `[^"]*+` alone is ten times as fast as
@@ -95,6 +98,14 @@ def renamed(body: bytes, model: str) -> bytes | None:
 
 def members(body: bytes) -> list[Member]:
     """The top-level members, in order, with those that stand twice. Raises ValueError if there is no object."""
+    text, cuts = thinned(body)
+    if cuts:
+        with suppress(ValueError):  # a name may have been cut within an escape
+            return [_widened(member, body, cuts) for member in _members(text)]
+    return _members(body)
+
+
+def _members(body: bytes) -> list[Member]:
     opening = _OPENING.match(body)
     if not opening:
         raise ValueError("the body is not a JSON object")
@@ -102,6 +113,15 @@ def members(body: bytes) -> list[Member]:
     if not _GAP.fullmatch(body, end):
         raise _broken(end)
     return found
+
+
+def _widened(member: Member, body: bytes, cuts: Cuts) -> Member:
+    """A member of the thin text, in the whole one."""
+    key, *places = member
+    key_start, value_start, value_end = map(cuts.place, places)
+    if value_start - key_start != member.value_start - member.key_start:
+        key = _key(body[key_start:value_start].rstrip(b" \t\n\r:"))
+    return Member(key, key_start, value_start, value_end)
 
 
 def duplicates(found: Iterable[Member]) -> set[str]:

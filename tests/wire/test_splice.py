@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -12,6 +13,7 @@ from attrs import frozen
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from proxy.wire import splice
 from proxy.wire.splice import (
     SHORT,
     duplicates,
@@ -20,6 +22,7 @@ from proxy.wire.splice import (
     renamed,
     rewrite,
 )
+from proxy.wire.thin import thinned
 
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
 SHARED = Path(__file__).parents[2].parent / "shared"
@@ -285,6 +288,15 @@ def parsed_keys(body: Written) -> list[str]:
 
 
 @unhurried
+@given(bodies, st.integers(6, 12), st.integers(1, 3))
+def test_long_strings_that_are_left_out_move_no_member(body: Written, step: int, kept: int) -> None:
+    text = body.text()
+    whole = members(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(splice, "thinned", partial(thinned, step=step, kept=kept))
+        assert members(text) == whole
+
+
 @given(bodies)
 def test_replacing_the_model_leaves_every_other_byte(body: Written) -> None:
     assume("model" in parsed_keys(body))
