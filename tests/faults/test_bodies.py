@@ -74,7 +74,7 @@ NO_JSON = {
     ),
     "B2": (
         "NaN, Infinity, 1e999, 5,000 digits",
-        [b'{"model":"ok-chat","x":%b}' % bad for bad in (b"NaN", b"Infinity", b"-Infinity", b"9" * 5000)],
+        [b'{"model":"ok-chat","x":%b}' % bad for bad in (b"NaN", b"Infinity", b"-Infinity", b"1e999", b"9" * 5000)],
     ),
     "B3": ("100,000 nested brackets", [b"[" * 100_000, b'{"a":' * 100_000, b'{"model":' + b"[" * 100_000]),
     "B7": (
@@ -195,13 +195,17 @@ async def test_stream_and_numbers_mean_one_thing(bed: Bed) -> None:
             member = "max_output_tokens" if tongue is RESPONSES else "max_tokens"
             (got,) = await bed.each({member: number}, tongue)
             assert got.status in (200, 400), number
+    for tongue in SURFACES:
+        huge = orjson.dumps(asking(tongue, f"ok-{tongue.surface}", stream=False)).replace(b":16", b":%d" % 10**20)
+        (got,) = await bed.each(huge, tongue)
+        assert got.status in (200, 400)
     (got,) = await bed.each({"n": 10**9}, CHAT)
     assert got.status in (200, 400)
-    rows = await bed.daemon.records(13)
+    rows = await bed.daemon.records(16)
     assert all((row["charged_nanos"] or 0) >= 0 for row in rows)
     tell(
         "B11",
-        "max_tokens: -1, 1e308, 10^18; n: 10^9",
+        "max_tokens: -1, 1e308, 10^18, 10^20; n: 10^9",
         "400, or the provider judges; no estimate is negative",
         "test_stream_and_numbers_mean_one_thing",
     )

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
+import shutil
 import signal
 import socket
 import sys
 import tempfile
+import zipfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import orjson
 import pytest
+import test_supply
 from gateway import whole
 from playbook import CHAT
 from upstream import SILENCE, STREAM_HEAD, ScriptedUpstream, Step, piece, plain
 
 from faults import table
-from faults.bench import CALLER_KEY, HOUSE_KEY, Daemon, Misbehaving, block, daemon, holds_canary, launched
+from faults.bench import CALLER_KEY, HOUSE_KEY, ROOT, Daemon, Misbehaving, block, daemon, holds_canary, launched
 from faults.responses import SURFACES, asking, frames, terminator
 from faults.sockets import activated, held_socket
 from proxy.app import LEDGER
@@ -198,19 +202,38 @@ async def test_a_blocked_loop_gives_no_sign_of_life(place: Path) -> None:
     )
 
 
-@pytest.mark.slow
+def unit_setting(name: str) -> str:
+    (value,) = re.findall(rf"^{name}=(\S+)$", (ROOT / "systemd/pointsman.service").read_text(), re.MULTILINE)
+    return str(value)
+
+
 async def test_the_unit_ends_a_crash_loop(place: Path) -> None:
-    unit = (Path(__file__).parents[2] / "systemd/pointsman.service").read_text()
-    assert "StartLimitBurst=10" in unit
-    assert "StartLimitIntervalSec=60" in unit
-    (place / "routes.toml").write_text("[[[")
-    started = await launched(place / "routes.toml", place / "state", place / "log")
-    assert await started.ends() in (1, 3)
-    assert "Traceback" not in (place / "log").read_text()
+    """systemd's part is played by its rules, taken from the unit: so many starts at that pause fit into the interval,
+    and none of them says that it is ready."""
+    burst, interval = int(unit_setting("StartLimitBurst")), float(unit_setting("StartLimitIntervalSec"))
+    pause = float(unit_setting("RestartSec").removesuffix("ms")) / 1000
+    assert unit_setting("Restart") == "always"
+    (place / "routes.toml").write_text('[server]\nlisten = ["127.0.0.1:0"]\nlistn = 1\n')
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(place / "notify"))
+        manager.setblocking(False)
+        began, said = asyncio.get_running_loop().time(), set()
+        for _ in range(burst):
+            env = {"NOTIFY_SOCKET": str(place / "notify")}
+            started = await launched(place / "routes.toml", place / "state", place / "log", env)
+            assert await started.ends() == 1
+            said.add((place / "log").read_text())
+            await asyncio.sleep(pause)
+        assert asyncio.get_running_loop().time() - began < interval
+        with pytest.raises(BlockingIOError):
+            manager.recv(4096)
+    (log,) = said
+    assert "server.listn: unknown key; did you mean 'listen'?" in log
+    assert "Traceback" not in log
     tell(
         "P6",
-        "a table that never loads",
-        "a sentence and an exit code each time; the unit stops after 10 starts in a minute",
+        "a table that never loads, started at the unit's own pace",
+        "the same sentence and exit code 1 each time; the unit stops after 10 starts in a minute",
         "test_the_unit_ends_a_crash_loop",
     )
 
@@ -408,13 +431,52 @@ async def test_keys_are_nowhere_whoever_brings_them_and_whatever_fails(place: Pa
     tell("S11", "Cookie, X-Forwarded-*, Authorization of the client", "-", test, "the provider gets none of them")
 
 
-async def test_what_is_installed_is_pinned_by_its_hash() -> None:
-    root = Path(__file__).parents[2]
-    locks = [path for path in root.glob("*requirements*") if path.is_file()] + list(root.glob("requirements/*"))
-    assert any("--hash=sha256:" in path.read_text() for path in locks)
+async def built(place: Path) -> dict[str, bytes]:
+    """The files of the package, as it is built of what is committed."""
+    tree, out = place / "tree", place / "out"
+    tree.mkdir()
+    archive = await run("git", "archive", "--format=tar", "HEAD", cwd=ROOT)
+    (place / "tree.tar").write_bytes(archive)
+    await run("tar", "-xf", str(place / "tree.tar"), "-C", str(tree), cwd=place)
+    alone = ("--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check")
+    await run(sys.executable, "-m", "pip", "wheel", "-q", *alone, "-w", str(out), str(tree), cwd=place)
+    (wheel,) = out.glob("*.whl")
+    with zipfile.ZipFile(wheel) as file:
+        return {name: file.read(name) for name in file.namelist()}
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+async def run(*command: str, cwd: Path) -> bytes:
+    child = await asyncio.create_subprocess_exec(
+        *command, cwd=cwd, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    out, told = await child.communicate()
+    assert child.returncode == 0, told.decode()
+    return out
+
+
+async def test_what_is_installed_is_pinned_by_its_hash_and_built_of_what_is_committed(place: Path) -> None:
+    """And `tests/test_supply.py` at length."""
+    for lock in test_supply.LOCKS.values():
+        test_supply.test_every_line_is_a_version_with_its_hashes(lock)
+    test_supply.test_make_installs_nothing_else()
+    test_supply.test_no_package_starts_with_python()
+    if not (ROOT / ".git").exists() or shutil.which("git") is None:
+        pytest.skip("this is no checkout")
+    (place / "again").mkdir()
+    first, second = await built(place), await built(place / "again")
+    assert first == second
+    code = {name: content for name, content in first.items() if name.startswith("proxy/")}
+    committed = {f"proxy/{path.relative_to(place / 'tree' / 'proxy')}": path for path in _files(place / "tree/proxy")}
+    assert code == {name: path.read_bytes() for name, path in committed.items()}
+    others = {name.partition("/")[2] for name in first.keys() - code.keys()}
+    assert others == {"METADATA", "WHEEL", "entry_points.txt", "top_level.txt", "RECORD"}  # no .pth, and no script
     tell(
         "S12",
-        "dependencies (by the lock file)",
-        "each pinned by its hash; no install hook",
-        "test_what_is_installed_is_pinned_by_its_hash",
+        "the lock files; the package, built twice of what is committed",
+        "each file pinned by its hash, no install hook, no program that starts with Python; the same bytes each time",
+        "test_what_is_installed_is_pinned_by_its_hash_and_built_of_what_is_committed",
     )
