@@ -286,7 +286,7 @@ class _Answers:
 
     def count(self, usage: ir.Usage) -> None:
         for number, tokens in zip(self.tokens, _counts(usage), strict=True):
-            if tokens is not None and tokens > 0:  # a provider may say anything; a counter never goes down
+            if tokens and tokens > 0:  # a provider may say anything; a counter never goes down
                 number.value += tokens
         if (read := usage.input_total) is not None:
             self.inputs.observe(read)
@@ -302,6 +302,7 @@ class _Series:
     duration: Histogram
     overhead: Histogram
     answers: _Answers | None
+    requests: dict[tuple[str, int, str], Number] = field(factory=dict)  # by intent, status and outcome
 
 
 _counts = attrgetter(*TOKEN_CLASSES)
@@ -383,7 +384,8 @@ class Metrics:
         """
         key = (surface, model, provider, streamed)
         series = self._series.get(key) or self._bind(*key)
-        self._requests(*series.names, intent, STATUSES.get(status) or _status_class(status), outcome).value += 1
+        ended = series.requests.get((intent, status, outcome)) or self._ended(series, intent, status, outcome)
+        ended.value += 1
         series.duration.observe(duration_s)
         series.overhead.observe(max(0.0, overhead_s))
         answers = series.answers
@@ -401,9 +403,17 @@ class Metrics:
         elif status < 400 or status == 499:
             answers.unknown_cost.value += 1
 
+    def _ended(self, series: _Series, intent: str, status: int, outcome: str) -> Number:
+        """Bound for good where nothing had to be put under "other" for want of room: that is counted each time."""
+        values = (*series.names, intent, STATUSES.get(status) or _status_class(status), outcome)
+        number = self._requests(*values)
+        if self._requests.children.get(values) is number:
+            series.requests[intent, status, outcome] = number
+        return number
+
     def attempt_done(self, *, provider: str, outcome: str) -> None:
         """`outcome` is "ok" or the error's code."""
-        self._attempts(provider, outcome).inc()
+        self._attempts(provider, outcome).value += 1
 
     def stream_edited(self, kind: str, count: int = 1) -> None:
         """`kind` as `streams.Stream.edits` has it."""

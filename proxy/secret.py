@@ -78,6 +78,10 @@ class Scrubber:
             text = self._known.sub(MASK, text)
         return self.SHAPES.sub(lambda match: (match[1] or "") + MASK, text)
 
+    def knows(self, text: str) -> bool:
+        """Whether one of the known values stands in it."""
+        return self._known is not None and self._known.search(text) is not None
+
     def holds_secret(self, raw: bytes) -> bool:
         """Exact scan of foreign bytes for the known values only."""
         return bool(self._known and self._known.search(raw.decode("utf-8", "replace")))

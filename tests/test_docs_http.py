@@ -19,7 +19,7 @@ from proxy.accounts.admission import FOREIGN_SIGNS, LOCAL_HOSTS, Caller, is_loca
 from proxy.dialects.dialect import Voice
 from proxy.errors import Foreign, GatewayError
 from proxy.routing import facts
-from proxy.server import endpoints, intake, outgoing, respond
+from proxy.server import endpoints, respond, visitor
 from proxy.server.call import Surface
 from proxy.wire import headers as passing
 
@@ -162,10 +162,10 @@ def test_every_header_that_is_read_is_told_and_no_other() -> None:
     found = {name for path in sources for name in looked_up(ast.parse(path.read_text()))} - {""}
     assert {"expect", "content-type", f"{PREFIX}sort"} <= found, "the search finds what there is"
     read = found | {
-        *intake.SESSION_HEADERS,
-        *intake.KEY_HEADERS,
+        *visitor.SESSION_HEADERS,
+        *visitor.KEY_HEADERS,
         *FOREIGN_SIGNS,
-        outgoing.HOPS,
+        visitor.HOPS,
         "x-forwarded-*",
         f"{PREFIX}key-*",
     }

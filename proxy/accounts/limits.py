@@ -116,13 +116,17 @@ class Meter:
             self.tokens.add(used, now)
 
     def requests_left(self, now: float) -> int | None:
-        if self.terms.rpm is None:
+        most, requests = self.terms.rpm, self.requests
+        if most is None:
             return None
-        self.requests.turn(now)
-        return max(0, self.terms.rpm - self.requests.used)
+        if now >= requests.turns_at:
+            requests.turn(now)
+        return max(0, most - requests.used)
 
     def tokens_left(self, now: float) -> int | None:
-        if self.terms.tpm is None:
+        most, tokens = self.terms.tpm, self.tokens
+        if most is None:
             return None
-        self.tokens.turn(now)
-        return max(0, self.terms.tpm - self.tokens.used - self.reserved)
+        if now >= tokens.turns_at:
+            tokens.turn(now)
+        return max(0, most - tokens.used - self.reserved)

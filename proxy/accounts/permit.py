@@ -147,8 +147,15 @@ def budget_spent(account: Account, nanos: int) -> BudgetSpent:
     return BudgetSpent(said)
 
 
-def tightest(meters: Iterable[Meter], now: float) -> tuple[Meter | None, Meter | None]:
-    """Whose requests, and whose tokens per minute, are closest to their end."""
-    by_requests = [(left, n, meter) for n, meter in enumerate(meters) if (left := meter.requests_left(now)) is not None]
-    by_tokens = [(left, n, meter) for n, meter in enumerate(meters) if (left := meter.tokens_left(now)) is not None]
-    return min(by_requests)[2] if by_requests else None, min(by_tokens)[2] if by_tokens else None
+def tightest(meters: Iterable[Meter], now: float) -> tuple[tuple[int, Meter] | None, tuple[int, Meter] | None]:
+    """Of requests and of tokens per minute, how many are left and whose limit that is: the one closest to its end."""
+    requests: tuple[int, Meter] | None = None
+    tokens: tuple[int, Meter] | None = None
+    for meter in meters:
+        left = meter.requests_left(now)
+        if left is not None and (requests is None or left < requests[0]):
+            requests = left, meter
+        left = meter.tokens_left(now)
+        if left is not None and (tokens is None or left < tokens[0]):
+            tokens = left, meter
+    return requests, tokens

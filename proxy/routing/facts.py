@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
-from attrs import asdict, field, frozen
+from attrs import asdict, define, field, frozen
 
 from proxy import ir
 from proxy.errors import InvalidRequest, MissingModel
@@ -46,7 +47,7 @@ class Ceiling:
     completion: Decimal | None = None
 
 
-@frozen
+@frozen(cache_hash=True)
 class Preferences:
     """OpenRouter's `provider` object. https://openrouter.ai/docs/features/provider-routing"""
 
@@ -61,6 +62,18 @@ NO_PREFERENCES = Preferences()
 
 
 @frozen
+class Wishes:
+    """What a request says of who shall serve it. `headers` None: none of them has a say."""
+
+    wanted: tuple[str, ...]
+    sort: str | None = None
+    partitioned: bool = False
+    ceiling: Ceiling | None = None
+    preferences: Preferences = NO_PREFERENCES
+    headers: Mapping[str, str] | None = field(default=None, repr=False)
+
+
+@frozen
 class Past:
     """What a decision of the past said of the request's words, which no record keeps."""
 
@@ -68,7 +81,7 @@ class Past:
     rule: str | None = None  # the rule that matched
 
 
-@frozen
+@define(unsafe_hash=True)  # never changed; see `ir.Usage`
 class Facts:
     """One request as routing sees it. `wanted` are the entries in order, `model` first."""
 
@@ -134,6 +147,20 @@ def extensions(body: Mapping[str, Any], headers: Mapping[str, str]) -> frozenset
     """
     theirs = body.get("fallbacks") == "default" or "server-side-fallback" in headers.get("anthropic-beta", "")
     return EXTENSIONS - {"fallbacks"} if theirs else EXTENSIONS
+
+
+def of_name(body: Mapping[str, Any]) -> Wishes | None:
+    """Of a body that names a model and has none of our own members, as nearly all do; None for any other. The same for
+    all that name the same."""
+    model = body.get("model")
+    if model.__class__ is not str or len(model) > LONGEST or not EXTENSIONS.isdisjoint(body):
+        return None
+    return _name_alone(model)
+
+
+@lru_cache(maxsize=512)
+def _name_alone(model: str) -> Wishes | None:
+    return Wishes((model,)) if model.strip() else None
 
 
 def read_stream(body: Mapping[str, Any]) -> bool:

@@ -10,6 +10,7 @@ rests as a whole, until one finds it well. Survives reloads: the keys are plain 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Literal
 
 from attrs import define, field, frozen
@@ -58,7 +59,8 @@ class _Down:
     reason: str
 
 
-Trial = list[_State]  # who is on trial by an attempt: a candidate, a credential
+Trial = Sequence[_State]  # who is on trial by an attempt: a candidate, a credential
+NO_TRIAL: Trial = ()
 
 
 @define
@@ -90,8 +92,9 @@ class Health:
     def asked(self, provider: str) -> None:
         """Each first try of a candidate earns a tenth of a retry, so that retries never add more than a tenth to what
         its provider is asked."""
-        tokens = self._retry_tokens.get(provider, RETRIES_AT_ONCE)
-        self._retry_tokens[provider] = min(tokens + RETRY_SHARE, RETRIES_AT_ONCE)
+        tokens = self._retry_tokens.get(provider)
+        if tokens is not None and tokens < RETRIES_AT_ONCE:
+            self._retry_tokens[provider] = min(tokens + RETRY_SHARE, RETRIES_AT_ONCE)
 
     def may_retry(self, provider: str) -> bool:
         """Takes one retry of the same candidate from the provider's budget."""
@@ -102,10 +105,13 @@ class Health:
         return True
 
     def begin(self, candidate: Candidate, key: int | None, now: float) -> Trial:
-        """An attempt begins; `end` is due when it is known how it went."""
-        states = [self._states.get(_key(candidate))]
+        """An attempt begins; `end` is due when it is known how it went, unless nobody is on trial by it."""
+        known = self._states
+        if not known:
+            return NO_TRIAL  # nobody failed lately
+        states = [known.get(_key(candidate))]
         if key is not None:
-            states.append(self._states.get(_credential(candidate.provider, key)))
+            states.append(known.get(_credential(candidate.provider, key)))
         trial = [state for state in states if state is not None and state.trial and state.until <= now]
         for state in trial:
             state.trying += 1
@@ -146,7 +152,10 @@ class Health:
         return next((state.reason for state in states if state is not None and state.wait(now)), "")
 
     def succeeded(self, candidate: Candidate, key: int | None, now: float) -> None:
-        self._down.pop(candidate.provider, None)  # an answer says more than a probe
+        if self._down:
+            self._down.pop(candidate.provider, None)  # an answer says more than a probe
+        if not self._states:
+            return
         self._cleared(_key(candidate), now)
         if key is not None:
             self._cleared(_credential(candidate.provider, key), now)

@@ -91,11 +91,13 @@ class Latencies:
         *,
         whole: bool = False,
     ) -> None:
-        key = (candidate.provider, candidate.model)
-        times = self._times.setdefault(key, _Times())
-        self._times.move_to_end(key)
-        if len(self._times) > TRACKED:
-            self._times.popitem(last=False)
+        key, known = (candidate.provider, candidate.model), self._times
+        times = known.get(key)
+        if times is None:
+            times = known[key] = _Times()
+            if len(known) > TRACKED:
+                known.popitem(last=False)
+        known.move_to_end(key)
         seen = times.plain if whole else times.streams
         if seen is None or now - seen.at > STALE:
             seen = Observed(ttft_ms, now)

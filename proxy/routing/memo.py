@@ -42,8 +42,8 @@ class Memo(Generic[_T]):
         if facts.past is not None or facts.sort is not None or facts.ceiling is not None:
             return None
         kept = self._kept.get(_key(facts))
-        if kept is None or (kept.window is not None and tokens_of(facts) > kept.window):
-            return None
+        if kept is None or (kept.window is not None and facts.tokens + (facts.shape.max_tokens or 0) > kept.window):
+            return None  # it has to find room
         return kept.plan
 
     def keep(self, facts: Facts, plan: _T, window: int | None) -> None:
@@ -54,11 +54,6 @@ class Memo(Generic[_T]):
         if len(self._kept) >= MOST:
             self._kept.clear()
         self._kept[_key(facts)] = Kept(plan, window)
-
-
-def tokens_of(facts: Facts) -> int:
-    """That have to find room in a window."""
-    return facts.tokens + (facts.shape.max_tokens or 0)
 
 
 def _key(facts: Facts) -> Hashable:

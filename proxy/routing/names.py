@@ -19,7 +19,7 @@ DEEPEST = 8  # names that stand for names, one behind the other
 MOST_COMPARED = 256  # names letter by letter: a client may ask for any name, and a list may have thousands
 
 
-@frozen
+@frozen(cache_hash=True)
 class Candidate:
     """One place a request can go. Equal candidates share health and latencies."""
 

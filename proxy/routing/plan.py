@@ -52,7 +52,7 @@ class Waiting:
     reason: str  # the error's code that began it
 
 
-@frozen
+@define  # never changed; see `ir.Usage`
 class Plan:
     """`first` is the first candidate after expansion and sort, however it fared: an answer from any other is a
     fallback. `leads` is who leads by table and request alone, before health and affinity have their say. `draws` are

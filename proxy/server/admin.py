@@ -24,13 +24,13 @@ from proxy.metrics import Metrics
 from proxy.server.byok.admin import VaultAdmin
 from proxy.server.gateway import Gateway
 from proxy.server.inbound import PlainRequest
-from proxy.server.intake import presented_by
 from proxy.server.keys.admin import KeyAdmin
 from proxy.server.ledger import Decisions, Filter, LedgerRefused, SearchTooLong
 from proxy.server.listener import Paths, json_response, raw_path, refusal
 from proxy.server.probing import Probing
 from proxy.server.reload import Reloader
 from proxy.server.respond import SERVER
+from proxy.server.visitor import presented_by
 
 log = structlog.get_logger()
 FLAGS = {"true": True, "1": True, "false": False, "0": False}
@@ -152,7 +152,7 @@ def _check_host(host: str) -> None:
 
 
 def _admin_key(request: PlainRequest, gate: Gate, now_ms: int, scopes: frozenset[str]) -> Key:
-    presented = presented_by(request)
+    presented = presented_by(request.headers)
     if presented is None:
         needed = " or ".join(sorted(scopes))
         raise errors.Unauthenticated(

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from attrs import define, evolve, field
+from attrs import define, evolve
 
 from proxy import ir
 from proxy.dialects import failures
 from proxy.dialects.dialect import Dialect, Operation, Reading
 from proxy.errors import Foreign, UpstreamBroken, UpstreamError, UpstreamTimeout
+from proxy.metrics import Number
 from proxy.routing.world import Pick
 from proxy.server.call import Call
 from proxy.server.ledger import Attempt
@@ -37,6 +37,8 @@ WORTH_FORGETTING = 4096
 SUCCESS = frozenset({200, 201, 202, 203})
 PAGES = (b"<!doctype html", b"<html")
 NO_STREAM = frozenset({b"<", b"{", b"["})  # how a page or a JSON document begins, and no event
+NO_EDITS: Mapping[str, int] = {}
+VECTORS_ENCODED = {"vectors_encoded": 1}
 UPSTREAM_IDS = ("x-request-id", "request-id", "cf-ray", "apim-request-id")
 
 
@@ -56,9 +58,9 @@ class Opening:
     whole: bool = True
     usage: ir.Usage | None = None
     key_index: int | None = None  # which of our credentials it was asked with
-    ended: Callable[[], None] | None = None  # to be called once, when the attempt is over
+    in_flight: Number | None = None  # where it counts, until it is over
     opaque: bool = False  # flows unread, under its own content type
-    edits: Counter[str] = field(factory=Counter)  # of a plain answer; see `streams.Stream.edits`
+    edits: Mapping[str, int] = NO_EDITS  # of a plain answer; see `streams.Stream.edits`
 
     def forget(self) -> None:
         """See `Call.forget`."""
@@ -69,22 +71,23 @@ class Opening:
 async def open_answer(call: Call, pick: Pick, prepared: Prepared, attempt: Attempt) -> Opening:
     """Raises UpstreamError for whatever fails before content; CancelledError as it comes. Closes what it gives up."""
     loop = asyncio.get_running_loop()
-    timeouts = prepared.outgoing.timeouts
     began = loop.time()
     sending = _Sending()
-    watchdog = Watchdog(loop, timeouts, sending.expire, _abandoner(call), plain=not call.stream, started=began)
+    watchdog = Watchdog(
+        loop, prepared.outgoing.timeouts, sending.expire, call.abandon, plain=not call.stream, started=began
+    )
     opening = None
     try:
         reply = await sending.sent(call, pick, prepared)
         attempt.status = reply.status
         headers = _clean_headers(call, reply.headers)
-        attempt.upstream_request_id = next((headers[n][:128] for n in UPSTREAM_IDS if n in headers), None)
+        attempt.upstream_request_id = _upstream_id(headers)
         opening = Opening(pick, prepared, reply, watchdog, attempt, headers)
         if reply.status not in SUCCESS:
             await _refused(call, opening)
         if call.framed and content_type_of(reply.headers) != "application/json":
             await _first_content(call, opening)
-        elif _is_opaque(call, prepared, reply):
+        elif prepared.operation is not None and _is_opaque(call, prepared.operation, reply.headers):
             await _first_bytes(call, opening)
         else:
             await _whole_answer(call, opening)
@@ -102,17 +105,31 @@ async def open_answer(call: Call, pick: Pick, prepared: Prepared, attempt: Attem
     return opening
 
 
+def _upstream_id(headers: Mapping[str, str]) -> str | None:
+    for name in UPSTREAM_IDS:
+        if name in headers:
+            return headers[name][:128]
+    return None
+
+
 def _clean_headers(call: Call, headers: Mapping[str, str]) -> Mapping[str, str]:
     """A provider may repeat a key in any header, its request id included: such a one goes no further."""
-    if _holds_no_key(call, "\n".join(headers.values()).encode("utf-8", "surrogateescape")):
+    if not _repeats_key(call, "\n".join(headers.values())):
         return headers
-    values = {name: value.encode("utf-8", "surrogateescape") for name, value in headers.items()}
-    return {name: headers[name] for name, value in values.items() if _holds_no_key(call, value)}
+    return {name: value for name, value in headers.items() if not _repeats_key(call, value)}
+
+
+def _repeats_key(call: Call, text: str) -> bool:
+    if call.snapshot.scrubber.knows(text):
+        return True
+    return bool(call.byok) and any(key.reveal() in text for key in call.byok.values())
 
 
 class _Sending:
     """The way up to an answer's head, and the answer from there on, under the watchdog's one clock: the first event's
     deadline covers the head, since a head without one is no answer."""
+
+    __slots__ = ("_expired", "_reply", "_task")
 
     def __init__(self) -> None:
         self._reply: Reply | None = None
@@ -145,14 +162,6 @@ class _Sending:
     def close(self) -> None:
         if self._reply is not None:
             self._reply.close()
-
-
-def _abandoner(call: Call) -> Callable[[], None]:
-    def abandon() -> None:
-        if call.request.transport is not None:
-            call.request.transport.abort()
-
-    return abandon
 
 
 # -- the head ----------------------------------------------------------------------------------------------------
@@ -244,12 +253,11 @@ def make_stream(call: Call, prepared: Prepared) -> Stream:
 # -- what is not read --------------------------------------------------------------------------------------------
 
 
-def _is_opaque(call: Call, prepared: Prepared, reply: Reply) -> bool:
+def _is_opaque(call: Call, operation: Operation, headers: Mapping[str, str]) -> bool:
     """Sound, text, subtitles, and events of an operation whose streams nobody reads."""
-    operation = prepared.operation
-    if operation is None or not (operation.opaque or call.stream):
+    if not (operation.opaque or call.stream):
         return False
-    kind = content_type_of(reply.headers)
+    kind = content_type_of(headers)
     return kind != "application/json" and not kind.endswith("+json")
 
 
@@ -333,7 +341,7 @@ def _settle_operation(call: Call, opening: Opening, operation: Operation, docume
     opening.body = body
     if mend is not None and (mended := mend(document)) is not None:
         opening.body = json_text.write(mended)
-        opening.edits["vectors_encoded"] += 1
+        opening.edits = VECTORS_ENCODED
     if call.framed:
         opening.body = sse.encode(json_text.write(document)) + call.dialect.terminator
 

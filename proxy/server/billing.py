@@ -8,6 +8,7 @@ short; `estimated` says so.
 from __future__ import annotations
 
 from proxy import ir
+from proxy.accounts.permit import Permit
 from proxy.catalog import worst_case_nanos
 from proxy.routing.facts import Facts
 from proxy.routing.world import Pick
@@ -29,8 +30,10 @@ def output_reserved(pick: Pick, facts: Facts, most: int) -> int:
     least, for each answer that is asked for."""
     if facts.endpoint != "chat" or facts.surface == "count_tokens":
         return 0
-    caps = (facts.shape.max_tokens, pick.info.max_output, most)
-    return min(cap for cap in caps if cap is not None) * facts.shape.n
+    for cap in (facts.shape.max_tokens, pick.info.max_output):
+        if cap is not None and cap < most:
+            most = cap
+    return most * facts.shape.n
 
 
 def take_tokens(call: Call, facts: Facts) -> None:
@@ -59,9 +62,11 @@ def reserve(call: Call, pick: Pick, *, byok: bool) -> None:
     output = output_reserved(pick, facts, call.snapshot.table.server.reserve_output)
     call.output_reserved = output
     nanos = reserved_nanos(pick, facts, output)
-    known = sum(attempt.cost_nanos or 0 for attempt in call.decision.attempts if not attempt.byok)
-    if permit.cover(known + nanos, int(call.now() * 1000)):
-        _lease(call, permit.nanos)
+    if attempts := call.decision.attempts:
+        nanos += sum(attempt.cost_nanos or 0 for attempt in attempts if not attempt.byok)
+    now_ms = int(call.now() * 1000)
+    if permit.cover(nanos, now_ms):
+        _lease(call, permit, now_ms)
 
 
 def reserved_nanos(pick: Pick, facts: Facts, output: int) -> int:
@@ -88,15 +93,14 @@ def top_up(call: Call, opening: Opening) -> int:
     call.output_reserved = max(_tokens_in(opening), call.output_reserved) * (TOP_UP + 1) // TOP_UP + 1
     known = sum(attempt.cost_nanos or 0 for attempt in call.decision.attempts[:-1] if not attempt.byok)
     if permit.top_up(known + reserved_nanos(opening.pick, facts, call.output_reserved)):
-        _lease(call, permit.nanos)
+        _lease(call, permit, int(call.now() * 1000))
     return bytes_reserved(call)
 
 
-def _lease(call: Call, nanos: int) -> None:
-    permit = call.permit
-    if permit is not None and permit.key_id is not None:
-        until = int(call.now() * 1000) + LEASE_MS
-        call.lease(Lease(call.request_id, permit.key_id, permit.project, nanos, until))
+def _lease(call: Call, permit: Permit, now_ms: int) -> None:
+    standing = permit.standing
+    if standing.key_id is not None:
+        call.lease(Lease(call.request_id, standing.key_id, standing.project, permit.nanos, now_ms + LEASE_MS))
 
 
 # -- the end of an attempt ---------------------------------------------------------------------------------------
@@ -116,28 +120,29 @@ def failed(call: Call, attempt: Attempt, pick: Pick) -> None:
 def account(call: Call, opening: Opening, usage: ir.Usage | None) -> None:
     """Tokens and money of the attempt that answered, and with those that failed before it, of the request. Told again
     when more is known."""
-    decision, attempt, price = call.decision, opening.attempt, opening.pick.info.price
+    decision, attempt, price, stream = call.decision, opening.attempt, opening.pick.info.price, opening.stream
     attempt.usage = decision.usage = usage
     cost = price.cost_nanos(usage) if price is not None and usage is not None else None
     attempt.cost_nanos = cost
-    before = sum(it.cost_nanos or 0 for it in decision.attempts if it is not attempt)
+    known = cost is not None and (stream is None or stream.done)
+    guess = None if known else _guess(call, opening, usage, cost)
+    charged, before = call.guessed, 0
+    if len(decision.attempts) > 1:
+        others = [it for it in decision.attempts if it is not attempt]
+        before = sum(it.cost_nanos or 0 for it in others)
+        charged += sum(it.cost_nanos or 0 for it in others if not it.byok)
     decision.cost_nanos = None if cost is None else cost + before
-    guess = _guess(call, opening, usage)
     decision.estimated = guess is not None or bool(call.guessed)
-    charged = call.guessed + sum(it.cost_nanos or 0 for it in decision.attempts if not it.byok and it is not attempt)
     if not attempt.byok:
         charged += cost or 0 if guess is None else guess
     decision.charged_nanos = min(charged, MOST_CHARGED)
 
 
-def _guess(call: Call, opening: Opening, usage: ir.Usage | None) -> int | None:
+def _guess(call: Call, opening: Opening, usage: ir.Usage | None, told: int | None) -> int | None:
     """What an answer has probably cost that did not tell its usage, or broke off before it told the last of it; None
-    where it is known, or nobody could guess."""
-    price, facts, stream = opening.pick.info.price, call.facts, opening.stream
+    where nobody could guess."""
+    price, facts = opening.pick.info.price, call.facts
     if price is None or facts is None or call.surface.operation == "count_tokens":
-        return None
-    told = price.cost_nanos(usage) if usage is not None else None
-    if told is not None and (stream is None or stream.done):
         return None
     seen = usage or ir.Usage()
     likely = ir.Usage(
@@ -175,8 +180,10 @@ def tokens_used(call: Call) -> int:
     decision, facts = call.decision, call.facts
     if facts is None or facts.surface == "count_tokens":
         return 0
-    told = [attempt.usage for attempt in decision.attempts if attempt.usage is not None]
-    used = sum((usage.input_total or 0) + (usage.output or 0) for usage in told)
+    used = 0
+    for attempt in decision.attempts:
+        if (usage := attempt.usage) is not None:
+            used += (usage.input_total or 0) + (usage.output or 0)
     if decision.usage is None and (decision.bytes_committed or call.guessed):
         per_token = STREAM_BYTES_PER_TOKEN if decision.stream else PLAIN_BYTES_PER_TOKEN
         used += facts.tokens + (decision.bytes_committed // per_token if facts.endpoint == "chat" else 0)

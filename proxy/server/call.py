@@ -7,25 +7,29 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from attrs import define, field, frozen
-from multidict import CIMultiDict, CIMultiDictProxy
 
 from proxy import ir
 from proxy.accounts.permit import Permit
+from proxy.accounts.vault import NOBODY, NONE
+from proxy.dialects import DIALECTS
 from proxy.dialects.dialect import Dialect, Operation, Voice
 from proxy.errors import GatewayError
 from proxy.routing.facts import Facts
+from proxy.routing.names import Candidate
 from proxy.routing.plan import Plan
-from proxy.routing.table import Project
 from proxy.secret import MASK, Scrubber, Secret
 from proxy.server.downstream import Downstream, answer_to
 from proxy.server.inbound import Request
 from proxy.server.ledger import Attempt, Decision, GonePhase, Lease
 from proxy.server.snapshot import Snapshot
+from proxy.server.visitor import Visitor
 from proxy.wire import multipart
 from proxy.wire.splice import Member
 
+NOTHING: Mapping[str, Any] = {}
 
-@frozen
+
+@frozen(eq=False)
 class Surface:
     """A path that we offer. `default_model` is what an absent `model` means there; None: it has to be named.
 
@@ -39,6 +43,16 @@ class Surface:
     operation: str = "chat"
     form: bool = False
     default_model: str | None = None
+    spoken: Dialect = field(init=False, repr=False)
+    asked: Operation | None = field(init=False, repr=False)  # None is a conversation
+
+    @spoken.default
+    def _spoken(self) -> Dialect:
+        return DIALECTS[self.dialect]
+
+    @asked.default
+    def _asked(self) -> Operation | None:
+        return self.spoken.operations.get(self.operation)
 
 
 @define(eq=False)
@@ -46,8 +60,8 @@ class Call:
     """Filled as the request goes. `body` are the client's bytes, kept for every candidate."""
 
     surface: Surface
-    dialect: Dialect  # the client's
     request: Request
+    visitor: Visitor  # who sent it
     request_id: str
     snapshot: Snapshot
     decision: Decision
@@ -55,64 +69,44 @@ class Call:
     clock: Callable[[], float] = time.monotonic  # of limits
     now: Callable[[], float] = time.time
     lease: Callable[[Lease], None] = field(default=lambda lease: None, repr=False)  # notes what is reserved
+    dialect: Dialect = field(init=False)  # the client's
+    operation: Operation | None = field(init=False)  # what it asks for; None is a conversation
+    answer: Downstream = field(init=False, repr=False)
+    permit: Permit | None = None
     guessed: int = 0  # nano-USD of attempts whose cost nobody told
     output_reserved: int = 0  # tokens of output that the reservation of the attempt under way covers
-    permit: Permit | None = None
     body: bytes = field(default=b"", repr=False)
-    document: Mapping[str, Any] = field(factory=dict, repr=False)
+    document: Mapping[str, Any] = field(default=NOTHING, repr=False)
     members: list[Member] | None = field(default=None, repr=False)  # of `body`, where they had to be looked for
     once: bool = False  # each member that we read is known to stand once, under its plain name
     form: list[multipart.Field] | None = field(default=None, repr=False)  # the parts of `body` where it is a form
     lost: tuple[str, ...] = ()  # of a body that had to be restated; see `server.restated`
+    stream: bool = False  # a stream is wanted
+    framed: bool = False  # and its frames are read on their way
     facts: Facts | None = None
     plan: Plan | None = None
-    byok: Mapping[str, Secret] = field(factory=dict, repr=False)  # brought by the caller, or stored by its project
-    stored: frozenset[str] = frozenset()  # of these, the providers whose key its project stored
-    locked: frozenset[str] = frozenset()  # providers whose key its project stored, and that does not open
+    byok: Mapping[str, Secret] = field(default=NONE, repr=False)  # brought by the caller, or stored by its project
+    stored: frozenset[str] = NOBODY  # of these, the providers whose key its project stored
+    locked: frozenset[str] = NOBODY  # providers whose key its project stored, and that does not open
     phase: GonePhase = "body"
     held: int = 0  # bytes of the body, counted against the memory for all bodies
     inside: bool = False  # has one of the places for requests under way
     upstream_wait: float = 0.0  # seconds spent waiting for providers until the commit: the rest of it is overhead
     first_byte_s: float | None = None  # from the start to the commit
     delivered: bool = False  # all of the answer has left: a client that hangs up now had it
-    answer: Downstream = field(init=False, repr=False)
     cut: GatewayError | None = None  # why the gateway itself ends the answer, where it does
     late_failure: GatewayError | None = None  # after the commit: told in-band, counted against the candidate
     pictures: Mapping[str, ir.Blob] | None = field(default=None, repr=False)  # fetched, by URL; none once that failed
     bodies: dict[tuple[str | None, bool], bytes] = field(factory=dict, repr=False)  # spliced requests by native name
 
-    @answer.default
-    def _answer(self) -> Downstream:
-        return answer_to(self.request, lean=self.snapshot.table.server.exchange == "lean")
+    def __attrs_post_init__(self) -> None:
+        surface = self.surface
+        self.dialect, self.operation = surface.spoken, surface.asked
+        self.answer = answer_to(self.request, lean=self.snapshot.table.server.exchange == "lean")
 
-    @property
-    def stream(self) -> bool:
-        return self.decision.stream
-
-    @property
-    def operation(self) -> Operation | None:
-        """What the client asks for; None is a conversation."""
-        return self.dialect.operations.get(self.surface.operation)
-
-    @property
-    def framed(self) -> bool:
-        """Whether a stream is wanted whose frames are read on their way."""
-        return self.stream and (self.operation is None or self.operation.framed)
-
-    @property
-    def project(self) -> Project | None:
-        """The caller's, of the table that this request keeps."""
-        name = self.permit.project if self.permit is not None else None
-        return self.snapshot.table.projects.get(name) if name is not None else None
-
-    @property
-    def headers(self) -> CIMultiDictProxy[str]:
-        """The client's, with what its project says where the client does not."""
-        project, sent = self.project, self.request.headers
-        if project is None or not project.headers:
-            return sent
-        more = [(name, value) for name, value in project.headers.items() if name not in sent]
-        return CIMultiDictProxy(CIMultiDict([*sent.items(), *more]))
+    def asks_stream(self, stream: bool) -> None:
+        self.stream = self.decision.stream = stream
+        self.framed = stream and (self.operation is None or self.operation.framed)
 
     @property
     def prefix(self) -> str:
@@ -131,7 +125,7 @@ class Call:
 
     def forget(self) -> None:
         """Nobody else will be asked: what the request said is not kept for as long as the answer takes."""
-        self.body, self.document, self.members, self.form, self.bodies = b"", {}, None, None, {}
+        self.body, self.document, self.members, self.form, self.bodies = b"", NOTHING, None, None, {}
 
     def told(self, error: GatewayError) -> str:
         """An error's detail as the record may have it: a library quotes what a provider sent, and that may be a key."""
@@ -154,13 +148,16 @@ class Call:
     def elapsed_ms(self) -> int:
         return int((time.monotonic() - self.started) * 1000)
 
-    def begin_attempt(self, model: str, provider: str, native: str) -> Attempt:
+    def begin_attempt(self, candidate: Candidate, *, byok: bool) -> Attempt:
+        decision = self.decision
+        attempts = decision.attempts
         attempt = Attempt(
-            n=len(self.decision.attempts) + 1,
-            model=model,
-            provider=provider,
-            native=native,
-            started_ms=self.elapsed_ms(),
+            len(attempts) + 1, candidate.model, candidate.provider, candidate.native, self.elapsed_ms(), byok=byok
         )
-        self.decision.attempts.append(attempt)
+        attempts.append(attempt)
         return attempt
+
+    def abandon(self) -> None:
+        """Hangs up: the client does not read."""
+        if self.request.transport is not None:
+            self.request.transport.abort()

@@ -8,11 +8,14 @@ in-band.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any
 
 from aiohttp import web
 from attrs import frozen
 
 from proxy.errors import UpstreamError
+from proxy.routing.table import OFF
 from proxy.routing.world import Pick
 from proxy.server.attempt import Opening, open_answer
 from proxy.server.call import Call
@@ -33,14 +36,18 @@ class AlreadyAnswered(Exception):
     error: UpstreamError
 
 
-async def open_or_commit(call: Call, pick: Pick, prepared: Prepared, attempt: Attempt) -> Opening:
+def open_or_commit(call: Call, pick: Pick, prepared: Prepared, attempt: Attempt) -> Coroutine[Any, Any, Opening]:
     """As `open_answer`, unless `commit_after` passes first: then the opening comes with its response begun.
 
     Raises AlreadyAnswered where the attempt fails after that.
     """
     after = prepared.outgoing.timeouts.commit_after
-    if not call.framed or after == float("inf"):
-        return await open_answer(call, pick, prepared, attempt)
+    if not call.framed or after == OFF:
+        return open_answer(call, pick, prepared, attempt)
+    return _open_in_time(call, pick, prepared, attempt, after)
+
+
+async def _open_in_time(call: Call, pick: Pick, prepared: Prepared, attempt: Attempt, after: float) -> Opening:
     opening = asyncio.ensure_future(open_answer(call, pick, prepared, attempt))
     try:
         await asyncio.wait({opening}, timeout=max(0.0, after - call.elapsed_ms() / 1000))

@@ -9,7 +9,6 @@ from aiohttp import web
 
 from proxy.accounts.keys import ALL_SURFACES, CHAT_SURFACES
 from proxy.accounts.permit import Permit
-from proxy.dialects import DIALECTS
 from proxy.errors import GatewayError, InvalidRequest
 from proxy.routing.facts import MOST_ENTRIES
 from proxy.server import intake
@@ -24,6 +23,7 @@ from proxy.server.listing import Viewer, list_models, show_model
 from proxy.server.ordinary import Handlers
 from proxy.server.recognition import path_of
 from proxy.server.respond import SERVER, plan_headers
+from proxy.server.visitor import FORM, media_type, visitor_of
 
 CHAT = Surface("chat", "openai-chat")
 AI_CHAT = Surface("chat", "openai-chat", default_model="meta-llm")
@@ -95,8 +95,9 @@ def _admitted(gateway: Gateway, handler: Permitted, scopes: frozenset[str] = CHA
 
     async def admitted(request: PlainRequest) -> web.StreamResponse:
         try:
-            permit = intake.admit(request, gateway.current.gate, int(gateway.now() * 1000), scopes)
-            intake.check_hops(request.headers, gateway.relay.instance)  # one that discovers its own models never ends
+            visitor = visitor_of(request, gateway.current)
+            permit = intake.admit(request, visitor, gateway.current.gate, int(gateway.now() * 1000), scopes)
+            visitor.check_hops(gateway.relay.instance)  # one that discovers its own models never ends
             return await handler(request, permit)
         except GatewayError as error:
             return refusal(request, error)
@@ -119,8 +120,8 @@ def _show(gateway: Gateway) -> Permitted:
 
 
 def _viewer(gateway: Gateway, request: PlainRequest, permit: Permit) -> Viewer:
-    table, project = gateway.current.table, permit.project
-    brought = intake.byok_of(request.headers, table.server.header_prefix, table.providers).keys()
+    project = permit.project
+    brought = visitor_of(request, gateway.current).byok.keys()
     locked = gateway.own.locked(project)
     return Viewer(project, brought | gateway.own.of(project).keys(), locked - brought if brought else locked)
 
@@ -137,7 +138,9 @@ def _route(gateway: Gateway) -> Permitted:
         surface = named or _recognised(intake.parse(body, frozenset())[0], request.headers, snapshot.table.aliases)
         identity = request_id()
         decision = Decision(request_id=identity, at_ms=int(gateway.now() * 1000), surface=surface.name)
-        call = Call(surface, DIALECTS[surface.dialect], request, identity, snapshot, decision)
+        visitor = visitor_of(request, snapshot)
+        visitor.belongs_to(permit.standing, snapshot.table)
+        call = Call(surface, request, visitor, identity, snapshot, decision)
         call.permit, call.body = permit, body
         plan = gateway.plan(call)
         document = {"surface": surface.name, **plan.as_json()}
@@ -159,7 +162,7 @@ def _named(request: PlainRequest) -> Surface | None:
         return None
     if name not in BY_NAME:
         raise InvalidRequest(f"No surface has the name {name[:40]!r}; known are {', '.join(BY_NAME)}.", param="surface")
-    form = intake.is_form(request.headers)
+    form = media_type(request.headers) == FORM
     return next((it for it in SURFACES.values() if it.name == name and it.form == form), BY_NAME[name])
 
 

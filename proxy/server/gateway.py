@@ -17,7 +17,6 @@ from attrs import define, field
 
 from proxy.accounts.keys import ALL_SURFACES, CHAT_SURFACES
 from proxy.accounts.vault import OwnKeys
-from proxy.dialects import DIALECTS
 from proxy.errors import ClientGone, GatewayError, Internal, Overloaded
 from proxy.metrics import Metrics
 from proxy.routing.facts import read_stream
@@ -37,6 +36,7 @@ from proxy.server.ratelimits import THEIRS, limit_headers
 from proxy.server.relay import Relay
 from proxy.server.respond import error_answer, id_headers, plan_headers
 from proxy.server.snapshot import Snapshot
+from proxy.server.visitor import FORM, visitor_of
 from proxy.streams import Stream
 
 log = structlog.get_logger()
@@ -87,51 +87,62 @@ class Gateway:
         snapshot = self.current
         snapshot.users += 1
         self.running += 1
-        self._idle.clear()
-        identity = request_id()
+        visitor, identity = visitor_of(request, snapshot), request_id()
         decision = Decision(
-            request_id=identity,
-            at_ms=int(self.now() * 1000),
-            surface=surface.name,
-            client_request_id=intake.client_id(request.headers),
+            identity,
+            int(self.now() * 1000),
+            surface.name,
+            client_request_id=visitor.client_id,
             config=snapshot.table.revision,
         )
         return Call(
-            surface,
-            DIALECTS[surface.dialect],
-            request,
-            identity,
-            snapshot,
-            decision,
-            clock=self.clock,
-            now=self.now,
-            lease=self.ledger.lease,
-        )
+            surface, request, visitor, identity, snapshot, decision,
+            clock=self.clock, now=self.now, lease=self.ledger.lease,
+        )  # fmt: skip
 
     async def _answered(self, call: Call) -> web.StreamResponse:
-        request, server, decision = call.request, call.snapshot.table.server, call.decision
-        scopes = CHAT_SURFACES if call.surface.endpoint == "chat" else ALL_SURFACES
-        call.permit = intake.admit(request, call.snapshot.gate, decision.at_ms, scopes)
-        decision.key_id, decision.project = call.permit.key_id, call.permit.project
-        call.permit.enter(self.clock())
-        intake.check_hops(request.headers, self.relay.instance)
-        self.turnstile.check()
-        call.body = await intake.read_body(
-            request, server.max_body, server.body_timeout, form=call.surface.form, hold=partial(self._hold, call)
-        )
+        request, visitor, surface = call.request, call.visitor, call.surface
+        self._admit(call)
+        body = intake.ready_body(request, visitor, call.snapshot.table.server.max_body)
+        if body is not None:
+            self._hold(call, len(body))
+            call.body = body
+        else:
+            call.body = await self._awaited_body(call)
         call.phase = "queue"
-        await self.turnstile.enter()
+        if not self.turnstile.enters_at_once():
+            await self.turnstile.enter()
         call.inside = True
         plan = self.plan(call)
-        if call.surface.endpoint == "chat":
+        if surface.endpoint == "chat":
             intake.check_types(call.document, call.dialect.types)
             intake.check_turns(call.document, call.dialect.name)
         if plan.refusal is not None:
             raise plan.refusal
         billing.take_tokens(call, plan.facts)
-        if call.surface.operation == "count_tokens":
+        if surface.operation == "count_tokens":
             return await counting.count(call, plan, self._relayed)
         return await self._relayed(call, plan)
+
+    def _admit(self, call: Call) -> None:
+        """What can be said before the body is read."""
+        visitor, snapshot, decision = call.visitor, call.snapshot, call.decision
+        scopes = CHAT_SURFACES if call.surface.endpoint == "chat" else ALL_SURFACES
+        permit = call.permit = intake.admit(call.request, visitor, snapshot.gate, decision.at_ms, scopes)
+        standing = permit.standing
+        decision.key_id, decision.project = standing.key_id, standing.project
+        visitor.belongs_to(standing, snapshot.table)
+        permit.enter(self.clock())
+        if visitor.hops:
+            visitor.check_hops(self.relay.instance)
+        self.turnstile.check()
+
+    async def _awaited_body(self, call: Call) -> bytes:
+        server = call.snapshot.table.server
+        hold = partial(self._hold, call)
+        return await intake.read_body(
+            call.request, server.max_body, server.body_timeout, form=call.surface.form, hold=hold
+        )
 
     def _hold(self, call: Call, size: int) -> None:
         self.turnstile.hold(size)
@@ -151,32 +162,37 @@ class Gateway:
     def plan(self, call: Call) -> Plan:
         """Reads the body that the call holds, and resolves it. Raises what is wrong with the request."""
         call.phase = "queue"
-        form = intake.parse_form(call.body, call.request.headers)
+        decision, visitor = call.decision, call.visitor
+        form = intake.parse_form(call.body, call.request.headers) if visitor.media_type == FORM else None
         if form is not None:
             call.form, call.document = form
         else:
             call.document, call.members = intake.parse(call.body, call.dialect.reads)
             call.once = call.members is None
-            if restated.is_misplaced(call):
+            if "input" in call.document and restated.is_misplaced(call):
                 restated.restate(call)
-        call.decision.stream = read_stream(call.document)
-        call.byok = intake.byok_of(call.request.headers, call.prefix, call.snapshot.table.providers)
-        if stored := self.own.of(call.decision.project):
+        call.asks_stream(read_stream(call.document))
+        self._take_keys(call)
+        decision.requested = str(call.document.get("model") or "")[:LONGEST_MODEL]
+        facts = call.facts = intake.read_facts(call)
+        decision.requested = facts.requested[:LONGEST_MODEL]
+        plan = call.plan = decision.plan = resolve(facts, call.snapshot.world, self.dice, self.clock())
+        return plan
+
+    def _take_keys(self, call: Call) -> None:
+        """The caller's own, and those that its project stores."""
+        call.byok, project = call.visitor.byok, call.decision.project
+        if stored := self.own.of(project):
             call.stored = frozenset(stored.keys() - call.byok.keys())
             call.byok = {**stored, **call.byok}
-        if locked := self.own.locked(call.decision.project):
+        if locked := self.own.locked(project):
             call.locked = locked.difference(call.byok)
-        call.decision.requested = str(call.document.get("model") or "")[:LONGEST_MODEL]
-        facts = call.facts = intake.read_facts(call)
-        call.decision.requested = facts.requested[:LONGEST_MODEL]
-        plan = call.plan = resolve(facts, call.snapshot.world, self.dice, self.clock())
-        call.decision.plan = plan
-        return plan
 
     async def drained(self, seconds: float) -> bool:
         """Waits until no request runs, for so long at most."""
         if not self.running:
             return True
+        self._idle.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._idle.wait()
@@ -219,10 +235,11 @@ class Gateway:
 
     def _learn(self, call: Call, opening: Opening) -> None:
         """What a finished answer says of its candidate: a late failure counts, a warm cache is remembered."""
-        if opening.ended is not None:
-            opening.ended()
-        for kind, count in (opening.edits if opening.stream is None else opening.stream.edits).items():
-            self.metrics.stream_edited(kind, count)
+        if opening.in_flight is not None:
+            opening.in_flight.value -= 1
+        if edits := opening.edits if opening.stream is None else opening.stream.edits:
+            for kind, count in edits.items():
+                self.metrics.stream_edited(kind, count)
         world, candidate = call.snapshot.world, opening.pick.candidate
         if (rate := tokens_per_s(opening.stream, opening.attempt)) is not None:
             world.latencies.observe_rate(candidate, rate)
@@ -277,7 +294,7 @@ class Gateway:
             self.metrics.attempt_done(provider=attempt.provider, outcome=attempt.outcome)
         if decision.gone_phase is not None:
             self.metrics.client_gone(decision.gone_phase)
-        client = call.snapshot.proxies.client(*intake.way_of(call.request))
+        client = call.visitor.client(call.request.remote or None, call.snapshot.proxies)
         self.tell(log_fields(decision, client))
 
 

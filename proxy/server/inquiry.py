@@ -8,9 +8,10 @@ from __future__ import annotations
 from proxy.dialects import UPSTREAMS
 from proxy.errors import UpstreamBroken
 from proxy.routing.table import Provider
-from proxy.server.outgoing import AGENT, HOPS
+from proxy.server.outgoing import AGENT
 from proxy.server.snapshot import Snapshot
 from proxy.server.upstream import Outgoing
+from proxy.server.visitor import HOPS
 
 LARGEST = 4 << 20  # bytes of one answer
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -13,23 +13,19 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from proxy import errors
 from proxy.accounts.admission import Caller, Gate
-from proxy.accounts.keys import presented
+from proxy.accounts.books import ANYBODY
 from proxy.accounts.permit import Permit
 from proxy.routing import facts as reading
 from proxy.routing.affinity import conversation_key
-from proxy.routing.facts import Ceiling, Facts
+from proxy.routing.facts import Ceiling, Facts, Wishes
 from proxy.routing.table import is_loopback
-from proxy.secret import Secret
 from proxy.server.call import Call
 from proxy.server.inbound import Request
 from proxy.server.ordinary import Body
-from proxy.server.outgoing import HOPS
+from proxy.server.visitor import FORM, Visitor, is_encoded, is_json, media_type
 from proxy.wire import json_text, multipart, splice
 from proxy.wire.splice import Member
 
-MOST_HOPS = 5
-LONGEST_ID = 128
-FORM = "multipart/form-data"
 TURNS = {"openai-chat": "messages", "anthropic": "messages"}  # the member that holds the conversation, by dialect
 KINDS: dict[type, str] = {
     dict: "an object",
@@ -40,8 +36,6 @@ KINDS: dict[type, str] = {
     float: "a number",
     type(None): "null",
 }
-KEY_HEADERS = ("authorization", "x-api-key")  # where a key of ours may stand
-SESSION_HEADERS = ("x-claude-code-session-id", "session_id", "session-id", "x-session-id")
 
 
 def caller_of(request: Request) -> Caller:
@@ -51,23 +45,23 @@ def caller_of(request: Request) -> Caller:
     return Caller(local, request.headers.get("Host", ""), frozenset(name.lower() for name in request.headers))
 
 
-def presented_by(request: Request) -> str | None:
-    """The key of ours that came along. Raises Unauthenticated where two came that differ."""
-    headers = request.headers
-    return presented(*(headers.getall(name, ()) for name in KEY_HEADERS))
-
-
-def admit(request: Request, gate: Gate, now_ms: int, scopes: frozenset[str]) -> Permit:
+def admit(request: Request, visitor: Visitor, gate: Gate, now_ms: int, scopes: frozenset[str]) -> Permit:
     """Raises as `Gate.admit` does."""
-    return gate.admit(presented_by(request), lambda: caller_of(request), now_ms, scopes)
-
-
-def way_of(request: Request) -> tuple[str | None, list[str]]:
-    """Who connected, None over a Unix socket, and what the proxies in between say of who asked them."""
-    return request.remote or None, request.headers.getall("X-Forwarded-For", [])
+    return gate.admit(visitor.presented(), lambda: caller_of(request), now_ms, scopes, visitor.digest)
 
 
 # -- the body ----------------------------------------------------------------------------------------------------
+
+
+def ready_body(request: Request, visitor: Visitor, limit: int) -> bytes | None:
+    """A body that is here already, and ordinary; None leaves it to `read_body`. Raises BodyTooLarge."""
+    content = request.content
+    if not visitor.ordinary or not content.is_eof() or not content.total_bytes:
+        return None
+    whole = content.read_nowait()
+    if len(whole) > limit:
+        raise _too_large(limit)
+    return whole
 
 
 def _unheld(size: int) -> None:
@@ -114,25 +108,15 @@ async def read_body(
 
 
 def _check_head(request: Request, limit: int, *, form: bool) -> None:
-    coding = request.headers.get("Content-Encoding", "identity").strip().lower()
-    if coding not in ("", "identity"):
+    if is_encoded(request.headers):
         raise errors.WrongMediaType(
             "Content-Encoding: send the body uncompressed; this gateway does not decode bodies."
         )
-    kind = _media_type(request.headers)
-    json = kind in ("", "application/json") or (kind.startswith("application/") and kind.endswith("+json"))
-    if not json and not (form and kind == FORM):
+    kind = media_type(request.headers)
+    if not is_json(kind) and not (form and kind == FORM):
         raise errors.WrongMediaType(f"Content-Type is {kind[:60]!r}; send {FORM if form else 'application/json'}.")
     if request.content_length is not None and request.content_length > limit:
         raise _too_large(limit)
-
-
-def _media_type(headers: Mapping[str, str]) -> str:
-    return headers.get("Content-Type", "").partition(";")[0].strip().lower()
-
-
-def is_form(headers: Mapping[str, str]) -> bool:
-    return _media_type(headers) == FORM
 
 
 def _too_large(limit: int) -> errors.BodyTooLarge:
@@ -169,7 +153,7 @@ def parse_form(body: bytes, headers: Mapping[str, str]) -> tuple[list[multipart.
 
     Members of our own have no place in it: they come as headers.
     """
-    if not is_form(headers):
+    if media_type(headers) != FORM:
         return None
     boundary = multipart.boundary_of(headers["Content-Type"])
     if boundary is None:
@@ -254,68 +238,67 @@ def _where(exc: ValueError, body: bytes) -> str:
 # -- the facts ---------------------------------------------------------------------------------------------------
 
 
-def check_hops(headers: CIMultiDictProxy[str], instance: str) -> None:
-    passed = headers.get(HOPS, "")
-    if passed and (instance in passed.split(",") or passed.count(",") >= MOST_HOPS):
-        raise errors.LoopDetected("The request came back to this gateway: a provider's base_url points at the gateway.")
-
-
-def byok_of(headers: CIMultiDictProxy[str], prefix: str, providers: Iterable[str]) -> dict[str, Secret]:
-    """Keys that the caller brings, by provider: `<prefix>Key-<provider>`, in any case."""
-    start = f"{prefix}key-".lower()
-    brought = {
-        lower.removeprefix(start): Secret(value.strip())
-        for name, value in headers.items()
-        if (lower := name.lower()).startswith(start) and value.strip()
-    }
-    return {name: brought[name.lower()] for name in providers if name.lower() in brought} if brought else {}
-
-
 def read_facts(call: Call) -> Facts:
     """Raises InvalidRequest or MissingModel; looks at members of our own and at the request's shape."""
-    body, prefix, project = call.document, call.prefix.lower(), call.project
+    body, surface, visitor = call.document, call.surface, call.visitor
+    standing = call.permit.standing if call.permit is not None else ANYBODY
+    shape = (surface.asked or surface.spoken).read_shape(body)
+    wishes = reading.of_name(body) if not visitor.steers else None
+    if wishes is None:
+        wishes = _read_wishes(call)
+    session = visitor.session
+    if session is None and isinstance(body.get("prompt_cache_key"), str):
+        session = body["prompt_cache_key"]
+    conversation = None
+    if surface.endpoint == "chat":
+        scope = "\0".join((standing.scope, *wishes.wanted))  # another choice has no claim on the pin
+        first_turn = shape.turns[0][:2000] if shape.turns else ""
+        conversation = conversation_key(scope, session, shape.system[:2000], first_turn)
+    return Facts(
+        surface.name,
+        surface.dialect,
+        surface.endpoint,
+        wishes.wanted,
+        shape,
+        reading.estimate_tokens(shape, _wide(call.body) if call.form is None else 0),
+        call.stream,
+        wishes.sort,
+        wishes.partitioned,
+        wishes.ceiling,
+        wishes.preferences,
+        reading.read_industry(body) if "metadata" in body else None,
+        wishes.headers if wishes.headers is not None else visitor.headers,
+        standing.project,
+        conversation,
+        session is not None or len(shape.turns) > 1,
+        standing.priced_only,
+        frozenset(call.byok),
+        call.locked,
+    )
+
+
+def _read_wishes(call: Call) -> Wishes:
+    body, prefix, project = call.document, call.prefix.lower(), call.visitor.project
     headers = _outranked(call, prefix)
-    shape = (call.operation or call.dialect).read_shape(body)
-    converses = call.surface.endpoint == "chat"
     default = f"profile:{project.profile}" if project is not None and project.profile else call.surface.default_model
     wanted = reading.read_wanted(body, headers, prefix, default)
     ceiling = reading.read_ceiling(body, headers, prefix)
     if ceiling is None and project is not None and project.max_price is not None:
         ceiling = Ceiling(project.max_price)
-    scope = "\0".join(
-        (call.permit.standing.scope if call.permit else "", *wanted)
-    )  # another choice has no claim on the pin
-    session = next((headers[name] for name in SESSION_HEADERS if name in headers), None)
-    if session is None and isinstance(body.get("prompt_cache_key"), str):
-        session = body["prompt_cache_key"]
-    first_turn = shape.turns[0][:2000] if shape.turns else ""
-    return Facts(
-        surface=call.surface.name,
-        dialect=call.dialect.name,
-        endpoint=call.surface.endpoint,
-        wanted=wanted,
-        shape=shape,
-        tokens=reading.estimate_tokens(shape, _wide(call.body) if call.form is None else 0),
-        stream=call.stream,
-        sort=reading.read_sort(body, headers, prefix),
-        partitioned=reading.read_partition(body, headers, prefix),
-        ceiling=ceiling,
-        preferences=reading.read_preferences(body),
-        industry=reading.read_industry(body),
-        headers=headers,
-        project=call.permit.project if call.permit else None,
-        conversation=conversation_key(scope, session, shape.system[:2000], first_turn) if converses else None,
-        continues=session is not None or len(shape.turns) > 1,
-        priced_only=call.permit is not None and call.permit.standing.priced_only,
-        byok=frozenset(call.byok),
-        locked=call.locked,
+    return Wishes(
+        wanted,
+        reading.read_sort(body, headers, prefix),
+        reading.read_partition(body, headers, prefix),
+        ceiling,
+        reading.read_preferences(body),
+        headers,
     )
 
 
 def _outranked(call: Call, prefix: str) -> CIMultiDictProxy[str]:
     """The headers, less those that the caller's project adds where the body has its own word: a client's header wins
     over the body, a default does not."""
-    headers, sent, body = call.headers, call.request.headers, call.document
+    headers, sent, body = call.visitor.headers, call.visitor.sent, call.document
     if headers is sent:
         return sent
     said = {
@@ -331,8 +314,3 @@ def _outranked(call: Call, prefix: str) -> CIMultiDictProxy[str]:
 def _wide(body: bytes) -> int:
     """Bytes beyond one per character."""
     return 0 if body.isascii() else len(body) - len(body.decode("utf-8", "replace"))
-
-
-def client_id(headers: CIMultiDictProxy[str]) -> str | None:
-    given = headers.get("X-Request-Id", "")[:LONGEST_ID]
-    return given if given and given.isascii() and given.isprintable() else None

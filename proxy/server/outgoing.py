@@ -7,31 +7,32 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import frozen
+from attrs import define, frozen
 
 from proxy import ir
 from proxy.dialects import UPSTREAMS, Dialect, Upstream, coherence
 from proxy.dialects.dialect import Mend, Operation
 from proxy.errors import Unsupported
 from proxy.routing.facts import EXTENSIONS, extensions
-from proxy.routing.table import Provider
+from proxy.routing.table import Provider, Timeouts
 from proxy.routing.world import Pick
 from proxy.secret import Secret
 from proxy.server import pictures
 from proxy.server.call import Call
+from proxy.server.credentials import Credential
 from proxy.server.upstream import Outgoing
+from proxy.server.visitor import HOPS
 from proxy.wire import json_text, multipart, splice
 from proxy.wire.headers import left_behind, request_headers
 
 AGENT = "pointsman"
-MOST_HEADS = 256  # different ones that a snapshot keeps
+MOST_WAYS = 512  # that a snapshot remembers
 JSON = "application/json"
 _VERSION = re.compile(r"/v\d\w*(?:/|$)")
 RUN_BY_PATH = frozenset({"model", "stream_options"})  # what has no place in a body whose model stands in the path
-HOPS = "x-pointsman-hops"  # ids of the gateways that a request has passed; see LoopDetected
 
 
-@frozen
+@define  # not frozen, as its like for every request: see `ir.Usage`
 class Prepared:
     """`native`: the client speaks the dialect, so bytes pass; else the answer is translated back."""
 
@@ -45,60 +46,108 @@ class Prepared:
     mend: Mend | None = None  # what this request needs done to a good answer
 
 
+@frozen
+class Way:
+    """How one candidate is asked by one credential for one surface, as far as the body has no say: the same for one
+    request after the other."""
+
+    dialect: Upstream
+    native: bool
+    runs: bool  # the model's name stands in the path, and no other
+    asks_usage: bool  # wherever a stream is wanted whose client does not
+    path: str
+    headers: tuple[tuple[str, str], ...]
+    timeouts: Timeouts
+    operation: Operation | None
+    left: tuple[str, ...]  # headers of the client's that stay behind, and are told
+
+
 def choose_dialect(provider: Provider, surface: Dialect) -> Upstream:
     """The surface's own where the provider speaks it, else the provider's first."""
     spoken = [UPSTREAMS[name] for name in provider.dialects]
     return next((dialect for dialect in spoken if dialect.speaks == surface.speaks), spoken[0])
 
 
-def prepare(call: Call, pick: Pick, key: Secret | None, *, byok: bool, hops: str) -> Prepared:
+def prepare(call: Call, pick: Pick, credential: Credential, hops: str) -> Prepared:
     """Raises Unsupported where the provider's dialect cannot say what the client asks, InvalidRequest where the request
     cannot be read for translation."""
-    snapshot = call.snapshot
-    provider = snapshot.table.providers[pick.candidate.provider]
-    dialect = choose_dialect(provider, call.dialect)
-    native = dialect.speaks == call.dialect.speaks
-    runs = dialect.runs_at is not None and dialect.runs_at(provider.base_url)
-    if runs and call.surface.operation != "chat":
-        raise Unsupported(f"{provider.name} is asked by its own API, which is spoken here for conversations alone.")
-    profile = call.plan.profile if call.plan else None
-    extra: tuple[tuple[str, str], ...] = ()
-    dropped = call.lost
-    asked_usage = False
-    if native and isinstance(dialect, Dialect):
-        asks = dialect.asks_usage is not None and dialect.asks_usage(provider.name)
-        asked_usage = asks and call.framed and not call.wants_usage and not runs
-        body = _spliced(call, dialect, None if runs else pick.candidate.native, include_usage=asked_usage)
+    way = _way(call, pick, credential, hops)
+    dialect, headers = way.dialect, way.headers
+    dropped, asked_usage = call.lost, False
+    if way.native and isinstance(dialect, Dialect):
+        asked_usage = call.framed and way.asks_usage and not call.wants_usage
+        body = _spliced(call, dialect, None if way.runs else pick.candidate.native, include_usage=asked_usage)
     else:
         encoded = _encoded(call, dialect, pick)
-        said = {name: value for name, value in encoded.body.items() if not (runs and name in RUN_BY_PATH)}
-        body, extra = json_text.write(said), encoded.headers
-        dropped += encoded.dropped + left_behind(call.request.headers.items(), call.dialect.speaks)
-    path = dialect.path(call.surface.operation, pick.candidate.native, call.stream)
-    outgoing = Outgoing(
-        path=f"/{pick.candidate.native}" if runs else behind_base(provider, path),
-        headers=_headers(call, provider, dialect, key, native=native, byok=byok, hops=hops, extra=extra),
-        body=body,
-        timeouts=snapshot.table.timeouts_for(
-            provider.name, pick.candidate.model, profile, call.permit.project if call.permit else None
+        said = {name: value for name, value in encoded.body.items() if not (way.runs and name in RUN_BY_PATH)}
+        body = json_text.write(said)
+        dropped += encoded.dropped + way.left
+        if encoded.headers:
+            headers = _headers(call, pick, dialect, credential, hops, encoded.headers)
+    operation = way.operation
+    mend = None if operation is None or operation.mend_answer is None else operation.mend_answer(call.document)
+    outgoing = Outgoing(way.path, headers, body, way.timeouts)
+    return Prepared(outgoing, dialect, way.native, asked_usage, dropped, credential.byok, operation, mend)
+
+
+def _way(call: Call, pick: Pick, credential: Credential, hops: str) -> Way:
+    """Remembered, unless the caller's own key is in it, or the border of a form."""
+    if credential.byok or call.form is not None:
+        return _made_way(call, pick, credential, hops)
+    known, plan = call.snapshot.ways, call.plan
+    profile = plan.profile if plan is not None else None
+    same = (
+        call.surface, pick.candidate, credential.index, call.stream, profile, call.decision.project,
+        call.visitor.passing, hops,
+    )  # fmt: skip
+    way = known.get(same)
+    if way is None:
+        way = _made_way(call, pick, credential, hops)
+        if len(known) >= MOST_WAYS:
+            known.clear()
+        known[same] = way
+    return way
+
+
+def _made_way(call: Call, pick: Pick, credential: Credential, hops: str) -> Way:
+    surface, table, candidate = call.surface, call.snapshot.table, pick.candidate
+    provider = table.providers[candidate.provider]
+    dialect = choose_dialect(provider, surface.spoken)
+    native = dialect.speaks == surface.spoken.speaks
+    runs = dialect.runs_at is not None and dialect.runs_at(provider.base_url)
+    if runs and surface.operation != "chat":
+        raise Unsupported(f"{provider.name} is asked by its own API, which is spoken here for conversations alone.")
+    path = dialect.path(surface.operation, candidate.native, call.stream)
+    spoken = dialect if isinstance(dialect, Dialect) else None  # by clients as well
+    asks = spoken.asks_usage if spoken is not None and not runs else None
+    return Way(
+        dialect,
+        native,
+        runs,
+        asks is not None and asks(provider.name),
+        f"/{candidate.native}" if runs else behind_base(provider, path),
+        _headers(call, pick, dialect, credential, hops),
+        table.timeouts_for(
+            provider.name,
+            candidate.model,
+            call.plan.profile if call.plan is not None else None,
+            call.decision.project,
         ),
+        spoken.operations.get(surface.operation) if spoken is not None else None,
+        () if native and spoken is not None else left_behind(call.visitor.sent.items(), surface.spoken.speaks),
     )
-    return Prepared(outgoing, dialect, native, asked_usage, dropped, byok, *_operation(call, dialect))
 
 
-async def prepare_fetching(call: Call, pick: Pick, key: Secret | None, *, byok: bool, hops: str) -> Prepared:
-    """The same; where the dialect takes a picture's bytes alone and `[fetch]` allows it, they are fetched first. Once
-    for a request, whoever of its candidates needs them."""
+async def prepare_fetched(call: Call, pick: Pick, credential: Credential, hops: str, refused: Unsupported) -> Prepared:
+    """Again, where the dialect takes a picture's bytes alone and `[fetch]` allows it: they are fetched first, once for
+    a request, whoever of its candidates needs them. Else raises what `prepare` did."""
     settings = call.snapshot.table.fetch
-    try:
-        return prepare(call, pick, key, byok=byok, hops=hops)
-    except Unsupported:
-        urls = pictures.urls_in(call.dialect.decode_request(_asked(call, pick))) if settings.pictures else ()
-        if not urls or call.pictures is not None:
-            raise
-        call.pictures = {}
-        call.pictures = await pictures.fetched(urls, settings)
-    return prepare(call, pick, key, byok=byok, hops=hops)
+    urls = pictures.urls_in(call.dialect.decode_request(_asked(call, pick))) if settings.pictures else ()
+    if not urls or call.pictures is not None:
+        raise refused
+    call.pictures = {}
+    call.pictures = await pictures.fetched(urls, settings)
+    return prepare(call, pick, credential, hops)
 
 
 def _asked(call: Call, pick: Pick) -> Mapping[str, Any]:
@@ -106,13 +155,6 @@ def _asked(call: Call, pick: Pick) -> Mapping[str, Any]:
     own = extensions(call.document, call.request.headers)
     document = {name: value for name, value in call.document.items() if name not in own}
     return {"model": pick.candidate.native, **document}
-
-
-def _operation(call: Call, dialect: Upstream) -> tuple[Operation | None, Mend | None]:
-    operation = dialect.operations.get(call.surface.operation) if isinstance(dialect, Dialect) else None
-    if operation is None or operation.mend_answer is None:
-        return operation, None
-    return operation, operation.mend_answer(call.document)
 
 
 def _spliced(call: Call, dialect: Dialect, native: str | None, *, include_usage: bool) -> bytes:
@@ -168,29 +210,19 @@ def _encoded(call: Call, dialect: Upstream, pick: Pick) -> ir.Encoded:
 
 def _headers(
     call: Call,
-    provider: Provider,
+    pick: Pick,
     dialect: Upstream,
-    key: Secret | None,
-    *,
-    native: bool,
-    byok: bool,
+    credential: Credential,
     hops: str,
-    extra: tuple[tuple[str, str], ...],
+    extra: tuple[tuple[str, str], ...] = (),
 ) -> tuple[tuple[str, str], ...]:
     """Later ones replace earlier ones: the dialect's defaults, the client's that may pass, the table's, the
     credential."""
-    passed = tuple(request_headers(call.headers.items(), dialect.name, native, byok))
+    native = dialect.speaks == call.surface.spoken.speaks
+    passed = request_headers(call.visitor.passing, dialect.name, native, credential.byok)
     kind = JSON if call.form is None else call.request.headers["Content-Type"]
-    accepted, known = _accepted(call), call.snapshot.heads
-    same = provider.name, dialect.name, id(key), hops, kind, accepted, passed, extra
-    found = None if byok else known.get(same)
-    if found is None:
-        found = _merged(provider, dialect, key, (*passed, *extra, ("Content-Type", kind), ("Accept", accepted)), hops)
-        if not byok:
-            if len(known) >= MOST_HEADS:
-                known.clear()
-            known[same] = found
-    return found
+    own = (*passed, *extra, ("Content-Type", kind), ("Accept", _accepted(call)))
+    return _merged(call.snapshot.table.providers[pick.candidate.provider], dialect, credential.secret, own, hops)
 
 
 def _merged(

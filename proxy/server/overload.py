@@ -49,6 +49,13 @@ class Turnstile:
         if self.inside >= self.limits.concurrency and self.waiting >= self.limits.queue:
             raise _overloaded("The gateway has as many requests under way and waiting as it takes.")
 
+    def enters_at_once(self) -> bool:
+        """`enter` where there is room and nobody waits."""
+        if self.memory_high or self._waiting or self.inside >= self.limits.concurrency:
+            return False
+        self.inside += 1
+        return True
+
     async def enter(self) -> None:
         """Raises Overloaded at once where too many wait already, and after `queue_wait` where no place became free."""
         self.check()

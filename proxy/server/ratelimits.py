@@ -13,6 +13,9 @@ from proxy.server.call import Call
 from proxy.server.respond import Headers
 
 THEIRS = ("x-ratelimit-", "anthropic-ratelimit-")  # a provider's, which speak of the house's account
+KINDS, PARTS = ("requests", "tokens"), ("limit", "remaining", "reset")
+OPENAI = {what: [f"x-ratelimit-{part}-{what}" for part in PARTS] for what in KINDS}
+ANTHROPIC = {what: [f"anthropic-ratelimit-{what}-{part}" for part in PARTS] for what in KINDS}
 
 
 def limit_headers(call: Call) -> Headers:
@@ -21,25 +24,24 @@ def limit_headers(call: Call) -> Headers:
     if permit is None or not permit.standing.meters:
         return []
     now = call.clock()
-    of_requests, of_tokens = tightest(permit.standing.meters, now)
+    requests, tokens = tightest(permit.standing.meters, now)
     headers: Headers = []
-    if of_requests is not None:
-        left, window = of_requests.requests_left(now) or 0, of_requests.requests
-        headers += _three(call, "requests", of_requests.terms.rpm or 0, left, window.idle_in(now))
-    if of_tokens is not None:
-        left, window = of_tokens.tokens_left(now) or 0, of_tokens.tokens
-        headers += _three(call, "tokens", of_tokens.terms.tpm or 0, left, window.idle_in(now))
+    if requests is not None:
+        left, meter = requests
+        headers += _three(call, "requests", meter.terms.rpm or 0, left, meter.requests.idle_in(now))
+    if tokens is not None:
+        left, meter = tokens
+        headers += _three(call, "tokens", meter.terms.tpm or 0, left, meter.tokens.idle_in(now))
     return headers
 
 
 def _three(call: Call, what: str, limit: int, left: int, seconds: float) -> Headers:
-    if call.dialect.name == "anthropic":
-        start, end = f"anthropic-ratelimit-{what}-", ""
+    if call.surface.dialect == "anthropic":
         when = datetime.fromtimestamp(call.now() + seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        names = ANTHROPIC[what]
     else:
-        start, end = "x-ratelimit-", f"-{what}"
-        when = duration(seconds)
-    return [(f"{start}limit{end}", str(limit)), (f"{start}remaining{end}", str(left)), (f"{start}reset{end}", when)]
+        when, names = duration(seconds), OPENAI[what]
+    return [(names[0], str(limit)), (names[1], str(left)), (names[2], when)]
 
 
 def duration(seconds: float) -> str:

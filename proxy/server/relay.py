@@ -8,23 +8,21 @@ trouble is not asked more than it already is.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 import structlog
-from attrs import define, field
+from attrs import define
 
 from proxy import errors
 from proxy.errors import GatewayError, UpstreamError
 from proxy.metrics import Metrics
-from proxy.routing.names import Candidate
 from proxy.routing.plan import Plan
-from proxy.routing.world import NANOS, Pick, World, worst_nanos
-from proxy.secret import Secret
-from proxy.server import billing, early
+from proxy.routing.world import NANOS, Pick, worst_nanos
+from proxy.server import billing, credentials, early
 from proxy.server.attempt import Opening
 from proxy.server.call import Call
-from proxy.server.outgoing import prepare_fetching
+from proxy.server.credentials import Credential
+from proxy.server.outgoing import prepare, prepare_fetched
 
 log = structlog.get_logger()
 BACKOFF = 0.1  # seconds; doubles with each try, full jitter
@@ -45,17 +43,17 @@ class Relay:
 
     async def first_answer(self, call: Call, plan: Plan) -> Opening:
         """Raises what the last failure was when nobody answers."""
+        if not plan.cooling:
+            return await _Chain(self, call, plan, plan.chain, self.clock()).run()
         health = call.snapshot.world.health
-        if plan.cooling:
-            if not health.begin_probe():
-                raise errors.AllCooling(
-                    "Every candidate failed lately and is resting; try again later.", retry_after=plan.cooling
-                )
-            try:
-                return await _Chain(self, call, plan, plan.chain[:1], once=True).run()
-            finally:
-                health.end_probe()
-        return await _Chain(self, call, plan, plan.chain).run()
+        if not health.begin_probe():
+            raise errors.AllCooling(
+                "Every candidate failed lately and is resting; try again later.", retry_after=plan.cooling
+            )
+        try:
+            return await _Chain(self, call, plan, plan.chain[:1], self.clock(), once=True).run()
+        finally:
+            health.end_probe()
 
 
 @define
@@ -66,23 +64,21 @@ class _Chain:
     call: Call
     plan: Plan
     picks: tuple[Pick, ...]
+    began: float
     once: bool = False  # everybody rests: one attempt finds out, and no more
     last: GatewayError | None = None
     risked: int = 0  # nano-USD that failed attempts may be billed, at their worst
-    began: float = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self.began = self.relay.clock()
 
     async def run(self) -> Opening:
         window: int | None = None  # once a window was too small, only larger ones are tried
-        waiting, put_off = deque(self.picks), set[Candidate]()
+        waiting = list(self.picks)
+        put_off: list[Pick] = []
         while waiting:
-            pick = waiting.popleft()
+            pick = waiting.pop(0)
             if window is not None and not (pick.info.context is not None and pick.info.context > window):
                 continue
-            if pick.candidate not in put_off and self._yields(pick, waiting):
-                put_off.add(pick.candidate)
+            if pick not in put_off and self._yields(pick, waiting):
+                put_off.append(pick)
                 waiting.append(pick)
                 continue
             if not self._affords(pick) or not self._may_pay(pick):
@@ -105,18 +101,20 @@ class _Chain:
 
     def _affords(self, pick: Pick) -> bool:
         """Whether another attempt stays within the request's cost cap; the first one is the price ceiling's matter."""
-        cap, facts = self.call.snapshot.table.retry.cost, self.call.facts
-        if cap is None or facts is None or not self.call.decision.attempts:
+        attempts, facts = self.call.decision.attempts, self.call.facts
+        cap = self.call.snapshot.table.retry.cost if attempts else None
+        if cap is None or facts is None:
             return True
         worst = worst_nanos(pick.info, facts)
         return worst is not None and self.risked + worst <= cap * NANOS
 
     def _may_pay(self, pick: Pick) -> bool:
         """What began with the caller's own key goes on at the house's expense only where the profile says so."""
+        attempts = self.call.decision.attempts
+        if not attempts or not any(attempt.byok for attempt in attempts):
+            return True
         name, table = pick.candidate.provider, self.call.snapshot.table
         if name in self.call.byok or not table.providers[name].credentials:
-            return True
-        if not any(attempt.byok for attempt in self.call.decision.attempts):
             return True
         profile = table.profiles.get(self.plan.profile or "")
         return profile is not None and profile.byok_fallback
@@ -127,7 +125,7 @@ class _Chain:
         self.call.snapshot.world.health.asked(pick.candidate.provider)
         while True:
             tries += 1
-            key = _key(self.call, pick, self.relay.clock())
+            key = credentials.choose(self.call, pick, self.relay.clock())
             error = None
             try:
                 return await self._try(pick, key)
@@ -142,17 +140,20 @@ class _Chain:
                 return None
             await asyncio.sleep(wait)
 
-    async def _try(self, pick: Pick, key: _Key) -> Opening:
-        call, candidate = self.call, pick.candidate
+    async def _try(self, pick: Pick, key: Credential) -> Opening:
+        call, relay, candidate = self.call, self.relay, pick.candidate
         billing.reserve(call, pick, byok=key.byok)
-        prepared = await prepare_fetching(call, pick, key.secret, byok=key.byok, hops=_hops(call, self.relay.instance))
-        attempt = call.begin_attempt(candidate.model, candidate.provider, candidate.native)
-        attempt.byok = key.byok
-        health, latencies = call.snapshot.world.health, call.snapshot.world.latencies
-        trial = health.begin(candidate, key.index, self.relay.clock())
-        waits = latencies.waits(candidate, self.relay.clock()) if call.stream and call.operation is None else None
-        in_flight = self.relay.metrics.in_flight(candidate.provider)
-        in_flight.inc()
+        hops = f"{call.visitor.hops},{relay.instance}" if call.visitor.hops else relay.instance
+        try:
+            prepared = prepare(call, pick, key, hops)
+        except errors.Unsupported as refused:
+            prepared = await prepare_fetched(call, pick, key, hops, refused)
+        attempt = call.begin_attempt(candidate, byok=key.byok)
+        health, latencies, now = call.snapshot.world.health, call.snapshot.world.latencies, relay.clock()
+        trial = health.begin(candidate, key.index, now)
+        waits = latencies.waits(candidate, now) if call.stream and call.operation is None else None
+        in_flight = relay.metrics.in_flight(candidate.provider)
+        in_flight.value += 1
         opening = None
         try:
             opening = await early.open_or_commit(call, pick, prepared, attempt)
@@ -173,16 +174,15 @@ class _Chain:
             raise
         finally:
             attempt.duration_ms = call.elapsed_ms() - attempt.started_ms
-            health.end(trial)
+            if trial:
+                health.end(trial)
             if waits is not None:
                 latencies.answered(candidate, waits)
             if opening is None:
-                in_flight.dec()
+                in_flight.value -= 1
                 billing.failed(call, attempt, pick)
-        opening.key_index, opening.ended = key.index, in_flight.dec
-        self.relay.metrics.queued(candidate.provider, opening.reply.queued_s)
-        call.decision.queue_ms = (call.decision.queue_ms or 0) + int(opening.reply.queued_s * 1000)
-        self._praise(pick, key, attempt.ttfb_ms or 0)
+        self._praise(pick, key, opening)
+        opening.in_flight = in_flight
         return opening
 
     def _risk(self, pick: Pick, error: UpstreamError) -> None:
@@ -192,13 +192,16 @@ class _Chain:
 
     # -- what is learnt --------------------------------------------------------------------------------------
 
-    def _praise(self, pick: Pick, key: _Key, ttfb_ms: int) -> None:
-        world, now = self.call.snapshot.world, self.relay.clock()
+    def _praise(self, pick: Pick, key: Credential, opening: Opening) -> None:
+        call, world, queued_s, now = self.call, self.call.snapshot.world, opening.reply.queued_s, self.relay.clock()
+        opening.key_index = key.index
+        self.relay.metrics.queued(pick.candidate.provider, queued_s)
+        call.decision.queue_ms = (call.decision.queue_ms or 0) + int(queued_s * 1000)
         world.health.succeeded(pick.candidate, key.index, now)
-        if self.call.operation is None:  # how soon it draws or counts says nothing of how soon it speaks
-            world.latencies.observe(pick.candidate, ttfb_ms, now, whole=not self.call.stream)
+        if call.operation is None:  # how soon it draws or counts says nothing of how soon it speaks
+            world.latencies.observe(pick.candidate, opening.attempt.ttfb_ms or 0, now, whole=not call.stream)
 
-    def _blame(self, pick: Pick, key: _Key, error: UpstreamError) -> None:
+    def _blame(self, pick: Pick, key: Credential, error: UpstreamError) -> None:
         if isinstance(error, errors.CallerKeyRefused) and pick.candidate.provider in self.call.stored:
             log.error("stored_key_refused", provider=pick.candidate.provider, project=self.call.decision.project)
         if key.byok and error.cooldown == "key":
@@ -213,11 +216,11 @@ class _Chain:
 
     # -- what is next ----------------------------------------------------------------------------------------
 
-    def _wait(self, pick: Pick, error: UpstreamError, tries: int, *, alone: bool, key: _Key) -> float | None:
+    def _wait(self, pick: Pick, error: UpstreamError, tries: int, *, alone: bool, key: Credential) -> float | None:
         """Seconds before the same candidate is tried again; None: not again."""
         health, now = self.call.snapshot.world.health, self.relay.clock()
         provider = pick.candidate.provider
-        other_key = not key.byok and _fit_key(self.call, provider, now) not in (None, key.index)
+        other_key = not key.byok and credentials.fit(self.call, provider, now) not in (None, key.index)
         if error.cooldown == "key" and other_key:
             return 0.0
         left: float = self.call.snapshot.table.retry.deadline - (now - self.began)
@@ -247,44 +250,6 @@ class _Chain:
             return profile is not None and profile.content_policy == "next"
         # A provider whose connections are all in use says nothing of the next one's.
         return self.last is None or self.last.try_next or isinstance(self.last, errors.Overloaded | errors.LimitReached)
-
-
-@define
-class _Key:
-    """The credential of one try: ours by its number, the caller's, or none."""
-
-    secret: Secret | None = None
-    index: int | None = None
-    byok: bool = False
-
-
-def _key(call: Call, pick: Pick, now: float) -> _Key:
-    provider = call.snapshot.table.providers[pick.candidate.provider]
-    own = call.byok.get(provider.name)
-    if own is not None:
-        return _Key(own, byok=True)
-    if not provider.credentials:
-        return _Key()
-    index = _fit_key(call, provider.name, now)
-    if index is None:
-        health = call.snapshot.world.health
-        places = range(len(provider.credentials))
-        index = min(places, key=lambda place: health.key_cooling(provider.name, place, now))
-    return _Key(provider.credentials[index], index)
-
-
-def _fit_key(call: Call, name: str, now: float) -> int | None:
-    """The first of the provider's credentials that is not cooling."""
-    world: World = call.snapshot.world
-    if world.health.is_quiet(now):
-        return 0
-    numbers: Iterator[int] = iter(range(len(world.table.providers[name].credentials)))
-    return next((index for index in numbers if not world.health.key_cooling(name, index, now)), None)
-
-
-def _hops(call: Call, instance: str) -> str:
-    passed = call.request.headers.get("x-pointsman-hops", "")
-    return f"{passed},{instance}" if passed else instance
 
 
 def _telling(last: GatewayError | None, new: GatewayError) -> GatewayError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
+from typing import Any
 
 from attrs import define, field
 
@@ -25,7 +26,7 @@ class Snapshot:
     scrubber: Scrubber
     proxies: Proxies  # whose word counts for who asked
     hosts: tuple[str, ...] = ()  # of providers: internal names that no error text may carry to a client
-    heads: dict[Hashable, tuple[tuple[str, str], ...]] = field(factory=dict, repr=False)  # see `server.outgoing`
+    ways: dict[Hashable, Any] = field(factory=dict, repr=False)  # see `server.outgoing`
     users: int = 0
 
 

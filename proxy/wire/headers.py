@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import accumulate
 
 Pairs = Iterable[tuple[str, str]]
@@ -128,6 +128,19 @@ def request_headers(client_headers: Pairs, dialect: str, native: bool, byok: boo
     return _passed(client_headers, lambda name: _request_name(name, dialect, native, byok))
 
 
+def may_pass(client_headers: Pairs) -> tuple[tuple[str, str], ...]:
+    """Those of a client's headers that `request_headers` looks at, whoever the provider is."""
+    return tuple((name, value) for name, value in client_headers if _is_looked_at(name.lower()))
+
+
+def _is_looked_at(lower: str) -> bool:
+    return (
+        lower in ("connection", "idempotency-key")
+        or any(_any_of(lower, names) for names in _OPEN_REQUEST.values())
+        or any(lower in names for names in _ACCOUNT.values())
+    )
+
+
 def left_behind(client_headers: Pairs, dialect: str) -> tuple[str, ...]:
     """The names of a client's headers that turn something on, which only a provider of its own `dialect` could do: on a
     translated hop their other halves in the body stay behind as well."""
@@ -144,7 +157,9 @@ def answer_headers(upstream_headers: Pairs, native: bool) -> list[tuple[str, str
     - the provider's request id as `x-upstream-request-id`, for its support desk: `x-request-id` is ours.
     - never: Set-Cookie, Server, Via, CORS, caching, security policies, and whatever else a front end adds.
     """
-    passed = _passed(upstream_headers, lambda name: _answer_name(name, native))
+    passed = _passed(upstream_headers, _native_answer_name if native else _foreign_answer_name)
+    if not passed:
+        return passed
     ids = dict(pair for pair in passed if pair[0] in _REQUEST_IDS)
     told = [pair for pair in passed if pair[0] not in ids]
     return told + [("x-upstream-request-id", ids[name]) for name in _REQUEST_IDS if name in ids][:1]
@@ -186,6 +201,9 @@ def _answer_name(name: str, native: bool) -> str:
         or (native and lower not in _PRIVATE and _any_of(lower, _NATIVE_ANSWER))
     )
     return lower if passes and _NAME.fullmatch(name) else ""
+
+
+_native_answer_name, _foreign_answer_name = partial(_answer_name, native=True), partial(_answer_name, native=False)
 
 
 def _any_of(name: str, wanted: tuple[str, ...]) -> bool:

@@ -98,7 +98,7 @@ def test_after_a_cooldown_one_attempt_at_a_time_is_made_until_one_succeeds() -> 
     health.succeeded(ONE, None, 32.0)
     health.end(trial)
     assert health.is_quiet(32.0)
-    assert health.begin(ONE, None, 32.0) == []
+    assert not health.begin(ONE, None, 32.0)
     assert failing(health, 33.0, 34.0, 35.0) == ["", "", "cooled"]
 
 

@@ -228,7 +228,7 @@ async def test_a_fault_of_ours_before_the_answer_is_a_500_without_a_detail(
     def broken(*_: Any, **__: Any) -> Any:
         raise ZeroDivisionError("canary-detail")
 
-    monkeypatch.setattr("proxy.server.outgoing.prepare", broken)
+    monkeypatch.setattr("proxy.server.relay.prepare", broken)
     answer = await gw.ask(tongue)
     assert answer.status == 500
     assert b"canary-detail" not in answer.body

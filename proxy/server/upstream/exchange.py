@@ -6,12 +6,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from attrs import field, frozen
+from attrs import define, field
 
 from proxy.routing.table import Timeouts
 
 
-@frozen
+@define  # never changed; see `ir.Usage`
 class Outgoing:
     """One request to one provider. `path` stands behind the provider's base URL; `rooted`, behind its host alone."""
 

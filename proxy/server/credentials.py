@@ -1,0 +1,45 @@
+"""Which credential a candidate is asked with: the caller's own, or the first of the house's that is not resting."""
+
+from __future__ import annotations
+
+from attrs import define
+
+from proxy.routing.world import Pick
+from proxy.secret import Secret
+from proxy.server.call import Call
+
+
+@define  # never changed; see `ir.Usage`
+class Credential:
+    """One of the house's by its number, the caller's own, or none."""
+
+    secret: Secret | None = None
+    index: int | None = None
+    byok: bool = False
+
+
+def choose(call: Call, pick: Pick, now: float) -> Credential:
+    """Where all of them rest, the one that does for the shortest time."""
+    provider = call.snapshot.table.providers[pick.candidate.provider]
+    own = call.byok.get(provider.name) if call.byok else None
+    if own is not None:
+        return Credential(own, byok=True)
+    if not provider.credentials:
+        return Credential()
+    index = fit(call, provider.name, now)
+    if index is None:
+        health = call.snapshot.world.health
+        places = range(len(provider.credentials))
+        index = min(places, key=lambda place: health.key_cooling(provider.name, place, now))
+    return Credential(provider.credentials[index], index)
+
+
+def fit(call: Call, provider: str, now: float) -> int | None:
+    """The first of the house's that is not resting."""
+    world = call.snapshot.world
+    if world.health.is_quiet(now):
+        return 0
+    for index in range(len(world.table.providers[provider].credentials)):
+        if not world.health.key_cooling(provider, index, now):
+            return index
+    return None
