@@ -15,12 +15,13 @@ from typing import Any
 
 from attrs import define, field
 
-from proxy.server.ledger.schema import DAY_MS, MIGRATIONS, SPENDERS, open_reader, open_writer, refusal
+from proxy.server.ledger.rows import DAY_MS
+from proxy.server.ledger.schema import MIGRATIONS, SPENDERS, open_reader, open_writer, refusal
 
 MOST_TOLD = 20  # problems of one kind
 STEP_PAGES = 256  # given back at a time: a millisecond or two under the write lock
 PAUSE = 0.005  # seconds between two steps, for the gateway's writer
-WITH_SUMS = 3  # the schema that began to keep them
+WITH_SUMS, WITH_FORMS = 3, 5  # the schemas that began to keep them
 
 
 @define
@@ -108,6 +109,13 @@ def _disagreements(connection: sqlite3.Connection, found: Findings) -> Iterator[
     )
     for request_id, told, rows in connection.execute(lacking).fetchmany(MOST_TOLD):
         yield f"{request_id}: {told} attempts are told, and {rows} are there"
+    if found.schema >= WITH_FORMS:
+        lost = (
+            "SELECT request_id FROM decisions WHERE form IS NOT NULL AND form NOT IN (SELECT id FROM plan_forms)"
+            " ORDER BY at_ms"
+        )
+        for (request_id,) in connection.execute(lost).fetchmany(MOST_TOLD):
+            yield f"{request_id}: the form of its plan is not there"
     if found.schema >= WITH_SUMS and found.oldest_ms is not None:
         for kind, column in SPENDERS:
             yield from _sums(connection, kind, column, found.oldest_ms // DAY_MS)

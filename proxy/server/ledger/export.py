@@ -18,7 +18,7 @@ import orjson
 from attrs import frozen
 
 from proxy.server.ledger.query import SELECT_ATTEMPTS, SELECT_PLANNED, Filter, conditions
-from proxy.server.ledger.rows import ATTEMPT, DECISION, attempt_json, decision_json
+from proxy.server.ledger.rows import ATTEMPT, DECISION, attempt_json, decision_json, whole
 from proxy.server.ledger.schema import open_reader, refusal
 
 PAGE = 500
@@ -46,8 +46,9 @@ def rows(path: Path, filters: Filter) -> Iterator[Exported]:
             select = f"{SELECT_PLANNED} WHERE {where} {OLDEST_FIRST}"
             cursor = (-(1 << 62), 0)
             while page := connection.execute(select, (*values, last, *cursor)).fetchall():
-                for id, *columns, plan in page:
-                    yield Exported(tuple(columns), connection.execute(SELECT_ATTEMPTS, (id,)).fetchall(), plan)
+                for id, *columns in page:
+                    *decision, plan = whole(columns)
+                    yield Exported(tuple(decision), connection.execute(SELECT_ATTEMPTS, (id,)).fetchall(), plan)
                 cursor = (page[-1][1 + DECISION.index("at_ms")], page[-1][0])
     except sqlite3.Error as exc:
         raise refusal(path, exc) from exc

@@ -17,7 +17,7 @@ from typing import Any, Self
 import orjson
 from attrs import field, frozen
 
-from proxy.server.ledger.rows import ATTEMPT, DECISION, NAME, attempt_json, decision_json, integer, text
+from proxy.server.ledger.rows import ATTEMPT, DECISION, NAME, attempt_json, decision_json, integer, text, whole
 from proxy.server.ledger.schema import open_reader, refusal
 
 PAGE_MOST = 1_000
@@ -115,15 +115,14 @@ COMMON = {
 }  # fmt: skip
 BELOW_CURSOR = "(at_ms, id) < (?, ?)"
 
-SELECT_PAGE = f"SELECT id, {', '.join(DECISION)} FROM decisions"  # noqa: S608  constants
-SELECT_PLANNED = (
-    f"SELECT id, {', '.join(DECISION)}, plan FROM decisions LEFT JOIN plans ON plans.decision = decisions.id"  # noqa: S608
-)
+FORM = "(SELECT plan_forms.form FROM plan_forms WHERE plan_forms.id = decisions.form)"
+PLAN = "(SELECT plan FROM plans WHERE decision = decisions.id)"
+SELECT_PAGE = f"SELECT id, {', '.join(DECISION)}, own, {FORM}, NULL FROM decisions"  # noqa: S608  constants
+SELECT_PLANNED = f"SELECT id, {', '.join(DECISION)}, own, {FORM}, {PLAN} FROM decisions"  # noqa: S608
 SELECT_COUNT = "SELECT count(*) FROM decisions"
 NEWEST_FIRST = "ORDER BY at_ms DESC, id DESC LIMIT ?"
-SELECT_ONE = f"{SELECT_PAGE} WHERE request_id = ?"
+SELECT_ONE = f"{SELECT_PLANNED} WHERE request_id = ?"
 SELECT_ATTEMPTS = f"SELECT {', '.join(ATTEMPT)} FROM attempts WHERE decision = ? ORDER BY n, rowid"  # noqa: S608
-SELECT_PLAN = "SELECT plan FROM plans WHERE decision = ?"
 
 
 @frozen
@@ -147,7 +146,7 @@ class Decisions:
         select = SELECT_PLANNED if plans else SELECT_PAGE
         with self._connected() as connection:
             found = connection.execute(" ".join((select, where, NEWEST_FIRST)), (*values, limit + 1)).fetchall()
-        rows = [_planned(columns) if plans else decision_json(columns[1:]) for columns in found[:limit]]
+        rows = [_shown(columns, plans=plans) for columns in found[:limit]]
         if len(found) <= limit:
             return Page(rows)
         return Page(rows, str(Cursor(rows[-1]["at_ms"], found[limit - 1][0])))
@@ -163,17 +162,12 @@ class Decisions:
     def one(self, request_id: str) -> dict[str, Any] | None:
         """A decision with its `attempts` and its `plan` (None where it had none)."""
         with self._connected() as connection:
-            connection.execute("BEGIN")  # the three reads see one state
+            connection.execute("BEGIN")  # both reads see one state
             found = connection.execute(SELECT_ONE, (text(request_id, NAME),)).fetchone()
             if found is None:
                 return None
-            key = found[:1]
-            attempts = connection.execute(SELECT_ATTEMPTS, key).fetchall()
-            plan = connection.execute(SELECT_PLAN, key).fetchone()
-        return decision_json(found[1:]) | {
-            "attempts": [attempt_json(columns) for columns in attempts],
-            "plan": plan and orjson.loads(plan[0]),
-        }
+            attempts = connection.execute(SELECT_ATTEMPTS, found[:1]).fetchall()
+        return _shown(found, plans=True) | {"attempts": [attempt_json(columns) for columns in attempts]}
 
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
@@ -188,10 +182,11 @@ class Decisions:
                 raise refusal(self.path, exc) from exc
 
 
-def _planned(columns: Sequence[Any]) -> dict[str, Any]:
-    """A row of `SELECT_PLANNED`."""
-    plan = columns[-1]
-    return decision_json(columns[1:-1]) | {"plan": plan and orjson.loads(plan)}
+def _shown(columns: Sequence[Any], *, plans: bool) -> dict[str, Any]:
+    """A row of `SELECT_PAGE` or `SELECT_PLANNED`."""
+    *decision, plan = whole(columns[1:])
+    shown = decision_json(decision)
+    return shown | {"plan": plan and orjson.loads(plan)} if plans else shown
 
 
 def rows_as_json(page: Page) -> bytes:

@@ -7,9 +7,9 @@ Money is in nano-USD, durations are in milliseconds of a monotonic clock, `at_ms
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 from proxy.ir import Usage
 
@@ -44,8 +44,7 @@ class Attempt:
     byok: bool = False  # asked with the caller's own key, so the cost is the caller's
 
 
-@frozen
-class Lease:
+class Lease(NamedTuple):
     """What a request under way has reserved of its key's and its project's budgets. Should the process die, it counts
     as spent until `until_ms`."""
 

@@ -9,12 +9,17 @@ from typing import Literal
 
 from attrs import frozen
 
-DAY_MS = 86_400_000
+from proxy.server.ledger.rows import DAY_MS
+
 STEP_ROWS = 200  # about 10 ms under the write lock
 STEP_PAGES = 512
 
 OLDER = "DELETE FROM decisions WHERE id IN (SELECT id FROM decisions WHERE at_ms < ? ORDER BY at_ms, id LIMIT ?)"
 OLDEST = "DELETE FROM decisions WHERE id IN (SELECT id FROM decisions ORDER BY at_ms, id LIMIT ?)"
+
+
+# Of days before that of the oldest row.
+FORMS = f"DELETE FROM plan_forms WHERE day < (SELECT min(at_ms) / {DAY_MS} FROM decisions)"  # noqa: S608
 
 
 @frozen

@@ -1,5 +1,5 @@
-"""Decisions and attempts as SQL rows, and back. All that bounds or cleans a value on its way into the file is here:
-a row is refused for nothing that a client can write into it.
+"""Columns of decisions and attempts, and their values on the way into the file and out of it. All that bounds or cleans
+a value is here: a row is refused for nothing that a client can write into it.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ from operator import attrgetter
 from typing import Any, overload
 
 import orjson
-from attrs import frozen
 
 from proxy.ir import Usage
-from proxy.server.ledger.records import Attempt, Decision, Explains
+from proxy.routing.forms import filled
+from proxy.server.ledger.records import Explains
 
 PLAN_BYTES = 64 << 10
 FACTS_BYTES = 4 << 10
 DROPPED_MOST = 64  # entries of `dropped`, each cut like a name
+DAY_MS = 86_400_000
 NAME, DETAIL, CODE = 256, 500, 64  # characters
 
 Value = str | int | None
@@ -35,56 +36,16 @@ ATTEMPT = (
     "n", "model", "provider", "native", "started_ms", "duration_ms", "ttfb_ms", "outcome", "status", "detail",
     "upstream_request_id", *USAGE, "cost_nanos", "bytes_out", "byok",
 )  # fmt: skip
+FACTS = DECISION.index("facts")
 _UNKNOWN = (None,) * len(USAGE)
 _counts = attrgetter(*USAGE)
 FLAGS = ("stream", "fallback_used", "estimated", "byok")
 
 
-@frozen
-class Row:
-    """One decision, ready to be bound: its columns, its attempts' columns, its plan."""
-
-    decision: tuple[Value, ...]
-    attempts: tuple[tuple[Value, ...], ...]
-    plan: str | None
-
-
 # -- in ----------------------------------------------------------------------------------------------------------
 
 
-def row_of(decision: Decision, plan: str | None) -> Row:
-    """Runs in the writer thread. `plan` is what `plan_text` made of the decision's."""
-    d = decision
-    columns = (
-        text(d.request_id, CODE), text(d.client_request_id, NAME), integer(d.at_ms), text(d.surface, CODE),
-        text(d.requested, NAME), int(d.stream), text(d.project, NAME), text(d.key_id, NAME), text(d.config, NAME),
-        integer(d.status), text(d.outcome, CODE), text(d.model, NAME), text(d.provider, NAME), text(d.native, NAME),
-        int(d.fallback_used), len(d.attempts), *_usage(d.usage),
-        integer(d.cost_nanos), integer(d.charged_nanos), int(d.estimated), text(d.price_source, NAME),
-        integer(d.ttfb_ms), integer(d.duration_ms), integer(d.queue_ms), integer(d.bytes_committed),
-        text(d.gone_phase, CODE), _dropped(d.dropped), _facts(d.facts), *_choice(plan), int(d.byok),
-    )  # fmt: skip
-    return Row(columns, tuple(map(_attempt, d.attempts)), plan)
-
-
-def _choice(plan: str | None) -> tuple[str | None, ...]:
-    """What rows are searched by: the plan's intent, class, rule and profile. A plan that was cut has lost them."""
-    tree = orjson.loads(plan) if plan is not None else {}
-    klass = tree.get("class")
-    label = klass.get("label") if isinstance(klass, Mapping) else None
-    said = (tree.get("intent"), label, tree.get("rule"), tree.get("profile"))
-    return tuple(text(value, NAME) if isinstance(value, str) else None for value in said)
-
-
-def _attempt(a: Attempt) -> tuple[Value, ...]:
-    return (
-        integer(a.n), text(a.model, NAME), text(a.provider, NAME), text(a.native, NAME), integer(a.started_ms),
-        integer(a.duration_ms), integer(a.ttfb_ms), text(a.outcome, CODE), integer(a.status), text(a.detail, DETAIL),
-        text(a.upstream_request_id, NAME), *_usage(a.usage), integer(a.cost_nanos), integer(a.bytes_out), int(a.byok),
-    )  # fmt: skip
-
-
-def _usage(usage: Usage | None) -> tuple[int | None, ...]:
+def usage_of(usage: Usage | None) -> tuple[int | None, ...]:
     return _UNKNOWN if usage is None else tuple(map(integer, _counts(usage)))
 
 
@@ -118,27 +79,27 @@ def plan_text(plan: Explains | None) -> str | None:
     tree = dict(plan.as_json())
     lists = {name: list(tree.get(name) or ()) for name in ("candidates", "dropped")}
     cut = {name: len(entries) for name, entries in lists.items()}
-    raw, keep = _dumps(tree), max(cut.values())
+    raw, keep = dumps(tree), max(cut.values())
     while len(raw) > PLAN_BYTES and keep:
         keep //= 2
-        raw = _dumps(tree | {name: entries[:keep] for name, entries in lists.items()} | {"cut": cut})
+        raw = dumps(tree | {name: entries[:keep] for name, entries in lists.items()} | {"cut": cut})
     if len(raw) > PLAN_BYTES:
-        raw = _dumps({"cut": cut, "reason": str(tree.get("reason"))[:DETAIL]})
+        raw = dumps({"cut": cut, "reason": str(tree.get("reason"))[:DETAIL]})
     return raw.decode()
 
 
-def _facts(facts: Explains | Mapping[str, Any] | None) -> str | None:
+def facts_text(facts: Explains | Mapping[str, Any] | None) -> str | None:
     if facts is None:
         return None
-    raw = _dumps(facts if isinstance(facts, Mapping) else facts.as_json())
+    raw = dumps(facts if isinstance(facts, Mapping) else facts.as_json())
     return raw.decode() if len(raw) <= FACTS_BYTES else '{"cut":true}'
 
 
-def _dropped(names: Sequence[str]) -> str:
-    return _dumps([text(name, NAME) for name in names[:DROPPED_MOST]]).decode()
+def dropped_text(names: Sequence[str]) -> str:
+    return dumps([text(name, NAME) for name in names[:DROPPED_MOST]]).decode()
 
 
-def _dumps(tree: Any) -> bytes:
+def dumps(tree: Any) -> bytes:
     try:
         return orjson.dumps(tree, default=_plain, option=orjson.OPT_NON_STR_KEYS)
     except TypeError:
@@ -157,6 +118,17 @@ def _plain(value: object) -> Any:
 
 
 # -- out ---------------------------------------------------------------------------------------------------------
+
+
+def whole(columns: Sequence[Any]) -> tuple[Any, ...]:
+    """`DECISION` columns and the plan, of a row that has `own`, `form` and `plan` behind them: what its request shared
+    with others is put together with its own."""
+    *decision, own, form, plan = columns
+    if own is None or form is None:
+        return *decision, plan
+    told, facts = filled(orjson.loads(form), orjson.loads(own))
+    decision[FACTS] = orjson.dumps(facts).decode()
+    return *decision, orjson.dumps(told).decode()
 
 
 def decision_json(columns: Sequence[Any]) -> dict[str, Any]:

@@ -15,9 +15,10 @@ from pathlib import Path
 
 from attrs import frozen
 
+from proxy.server.ledger.rows import DAY_MS
+
 APPLICATION_ID = 0x706F696E  # "poin": tells our file from another program's
 BUSY_MS = 1_000  # longer waits are the writer's own, where `stop` can end them
-DAY_MS = 86_400_000
 WAL_BYTES = 16 << 20  # the WAL is cut back to this after a checkpoint
 CHECKED_BYTES = 64 << 20  # a file up to this size is read whole at start (about 0.2 s)
 
@@ -44,6 +45,25 @@ USAGE_COLUMNS = """
 """
 
 SPENDERS = (("key", "key_id"), ("project", "project"))  # whose spend is summed, and their column
+
+
+def _booking() -> tuple[str, ...]:
+    """The triggers of version 3, for rows whose writer has not done their work itself."""
+    spending = (
+        f"CREATE TRIGGER {kind}_spends AFTER INSERT ON decisions"  # noqa: S608
+        f" WHEN NEW.booked = 0 AND NEW.{column} IS NOT NULL AND NEW.charged_nanos <> 0"
+        f" BEGIN INSERT INTO spend VALUES ('{kind}:' || NEW.{column}, NEW.at_ms / {DAY_MS}, NEW.charged_nanos)"
+        " ON CONFLICT (account, day) DO UPDATE SET nanos = nanos + excluded.nanos; END"
+        for kind, column in SPENDERS
+    )
+    return (
+        *(f"DROP TRIGGER {name}" for name in ("keys_used", "leases_settled", "key_spends", "project_spends")),
+        *spending,
+        "CREATE TRIGGER keys_used AFTER INSERT ON decisions WHEN NEW.booked = 0 AND NEW.key_id IS NOT NULL"
+        " BEGIN UPDATE keys SET last_used_ms = max(coalesce(last_used_ms, 0), NEW.at_ms) WHERE id = NEW.key_id; END",
+        "CREATE TRIGGER leases_settled AFTER INSERT ON decisions WHEN NEW.booked = 0"
+        " BEGIN DELETE FROM leases WHERE request_id = NEW.request_id; END",
+    )
 
 
 def _spending(kind: str, column: str) -> tuple[str, ...]:
@@ -185,6 +205,20 @@ MIGRATIONS = (
                     ("provider_keys", "DELETE"),
                 )
             ),
+        ),
+    ),
+    # What many plans have in common is written once a day, and a row says what is its own: see routing.forms. And the
+    # writer sums for a whole batch what triggers did row by row; they stay for rows that come from elsewhere.
+    Migration(
+        5,
+        (
+            "ALTER TABLE decisions ADD COLUMN form INTEGER",
+            "ALTER TABLE decisions ADD COLUMN own TEXT",
+            "ALTER TABLE decisions ADD COLUMN booked INTEGER NOT NULL DEFAULT 0",
+            # Rows refer to forms of their own day alone, so whole days of them go with the last row of that day.
+            "CREATE TABLE plan_forms (id INTEGER PRIMARY KEY, day INTEGER NOT NULL, form TEXT NOT NULL)",
+            "CREATE INDEX plan_forms_by_day ON plan_forms (day)",
+            *_booking(),
         ),
     ),
 )

@@ -1,8 +1,8 @@
 """The ledger's writer: a queue with a cap in bytes, and one thread that empties it into SQLite.
 
-`record` is for the event loop: it never waits for a disk and never raises. A row is in the file `flush_ms` plus one
-commit after that. What the file refuses for now (disk full, locked, unreadable) stays queued and is tried again until
-it is taken; what comes while the queue is full is dropped and counted.
+`record` is for the event loop: it appends, never waits for a disk and never raises. A lone row is written at once, what
+comes after it within `flush_ms` together. What the file refuses for now (disk full, locked, unreadable) stays queued
+and is tried again until it is taken; what comes while the queue is full is dropped and counted.
 """
 
 from __future__ import annotations
@@ -18,22 +18,24 @@ from itertools import islice
 from pathlib import Path
 
 import structlog
-from attrs import astuple
 
-from proxy.server.ledger.insert import LEASES, insert, insert_rows
+from proxy.server.ledger.booking import Bookings
+from proxy.server.ledger.building import ATTEMPT_BYTES, ROW_BYTES, Row, Rows
+from proxy.server.ledger.insert import BAD_ROW, insert_each, insert_rows
 from proxy.server.ledger.records import Decision, Lease
-from proxy.server.ledger.retention import Retention
-from proxy.server.ledger.rows import Row, plan_text, row_of
+from proxy.server.ledger.retention import FORMS, Retention
 from proxy.server.ledger.schema import LedgerRefused, check, open_writer, refusal
 
 log = structlog.get_logger()
 
-BATCH_ROWS = 500
+BATCH_ROWS = 512
 BACKOFF_FIRST, BACKOFF_MOST = 0.05, 5.0  # seconds between tries while the file takes nothing
 TIDY_SECONDS = 60.0
 
-# What a decision weighs in the queue: objects and strings are bounded, so counting them would cost more than it says.
-ROW_BYTES, ATTEMPT_BYTES, FACTS_BYTES, PLAN_BYTES = 1024, 512, 512, 4096
+# What a decision weighs before it is a row, about: objects and strings are bounded, so counting them would cost more
+# than it says.
+QUEUED_BYTES = ROW_BYTES + ATTEMPT_BYTES + 4096
+
 
 OLD_LEASE = "SELECT 1 FROM leases WHERE until_ms < ? LIMIT 1"
 DROP_LEASES = "DELETE FROM leases WHERE until_ms < ?"
@@ -51,7 +53,7 @@ class Ledger:
         path: Path,
         *,
         max_queue_bytes: int = 16 << 20,
-        flush_ms: int = 10,
+        flush_ms: int = 20,
         retain_days: float | None = 90,
         retain_bytes: int | None = 2 << 30,
         now: Callable[[], float] = time.time,
@@ -61,21 +63,27 @@ class Ledger:
         self.written = self.dropped = self.failed = 0
         self._max_bytes, self._flush_s, self._now, self._connect = max_queue_bytes, flush_ms / 1000, now, connect
         self._retention = Retention(retain_days, retain_bytes)
-        # One lock over queue and counters, held for a few instructions; two reasons to wait for a change of them.
+        # Callers append to the two queues without a lock. Only where the thread sleeps until somebody comes, or where
+        # `_room` is taken up, do they meet it at the lock; two reasons to wait for a change.
+        self._queue: deque[Decision] = deque()
+        self._leases: deque[Lease] = deque()
+        self._room = max(
+            1, min(BATCH_ROWS, max_queue_bytes // QUEUED_BYTES)
+        )  # rows in the queue, until it is looked at
+        self._asleep = False
         self._lock = threading.Lock()
         self._arrived, self._settled = threading.Condition(self._lock), threading.Condition(self._lock)
-        self._queue: deque[tuple[Decision, int]] = deque()
-        self._leases: dict[str, Lease] = {}  # by request; one that ends before it is written never is
-        self._bytes = self._accepted = self._done = 0
+        self._held = self._done = 0  # rows that the thread has, and has done with
+        self._held_bytes = 0
         self._hurry = False
         self._ending, self._deadline = threading.Event(), 0.0
         # The rest is the writer thread's own.
         self._thread: threading.Thread | None = None
+        self._rows, self._bookings = Rows(), Bookings()
         self._pending: deque[Row] = deque()
-        self._leasing: dict[str, Lease] = {}
+        self._leasing: dict[str, Lease] = {}  # by request; one that ends before it is written never is
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
-        self._plan_bytes = PLAN_BYTES  # running mean of the plans written
         self._stalled_at: float | None = None
         self._retry_at, self._backoff = 0.0, BACKOFF_FIRST
         self._written_at = 0.0  # when the last batch was begun
@@ -85,12 +93,12 @@ class Ledger:
 
     @property
     def queued(self) -> int:
-        return self._accepted - self._done
+        return len(self._queue) + self._held
 
     @property
     def queued_bytes(self) -> int:
         """An estimate; rows are taken as long as it is below `max_queue_bytes`."""
-        return self._bytes
+        return len(self._queue) * QUEUED_BYTES + self._held_bytes
 
     @property
     def stalled(self) -> bool:
@@ -112,37 +120,43 @@ class Ledger:
     def lease(self, lease: Lease) -> None:
         """Notes what a request under way has reserved, in the place of what it had before; its `record` ends it. From
         any thread. While the file takes nothing it is not noted: it would be forgotten with the process."""
-        with self._lock:
-            if self.stalled or self._ending.is_set():
-                return
-            self._leases[lease.request_id] = lease
-            if len(self._leases) == 1 and not self._queue:
-                self._arrived.notify()
+        if self._stalled_at is None and not self._ending.is_set():
+            self._leases.append(lease)
+            if self._asleep:
+                self._wake()
 
     def record(self, decision: Decision) -> None:
         """Hands a finished decision over; it must not be changed any more. From any thread."""
-        try:
-            weight = self._weigh(decision)
-        except Exception:  # stands in a request's clean-up, where nothing may go wrong; the counter tells
-            with self._lock:
-                self.failed += 1
+        queue = self._queue
+        if len(queue) >= self._room or decision.__class__ is not Decision:
+            self._consider(decision)
             return
+        queue.append(decision)
+        if self._asleep:
+            self._wake()
+
+    def _wake(self) -> None:
         with self._lock:
-            self._leases.pop(decision.request_id, None)
-            if self._ending.is_set() or self._bytes + weight > self._max_bytes:
+            self._asleep = False
+            self._arrived.notify()
+
+    def _consider(self, decision: object) -> None:
+        """A decision that is none, or one of a crowd."""
+        with self._lock:
+            if not isinstance(decision, Decision):  # stands in a request's clean-up, where nothing may go wrong
+                self.failed += 1
+            elif self._ending.is_set() or self.queued_bytes + QUEUED_BYTES > self._max_bytes:
                 self.dropped += 1
-                return
-            self._queue.append((decision, weight))
-            self._bytes += weight
-            self._accepted += 1
-            if len(self._queue) in (1, BATCH_ROWS):
+            else:
+                self._queue.append(decision)
+                self._asleep = False
                 self._arrived.notify()
 
     def flush(self, timeout: float) -> bool:
         """Waits until all that was recorded before is settled, so that a reader sees it; False if it took too long."""
         with self._lock:
-            goal = self._accepted
-            self._hurry = bool(self._queue)
+            goal = self._done + self.queued
+            self._hurry = True
             self._arrived.notify()
             return self._settled.wait_for(lambda: self._done >= goal, timeout)
 
@@ -151,20 +165,17 @@ class Ledger:
         with self._lock:
             self._deadline = time.monotonic() + timeout
             self._ending.set()
+            self._room = 0
             self._arrived.notify()
         if self._thread is not None:
             self._thread.join(timeout)
         return not (self.queued or self.failed)
 
-    def _weigh(self, decision: Decision) -> int:
-        plan = self._plan_bytes if decision.plan is not None else 0
-        facts = FACTS_BYTES if decision.facts else 0
-        return ROW_BYTES + len(decision.requested) + ATTEMPT_BYTES * len(decision.attempts) + plan + facts
-
     # -- the thread ----------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         while not self._finished():
+            self._wait()
             self._gather()
             if self._unwritten() and (self._ending.is_set() or time.monotonic() >= self._retry_at):
                 self._write()
@@ -177,34 +188,57 @@ class Ledger:
         self._close()
 
     def _finished(self) -> bool:
-        with self._lock:
-            return self._ending.is_set() and not self._queue and not self._pending
+        return self._ending.is_set() and not self._queue and not self._pending
 
     def _unwritten(self) -> bool:
         return bool(self._pending or self._leasing)
 
-    def _gather(self) -> None:
-        """Turns what was recorded into rows, also while the file takes none: a decision's plan holds on to much of
-        its request, a row to its own few kilobytes."""
+    def _wait(self) -> None:
+        """Until there is something to do. Whoever records wakes a thread that is asleep, and none that gathers."""
         with self._lock:
-            self._arrived.wait_for(lambda: self._queue or self._leases or self._ending.is_set(), self._idle())
-            if (self._queue or self._leases) and (pause := self._written_at + self._flush_s - time.monotonic()) > 0:
-                self._arrived.wait_for(self._batch_is_due, min(pause, self._idle()))  # a lone row is written at once
-            self._leasing |= self._leases
-            self._leases = {}
-            fresh = [self._queue.popleft() for _ in range(min(len(self._queue), BATCH_ROWS))]
-            self._hurry = self._hurry and bool(self._queue)
-        guessed = sum(weight for _, weight in fresh)
-        built = [row for decision, _ in fresh if (row := self._row(decision)) is not None]
-        self._pending += built
-        self._settle(written=0, failed=len(fresh) - len(built), weight=guessed - sum(map(_weight, built)))
+            self._asleep = True  # said before the look at the queues: what comes after it wakes
+            if not self._came():
+                self._arrived.wait_for(lambda: not self._asleep or self._came(), self._idle())
+            self._asleep = False
+            since = self._written_at if self._queue else time.monotonic()  # a lone row does not wait, a lease does
+            if (self._queue or self._leases) and (pause := since + self._flush_s - time.monotonic()) > 0:
+                self._arrived.wait_for(self._batch_is_due, min(pause, self._idle()))
+
+    def _came(self) -> bool:
+        return bool(self._queue or self._leases) or self._hurry or self._ending.is_set()
 
     def _idle(self) -> float:
         """Seconds until something is due that no new decision brings."""
         return max(0.0, (self._retry_at if self._unwritten() else self._tidy_at) - time.monotonic())
 
     def _batch_is_due(self) -> bool:
-        return len(self._queue) >= BATCH_ROWS or self._hurry or self._ending.is_set()
+        return self._hurry or self._ending.is_set() or len(self._queue) >= BATCH_ROWS
+
+    def _gather(self) -> None:
+        """Turns what was recorded into rows, also while the file takes none: a decision's plan holds on to much of
+        its request, a row to its own few kilobytes."""
+        with self._lock:
+            count = min(len(self._queue), BATCH_ROWS)
+            self._hold(count, count * QUEUED_BYTES)
+            fresh = [self._queue.popleft() for _ in range(count)]
+            if not self._queue:
+                self._hurry = False
+        leases = [self._leases.popleft() for _ in range(len(self._leases))]  # after the rows that end them
+        self._leasing |= {lease.request_id: lease for lease in leases}
+        built = [row for decision in fresh if (row := self._row(decision)) is not None]
+        if self._leasing:
+            for row in built:
+                self._leasing.pop(row.request_id, None)
+        self._pending += built
+        weight = sum([row.weight for row in built])
+        self._settle(written=0, failed=count - len(built), weight=count * QUEUED_BYTES - weight)
+
+    def _hold(self, rows: int, weight: int) -> None:
+        """Under the lock."""
+        self._held += rows
+        self._held_bytes += weight
+        if not self._ending.is_set():
+            self._room = min(BATCH_ROWS, (self._max_bytes - self._held_bytes) // QUEUED_BYTES)
 
     def _write(self) -> None:
         batch = list(islice(self._pending, BATCH_ROWS))
@@ -220,12 +254,12 @@ class Ledger:
         for _ in batch:
             self._pending.popleft()
         self._leasing = {}
-        self._settle(written, len(batch) - written, sum(map(_weight, batch)))
+        self._settle(written, len(batch) - written, sum([row.weight for row in batch]))
         self._recover()
 
     def _settle(self, written: int, failed: int, weight: int) -> None:
         with self._lock:
-            self._bytes -= weight
+            self._hold(-written - failed, -weight)
             self._done += written + failed
             self.written += written
             self.failed += failed
@@ -239,24 +273,20 @@ class Ledger:
 
     def _abandon(self) -> None:
         with self._lock:
-            lost = len(self._queue) + len(self._pending)
+            lost = self.queued
+            self._hold(len(self._queue), 0)
             self._queue.clear()
             self._pending.clear()
         if lost:
-            self._settle(written=0, failed=lost, weight=self._bytes)
+            self._settle(written=0, failed=lost, weight=self._held_bytes)
             log.error("ledger_rows_lost", path=str(self.path), rows=lost)
 
     def _row(self, decision: Decision) -> Row | None:
-        """None for what is no decision at all. A plan that cannot be told costs the row its plan, not the money."""
+        """None for what is no decision at all."""
         try:
-            plan = plan_text(decision.plan)
-        except Exception as exc:
-            self._report("ledger_plan_unreadable", exc, decision.request_id)
-            plan = None
-        if plan is not None:
-            self._plan_bytes += (len(plan) - self._plan_bytes) // 8
-        try:
-            return row_of(decision, plan)
+            return self._rows.row_of(
+                decision, lambda exc: self._report("ledger_plan_unreadable", exc, decision.request_id)
+            )
         except Exception as exc:
             self._report("ledger_row_refused", exc, decision.request_id)
             return None
@@ -274,12 +304,21 @@ class Ledger:
         def refuse(row: Row, exc: Exception) -> None:
             nonlocal refused
             refused += 1
-            self._report("ledger_row_refused", exc, row.decision[0])
+            self._report("ledger_row_refused", exc, row.request_id)
 
+        new = rows
         connection.execute("BEGIN IMMEDIATE")
-        insert(connection, LEASES, map(astuple, self._leasing.values()))  # before the rows that end them
-        insert_rows(connection, rows, refuse)
+        try:
+            insert_rows(connection, rows)
+        except BAD_ROW:
+            connection.execute("ROLLBACK")
+            connection.execute("BEGIN IMMEDIATE")
+            new = insert_each(connection, rows, refuse)
+        self._bookings.book(connection, new)
+        self._bookings.settle(connection, rows)
+        self._bookings.lease(connection, self._leasing)
         connection.execute("COMMIT")
+        self._bookings.done()
         return len(rows) - refused
 
     def _stall(self, exc: Exception) -> None:
@@ -303,7 +342,11 @@ class Ledger:
             now_ms = round(self._now() * 1000)
             if self._open().execute(OLD_LEASE, (now_ms,)).fetchone():  # a look takes no lock
                 self._open().execute(DROP_LEASES, (now_ms,))
+            self._bookings.forget(now_ms)
             deleted, more = self._retention.step(self._open(), now_ms)
+            if self._tidied and not more:
+                self._open().execute(FORMS)
+                self._bookings.doubt()
         except Exception as exc:  # as above; if it lasts, the next batch meets it and says so
             log.warning("ledger_tidy_failed", reason=str(self._reason(exc)))
             self._close()
@@ -338,10 +381,7 @@ class Ledger:
     def _close(self) -> None:
         """Rolls back what is open."""
         connection, self._connection = self._connection, None
+        self._bookings.doubt()
         if connection is not None:
             with suppress(sqlite3.Error):  # on a disk that fails; the next one is opened in its place
                 connection.close()
-
-
-def _weight(row: Row) -> int:
-    return ROW_BYTES + ATTEMPT_BYTES * len(row.attempts) + len(row.plan or "")

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+from attrs import define, frozen
 
 from proxy.ir import Usage
 from proxy.server.ledger import Attempt, Decision, Ledger
+from proxy.server.ledger.schema import open_writer
 
 PATIENCE = 30.0  # seconds until a test that waits gives up
 NOON = 1_750_000_000_000
@@ -104,3 +105,15 @@ def locked(path: Path) -> Iterator[None]:
         connection.execute("BEGIN EXCLUSIVE")
         yield
         connection.execute("ROLLBACK")
+
+
+@define
+class Traced:
+    """Opens the real file, and sees the statements of the connection."""
+
+    seen: Callable[[str], None]
+
+    def __call__(self, path: Path) -> sqlite3.Connection:
+        connection = open_writer(path)
+        connection.set_trace_callback(self.seen)
+        return connection

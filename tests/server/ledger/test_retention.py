@@ -3,7 +3,8 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
-from proxy.server.ledger.retention import DAY_MS, STEP_ROWS, Retention
+from proxy.server.ledger.retention import STEP_ROWS, Retention
+from proxy.server.ledger.rows import DAY_MS
 from proxy.server.ledger.schema import open_writer
 
 from .samples import NOON, Plan, attempt, count, decision, sql, write

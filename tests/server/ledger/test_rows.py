@@ -61,7 +61,7 @@ def test_a_partly_known_usage_keeps_what_is_known(path: Path) -> None:
 def test_the_columns_are_those_of_the_table(path: Path, table: str, names: tuple[str, ...]) -> None:
     open_writer(path).close()
     columns = {name for _, name, *_ in sql(path, f"PRAGMA table_info({table})")}
-    assert columns - {"id", "decision"} == set(names)
+    assert columns - {"id", "decision", "form", "own", "booked"} == set(names)
 
 
 HOSTILE = {

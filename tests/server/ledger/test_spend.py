@@ -1,18 +1,23 @@
-"""What keys and projects have spent, summed by triggers as rows come."""
+"""What keys and projects have spent, summed as rows come, and what requests under way have reserved."""
 
 from __future__ import annotations
 
+import sqlite3
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
+from attrs import define
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.server.ledger import Ledger
+from proxy.server.ledger import Lease, Ledger
 from proxy.server.ledger.retention import Retention
-from proxy.server.ledger.schema import DAY_MS, open_writer
+from proxy.server.ledger.rows import DAY_MS
+from proxy.server.ledger.schema import open_writer
 
-from .samples import NOON, PATIENCE, decision, sql, write
+from .conftest import Events
+from .samples import NOON, PATIENCE, Traced, attempt, count, decision, sql, write
 
 
 def spend(path: Path) -> dict[tuple[str, int], int]:
@@ -77,14 +82,98 @@ def test_spend_is_the_sum_over_the_ledger(tmp_path_factory, rows) -> None:  # ty
     assert spend(path) == {one: nanos for one, nanos in expected.items() if nanos}
 
 
+def lease(i: int) -> Lease:
+    return Lease(decision(i).request_id, "a", None, 5, NOON)
+
+
 def test_a_lease_goes_with_the_row_of_its_request(path: Path) -> None:
-    ledger = Ledger(path)
+    ledger = Ledger(path, now=lambda: 0.0)
     ledger.start()
-    values = "(?, 'a', NULL, 5, 9e15), ('req_other', 'a', NULL, 5, 9e15)"  # one whose time is over would go anyhow
-    sql(path, f"INSERT INTO leases VALUES {values}", decision(1).request_id)
+    ledger.lease(lease(1))
+    ledger.lease(lease(2))
+    while len(sql(path, "SELECT request_id FROM leases")) < 2:
+        assert ledger.flush(PATIENCE)
     ledger.record(decision(1, key_id="a"))
     assert ledger.stop(PATIENCE)
-    assert sql(path, "SELECT request_id FROM leases") == [("req_other",)]
+    assert sql(path, "SELECT request_id FROM leases") == [(lease(2).request_id,)]
+
+
+def test_a_lease_that_ends_with_its_batch_is_never_written(path: Path) -> None:
+    statements: list[str] = []
+    ledger = Ledger(path, connect=Traced(statements.append), retain_days=None)
+    for i in range(10):
+        ledger.lease(lease(i))
+        ledger.record(decision(i, key_id="a"))
+    ledger.start()
+    assert ledger.stop(PATIENCE)
+    assert count(path) == 10
+    assert not [told for told in statements if told.startswith("INSERT OR REPLACE INTO leases")]
+
+
+def test_a_lease_goes_although_its_row_was_refused(path: Path, events: Events) -> None:
+    ledger = Ledger(path, now=lambda: 0.0)
+    ledger.start()
+    ledger.lease(lease(1))
+    while not sql(path, "SELECT request_id FROM leases"):
+        assert ledger.flush(PATIENCE)
+    broken: Any = None
+    ledger.record(decision(1, key_id="a", surface=broken))
+    assert not ledger.stop(PATIENCE)
+    assert (ledger.failed, count(path)) == (1, 0)
+    assert sql(path, "SELECT request_id FROM leases") == []
+
+
+@define
+class Forgetful:
+    """A connection whose first commit is in the file, and seems to have failed."""
+
+    connection: sqlite3.Connection
+    failed: bool = False
+
+    def execute(self, statement: str, values: Any = ()) -> sqlite3.Cursor:
+        done = self.connection.execute(statement, values)
+        if statement == "COMMIT" and not self.failed:
+            self.failed = True
+            raise sqlite3.OperationalError("disk I/O error")
+        return done
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+def test_a_commit_whose_answer_was_lost_pays_nothing_twice(path: Path, events: Events) -> None:
+    connections: list[Forgetful] = []
+
+    def connect(where: Path) -> Any:
+        connections.append(Forgetful(open_writer(where), failed=bool(connections)))
+        return connections[-1]
+
+    ledger = Ledger(path, connect=connect, retain_days=None)
+    for i in range(10):
+        ledger.record(decision(i, key_id="a", charged_nanos=7, attempts=[attempt()]))
+    ledger.start()
+    assert ledger.flush(PATIENCE)
+    assert ledger.stop(PATIENCE)
+    assert len(connections) == 2
+    assert (count(path), count(path, "attempts")) == (10, 10)
+    assert sum(spend(path).values()) == 70
+
+
+def test_rows_of_other_writers_are_counted_too(path: Path) -> None:
+    write(path, [decision(1, key_id="a", project="team", charged_nanos=5)])
+    sql(path, "INSERT INTO keys VALUES ('a', '', '', x'00', '', 0, NULL, '', NULL, NULL, NULL, 0, NULL, '{}')")
+    sql(path, "INSERT INTO leases VALUES ('req_theirs', 'a', NULL, 5, 9)")
+    sql(
+        path,
+        "INSERT INTO decisions (request_id, at_ms, surface, requested, stream, config, status, outcome, fallback_used,"
+        " attempt_count, charged_nanos, estimated, duration_ms, bytes_committed, dropped, key_id, project) VALUES"
+        " ('req_theirs', ?, 'chat', 'auto', 0, '', 200, 'ok', 0, 0, 7, 0, 0, 0, '[]', 'a', 'team')",
+        NOON + 5,
+    )
+    day = NOON // DAY_MS
+    assert spend(path) == {("key:a", day): 12, ("project:team", day): 12}
+    assert sql(path, "SELECT last_used_ms FROM keys") == [(NOON + 5,)]
+    assert sql(path, "SELECT request_id FROM leases") == []
 
 
 def test_the_last_use_of_a_key_is_that_of_its_last_request(path: Path) -> None:

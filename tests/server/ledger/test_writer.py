@@ -3,7 +3,6 @@ from __future__ import annotations
 import sqlite3
 import threading
 import weakref
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from proxy.server.ledger import Decision, Decisions, Filter, Ledger
 from proxy.server.ledger.schema import open_writer
 
 from .conftest import Events
-from .samples import PATIENCE, Plan, attempt, count, decision, locked, sql, write
+from .samples import PATIENCE, Plan, Traced, attempt, count, decision, locked, sql, write
 
 
 def impatient(path: Path) -> sqlite3.Connection:
@@ -32,18 +31,6 @@ def started(path: Path, **options: Any) -> Ledger:
 
 def recorded(ledger: Ledger) -> int:
     return ledger.written + ledger.queued + ledger.dropped + ledger.failed
-
-
-@define
-class Traced:
-    """Opens the real file, and sees the statements of the connection."""
-
-    seen: Callable[[str], None]
-
-    def __call__(self, path: Path) -> sqlite3.Connection:
-        connection = open_writer(path)
-        connection.set_trace_callback(self.seen)
-        return connection
 
 
 # -- batches -----------------------------------------------------------------------------------------------------

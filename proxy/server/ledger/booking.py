@@ -1,0 +1,106 @@
+"""What is kept beside the rows and in their transaction: sums of spend, last use of keys, forms of plans, leases.
+
+A trigger for each of these costs more than the row that sets it off, so the writer's rows say `booked`, and what they
+bring is written once for a batch. For rows of anybody else triggers do the same: see `schema`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from attrs import define, field
+
+from proxy.server.ledger.building import Into, Row
+from proxy.server.ledger.insert import SIZES, insert
+from proxy.server.ledger.records import Lease
+from proxy.server.ledger.rows import integer
+
+MOST_FORMS = 4096
+SPEND = Into(
+    "spend",
+    ("account", "day", "nanos"),
+    conflict=" ON CONFLICT (account, day) DO UPDATE SET nanos = nanos + excluded.nanos",
+)
+FORMS = Into("plan_forms", ("id", "day", "form"), "INSERT OR IGNORE")
+LEASES = Into("leases", Lease._fields, "INSERT OR REPLACE")
+
+
+@define
+class Bookings:
+    """Remembers of the file what saves asking it. The writer thread's own."""
+
+    _forms: set[int] = field(factory=set)
+    _leased: dict[str, int] = field(factory=dict)  # requests whose lease is in the file, and until when it holds
+    _ended: list[str] = field(factory=list)  # of these, those that this transaction deletes
+
+    def lease(self, connection: sqlite3.Connection, leases: Mapping[str, Lease]) -> None:
+        """Of requests under way."""
+        self._leased |= {id: lease.until_ms for id, lease in leases.items()}
+        insert(connection, LEASES, leases.values())
+
+    def settle(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
+        """Whatever becomes of a row, its request has ended."""
+        if leased := self._leased:
+            self._ended = [row.request_id for row in rows if row.request_id in leased]
+            _delete_leases(connection, self._ended)
+
+    def done(self) -> None:
+        """The transaction is in the file."""
+        for id in self._ended:
+            del self._leased[id]
+        self._ended = []
+
+    def book(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
+        """Rows that the file did not have."""
+        spent: dict[tuple[str, int], int] = {}
+        used: dict[str, int] = {}
+        forms: dict[int, tuple[int, int, str]] = {}
+        for row in rows:
+            alike = row.alike
+            if row.charged_nanos:
+                for account in alike.accounts:
+                    spent[account] = spent.get(account, 0) + row.charged_nanos
+            if (key := alike.key_id) is not None and row.at_ms > used.get(key, -1):
+                used[key] = row.at_ms
+            if (form := alike.form) is not None and form[0] not in self._forms:
+                forms[form[0]] = form
+        insert(connection, SPEND, [(*account, integer(nanos)) for account, nanos in spent.items()])
+        if used:
+            _use_keys(connection, used)
+        if forms:
+            insert(connection, FORMS, forms.values())
+            self._keep(forms)
+
+    def _keep(self, forms: Mapping[int, Any]) -> None:
+        if len(self._forms) + len(forms) > MOST_FORMS:
+            self._forms.clear()
+        self._forms |= forms.keys()
+
+    def forget(self, now_ms: int) -> None:
+        """Leases of requests that never came to a row, such as those whose row was dropped."""
+        self._leased = {id: until for id, until in self._leased.items() if until >= now_ms}
+
+    def doubt(self) -> None:
+        """The transaction failed, or the file is another."""
+        self._forms.clear()
+        self._ended = []
+
+
+def _delete_leases(connection: sqlite3.Connection, requests: Sequence[str]) -> None:
+    most = SIZES[0]
+    for at in range(0, len(requests), most):
+        part = requests[at : at + most]
+        connection.execute(f"DELETE FROM leases WHERE request_id IN ({', '.join('?' * len(part))})", part)  # noqa: S608
+
+
+def _use_keys(connection: sqlite3.Connection, used: Mapping[str, int]) -> None:
+    pairs = list(used.items())
+    for at in range(0, len(pairs), SIZES[0]):
+        part = pairs[at : at + SIZES[0]]
+        connection.execute(
+            "UPDATE keys SET last_used_ms = max(coalesce(last_used_ms, 0), fresh.column2)"  # noqa: S608
+            f" FROM (VALUES {', '.join(['(?, ?)'] * len(part))}) AS fresh WHERE keys.id = fresh.column1",
+            [value for pair in part for value in pair],
+        )

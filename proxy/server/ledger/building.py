@@ -1,0 +1,237 @@
+"""Decisions as rows, ready to be bound, most of each taken from what is remembered of those before it.
+
+A row has two parts. What requests of one day have in common that were alike is made once, and kept. The rest is a
+request's own: where nothing in it is out of the ordinary, it is taken as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from hashlib import blake2b
+from typing import NamedTuple
+
+import orjson
+from attrs import define, field
+
+from proxy.routing.forms import Form, Own, form_of
+from proxy.routing.plan import Plan
+from proxy.server.ledger.records import Attempt, Decision
+from proxy.server.ledger.rows import (
+    ATTEMPT,
+    CODE,
+    DAY_MS,
+    DECISION,
+    DETAIL,
+    NAME,
+    Value,
+    dropped_text,
+    dumps,
+    facts_text,
+    integer,
+    plan_text,
+    text,
+    usage_of,
+)
+
+MOST_ALIKE = 2048  # kinds of rows that are remembered, and of attempts
+ROW_BYTES, ATTEMPT_BYTES = 1024, 512  # what a row weighs in memory, and each of its attempts
+CHOICE = ("intent", "class", "rule", "profile")
+NO_CHOICE = (None, None, None, None)
+
+
+@define(eq=False)
+class Into:
+    """Columns of a table that one statement fills."""
+
+    table: str
+    columns: tuple[str, ...]
+    verb: str = "INSERT"
+    conflict: str = ""
+
+
+# What is null in ordinary rows is left out of their statement: a null costs as much to bind as eight numbers.
+ORDINARY = (
+    "request_id", "at_ms", "input", "cache_read", "output", "reasoning", "cost_nanos", "charged_nanos", "ttfb_ms",
+    "duration_ms", "queue_ms", "bytes_committed", "own",
+)  # fmt: skip
+ORDINARY_ATTEMPT = (
+    "started_ms", "duration_ms", "ttfb_ms", "upstream_request_id", "input", "cache_read", "output", "reasoning",
+    "cost_nanos", "bytes_out",
+)  # fmt: skip
+ALIKE = (
+    "surface", "requested", "stream", "project", "key_id", "config", "status", "outcome", "model", "provider",
+    "native", "fallback_used", "estimated", "price_source", "dropped", "byok", "attempt_count", "intent", "class",
+    "rule", "profile", "form", "booked",
+)  # fmt: skip
+ALIKE_ATTEMPT = ("n", "model", "provider", "native", "outcome", "status", "detail", "byok")
+EXTRAORDINARY = tuple(name for name in (*DECISION, "own") if name not in ALIKE)
+EXTRAORDINARY_ATTEMPT = tuple(name for name in ATTEMPT if name not in ALIKE_ATTEMPT)
+ATTEMPTS = Into("attempts", ("decision", *ALIKE_ATTEMPT, *ORDINARY_ATTEMPT))
+ANY_ATTEMPTS = Into("attempts", ("decision", *ALIKE_ATTEMPT, *EXTRAORDINARY_ATTEMPT))
+
+
+@define(eq=False)
+class Alike:
+    """What the rows of one day have in common whose requests were alike: their columns, as far as they are not null,
+    and where what they spend is counted."""
+
+    values: tuple[Value, ...]
+    ordinary: Into
+    extraordinary: Into
+    accounts: tuple[tuple[str, int], ...]  # and day
+    key_id: str | None
+    form: tuple[int, int, str] | None  # id, day, text
+
+
+class Row(NamedTuple):
+    """One decision, ready to be bound. Attempts go in by their own statement, after the id of their decision."""
+
+    alike: Alike
+    into: Into
+    values: tuple[Value, ...]  # behind those of `alike`
+    attempts: tuple[tuple[Into, tuple[Value, ...]], ...]
+    plan: str | None  # where it is kept whole
+    request_id: str
+    at_ms: int
+    charged_nanos: int
+
+    @property
+    def weight(self) -> int:
+        """Bytes in memory, about."""
+        return ROW_BYTES + ATTEMPT_BYTES * len(self.attempts) + len(self.plan or "")
+
+
+@define
+class Rows:
+    """Makes rows, and remembers what many have in common. The writer thread's own."""
+
+    _alike: dict[Hashable, Alike] = field(factory=dict)
+    _attempts: dict[Hashable, tuple[Value, ...]] = field(factory=dict)
+    _statements: dict[tuple[str, ...], Into] = field(factory=dict)
+
+    def row_of(self, d: Decision, unreadable: Callable[[Exception], None]) -> Row:
+        """A plan that cannot be told costs the row its plan, not the money: `unreadable` hears of it."""
+        form = plan = own = None
+        choice: tuple[str | None, ...] = NO_CHOICE
+        if isinstance(d.plan, Plan) and (form := form_of(d.plan, d.facts)) is not None:
+            choice, own = (form.text, form.intent), form.own(d.plan)
+        elif d.plan is not None:
+            try:
+                plan = plan_text(d.plan)
+            except Exception as exc:
+                unreadable(exc)
+            choice = _choice(plan)
+        day = d.at_ms // DAY_MS if d.at_ms >= 0 else -(-d.at_ms // DAY_MS)  # as SQLite divides
+        same = (
+            day, d.surface, d.requested, d.stream, d.project, d.key_id, d.config, d.status, d.outcome, d.model,
+            d.provider, d.native, d.fallback_used, d.estimated, d.price_source, d.dropped, d.byok, len(d.attempts),
+            choice,
+        )  # fmt: skip
+        alike = self._alike.get(same) or self._remember(same, d, day, choice, form)
+        into, values = alike.ordinary, _ordinary(d, own) if own is not None else None
+        if values is None:
+            into, values = alike.extraordinary, _extraordinary(d, own)
+        attempts = tuple([self._attempt(attempt) for attempt in d.attempts])
+        return Row(alike, into, values, attempts, plan, d.request_id, d.at_ms, d.charged_nanos)
+
+    def _remember(
+        self, same: Hashable, d: Decision, day: int, choice: tuple[str | None, ...], form: Form | None
+    ) -> Alike:
+        if len(self._alike) >= MOST_ALIKE:
+            self._alike.clear()
+        kept = (_number(day, form.text), day, form.text) if form is not None else None
+        columns = {
+            "surface": text(d.surface, CODE), "requested": text(d.requested, NAME), "stream": int(d.stream),
+            "project": text(d.project, NAME), "key_id": text(d.key_id, NAME), "config": text(d.config, NAME),
+            "status": integer(d.status), "outcome": text(d.outcome, CODE), "model": text(d.model, NAME),
+            "provider": text(d.provider, NAME), "native": text(d.native, NAME), "fallback_used": int(d.fallback_used),
+            "estimated": int(d.estimated), "price_source": text(d.price_source, NAME),
+            "dropped": dropped_text(d.dropped), "byok": int(d.byok), "attempt_count": len(d.attempts),
+            **dict(zip(CHOICE, (form.intent,) if form is not None else choice, strict=False)),
+            "form": kept and kept[0], "booked": 1,
+        }  # fmt: skip
+        told = {name: value for name, value in columns.items() if value is not None}
+        owners = (("key", columns["key_id"]), ("project", columns["project"]))
+        self._alike[same] = alike = Alike(
+            tuple(told.values()),
+            self._into((*told, *ORDINARY)),
+            self._into((*told, *EXTRAORDINARY)),
+            tuple((f"{kind}:{owner}", integer(day)) for kind, owner in owners if owner is not None),
+            text(d.key_id, NAME),
+            kept,
+        )
+        return alike
+
+    def _into(self, columns: tuple[str, ...]) -> Into:
+        return self._statements.setdefault(columns, Into("decisions", columns))
+
+    def _attempt(self, a: Attempt) -> tuple[Into, tuple[Value, ...]]:
+        same = (a.n, a.model, a.provider, a.native, a.outcome, a.status, a.detail, a.byok)
+        if (alike := self._attempts.get(same)) is None:
+            if len(self._attempts) >= MOST_ALIKE:
+                self._attempts.clear()
+            alike = self._attempts[same] = (
+                integer(a.n), text(a.model, NAME), text(a.provider, NAME), text(a.native, NAME),
+                text(a.outcome, CODE), integer(a.status), text(a.detail, DETAIL), int(a.byok),
+            )  # fmt: skip
+        u, upstream, cost, ttfb = a.usage, a.upstream_request_id, a.cost_nanos, a.ttfb_ms
+        if (
+            u is not None and upstream is not None and upstream.isascii() and len(upstream) <= NAME
+            and u.cache_write_5m is None and u.cache_write_1h is None and u.audio_input is None
+            and u.audio_output is None
+            and not (
+                a.started_ms | a.duration_ms | a.bytes_out | (ttfb or 0) | (cost or 0) | (u.input or 0)
+                | (u.cache_read or 0) | (u.output or 0) | (u.reasoning or 0)
+            ) >> 63
+        ):  # fmt: skip
+            return ATTEMPTS, (
+                *alike, a.started_ms, a.duration_ms, ttfb, upstream, u.input, u.cache_read, u.output, u.reasoning,
+                cost, a.bytes_out,
+            )  # fmt: skip
+        return ANY_ATTEMPTS, (
+            *alike, integer(a.started_ms), integer(a.duration_ms), integer(ttfb), text(upstream, NAME), *usage_of(u),
+            integer(cost), integer(a.bytes_out),
+        )  # fmt: skip
+
+
+def _ordinary(d: Decision, own: Own) -> tuple[Value, ...] | None:
+    """The values of `ORDINARY` columns; None where one of the others has a value, or one of these needs a look."""
+    u, cost, ttfb, queue = d.usage, d.cost_nanos, d.ttfb_ms, d.queue_ms
+    if (
+        u is None or d.client_request_id is not None or d.gone_phase is not None
+        or u.cache_write_5m is not None or u.cache_write_1h is not None or u.audio_input is not None
+        or u.audio_output is not None or not d.request_id.isascii() or len(d.request_id) > CODE
+        or (
+            d.at_ms | d.charged_nanos | d.duration_ms | d.bytes_committed | (ttfb or 0) | (cost or 0) | (queue or 0)
+            | (u.input or 0) | (u.cache_read or 0) | (u.output or 0) | (u.reasoning or 0)
+        ) >> 63
+    ):  # fmt: skip
+        return None
+    return (
+        d.request_id, d.at_ms, u.input, u.cache_read, u.output, u.reasoning, cost, d.charged_nanos, ttfb,
+        d.duration_ms, queue, d.bytes_committed, orjson.dumps(own).decode(),
+    )  # fmt: skip
+
+
+def _extraordinary(d: Decision, own: Own | None) -> tuple[Value, ...]:
+    """The values of `EXTRAORDINARY` columns."""
+    facts = facts_text(d.facts) if own is None else None
+    return (
+        text(d.request_id, CODE), text(d.client_request_id, NAME), integer(d.at_ms), *usage_of(d.usage),
+        integer(d.cost_nanos), integer(d.charged_nanos), integer(d.ttfb_ms), integer(d.duration_ms),
+        integer(d.queue_ms), integer(d.bytes_committed), text(d.gone_phase, CODE), facts, own and dumps(own).decode(),
+    )  # fmt: skip
+
+
+def _number(day: int, form: str) -> int:
+    """Of a form, by what it says: whoever writes it down on that day gives it the same number."""
+    return int.from_bytes(blake2b(f"{day} {form}".encode(), digest_size=8).digest()) >> 1
+
+
+def _choice(plan: str | None) -> tuple[str | None, ...]:
+    """What rows are searched by: the plan's intent, class, rule and profile. A plan that was cut has lost them."""
+    tree = orjson.loads(plan) if plan is not None else {}
+    klass = tree.get("class")
+    label = klass.get("label") if isinstance(klass, Mapping) else None
+    said = (tree.get("intent"), label, tree.get("rule"), tree.get("profile"))
+    return tuple(text(value, NAME) if isinstance(value, str) else None for value in said)
