@@ -1,4 +1,4 @@
-"""What is kept beside the rows and in their transaction: sums of spend, last use of keys, forms of plans, leases.
+"""What is kept beside the rows and in their transaction: sums of spend, last use of keys, forms, marks, leases.
 
 A trigger for each of these costs more than the row that sets it off, so the writer's rows say `booked`, and what they
 bring is written once for a batch. For rows of anybody else triggers do the same: see `schema`.
@@ -12,18 +12,20 @@ from typing import Any
 
 from attrs import define, field
 
-from proxy.server.ledger.building import Into, Row
+from proxy.server.ledger.building import MOST_ALIKE, Alike, Into, Row
 from proxy.server.ledger.insert import SIZES, insert
 from proxy.server.ledger.records import Lease
-from proxy.server.ledger.rows import integer
+from proxy.server.ledger.rows import BLOCK_BITS, Value, integer
 
 MOST_FORMS = 4096
+MOST_MARKS = 1 << 14
 SPEND = Into(
     "spend",
     ("account", "day", "nanos"),
     conflict=" ON CONFLICT (account, day) DO UPDATE SET nanos = nanos + excluded.nanos",
 )
 FORMS = Into("plan_forms", ("id", "day", "form"), "INSERT OR IGNORE")
+MARKS = Into("marks", ("kind", "value", "block"), "INSERT OR IGNORE")
 LEASES = Into("leases", Lease._fields, "INSERT OR REPLACE")
 
 
@@ -32,6 +34,8 @@ class Bookings:
     """Remembers of the file what saves asking it. The writer thread's own."""
 
     _forms: set[int] = field(factory=set)
+    _blocks: dict[Alike, int] = field(factory=dict)  # the last one that is marked for all that these rows have
+    _marks: set[tuple[str, Value, int]] = field(factory=set)
     _leased: dict[str, int] = field(factory=dict)  # requests whose lease is in the file, and until when it holds
     _ended: list[str] = field(factory=list)  # of these, those that this transaction deletes
 
@@ -57,8 +61,13 @@ class Bookings:
         spent: dict[tuple[str, int], int] = {}
         used: dict[str, int] = {}
         forms: dict[int, tuple[int, int, str]] = {}
+        unmarked: list[Row] = []
+        blocks = self._blocks
         for row in rows:
             alike = row.alike
+            if blocks.get(alike) != row.at_ms >> BLOCK_BITS:
+                unmarked.append(row)
+                blocks[alike] = row.at_ms >> BLOCK_BITS
             if row.charged_nanos:
                 for account in alike.accounts:
                     spent[account] = spent.get(account, 0) + row.charged_nanos
@@ -72,6 +81,16 @@ class Bookings:
         if forms:
             insert(connection, FORMS, forms.values())
             self._keep(forms)
+        if unmarked:
+            self._mark(connection, unmarked)
+
+    def _mark(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
+        marks = {(*mark, integer(row.at_ms) >> BLOCK_BITS) for row in rows for mark in row.alike.marks} - self._marks
+        insert(connection, MARKS, marks)
+        if len(self._marks) + len(marks) > MOST_MARKS or len(self._blocks) > MOST_ALIKE:
+            self._blocks.clear()
+            self._marks.clear()
+        self._marks |= marks
 
     def _keep(self, forms: Mapping[int, Any]) -> None:
         if len(self._forms) + len(forms) > MOST_FORMS:
@@ -85,6 +104,8 @@ class Bookings:
     def doubt(self) -> None:
         """The transaction failed, or the file is another."""
         self._forms.clear()
+        self._blocks.clear()
+        self._marks.clear()
         self._ended = []
 
 

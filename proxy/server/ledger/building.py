@@ -22,6 +22,7 @@ from proxy.server.ledger.rows import (
     DAY_MS,
     DECISION,
     DETAIL,
+    MARKED,
     NAME,
     Value,
     dropped_text,
@@ -81,6 +82,7 @@ class Alike:
     accounts: tuple[tuple[str, int], ...]  # and day
     key_id: str | None
     form: tuple[int, int, str] | None  # id, day, text
+    marks: tuple[tuple[str, Value], ...]  # the columns that rows are searched by, and their values
 
 
 class Row(NamedTuple):
@@ -159,11 +161,12 @@ class Rows:
             tuple((f"{kind}:{owner}", integer(day)) for kind, owner in owners if owner is not None),
             text(d.key_id, NAME),
             kept,
+            tuple((name, told[name]) for name in MARKED if name in told),
         )
         return alike
 
     def _into(self, columns: tuple[str, ...]) -> Into:
-        return self._statements.setdefault(columns, Into("decisions", columns))
+        return self._statements.setdefault(columns, Into("decisions", ("id", *columns)))
 
     def _attempt(self, a: Attempt) -> tuple[Into, tuple[Value, ...]]:
         same = (a.n, a.model, a.provider, a.native, a.outcome, a.status, a.detail, a.byok)

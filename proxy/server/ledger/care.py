@@ -15,13 +15,13 @@ from typing import Any
 
 from attrs import define, field
 
-from proxy.server.ledger.rows import DAY_MS
+from proxy.server.ledger.rows import BLOCK_BITS, DAY_MS, MARKED
 from proxy.server.ledger.schema import MIGRATIONS, SPENDERS, open_reader, open_writer, refusal
 
 MOST_TOLD = 20  # problems of one kind
 STEP_PAGES = 256  # given back at a time: a millisecond or two under the write lock
 PAUSE = 0.005  # seconds between two steps, for the gateway's writer
-WITH_SUMS, WITH_FORMS = 3, 5  # the schemas that began to keep them
+WITH_SUMS, WITH_FORMS, WITH_MARKS = 3, 5, 6  # the schemas that began to keep them
 
 
 @define
@@ -63,8 +63,8 @@ class Findings:
 
 
 def examine(path: Path, *, now_ms: int, quick: bool = False) -> Findings:
-    """Reads the file from end to end, `quick` without comparing each index with its table. Safe at any time. Raises
-    LedgerRefused for a file that cannot be read at all."""
+    """Reads the file from end to end, `quick` without comparing indexes and marks with the table. Safe at any time.
+    Raises LedgerRefused for a file that cannot be read at all."""
     with closing(open_reader(path, older=True)) as connection:
         try:
             connection.execute("BEGIN")  # one state
@@ -74,6 +74,8 @@ def examine(path: Path, *, now_ms: int, quick: bool = False) -> Findings:
             if not found.problems and schema:
                 _measure(connection, found, now_ms)
                 found.problems += _disagreements(connection, found)
+            if found.schema >= WITH_MARKS and not quick:
+                found.problems += _not_marked(connection)
         except sqlite3.Error as exc:
             raise refusal(path, exc) from exc
     return found
@@ -119,6 +121,17 @@ def _disagreements(connection: sqlite3.Connection, found: Findings) -> Iterator[
     if found.schema >= WITH_SUMS and found.oldest_ms is not None:
         for kind, column in SPENDERS:
             yield from _sums(connection, kind, column, found.oldest_ms // DAY_MS)
+
+
+def _not_marked(connection: sqlite3.Connection) -> Iterator[str]:
+    """Rows that a search by one of their columns would not find."""
+    for column in MARKED:
+        lost = (
+            f"SELECT request_id FROM decisions WHERE {column} IS NOT NULL AND NOT EXISTS (SELECT 1 FROM marks"  # noqa: S608
+            f" WHERE kind = '{column}' AND value = {column} AND block = at_ms >> {BLOCK_BITS}) ORDER BY at_ms"
+        )
+        for (request_id,) in connection.execute(lost).fetchmany(MOST_TOLD):
+            yield f"{request_id}: no mark leads to it by its {column}"
 
 
 def _sums(connection: sqlite3.Connection, kind: str, column: str, first: int) -> Iterator[str]:

@@ -17,13 +17,11 @@ from typing import Any
 import orjson
 from attrs import frozen
 
-from proxy.server.ledger.query import SELECT_ATTEMPTS, SELECT_PLANNED, Filter, conditions
+from proxy.server.ledger.query import SELECT_ATTEMPTS, SELECT_PLANNED, Cursor, Filter, searched
 from proxy.server.ledger.rows import ATTEMPT, DECISION, attempt_json, decision_json, whole
 from proxy.server.ledger.schema import open_reader, refusal
 
 PAGE = 500
-ABOVE_CURSOR = "(at_ms, decisions.id) > (?, ?)"
-OLDEST_FIRST = f"ORDER BY at_ms, decisions.id LIMIT {PAGE}"
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would compute
 
 
@@ -38,18 +36,17 @@ class Exported:
 
 def rows(path: Path, filters: Filter) -> Iterator[Exported]:
     """Raises LedgerRefused."""
-    wanted, values = conditions(filters)
+    search = searched(filters)
     try:
         with closing(open_reader(path)) as connection:
             (last,) = connection.execute("SELECT coalesce(max(id), 0) FROM decisions").fetchone()
-            where = " AND ".join((*wanted, "decisions.id <= ?", ABOVE_CURSOR))
-            select = f"{SELECT_PLANNED} WHERE {where} {OLDEST_FIRST}"
-            cursor = (-(1 << 62), 0)
-            while page := connection.execute(select, (*values, last, *cursor)).fetchall():
+            search = search.where("id <= ?", last)
+            rest = search
+            while page := connection.execute(f"{SELECT_PLANNED} {rest.oldest_first}", (*rest.values, PAGE)).fetchall():
                 for id, *columns in page:
                     *decision, plan = whole(columns)
                     yield Exported(tuple(decision), connection.execute(SELECT_ATTEMPTS, (id,)).fetchall(), plan)
-                cursor = (page[-1][1 + DECISION.index("at_ms")], page[-1][0])
+                rest = search.above(Cursor(page[-1][1 + DECISION.index("at_ms")], page[-1][0]))
     except sqlite3.Error as exc:
         raise refusal(path, exc) from exc
 

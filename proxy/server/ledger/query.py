@@ -15,9 +15,19 @@ from pathlib import Path
 from typing import Any, Self
 
 import orjson
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
-from proxy.server.ledger.rows import ATTEMPT, DECISION, NAME, attempt_json, decision_json, integer, text, whole
+from proxy.server.ledger.rows import (
+    ATTEMPT,
+    BLOCK_BITS,
+    DECISION,
+    NAME,
+    attempt_json,
+    decision_json,
+    integer,
+    text,
+    whole,
+)
 from proxy.server.ledger.schema import open_reader, refusal
 
 PAGE_MOST = 1_000
@@ -110,18 +120,23 @@ FLAG_CONDITIONS = {
     ("fallback", True): "fallback_used = 1",
     ("fallback", False): "fallback_used = 0",
 }
-COMMON = {
-    "model", "provider", "requested", "surface", "project", "key_id", "intent", "klass", "rule", "profile", "config",
-}  # fmt: skip
-BELOW_CURSOR = "(at_ms, id) < (?, ?)"
+COLUMNS = {"klass": "class"}  # of fields that are called otherwise
+# Those whose rows are found by marks, the one first that few rows have: along its blocks the search goes.
+MARKS = {COLUMNS.get(field, field): field for field in (
+    "key_id", "project", "klass", "rule", "profile", "requested", "config", "model", "provider", "intent", "surface",
+)}  # fmt: skip
+BY_TIME = "FROM decisions"
+BY_MARKS = f"FROM marks CROSS JOIN decisions ON at_ms BETWEEN block << {BLOCK_BITS} AND (block + 1 << {BLOCK_BITS}) - 1"
+MARKED_TOO = (
+    "EXISTS (SELECT 1 FROM marks AS more WHERE more.kind = '{}' AND more.value = ? AND more.block = marks.block)"
+)
 
 FORM = "(SELECT plan_forms.form FROM plan_forms WHERE plan_forms.id = decisions.form)"
 PLAN = "(SELECT plan FROM plans WHERE decision = decisions.id)"
-SELECT_PAGE = f"SELECT id, {', '.join(DECISION)}, own, {FORM}, NULL FROM decisions"  # noqa: S608  constants
-SELECT_PLANNED = f"SELECT id, {', '.join(DECISION)}, own, {FORM}, {PLAN} FROM decisions"  # noqa: S608
-SELECT_COUNT = "SELECT count(*) FROM decisions"
-NEWEST_FIRST = "ORDER BY at_ms DESC, id DESC LIMIT ?"
-SELECT_ONE = f"{SELECT_PLANNED} WHERE request_id = ?"
+SELECT_PAGE = f"SELECT id, {', '.join(DECISION)}, own, {FORM}, NULL"
+SELECT_PLANNED = f"SELECT id, {', '.join(DECISION)}, own, {FORM}, {PLAN}"
+SELECT_COUNT = "SELECT count(*)"
+SELECT_ONE = f"{SELECT_PLANNED} {BY_TIME} WHERE request_id = ?"
 SELECT_ATTEMPTS = f"SELECT {', '.join(ATTEMPT)} FROM attempts WHERE decision = ? ORDER BY n, rowid"  # noqa: S608
 
 
@@ -141,11 +156,12 @@ class Decisions:
         Raises ValueError for a bad cursor.
         """
         limit = min(max(limit, 1), PAGE_MOST)
-        wanted, values = conditions(filters, Cursor.parse(before) if before is not None else None)
-        where = f"WHERE {' AND '.join(wanted)}" if wanted else ""
-        select = SELECT_PLANNED if plans else SELECT_PAGE
+        search = searched(filters)
+        if before is not None:
+            search = search.below(Cursor.parse(before))
+        statement = f"{SELECT_PLANNED if plans else SELECT_PAGE} {search.newest_first}"
         with self._connected() as connection:
-            found = connection.execute(" ".join((select, where, NEWEST_FIRST)), (*values, limit + 1)).fetchall()
+            found = connection.execute(statement, (*search.values, limit + 1)).fetchall()
         rows = [_shown(columns, plans=plans) for columns in found[:limit]]
         if len(found) <= limit:
             return Page(rows)
@@ -153,10 +169,9 @@ class Decisions:
 
     def count(self, filters: Filter) -> int:
         """How many rows all pages together hold."""
-        wanted, values = conditions(filters)
-        where = f"WHERE {' AND '.join(wanted)}" if wanted else ""
+        search = searched(filters)
         with self._connected() as connection:
-            (rows,) = connection.execute(" ".join((SELECT_COUNT, where)), values).fetchone()
+            (rows,) = connection.execute(f"{SELECT_COUNT} {search}", search.values).fetchone()
         return int(rows)
 
     def one(self, request_id: str) -> dict[str, Any] | None:
@@ -194,30 +209,73 @@ def rows_as_json(page: Page) -> bytes:
     return orjson.dumps({"decisions": page.rows, "next": page.next})
 
 
-def conditions(filters: Filter, below: Cursor | None = None) -> tuple[list[str], list[str | int]]:
-    """What stands behind WHERE, and its values."""
-    wanted: list[str] = []
-    values: list[str | int] = []
+@frozen
+class Search:
+    """The rest of a statement behind its SELECT. Each step that is added narrows it."""
+
+    marked: bool  # along marks, else along an index of the table
+    wanted: tuple[str, ...] = ()
+    values: tuple[str | int, ...] = ()
+
+    def __str__(self) -> str:
+        where = f" WHERE {' AND '.join(self.wanted)}" if self.wanted else ""
+        return (BY_MARKS if self.marked else BY_TIME) + where
+
+    @property
+    def newest_first(self) -> str:
+        """With a LIMIT as the last value. Blocks follow each other in time, so this is the order of time."""
+        return f"{self} ORDER BY {'block DESC, ' if self.marked else ''}at_ms DESC, id DESC LIMIT ?"
+
+    @property
+    def oldest_first(self) -> str:
+        return f"{self} ORDER BY {'block, ' if self.marked else ''}at_ms, id LIMIT ?"
+
+    def where(self, condition: str, *values: str | int) -> Search:
+        return evolve(self, wanted=(*self.wanted, condition), values=(*self.values, *values))
+
+    def below(self, cursor: Cursor) -> Search:
+        return self._block("<=", cursor.at_ms).where("(at_ms, id) < (?, ?)", cursor.at_ms, cursor.id)
+
+    def above(self, cursor: Cursor) -> Search:
+        return self._block(">=", cursor.at_ms).where("(at_ms, id) > (?, ?)", cursor.at_ms, cursor.id)
+
+    def within(self, since_ms: int | None, until_ms: int | None) -> Search:
+        """SQLite does not see by itself which blocks lie in the span."""
+        search = self
+        if since_ms is not None:
+            search = search._block(">=", integer(since_ms))
+        return search._block("<=", integer(until_ms)) if until_ms is not None else search
+
+    def _block(self, compared: str, at_ms: int) -> Search:
+        return self.where(f"block {compared} ?", at_ms >> BLOCK_BITS) if self.marked else self
+
+
+def searched(filters: Filter) -> Search:
+    """What is rare is found along its own index, what is not along the marks of one value, and the rest by time."""
     rare = _rare(filters)
+    asked = {
+        column: text(value, NAME) for column, field in MARKS.items() if (value := getattr(filters, field)) is not None
+    }
+    alone = rare or filters.request_id is not None or filters.client_request_id is not None
+    search = Search(marked=bool(asked) and not alone)
+    if search.marked:
+        (first, value), *others = asked.items()
+        search = search.where(f"kind = '{first}' AND value = ?", value)
+        for column, value in others:
+            search = search.where(MARKED_TOO.format(column), value)
+        search = search.within(filters.since_ms, filters.until_ms)
     for name, condition in CONDITIONS.items():
         match getattr(filters, name):
-            case None:
-                continue
-            case str() as value:
-                values.append(text(value, NAME))
-            case int() as value:
-                values.append(integer(value))
-        # SQLite takes an equality's index for the best. Where failures are asked for, theirs is: they are few, and
-        # their index holds the other columns. The unary plus keeps the common ones out of the choice.
-        wanted.append(f"+{condition}" if name in COMMON and rare else condition)
-    for (name, asked), condition in FLAG_CONDITIONS.items():
-        if getattr(filters, name) is asked:
-            wanted.append(condition)
-    wanted += rare
-    if below is not None:
-        wanted.append(BELOW_CURSOR)
-        values += (below.at_ms, below.id)
-    return wanted, values
+            case str() as said:
+                search = search.where(condition, text(said, NAME))
+            case int() as said:
+                search = search.where(condition, integer(said))
+    for (name, flag), condition in FLAG_CONDITIONS.items():
+        if getattr(filters, name) is flag:
+            search = search.where(condition)
+    for condition in rare:
+        search = search.where(condition)
+    return search
 
 
 def _rare(filters: Filter) -> list[str]:

@@ -9,17 +9,22 @@ from typing import Literal
 
 from attrs import frozen
 
-from proxy.server.ledger.rows import DAY_MS
+from proxy.server.ledger.rows import BLOCK_BITS, DAY_MS
 
 STEP_ROWS = 200  # about 10 ms under the write lock
 STEP_PAGES = 512
+STEP_BLOCKS = 256
 
 OLDER = "DELETE FROM decisions WHERE id IN (SELECT id FROM decisions WHERE at_ms < ? ORDER BY at_ms, id LIMIT ?)"
 OLDEST = "DELETE FROM decisions WHERE id IN (SELECT id FROM decisions ORDER BY at_ms, id LIMIT ?)"
 
 
-# Of days before that of the oldest row.
+# Of days, and of blocks of time, before that of the oldest row.
 FORMS = f"DELETE FROM plan_forms WHERE day < (SELECT min(at_ms) / {DAY_MS} FROM decisions)"  # noqa: S608
+MARKS = (
+    "DELETE FROM marks WHERE block < min("  # noqa: S608
+    f"(SELECT min(at_ms) >> {BLOCK_BITS} FROM decisions), (SELECT min(block) FROM marks) + {STEP_BLOCKS})"
+)
 
 
 @frozen
@@ -49,6 +54,12 @@ class Retention:
             connection.execute(f"PRAGMA incremental_vacuum({STEP_PAGES})").fetchall()
             return 0, _pragma(connection, "freelist_count") < free
         return 0, False
+
+
+def sweep(connection: sqlite3.Connection) -> bool:
+    """What belongs to rows that are gone, after the last step: a small part of it. Whether there may be more."""
+    connection.execute(FORMS)
+    return connection.execute(MARKS).rowcount > 0
 
 
 def _pragma(connection: sqlite3.Connection, name: Literal["page_size", "page_count", "freelist_count"]) -> int:

@@ -36,6 +36,11 @@ ATTEMPT = (
     "n", "model", "provider", "native", "started_ms", "duration_ms", "ttfb_ms", "outcome", "status", "detail",
     "upstream_request_id", *USAGE, "cost_nanos", "bytes_out", "byok",
 )  # fmt: skip
+# Columns that rows are searched by. Not an index each: `marks` tells in which blocks of time a value occurs.
+MARKED = (
+    "key_id", "project", "class", "rule", "profile", "requested", "config", "model", "provider", "intent", "surface",
+)  # fmt: skip
+BLOCK_BITS = 10  # a block is 1,024 ms: a page reads what it needs and one block at most in vain
 FACTS = DECISION.index("facts")
 _UNKNOWN = (None,) * len(USAGE)
 _counts = attrgetter(*USAGE)

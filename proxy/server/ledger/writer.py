@@ -23,7 +23,7 @@ from proxy.server.ledger.booking import Bookings
 from proxy.server.ledger.building import ATTEMPT_BYTES, ROW_BYTES, Row, Rows
 from proxy.server.ledger.insert import BAD_ROW, insert_each, insert_rows
 from proxy.server.ledger.records import Decision, Lease
-from proxy.server.ledger.retention import FORMS, Retention
+from proxy.server.ledger.retention import Retention, sweep
 from proxy.server.ledger.schema import LedgerRefused, check, open_writer, refusal
 
 log = structlog.get_logger()
@@ -344,14 +344,14 @@ class Ledger:
                 self._open().execute(DROP_LEASES, (now_ms,))
             self._bookings.forget(now_ms)
             deleted, more = self._retention.step(self._open(), now_ms)
+            self._tidied += deleted
             if self._tidied and not more:
-                self._open().execute(FORMS)
+                more = sweep(self._open())
                 self._bookings.doubt()
         except Exception as exc:  # as above; if it lasts, the next batch meets it and says so
             log.warning("ledger_tidy_failed", reason=str(self._reason(exc)))
             self._close()
-            deleted, more = 0, False
-        self._tidied += deleted
+            more = False
         self._tidy_at = time.monotonic() + (0 if more else TIDY_SECONDS)
         if self._tidied and not more:
             log.info("ledger_tidied", rows=self._tidied)

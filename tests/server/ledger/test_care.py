@@ -65,8 +65,12 @@ def an_attempt_of_nobody(path: Path) -> None:
     sql(path, "DELETE FROM decisions WHERE id = 2")  # without foreign keys, as another program would
 
 
+def not_marked(path: Path) -> None:
+    sql(path, "DELETE FROM marks WHERE kind = 'project' AND block = ?", NOON + DAY >> 10)
+
+
 def an_index_that_lacks_a_row(path: Path) -> None:
-    (root,) = sql(path, "SELECT rootpage FROM sqlite_master WHERE name = 'decisions_by_model'")[0]
+    (root,) = sql(path, "SELECT rootpage FROM sqlite_master WHERE name = 'decisions_by_time'")[0]
     (page,) = sql(path, "PRAGMA page_size")[0]
     raw = bytearray(path.read_bytes())
     raw[(root - 1) * page + 3 : (root - 1) * page + 5] = b"\0\2"  # it holds two entries, says its header
@@ -79,6 +83,7 @@ WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
     "less is counted on the oldest day": (too_little_on_the_first_day, "key:k, 2025-06-15: the rows sum to 100"),
     "an attempt is gone": (one_attempt_gone, "1 attempts are told, and 0 are there"),
     "an attempt belongs to nobody": (an_attempt_of_nobody, "row 2 of attempts belongs to no row of decisions"),
+    "a row is not found by its project": (not_marked, "00001: no mark leads to it by its project"),
     "an index is damaged": (an_index_that_lacks_a_row, "damage: "),
 }
 
@@ -122,6 +127,7 @@ def emptied(path: Path) -> int:
     """Most of the rows gone, their pages free. The file's size."""
     write(path, (decision(i, requested="x" * 256, charged_nanos=1, key_id="k") for i in range(4000)))
     sql(path, "DELETE FROM decisions WHERE id > 10")
+    sql(path, "DELETE FROM marks WHERE block > (SELECT max(at_ms) FROM decisions) / 1024")
     sql(path, "PRAGMA wal_checkpoint(TRUNCATE)")
     return path.stat().st_size
 

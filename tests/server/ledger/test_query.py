@@ -9,9 +9,12 @@ from typing import Any
 import attrs
 import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from proxy.server.ledger import Cursor, Decision, Decisions, Filter, SearchTooLong, rows_as_json
-from proxy.server.ledger.query import CONDITIONS, FLAG_CONDITIONS, NEWEST_FIRST, PAGE_MOST, SELECT_PAGE, conditions
+from proxy.server.ledger.export import rows as export
+from proxy.server.ledger.query import CONDITIONS, FLAG_CONDITIONS, MARKS, PAGE_MOST, SELECT_PAGE, Search, searched
 from proxy.server.ledger.schema import open_reader
 
 from .samples import NOON, Plan, attempt, decision, locked, write
@@ -89,22 +92,23 @@ def test_each_field_of_the_filter_has_its_condition_and_its_test() -> None:
     assert {name for filters, _ in FILTERS.values() for name in fields if getattr(filters, name) is not None} == fields
 
 
+def steps(path: Path, search: Search) -> str:
+    """How SQLite goes about it."""
+    with closing(open_reader(path)) as connection:
+        told = connection.execute(f"EXPLAIN QUERY PLAN {SELECT_PAGE} {search.newest_first}", (*search.values, 100))
+        return " | ".join(step[3] for step in told)
+
+
 @pytest.mark.parametrize(("filters", "_expected"), FILTERS.values(), ids=FILTERS)
 def test_no_page_sorts_and_none_walks_the_table(sample: Path, filters: Filter, _expected: list[int]) -> None:
     for below in (None, Cursor(NOON, 1)):
-        wanted, values = conditions(filters, below)
-        where = f"WHERE {' AND '.join(wanted)}" if wanted else ""
-        with closing(open_reader(sample)) as connection:
-            steps = connection.execute(f"EXPLAIN QUERY PLAN {SELECT_PAGE} {where} {NEWEST_FIRST}", (*values, 100))
-            told = " ".join(step[3] for step in steps)
+        search = searched(filters) if below is None else searched(filters).below(below)
+        told = steps(sample, search)
         assert "TEMP B-TREE" not in told
-        assert "USING INDEX" in told
+        assert "SEARCH decisions USING" in told or "SCAN decisions USING INDEX decisions_" in told
 
 
 INDEXED = {
-    "model": (Filter(model="m"), "decisions_by_model"),
-    "class": (Filter(klass="code"), "decisions_by_class"),
-    "rule in a span": (Filter(rule="day", since_ms=1), "decisions_by_rule"),
     "failures of a class": (Filter(klass="code", failed=True), "decisions_failed"),
     "a bad status": (Filter(status=502), "decisions_by_bad_status"),
     "outcome": (Filter(outcome="upstream_failed"), "decisions_failed"),
@@ -114,18 +118,57 @@ INDEXED = {
     "cost": (Filter(min_cost_nanos=1), "decisions_by_time"),
     "failed": (Filter(failed=True), "decisions_failed"),
     "fallback": (Filter(fallback=True), "decisions_fallen_back"),
-    "key in a span": (Filter(key_id="k", since_ms=1), "decisions_by_key"),
-    "project": (Filter(project="a"), "decisions_by_project"),
     "their id": (Filter(client_request_id="x"), "decisions_by_client_id"),
+    "their id and a model": (Filter(client_request_id="x", model="m"), "decisions_by_client_id"),
+    "our id of a key": (Filter(request_id="x", key_id="k"), "decisions_by_request_id"),
 }
 
 
 @pytest.mark.parametrize(("filters", "index"), INDEXED.values(), ids=INDEXED)
 def test_what_is_rare_is_found_along_its_own_index(sample: Path, filters: Filter, index: str) -> None:
-    wanted, values = conditions(filters, None)
-    with closing(open_reader(sample)) as connection:
-        statement = f"EXPLAIN QUERY PLAN {SELECT_PAGE} WHERE {' AND '.join(wanted)} {NEWEST_FIRST}"
-        assert index in " ".join(step[3] for step in connection.execute(statement, (*values, 100)))
+    assert index in steps(sample, searched(filters))
+
+
+def only(**fields: Any) -> Filter:
+    return Filter(**fields)
+
+
+BLOCKS: dict[str, tuple[Filter, str]] = {
+    **{field: (only(**{field: "x"}), "kind=? AND value=?") for field in MARKS.values()},
+    "in a span": (Filter(rule="day", since_ms=NOON, until_ms=NOON + 9), "kind=? AND value=? AND block>? AND block<?"),
+    "since": (Filter(key_id="k", since_ms=NOON), "kind=? AND value=? AND block>?"),
+    "two of them": (Filter(model="m1", project="a"), "more USING PRIMARY KEY (kind=? AND value=? AND block=?)"),
+    "what is cheap": (Filter(model="m1", min_cost_nanos=5), "kind=? AND value=?"),
+}
+
+
+@pytest.mark.parametrize(("filters", "way"), BLOCKS.values(), ids=BLOCKS)
+def test_what_is_not_is_found_in_the_blocks_where_it_is_marked(sample: Path, filters: Filter, way: str) -> None:
+    told = steps(sample, searched(filters))
+    assert way in told
+    assert "SEARCH decisions USING INDEX decisions_by_time (at_ms>? AND at_ms<?)" in told
+    assert "block<?" in steps(sample, searched(filters).below(Cursor(NOON, 1)))
+
+
+def test_a_page_of_what_is_rare_reads_its_own_blocks_alone(path: Path) -> None:
+    """One row in a thousand of 20,000, over hours: the work of SQLite's machine, not time, which others share."""
+    many = [
+        decision(i, at_ms=NOON + 50 * i, model="rare" if i % 1000 == 0 else "common", config="c") for i in range(20_000)
+    ]
+    write(path, many)
+    work = 0
+
+    def count_work() -> int:
+        nonlocal work
+        work += 1
+        return 0
+
+    with closing(open_reader(path)) as connection:
+        connection.set_progress_handler(count_work, 100)
+        search = searched(Filter(model="rare"))
+        found = connection.execute(f"{SELECT_PAGE} {search.newest_first}", (*search.values, 100)).fetchall()
+    assert len(found) == 20
+    assert work * 100 < 20_000  # 20 blocks of 20 rows, a few steps for each
 
 
 # -- pages -------------------------------------------------------------------------------------------------------
@@ -213,3 +256,66 @@ def test_a_search_is_limited_in_time(path: Path) -> None:
     write(path, map(decision, range(3000)))
     with pytest.raises(SearchTooLong, match="narrower span"):
         Decisions(path, patience=0).page(Filter(min_cost_nanos=1))
+
+
+# -- marks -------------------------------------------------------------------------------------------------------
+
+VALUES = (None, "a", "b", "ß", "100%")
+
+
+def fits(one: Decision, filters: Filter) -> bool:
+    asked = {name: getattr(filters, name) for name in ("model", "project", "requested", "surface")}
+    return (
+        all(value is None or getattr(one, name) == value for name, value in asked.items())
+        and (filters.since_ms is None or one.at_ms >= filters.since_ms)
+        and (filters.until_ms is None or one.at_ms < filters.until_ms)
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 6_000) | st.integers(1_020, 1_026),
+            st.sampled_from(VALUES),
+            st.sampled_from(VALUES),
+            st.sampled_from(["", "r1", "r2"]),
+        ),
+        max_size=60,
+    ),
+    st.lists(st.integers(1, 25), max_size=4),
+    st.integers(1, 7),
+    st.none() | st.integers(0, 6_000),
+    st.none() | st.integers(0, 6_000),
+)
+def test_what_is_found_by_marks_is_what_a_look_at_every_row_finds(  # type: ignore[no-untyped-def]
+    tmp_path_factory, rows, batches, limit, since, until
+) -> None:
+    """Rows out of the order of time, over several blocks, in several batches, some from a writer that has seen none of
+    the others; read page by page."""
+    path = tmp_path_factory.mktemp("marks") / "ledger.db"
+    written = [
+        decision(i, at_ms=NOON + after, model=model, project=project, requested=requested)
+        for i, (after, model, project, requested) in enumerate(rows)
+    ]
+    at = 0
+    for size in (*batches, len(written)):
+        write(path, written[at : at + size])
+        at += size
+    span = {"since_ms": None if since is None else NOON + since, "until_ms": None if until is None else NOON + until}
+    for filters in (
+        only(model="a"), only(model="ß", **span), only(project="b", **span), only(requested="r1", project="a"),
+        only(requested="", model="b", project="a", **span), only(surface="chat", **span), only(model="absent"),
+    ):  # fmt: skip
+        expected = [(one.at_ms, number) for number, one in enumerate(written) if fits(one, filters)]
+        seen: list[int] = []
+        cursor = None
+        while True:
+            page = Decisions(path).page(filters, limit, cursor)
+            seen += numbers(page.rows)
+            if (cursor := page.next) is None:
+                break
+        assert seen == [number for _, number in sorted(expected, reverse=True)]
+        assert Decisions(path).count(filters) == len(expected)
+        exported = [one.decision[0] for one in export(path, filters)]
+        assert exported == [written[number].request_id for _, number in sorted(expected)]

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from proxy.server.ledger import Decisions, Filter, Ledger, LedgerRefused
+from proxy.server.ledger.care import examine
 from proxy.server.ledger.schema import MIGRATIONS, Migration, open_reader, open_writer
 
 from .samples import NOON, count, decision, sql, write
@@ -73,6 +74,27 @@ def test_each_older_version_is_brought_forward_with_its_rows(path: Path, version
         spend = connection.execute("SELECT * FROM spend ORDER BY account").fetchall()
     assert rows == ([("req_old", 7, None)] if version else [])
     assert spend == ([("key:k", NOON // 86_400_000, 7), ("project:team", NOON // 86_400_000, 7)] if version else [])
+
+
+def test_what_was_searched_by_indexes_is_found_by_marks_after_a_migration(path: Path) -> None:
+    open_writer(path, MIGRATIONS[:5]).close()
+    for i, (project, at_ms) in enumerate((("team", NOON), ("team", NOON + 5), ("other", NOON + 5000), (None, NOON))):
+        sql(
+            path,
+            "INSERT INTO decisions (request_id, at_ms, surface, requested, stream, config, status, outcome,"
+            " fallback_used, attempt_count, charged_nanos, estimated, duration_ms, bytes_committed, dropped, project,"
+            " class) VALUES (?, ?, 'chat', 'auto', 0, '', 200, 'ok', 0, 0, 7, 0, 0, 0, '[]', ?, 'code')",
+            f"req_{i}",
+            at_ms,
+            project,
+        )
+    open_writer(path).close()
+    found = {
+        str(one): [row["request_id"] for row in Decisions(path).page(one).rows]
+        for one in (Filter(project="team"), Filter(project="other"), Filter(klass="code"), Filter(project="x"))
+    }
+    assert list(found.values()) == [["req_1", "req_0"], ["req_2"], ["req_2", "req_1", "req_3", "req_0"], []]
+    assert examine(path, now_ms=NOON).problems == []
 
 
 def test_a_migration_that_fails_leaves_the_file_as_it_was(path: Path) -> None:

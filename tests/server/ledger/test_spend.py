@@ -11,7 +11,8 @@ from attrs import define
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.server.ledger import Lease, Ledger
+from proxy.server.ledger import Decisions, Filter, Lease, Ledger
+from proxy.server.ledger.care import examine
 from proxy.server.ledger.retention import Retention
 from proxy.server.ledger.rows import DAY_MS
 from proxy.server.ledger.schema import open_writer
@@ -174,6 +175,8 @@ def test_rows_of_other_writers_are_counted_too(path: Path) -> None:
     assert spend(path) == {("key:a", day): 12, ("project:team", day): 12}
     assert sql(path, "SELECT last_used_ms FROM keys") == [(NOON + 5,)]
     assert sql(path, "SELECT request_id FROM leases") == []
+    assert {row["request_id"] for row in Decisions(path).page(Filter(project="team")).rows} > {"req_theirs"}
+    assert examine(path, now_ms=NOON).problems == []
 
 
 def test_the_last_use_of_a_key_is_that_of_its_last_request(path: Path) -> None:
