@@ -97,7 +97,7 @@ fuzz: $(VENV)/.test ## every property test with EXAMPLES examples each: about te
 	@POINTSMAN_FUZZ=$(EXAMPLES) timeout 660 $(BIN)/python -m pytest -q -n 2 tests/test_fuzz.py tests/wire || [ $$? -eq 124 ]
 
 MINUTES ?= 30
-soak: $(VENV)/.test ## MINUTES of mixed load with faults on one process; memory has to stay flat and nothing be left open
+soak: $(VENV)/.test ## MINUTES of mixed load with faults and reloads on one process, once its caches are full; nothing may grow or be left
 	@cd tests && PYTHONPATH=. ../$(BIN)/python -m faults.soak $(MINUTES)
 
 lint: $(VENV)/.test ## format, lint and types, without changing anything

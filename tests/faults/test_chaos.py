@@ -15,6 +15,7 @@ from upstream import ScriptedUpstream
 from faults import table
 from faults.bench import SETTING, Misbehaving
 from faults.load import Chaos, Tally, ask, drive, table_of
+from faults.soak import soak
 from faults.sockets import activated, held_socket
 from proxy.app import LEDGER
 from proxy.server.ledger import Decisions, Filter
@@ -80,17 +81,14 @@ def _adds_up(home: Path, tally: Tally, requests: int) -> None:
 
 @pytest.mark.slow
 async def test_a_soak_of_a_minute_leaves_nothing_behind() -> None:
-    """Row P13 in small; `make soak` is half an hour of it."""
-    from faults.soak import soak
-
-    report = await soak(minutes=1.0)
-    assert report.wrong == []
-    assert report.last_third < report.second_third * 1.15, report  # caches fill for some minutes yet
-    assert report.left_behind == 0
+    """Row P13 in small; `make soak` is half an hour of it, with full caches."""
+    report = await soak(minutes=1.0, fill=False)
+    assert report.problems(tolerance=0.15) == [], report  # caches fill for some minutes yet
+    assert report.whole > 0.9 * report.requests
     table.tell(
         "P13",
-        "a minute of mixed load with 5 % faults (half an hour by `make soak`)",
+        "a minute of mixed load with 5 % faults, clients that leave, and reloads (half an hour by `make soak`)",
         "each request answered or told",
-        "memory flat; no socket left",
+        "memory flat; no row dropped; no task, socket or descriptor left",
         test="tests/faults/test_chaos.py::test_a_soak_of_a_minute_leaves_nothing_behind",
     )
