@@ -159,6 +159,26 @@ def test_included_files_and_the_order_by_latency_are_carried() -> None:
     assert "the model strangeco/model-1 (of strange)" in notes_of("split")
 
 
+def test_deployments_that_are_the_same_are_one_and_what_no_surface_serves_is_told() -> None:
+    table, told = table_of("twins"), notes_of("twins")
+    assert table.aliases["desk"] == ("openai/gpt-4o-mini",)
+    assert table.profiles.keys() == {"pair-pool"}
+    assert table.profiles["pair-pool"].candidates == (
+        ProfileCandidate("openai/gpt-4o", 5),
+        ProfileCandidate("anthropic/claude-haiku-4-5", 1),
+    )
+    assert not {"voice", "chooser"} & {*table.models, *table.aliases}
+    for note in (
+        "deployments that are the same (of desk, pair): they are one candidate",
+        "models of the mode realtime (of voice): no surface here serves it",
+        "the model auto_router/house-router (of chooser): ",
+        "litellm_params.tags (of desk): ",
+        "general_settings.pass_through_endpoints: ",
+        "guardrails: ",
+    ):
+        assert note in told, note
+
+
 REFUSED: dict[str, tuple[str, str]] = {
     "no YAML": ("model_list: [\n  sk-do-not-copy", "bad.yaml:2: not YAML"),
     "no mapping": ("- 1", "is no mapping"),

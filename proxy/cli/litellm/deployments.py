@@ -95,12 +95,15 @@ def deployment(entry: Mapping[str, Any], report: Report, keys: dict[str, str]) -
     if (problem := _wrong(base)) is not None:
         report.left("api_base", problem, group)
         return None
+    mode = MODES.get(str(info.get("mode") or _mode(name, native)))
+    if mode is None:
+        report.left(f"models of the mode {info['mode']}", "no surface here serves it", group)
+        return None
     _tell(group, given, info, report)
     key = _key(given.get("api_key"), vendor, base)
     if key is None:
         key = f"${{{_moved(str(given['api_key']), _variable(name, base, vendor), keys)}}}"
         report.changed(f"a key written out in api_key is now {key}", "put it into that variable", group)
-    mode = MODES.get(str(info.get("mode") or _mode(name, native)), "chat")
     return Deployment(
         group=group,
         vendor=SAME.get(name, name),

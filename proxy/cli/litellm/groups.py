@@ -123,10 +123,17 @@ class Groups:
         members = sorted(members, key=lambda one: one.order)
         if any(one.weight == 0 for one in members if one.order == first) and len(members) > 1:
             self.report.changed("a weight of 0", "it is a fallback, where LiteLLM never draws it", name)
-        candidates = [{"model": self._model(one), "weight": one.weight if one.order == first else 0} for one in members]
-        profile: Table = {"candidates": candidates}
+        weights: dict[str, int] = {}
+        for one in members:
+            id = self._model(one)
+            weights[id] = weights.get(id, 0) + (one.weight if one.order == first else 0)
+        if len(weights) < len(members):
+            self.report.changed("deployments that are the same", "they are one candidate, of their weights' sum", name)
+        if len(weights) == 1:
+            return next(iter(weights))
+        profile: Table = {"candidates": [{"model": id, "weight": weight} for id, weight in weights.items()]}
         if (sort := SORTS.get(self.strategy)) is not None:
-            profile = {"candidates": [candidate["model"] for candidate in candidates], "sort": sort}
+            profile = {"candidates": list(weights), "sort": sort}
         plain = "".join(letter if letter in FREE_OF else "-" for letter in name)
         pool = next(
             free for free in _numbered(f"{plain}-pool") if free not in self.profiles and free not in self._taken

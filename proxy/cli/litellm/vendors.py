@@ -122,6 +122,7 @@ MODES = {
     "embedding": "embeddings",
     "embeddings": "embeddings",
     "image_generation": "images",
+    "image_edit": "images",
     "audio_transcription": "audio",
     "audio_speech": "audio",
     "moderation": "moderations",
