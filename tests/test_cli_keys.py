@@ -58,6 +58,9 @@ def test_a_key_is_made_listed_rotated_and_revoked_while_nothing_runs(command: Co
     assert (code, again.split("_")[2], again == whole) == (0, id, False)
     assert command("revoke", id) == (0, "", f"Key {id} (ci) is revoked.\n")
     assert orjson.loads(command("show", id)[1])["revoked"] is True
+    code, out, err = command("rotate", id)
+    assert (code, out) == (1, "")
+    assert err == f"pointsman: The key neu_live_{id} has been revoked, and stays so: make another one.\n"
     everything = "".join(command(*words)[1] for words in (["list"], ["list", "--json"], ["show", id]))
     assert "revoked" in everything
     for secret in (whole, again):

@@ -70,6 +70,12 @@ class Key:
             return True
         return self.former is not None and compare_digest(digest, self.former) and now_ms < self.former_until_ms
 
+    def ended(self, now_ms: int) -> str | None:
+        """Why nothing opens it any more."""
+        if self.revoked_ms is not None:
+            return "been revoked"
+        return "expired" if self.expires_ms is not None and now_ms >= self.expires_ms else None
+
     def rotated(self, secret: str, former_until_ms: int) -> Key:
         """With a new secret; of several former ones only the last opens."""
         return evolve(
@@ -157,8 +163,6 @@ class KeyRing:
             raise Unauthenticated(UNKNOWN)
         if not key.opens(digest, now_ms):
             raise Unauthenticated(UNKNOWN)
-        if key.revoked_ms is not None:
-            raise Unauthenticated(f"The key {key.shown} has been revoked.")
-        if key.expires_ms is not None and now_ms >= key.expires_ms:
-            raise Unauthenticated(f"The key {key.shown} has expired.")
+        if (ended := key.ended(now_ms)) is not None:
+            raise Unauthenticated(f"The key {key.shown} has {ended}.")
         return key

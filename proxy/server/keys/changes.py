@@ -17,7 +17,7 @@ from attrs import define, evolve, field
 
 from proxy.accounts.asking import Wanted, key_json
 from proxy.accounts.keys import ENTROPY, SECRET_BYTES, Key, KeyRing, digest_of, mint, remint
-from proxy.errors import UnknownPath
+from proxy.errors import InvalidRequest, UnknownPath
 from proxy.server.keys.store import KeyStore
 from proxy.server.ledger import LedgerRefused
 
@@ -66,9 +66,12 @@ class Keys:
         return key, whole
 
     def rotate(self, id: str, grace: int) -> tuple[Key, str]:
-        """A new secret for the same key; the former one opens for `grace` seconds more."""
+        """A new secret for the same key; the former one opens for `grace` seconds more. Raises InvalidRequest for a key
+        that no secret opens."""
         with self._changing:
             old = self.one(id)
+            if (ended := old.ended(self.now_ms())) is not None:
+                raise InvalidRequest(f"The key {old.shown} has {ended}, and stays so: make another one.")
             whole = remint(old.prefix, old.id, self.entropy(SECRET_BYTES))
             key = old.rotated(whole, self.now_ms() + grace * 1000)
             self.store.rotate(key)
