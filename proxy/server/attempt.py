@@ -24,7 +24,7 @@ from proxy.server.ledger import Attempt
 from proxy.server.outgoing import Prepared
 from proxy.server.respond import content_type_of
 from proxy.server.upstream import Reply
-from proxy.server.watchdog import Watchdog
+from proxy.server.watchdog import Agenda, Watchdog
 from proxy.streams import Passthrough, Stream, Translation, events_of
 from proxy.wire import json_text, sse
 from proxy.wire.headers import retry_after
@@ -68,13 +68,12 @@ class Opening:
             self.prepared = evolve(self.prepared, outgoing=evolve(self.prepared.outgoing, body=b""))
 
 
-async def open_answer(call: Call, pick: Pick, prepared: Prepared, attempt: Attempt) -> Opening:
+async def open_answer(call: Call, pick: Pick, prepared: Prepared, attempt: Attempt, agenda: Agenda) -> Opening:
     """Raises UpstreamError for whatever fails before content; CancelledError as it comes. Closes what it gives up."""
-    loop = asyncio.get_running_loop()
-    began = loop.time()
+    began = agenda.now()
     sending = _Sending()
     watchdog = Watchdog(
-        loop, prepared.outgoing.timeouts, sending.expire, call.abandon, plain=not call.stream, started=began
+        agenda, prepared.outgoing.timeouts, sending.expire, call.abandon, plain=not call.stream, started=began
     )
     opening = None
     try:
@@ -100,7 +99,7 @@ async def open_answer(call: Call, pick: Pick, prepared: Prepared, attempt: Attem
             exc.message = call.clean(exc.message)
         raise
     finally:
-        call.upstream_wait += loop.time() - began
+        call.upstream_wait += agenda.now() - began
     attempt.ttfb_ms = call.elapsed_ms() - attempt.started_ms
     return opening
 

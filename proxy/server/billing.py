@@ -166,8 +166,6 @@ def _tokens_in(opening: Opening) -> int:
 def close(call: Call) -> None:
     """The sums of a request that nobody answered."""
     decision = call.decision
-    if decision.model is not None:
-        return
     known = [attempt for attempt in decision.attempts if attempt.cost_nanos is not None]
     decision.cost_nanos = sum(attempt.cost_nanos or 0 for attempt in known) if known else None
     charged = sum(attempt.cost_nanos or 0 for attempt in known if not attempt.byok) + call.guessed

@@ -18,9 +18,9 @@ from proxy.errors import UpstreamError
 from proxy.routing.plan import Plan
 from proxy.routing.world import Pick
 from proxy.server.call import Call
+from proxy.server.heading import heading
 from proxy.server.outgoing import choose_dialect
-from proxy.server.ratelimits import limit_headers
-from proxy.server.respond import id_headers, plan_headers
+from proxy.server.respond import JSON
 from proxy.wire import json_text
 
 NO_SUCH_PATH = frozenset({404, 405})
@@ -32,15 +32,15 @@ async def count(call: Call, plan: Plan, ask: Ask) -> web.StreamResponse:
     asked = tuple(takewhile(lambda pick: _counts(call, pick), plan.chain))
     behind = plan.chain[len(asked) :]
     if not asked:
-        return _estimated(call, plan, behind[0])
+        return await _estimated(call, plan, behind[0])
     try:
         return await ask(call, evolve(plan, chain=asked))
     except UpstreamError as error:
         if _has_no_path(error):
-            return _estimated(call, plan, asked[-1])
+            return await _estimated(call, plan, asked[-1])
         if not behind or not error.try_next:
             raise
-    return _estimated(call, plan, behind[0])
+    return await _estimated(call, plan, behind[0])
 
 
 def _counts(call: Call, pick: Pick) -> bool:
@@ -54,27 +54,16 @@ def _has_no_path(error: UpstreamError) -> bool:
     return foreign is not None and foreign.status in NO_SUCH_PATH and not foreign.body
 
 
-def _estimated(call: Call, plan: Plan, pick: Pick) -> web.StreamResponse:
+async def _estimated(call: Call, plan: Plan, pick: Pick) -> web.StreamResponse:
     decision, candidate = call.decision, pick.candidate
     assert call.facts is not None
-    plan = call.plan = decision.plan = evolve(plan, reason=f"{plan.reason}; estimated, nobody counted")
+    plan = call.plan = decision.plan = evolve(plan, reason=f"{plan.reason}; estimated, nobody counted", told={})
     decision.model, decision.provider, decision.native = candidate.model, candidate.provider, candidate.native
     decision.fallback_used = candidate != plan.first
     decision.cost_nanos = decision.charged_nanos = 0
     call.first_byte_s = time.monotonic() - call.started
     body = json_text.write({"input_tokens": call.facts.tokens})
-    headers = [
-        ("Content-Type", "application/json"),
-        *limit_headers(call),
-        *id_headers(call.request_id, call.dialect.name),
-        *plan_headers(
-            call.prefix,
-            plan,
-            answered=candidate.model,
-            provider=candidate.provider,
-            attempts=len(decision.attempts),
-            fallback=decision.fallback_used,
-        ),
-    ]
+    fallback = decision.fallback_used
+    headers, stock = heading(call, candidate, JSON, fallback=fallback, passed=[], dropped=(), more=[])
     decision.status, decision.bytes_committed = 200, len(body)
-    return web.Response(status=200, headers=headers, body=body)
+    return await call.answer.whole(200, headers, body, stock)

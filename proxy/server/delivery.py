@@ -14,22 +14,14 @@ from proxy.errors import ClientGone, GatewayError, UpstreamBroken, UpstreamError
 from proxy.server import billing
 from proxy.server.attempt import Opening
 from proxy.server.call import Call
-from proxy.server.early import KEEP_ALIVE
-from proxy.server.ratelimits import THEIRS, limit_headers
-from proxy.server.respond import (
-    STREAM_HEADERS,
-    Headers,
-    content_type_of,
-    cost_header,
-    dropped_header,
-    id_headers,
-    plan_headers,
-)
+from proxy.server.downstream import Headers, Stock
+from proxy.server.early import KEEP_ALIVE, SSE
+from proxy.server.heading import heading
+from proxy.server.respond import STREAM_HEADERS, content_type_of, cost_header
 from proxy.server.upstream import Reply
 from proxy.streams import Stream
 from proxy.wire.headers import answer_headers
 
-SSE = "text/event-stream; charset=utf-8"
 JSON = "application/json"
 LAST_WORDS = 0.5  # seconds
 LARGEST = 1 << 30  # bytes of an answer that flows unread; what is longer is cut
@@ -55,37 +47,27 @@ async def deliver(call: Call, opening: Opening) -> web.StreamResponse:
 
 
 def _decided(call: Call, opening: Opening) -> None:
-    decision, candidate, plan = call.decision, opening.pick.candidate, call.plan
+    decision, pick, plan = call.decision, opening.pick, call.plan
+    candidate, first = pick.candidate, plan.first if plan is not None else None
     decision.model, decision.provider, decision.native = candidate.model, candidate.provider, candidate.native
-    decision.fallback_used = plan is not None and plan.first is not None and candidate != plan.first
+    decision.fallback_used = first is not None and candidate is not first and candidate != first
     decision.dropped, decision.byok = opening.prepared.dropped, opening.prepared.byok
-    decision.price_source = opening.pick.info.price_source
+    decision.price_source = pick.info.price_source
     call.first_byte_s = time.monotonic() - call.started
     decision.ttfb_ms = int(call.first_byte_s * 1000)
 
 
-def _head(call: Call, opening: Opening, content_type: str, more: Headers) -> Headers:
-    plan, decision = call.plan, call.decision
-    assert plan is not None
-    passed = answer_headers(opening.headers.items(), opening.prepared.native)
-    limits = limit_headers(call)
-    ours = ("retry-after", "x-should-retry", *(THEIRS if limits else ()))
-    return [
-        ("Content-Type", content_type),
-        *((name, value) for name, value in passed if not name.startswith(ours)),
-        *limits,
-        *id_headers(call.request_id, call.dialect.name),
-        *plan_headers(
-            call.prefix,
-            plan,
-            answered=opening.pick.candidate.model,
-            provider=opening.pick.candidate.provider,
-            attempts=len(decision.attempts),
-            fallback=decision.fallback_used,
-        ),
-        *dropped_header(call.prefix, opening.prepared.dropped),
-        *more,
-    ]
+def _head(call: Call, opening: Opening, content_type: str, more: Headers) -> tuple[Headers, Stock]:
+    prepared = opening.prepared
+    return heading(
+        call,
+        opening.pick.candidate,
+        content_type,
+        fallback=call.decision.fallback_used,
+        passed=answer_headers(opening.headers.items(), prepared.native),
+        dropped=prepared.dropped,
+        more=more,
+    )
 
 
 def _status(opening: Opening) -> int:
@@ -98,17 +80,17 @@ def _status(opening: Opening) -> int:
 async def _deliver_whole(call: Call, opening: Opening) -> web.StreamResponse:
     """Head and body in one write. A stream that came as a document leaves as one, too."""
     billing.account(call, opening, opening.usage)
-    content_type = SSE if call.framed else opening.reply.headers.get("content-type", JSON)
-    if not call.framed and content_type_of({"content-type": content_type}) != JSON:
-        content_type = JSON
-    headers = _head(
-        call, opening, content_type, [] if call.framed else cost_header(call.prefix, call.decision.cost_nanos)
-    )
-    call.decision.status = _status(opening)
+    decision, theirs = call.decision, opening.reply.headers
+    if call.framed:
+        headers, stock = _head(call, opening, SSE, [])
+    else:
+        content_type = theirs["content-type"] if content_type_of(theirs) == JSON else JSON
+        headers, stock = _head(call, opening, content_type, cost_header(call.prefix, decision.cost_nanos))
+    decision.status = _status(opening)
     opening.attempt.bytes_out = len(opening.body)
     await opening.reply.finish()
     opening.watchdog.cancel()  # from here on it is the client that is waited for
-    return await call.answer.whole(call.decision.status, headers, opening.body)
+    return await call.answer.whole(decision.status, headers, opening.body, stock)
 
 
 async def _deliver_late(call: Call, opening: Opening) -> web.StreamResponse:
@@ -133,7 +115,7 @@ async def _deliver_large(call: Call, opening: Opening) -> web.StreamResponse:
         return sink.take(chunk) and opening.attempt.bytes_out <= LARGEST
 
     try:
-        await answer.begin(call.decision.status, _head(call, opening, content_type, more))
+        await answer.begin(call.decision.status, *_head(call, opening, content_type, more))
         sink.take(opening.body)
         await sink.drained()
         while not await reply.pour(within):
@@ -161,7 +143,7 @@ async def _deliver_stream(call: Call, opening: Opening, stream: Stream) -> web.S
     call.decision.status = 200 if answer.begun else _status(opening)
     try:
         if not answer.begun:
-            await answer.begin(call.decision.status, _head(call, opening, content_type, STREAM_HEADERS))
+            await answer.begin(call.decision.status, *_head(call, opening, content_type, STREAM_HEADERS))
         await _pump(opening, stream, sink)
     except UpstreamError as broken:
         error = call.cut or broken

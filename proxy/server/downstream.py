@@ -25,16 +25,38 @@ FRAMING = ("content-length", "connection")  # of an answer: said here
 GONE = "The client left."
 
 
+class Stock:
+    """Headers that one answer after the other has, and how they look on the wire."""
+
+    __slots__ = ("lines", "pairs")
+
+    def __init__(self, pairs: Headers) -> None:
+        """Raises ValueError for a line end within a header."""
+        self.pairs = pairs
+        self.lines = _rendered(pairs)
+
+
+def _rendered(headers: Headers) -> bytes:
+    """Raises ValueError for a line end within a header: that would be another header."""
+    text = "".join([f"{name}: {value}\r\n" for name, value in headers])
+    if text.count("\n") != len(headers) or text.count("\r") != len(headers) or "\0" in text:
+        raise ValueError("a header holds a line end")
+    return text.encode("utf-8", "surrogateescape")
+
+
+NO_STOCK = Stock([])
+
+
 class Downstream(Protocol):
     """One answer. `begun` says whether its head has left; `sent` counts bytes of the body."""
 
     begun: bool
     sent: int
 
-    async def whole(self, status: int, headers: Headers, body: bytes) -> web.StreamResponse:
-        """All of an answer, its length known."""
+    async def whole(self, status: int, headers: Headers, body: bytes, stock: Stock = NO_STOCK) -> web.StreamResponse:
+        """All of an answer, its length known. Its headers are both kinds."""
 
-    async def begin(self, status: int, headers: Headers) -> None:
+    async def begin(self, status: int, headers: Headers, stock: Stock = NO_STOCK) -> None:
         """A head whose body follows by `put` and `end`. It leaves with the first bytes of the body at the latest, or
         with `drained`. Raises ClientGone, as all of these do."""
 
@@ -65,13 +87,13 @@ class PlainAnswer:
         self._response: web.StreamResponse | None = None
         self._waiting: list[bytes] = []
 
-    async def whole(self, status: int, headers: Headers, body: bytes) -> web.StreamResponse:
+    async def whole(self, status: int, headers: Headers, body: bytes, stock: Stock = NO_STOCK) -> web.StreamResponse:
         self.begun, self.sent = True, len(body)
-        return web.Response(status=status, headers=headers, body=body)
+        return web.Response(status=status, headers=[*headers, *stock.pairs], body=body)
 
-    async def begin(self, status: int, headers: Headers) -> None:
+    async def begin(self, status: int, headers: Headers, stock: Stock = NO_STOCK) -> None:
         self.begun = True
-        self._response = web.StreamResponse(status=status, headers=headers)
+        self._response = web.StreamResponse(status=status, headers=[*headers, *stock.pairs])
         try:
             await self._response.prepare(self._request)
         except ConnectionError as exc:
@@ -150,16 +172,16 @@ class LeanAnswer:
         self._status = 0
         self._head = b""  # until it leaves
 
-    async def whole(self, status: int, headers: Headers, body: bytes) -> Left:
+    async def whole(self, status: int, headers: Headers, body: bytes, stock: Stock = NO_STOCK) -> Left:
         self.begun, self.sent, self._status = True, len(body), status
-        self._write(b"%bContent-Length: %d\r\n\r\n%b" % (self._rendered(status, headers), len(body), body))
+        self._write(b"%bContent-Length: %d\r\n\r\n%b" % (self._up_to_length(status, headers, stock), len(body), body))
         if self._protocol.writing_paused:  # or a client that asks on and reads nothing has all its answers held here
             await self.drained()
         return Left(status, stays=self._request.keep_alive)
 
-    async def begin(self, status: int, headers: Headers) -> None:
+    async def begin(self, status: int, headers: Headers, stock: Stock = NO_STOCK) -> None:
         self.begun, self._status = True, status
-        self._head = b"%bTransfer-Encoding: chunked\r\n\r\n" % self._rendered(status, headers)
+        self._head = b"%bTransfer-Encoding: chunked\r\n\r\n" % self._up_to_length(status, headers, stock)
 
     def put(self, data: bytes) -> bool:
         size = len(data)
@@ -198,25 +220,24 @@ class LeanAnswer:
             raise ClientGone(GONE)
         transport.write(data)
 
-    def _rendered(self, status: int, headers: Headers) -> bytes:
-        """Up to what says where the body ends. Raises ValueError for a line end within a header: that would be another
-        header."""
-        lines = [f"HTTP/1.1 {status} {REASONS.get(status, '')}"]
-        lines += [f"{name}: {value}" for name, value in headers]
-        lines.append(f"Date: {_date(int(time.time()))}")
-        if not self._request.keep_alive:
-            lines.append("Connection: close")
-        text = "\r\n".join((*lines, ""))
-        if text.count("\n") != len(lines) or text.count("\r") != len(lines) or "\0" in text:
-            raise ValueError("a header holds a line end")
-        return text.encode("utf-8", "surrogateescape")
+    def _up_to_length(self, status: int, headers: Headers, stock: Stock) -> bytes:
+        """A head up to what says where the body ends."""
+        start = _starts.get(status) or _start(status)
+        ends = b"" if self._request.keep_alive else b"Connection: close\r\n"
+        return b"".join((start, stock.lines, _rendered(headers), _date(int(time.time())), ends))
 
 
-_today = (0, "")
+_starts: dict[int, bytes] = {}
+_today = (0, b"")
 
 
-def _date(second: int) -> str:
+def _start(status: int) -> bytes:
+    line = _starts[status] = f"HTTP/1.1 {status} {REASONS.get(status, '')}\r\n".encode()
+    return line
+
+
+def _date(second: int) -> bytes:
     global _today
     if _today[0] != second:
-        _today = second, formatdate(second, usegmt=True)
+        _today = second, f"Date: {formatdate(second, usegmt=True)}\r\n".encode()
     return _today[1]

@@ -19,11 +19,14 @@ from proxy.routing.table import OFF
 from proxy.routing.world import Pick
 from proxy.server.attempt import Opening, open_answer
 from proxy.server.call import Call
+from proxy.server.downstream import Headers, Stock
+from proxy.server.heading import heading
 from proxy.server.ledger import Attempt
 from proxy.server.outgoing import Prepared
-from proxy.server.ratelimits import limit_headers
-from proxy.server.respond import STREAM_HEADERS, dropped_header, id_headers, plan_headers
+from proxy.server.respond import STREAM_HEADERS
+from proxy.server.watchdog import Agenda
 
+SSE = "text/event-stream; charset=utf-8"
 KEEP_ALIVE = b": keep-alive\n\n"
 PACE = 10.0  # seconds between comments
 
@@ -36,19 +39,21 @@ class AlreadyAnswered(Exception):
     error: UpstreamError
 
 
-def open_or_commit(call: Call, pick: Pick, prepared: Prepared, attempt: Attempt) -> Coroutine[Any, Any, Opening]:
+def open_or_commit(
+    call: Call, pick: Pick, prepared: Prepared, attempt: Attempt, agenda: Agenda
+) -> Coroutine[Any, Any, Opening]:
     """As `open_answer`, unless `commit_after` passes first: then the opening comes with its response begun.
 
     Raises AlreadyAnswered where the attempt fails after that.
     """
-    after = prepared.outgoing.timeouts.commit_after
-    if not call.framed or after == OFF:
-        return open_answer(call, pick, prepared, attempt)
-    return _open_in_time(call, pick, prepared, attempt, after)
+    after, opening = prepared.outgoing.timeouts.commit_after, open_answer(call, pick, prepared, attempt, agenda)
+    return _in_time(call, pick, prepared, after, opening) if call.framed and after != OFF else opening
 
 
-async def _open_in_time(call: Call, pick: Pick, prepared: Prepared, attempt: Attempt, after: float) -> Opening:
-    opening = asyncio.ensure_future(open_answer(call, pick, prepared, attempt))
+async def _in_time(
+    call: Call, pick: Pick, prepared: Prepared, after: float, opens: Coroutine[Any, Any, Opening]
+) -> Opening:
+    opening = asyncio.ensure_future(opens)
     try:
         await asyncio.wait({opening}, timeout=max(0.0, after - call.elapsed_ms() / 1000))
         if opening.done():
@@ -63,7 +68,7 @@ async def _open_in_time(call: Call, pick: Pick, prepared: Prepared, attempt: Att
 async def _committed(call: Call, pick: Pick, prepared: Prepared, opening: asyncio.Future[Opening]) -> Opening:
     answer = call.answer
     call.decision.status = 200
-    await answer.begin(200, _head(call, pick, prepared))
+    await answer.begin(200, *_head(call, pick, prepared))
     while not opening.done():
         answer.put(KEEP_ALIVE)
         await answer.drained()
@@ -76,21 +81,7 @@ async def _committed(call: Call, pick: Pick, prepared: Prepared, opening: asynci
         raise AlreadyAnswered(await answer.end(), error) from error
 
 
-def _head(call: Call, pick: Pick, prepared: Prepared) -> list[tuple[str, str]]:
-    assert call.plan is not None
-    candidate = pick.candidate
-    return [
-        ("Content-Type", "text/event-stream; charset=utf-8"),
-        *STREAM_HEADERS,
-        *limit_headers(call),
-        *id_headers(call.request_id, call.dialect.name),
-        *plan_headers(
-            call.prefix,
-            call.plan,
-            answered=candidate.model,
-            provider=candidate.provider,
-            attempts=len(call.decision.attempts),
-            fallback=candidate != call.plan.first,
-        ),
-        *dropped_header(call.prefix, prepared.dropped),
-    ]
+def _head(call: Call, pick: Pick, prepared: Prepared) -> tuple[Headers, Stock]:
+    fallback = call.plan is not None and pick.candidate != call.plan.first
+    dropped = prepared.dropped
+    return heading(call, pick.candidate, SSE, fallback=fallback, passed=[], dropped=dropped, more=STREAM_HEADERS)

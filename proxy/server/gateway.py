@@ -60,7 +60,7 @@ class Gateway:
     own: OwnKeys = field(factory=OwnKeys)  # providers' keys of projects
     running: int = 0
     _open: dict[Call, Opening] = field(factory=dict)  # answers under way
-    _idle: asyncio.Event = field(factory=asyncio.Event)  # set whenever the last request has ended
+    _idle: asyncio.Event | None = None  # set whenever the last request has ended, once somebody waits for it
 
     async def serve(self, request: Request, surface: Surface) -> web.StreamResponse:
         """Never raises but for cancellation: whatever goes wrong is answered in the surface's own words."""
@@ -192,10 +192,11 @@ class Gateway:
         """Waits until no request runs, for so long at most."""
         if not self.running:
             return True
-        self._idle.clear()
+        idle = self._idle = self._idle or asyncio.Event()
+        idle.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._idle.wait()
+                await idle.wait()
         return not self.running
 
     def cut(self) -> None:
@@ -257,17 +258,19 @@ class Gateway:
         self.turnstile.release(call.held)
         if call.inside:
             self.turnstile.leave()
-        if not self.running:
+        if not self.running and self._idle is not None:
             self._idle.set()
         decision = call.decision
         decision.duration_ms = call.elapsed_ms()
-        billing.close(call)
+        if decision.model is None:
+            billing.close(call)
         permit = call.permit
         if permit is None or not permit.entered:
             self.metrics.not_admitted(decision.outcome)
             return  # no row, so that nobody can fill the ledger from outside
-        for alert in permit.settle(decision.charged_nanos, billing.tokens_used(call), self.clock()):
-            self.alerts.tell(alert)
+        if alerts := permit.settle(decision.charged_nanos, billing.tokens_used(call), self.clock()):
+            for alert in alerts:
+                self.alerts.tell(alert)
         decision.facts = call.facts
         self._count(call)
         self.ledger.record(decision)

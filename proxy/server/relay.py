@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 import structlog
-from attrs import define
+from attrs import define, field
 
 from proxy import errors
 from proxy.errors import GatewayError, UpstreamError
@@ -23,6 +23,7 @@ from proxy.server.attempt import Opening
 from proxy.server.call import Call
 from proxy.server.credentials import Credential
 from proxy.server.outgoing import prepare, prepare_fetched
+from proxy.server.watchdog import Agenda
 
 log = structlog.get_logger()
 BACKOFF = 0.1  # seconds; doubles with each try, full jitter
@@ -40,6 +41,7 @@ class Relay:
     clock: Callable[[], float]
     instance: str  # this process, in the hop header
     metrics: Metrics
+    agenda: Agenda = field(factory=Agenda.of_running_loop)  # of attempts under way
 
     async def first_answer(self, call: Call, plan: Plan) -> Opening:
         """Raises what the last failure was when nobody answers."""
@@ -156,7 +158,7 @@ class _Chain:
         in_flight.value += 1
         opening = None
         try:
-            opening = await early.open_or_commit(call, pick, prepared, attempt)
+            opening = await early.open_or_commit(call, pick, prepared, attempt, relay.agenda)
         except UpstreamError as error:
             attempt.outcome, attempt.detail = error.code, call.told(error)
             self._risk(pick, error)

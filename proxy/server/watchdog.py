@@ -1,17 +1,74 @@
-"""The clock of one answer: a single timer that looks, when it fires, at how long ago something happened.
+"""The clock of one answer: it is looked at when its next deadline is due, and asks how long ago something happened.
 
-Nothing is armed per chunk: `touch` notes a time, and a timer that finds that it came too early sets itself anew.
+Nothing is armed per chunk: `touch` notes a time, and whoever is looked at too early is put down for later. Nor is a
+timer armed per answer: the deadlines of all of them stand in one `Agenda`, by tenths of a second, and each is met at
+the end of its tenth.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from math import ceil
 
 from proxy.routing.table import Timeouts
 
 SPAN = 5  # seconds over which the rate of an answer is measured
 STUCK_WRITE = 60.0  # seconds without a client taking a byte; then it is not reading
+PAGES = 10  # of the agenda, in a second
+NEVER = float("inf")
+
+
+class Agenda:
+    """Who is to be looked at when. One timer, set for the first page on which anybody stands."""
+
+    __slots__ = ("_loop", "_next", "_pages", "_timer", "now")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.now = loop.time
+        self._pages: dict[int, set[Watchdog]] = {}
+        self._next: float = NEVER  # the page that the timer is set for
+        self._timer: asyncio.TimerHandle | None = None
+
+    @classmethod
+    def of_running_loop(cls) -> Agenda:
+        return cls(asyncio.get_running_loop())
+
+    def put(self, watchdog: Watchdog, when: float) -> int:
+        """The page it stands on."""
+        page = ceil(when * PAGES)
+        due = self._pages.get(page)
+        if due is None:
+            self._pages[page] = {watchdog}
+            if page < self._next:
+                self._set(page)
+        else:
+            due.add(watchdog)
+        return page
+
+    def strike(self, watchdog: Watchdog, page: int) -> None:
+        due = self._pages.get(page)
+        if due is not None:
+            due.discard(watchdog)
+            if not due:
+                del self._pages[page]
+
+    def _set(self, page: int) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._next = page
+        self._timer = self._loop.call_at(page / PAGES, self._turn)
+
+    def _turn(self) -> None:
+        self._next, self._timer = NEVER, None
+        now = self.now()
+        for page in sorted(page for page in self._pages if page / PAGES <= now):
+            for watchdog in self._pages.pop(page, ()):
+                watchdog.look(now)
+        first = min(self._pages, default=None)
+        if first is not None and first < self._next:
+            self._set(first)
 
 
 class Watchdog:
@@ -22,9 +79,14 @@ class Watchdog:
     which of a plain answer is its end, every `SPAN` from the first byte on brings at least `min_rate` bytes a second.
     """
 
+    __slots__ = (
+        "_abandon", "_agenda", "_begun", "_came", "_committed", "_expire", "_last", "_page", "_plain", "_span",
+        "_started", "_timeouts", "_writing",
+    )  # fmt: skip
+
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        agenda: Agenda,
         timeouts: Timeouts,
         expire: Callable[[str], None],
         abandon: Callable[[], None],
@@ -32,28 +94,27 @@ class Watchdog:
         plain: bool,
         started: float,
     ) -> None:
-        self._loop = loop
+        self._agenda = agenda
         self._timeouts = timeouts
         self._expire = expire
         self._abandon = abandon
-        self._started = started
+        self._started = self._last = started
         self._plain = plain
-        self._last = loop.time()
         self._begun = False
         self._committed = False
         self._writing: float | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._span = float("inf")  # when the present one ends
+        self._span = NEVER  # when the present one ends
         self._came = 0  # bytes in it
-        self._arm()
+        self._page: int | None = None  # of the agenda
+        self._put_down(started)
 
     def touch(self, size: int = 0) -> None:
         """Bytes came; `size` is how many, of interest until the commit."""
-        self._last = self._loop.time()
+        self._last = self._agenda.now()
         if not self._begun and self._timeouts.min_rate:
             self._span = self._last + SPAN
             self.cancel()
-            self._arm()
+            self._put_down(self._last)
         self._begun = True
         self._came += size
 
@@ -61,17 +122,35 @@ class Watchdog:
         self._committed = True
 
     def writing(self) -> None:
-        self._writing = self._loop.time()
+        self._writing = self._agenda.now()
 
     def written(self) -> None:
         """The time that a slow client took is not the provider's silence."""
         self._writing = None
-        self._last = self._loop.time()
+        self._last = self._agenda.now()
 
     def cancel(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self._page is not None:
+            self._agenda.strike(self, self._page)
+            self._page = None
+
+    def look(self, now: float) -> None:
+        """Its time on the agenda has come."""
+        if self._page is None:
+            return  # called off by another one that was looked at just now
+        self._page = None
+        if self._writing is not None:
+            if now >= self._writing + STUCK_WRITE:
+                self._abandon()
+                return
+        else:
+            due, message = self._due()
+            if now >= due:
+                self._expire(message)
+                return
+            if now >= self._span:
+                self._span, self._came = now + SPAN, 0
+        self._put_down(now)
 
     def _due(self) -> tuple[float, str]:
         """The nearest deadline and what to say when it passes."""
@@ -90,36 +169,21 @@ class Watchdog:
             candidates.append((self._last + limits.idle, "The provider's stream fell silent."))
         return min(candidates)
 
-    def _stuck(self) -> float:
-        """When a client that takes nothing just now is given up. One that reads a byte now and then has no longer than
-        `total` for it."""
-        assert self._writing is not None
-        due = self._writing + STUCK_WRITE
-        return due if self._plain else min(due, self._started + self._timeouts.total)
-
-    def _arm(self) -> None:
+    def _put_down(self, now: float) -> None:
         """For the nearest deadline there is now, and often enough to meet those that come into force meanwhile."""
-        now = self._loop.time()
-        due = self._stuck() if self._writing is not None else self._due()[0]
-        nearest = min(due, now + self._timeouts.idle, now + STUCK_WRITE)
+        limits, started = self._timeouts, self._started
+        nearest = now + min(limits.idle, STUCK_WRITE)
+        if self._writing is not None:
+            nearest = min(nearest, self._writing + STUCK_WRITE)
+        elif self._plain:
+            nearest = min(nearest, started + limits.answer)
+        elif self._begun:
+            nearest = min(nearest, self._due()[0])
+        else:
+            nearest = min(nearest, started + limits.first_event, started + limits.total)
         if not self._committed:
             nearest = min(nearest, self._span)
-        content = self._started + self._timeouts.first_content  # in force with the first event, which moves no timer
+        content = started + limits.first_content  # in force with the first event, which puts nothing down anew
         if not self._plain and not self._committed and content > now:
             nearest = min(nearest, content)
-        self._timer = self._loop.call_at(nearest, self._fire)
-
-    def _fire(self) -> None:
-        now = self._loop.time()
-        if self._writing is not None:
-            if now >= self._stuck():
-                self._abandon()
-                return
-        else:
-            due, message = self._due()
-            if now >= due:
-                self._expire(message)
-                return
-            if now >= self._span:
-                self._span, self._came = now + SPAN, 0
-        self._arm()
+        self._page = self._agenda.put(self, nearest)

@@ -16,7 +16,7 @@ from upstream import SILENCE, STREAM_HEAD, Script, ScriptedUpstream, head, piece
 
 from proxy.routing.table import Duration, Timeouts
 from proxy.server import watchdog as watching
-from proxy.server.watchdog import Watchdog
+from proxy.server.watchdog import Agenda, Watchdog
 
 LOOPS = ("uvloop",)
 both_surfaces = pytest.mark.parametrize("tongue", TONGUES.values(), ids=TONGUES)
@@ -178,11 +178,16 @@ class Watched:
     told: list[str] = field(factory=list)
     limits: Timeouts = LIMITS
     plain: bool = False
+    agenda: Agenda = field(init=False)
+
+    @agenda.default
+    def _agenda(self) -> Agenda:
+        loop: Any = self.clock
+        return Agenda(loop)
 
     def dog(self) -> Watchdog:
-        loop: Any = self.clock
         return Watchdog(
-            loop, self.limits, self.told.append, lambda: self.told.append("abandoned"),
+            self.agenda, self.limits, self.told.append, lambda: self.told.append("abandoned"),
             plain=self.plain, started=self.clock.now,
         )  # fmt: skip
 
@@ -333,10 +338,53 @@ def test_cancelled_is_silent() -> None:
     assert watched.clock.due == []
 
 
+def test_many_answers_share_one_timer_and_each_is_met_at_the_end_of_its_tenth() -> None:
+    watched = Watched()
+    watched.dog()
+    watched.clock.move(0.05)
+    later = watched.dog()
+    assert len(watched.clock.due) == 1
+    watched.clock.move(9.94)
+    assert watched.told == []
+    watched.clock.move(0.02)
+    assert len(watched.told) == 1
+    watched.clock.move(0.1)
+    assert len(watched.told) == 2
+    later.cancel()
+    assert watched.clock.due == []
+
+
+def test_a_nearer_limit_sets_the_timer_anew() -> None:
+    watched = Watched()
+    watched.dog()
+    watched.limits = evolve(LIMITS, first_event=Duration(1))
+    watched.dog()
+    watched.clock.move(1)
+    assert watched.told == ["The provider sent no first event in time."]
+    watched.clock.move(9)
+    assert len(watched.told) == 2
+
+
+def test_whoever_is_called_off_by_another_of_its_tenth_stays_silent() -> None:
+    watched, dogs = Watched(), list[Watchdog]()
+
+    def call_all_off(message: str) -> None:
+        watched.told.append(message)
+        for dog in dogs:
+            dog.cancel()
+
+    for _ in range(3):
+        dogs.append(
+            Watchdog(watched.agenda, LIMITS, call_all_off, lambda: None, plain=False, started=watched.clock.now)
+        )
+    watched.clock.move(100)
+    assert len(watched.told) == 1
+
+
 async def test_a_limit_is_met_on_a_real_loop() -> None:
     expired = asyncio.Event()
     Watchdog(
-        asyncio.get_running_loop(),
+        Agenda.of_running_loop(),
         evolve(LIMITS, first_event=Duration(0.01)),
         lambda _: expired.set(),
         lambda: None,

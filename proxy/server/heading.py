@@ -1,0 +1,56 @@
+"""The head of an answer that a candidate gave: what was decided, what limits leave, what the provider said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from proxy.routing.names import Candidate
+from proxy.server.call import Call
+from proxy.server.downstream import Headers, Stock
+from proxy.server.ratelimits import THEIRS, limit_headers
+from proxy.server.respond import SERVER, dropped_header, plan_headers
+
+
+def heading(
+    call: Call,
+    candidate: Candidate,
+    content_type: str,
+    *,
+    fallback: bool,
+    passed: Headers,
+    dropped: Sequence[str],
+    more: Headers,
+) -> tuple[Headers, Stock]:
+    """`passed` are the provider's own words. Where we say the same they give way."""
+    identity = call.request_id
+    headers = [("Content-Type", content_type), ("X-Request-Id", identity)]
+    if call.surface.dialect == "anthropic":
+        headers.append(("request-id", identity))
+    limits = limit_headers(call)
+    if passed:
+        ours = ("retry-after", "x-should-retry", *(THEIRS if limits else ()))
+        headers += [pair for pair in passed if not pair[0].startswith(ours)]
+    headers += limits
+    if dropped:
+        headers += dropped_header(call.prefix, dropped)
+    headers += more
+    return headers, _stock(call, candidate, fallback=fallback)
+
+
+def _stock(call: Call, candidate: Candidate, *, fallback: bool) -> Stock:
+    """What was decided: the same for all who get this plan and this answer to it."""
+    plan, attempts = call.plan, len(call.decision.attempts)
+    assert plan is not None
+    key = candidate, attempts, fallback
+    stock: Stock | None = plan.told.get(key)
+    if stock is None:
+        told = plan_headers(
+            call.prefix,
+            plan,
+            answered=candidate.model,
+            provider=candidate.provider,
+            attempts=attempts,
+            fallback=fallback,
+        )
+        stock = plan.told[key] = Stock([("Server", SERVER), *told])
+    return stock
