@@ -20,7 +20,7 @@ from proxy.dialects.dialect import Voice
 from proxy.errors import GatewayError
 from proxy.server import intake
 from proxy.streams import Passthrough, Stream, Translation
-from proxy.wire import multipart, ndjson, splice, sse
+from proxy.wire import http1, multipart, ndjson, splice, sse
 
 CONVERSING = list(DIALECTS)
 VOICE = Voice("req_1", "asked", 1, True, {})
@@ -124,3 +124,33 @@ def test_a_form_is_read_or_refused(raw: bytes) -> None:
         multipart.fields(b"--b\r\n" + raw, b"b")
     except ValueError:
         return
+
+
+HEADS = [
+    b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.0 200 \r\n", b"HTTP/1.1 503 No\r\n",
+    b"Content-Length: 5\r\n", b"Content-Length: 0\r\n", b"Transfer-Encoding: chunked\r\n", b"Connection: close\r\n",
+    b"X-A: b\r\n", b"X-A:\tb \r\n", b"X: \xff\r\n", b" folded\r\n", b"\r\n", b"\r", b"\n", b":", b"\0",
+    b"hello", b"5\r\nhello\r\n", b"0\r\n\r\n", b"0\r\nX: y\r\n\r\n", b"5;x=y\r\nhello\r\n",
+]  # fmt: skip
+answers = st.lists(st.sampled_from(HEADS) | st.binary(max_size=4), max_size=16).map(b"".join)
+
+
+def answered(chunks: list[bytes]) -> tuple[object, ...]:
+    """All that the reader of answers made of these packets, and whether the connection's end is the body's."""
+    parser, body = http1.Parser(), b""
+    try:
+        for chunk in chunks:
+            if parser.done:
+                break
+            body += parser.feed(chunk)
+    except http1.BadHttp:
+        return ("refused",)
+    head = parser.head
+    known = None if head is None else (head.status, sorted(head.headers.items()), head.reusable)
+    return known, body, parser.done, parser.done or parser.close()
+
+
+@given(answers | st.tuples(st.sampled_from([b"HTTP/1.1 200 OK\r\n"]), answers).map(b"".join), cuts)
+def test_an_answer_does_not_depend_on_the_packets(raw: bytes, at: list[int]) -> None:
+    """But for what stands behind its end: of that, only that there was something."""
+    assert answered([raw]) == answered(cut(raw, at))

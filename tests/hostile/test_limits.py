@@ -69,12 +69,15 @@ failures = 1_000_000
 ANY = 'models = ["x*"]'
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def served() -> AsyncIterator[Bed]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["lean", "plain"])
+async def served(request: pytest.FixtureRequest) -> AsyncIterator[Bed]:
+    """Once for each exchange with providers."""
     with TemporaryDirectory(prefix="pm-") as home:
         async with ScriptedUpstream() as upstream:
             blocks = [provider(tongue.name, upstream, tongue, more=ANY) for tongue in (CHAT, MESSAGES, OLLAMA)]
-            async with process(TABLE + "".join(blocks), Path(home), server=IMPATIENT) as (gw, child):
+            async with process(
+                TABLE + "".join(blocks), Path(home), server=f'{IMPATIENT}exchange = "{request.param}"\n'
+            ) as (gw, child):
                 yield Bed(gw, child, upstream)
 
 
@@ -116,7 +119,7 @@ STREAMS = {"a plain answer": False, "a stream": True}
 ENDLESS: dict[str, tuple[Script, bool, Tongue]] = {
     "a header": ([b"HTTP/1.1 200 OK\r\nX-A: ", *forever(b"a" * 65_536)], False, CHAT),
     "headers": ([b"HTTP/1.1 200 OK\r\n", *forever(b"X-A: a\r\n" * 8_192)], False, CHAT),
-    "interim answers": (forever(b"HTTP/1.1 100 Continue\r\n\r\n" * 2_000, 50), False, CHAT),
+    "interim answers": (forever(b"HTTP/1.1 100 Continue\r\n\r\n" * 5_000, 100), False, CHAT),
     "a line that is not ended": ([STREAM_HEAD, piece(b"data: "), *forever(piece(b"a" * 131_072))], True, CHAT),
     "a line in another dialect": ([STREAM_HEAD, piece(b"data: "), *forever(piece(b"a" * 131_072))], True, MESSAGES),
     "a record without its line end": (
