@@ -128,10 +128,17 @@ def _credentials(
         state.wrong(f"{path}.api_key", 'name the key, such as "${MY_KEY}", or "none" where the provider needs none')
     keys: list[Secret] = []
     unset: list[str] = []
-    for text in given:
-        key = credential(f"{path}.api_key", text, unset, state)
+    lacking: list[tuple[str, str]] = []
+    for number, text in enumerate(given):
+        place, missing = f"{path}.api_keys[{number}]" if section.api_keys else f"{path}.api_key", list[str]()
+        key = credential(place, text, missing, state)
         if key:
             keys.append(Secret(key))
+        elif missing:
+            unset += missing
+            lacking.append((place, not_set(missing)))
+    if keys:
+        state.warnings += [f"{place}: {why}; the provider is asked with the others" for place, why in lacking]
     return tuple(keys), False, [] if keys else unset
 
 

@@ -469,6 +469,11 @@ def test_one_key_of_several_is_enough() -> None:
     assert table_of(text, {"B": "b"}).providers["p"].credentials == (Secret("b"),)
     assert table_of(text, {"C": "c", "A": "a"}).providers["p"].credentials == (Secret("a"), Secret("c"))
     assert table_of(text, {}).providers["p"].missing_key == "A and B and C are not set"
+    assert table_of(text, {"B": "b"}).warnings == (
+        "providers.p.api_keys[0]: A is not set; the provider is asked with the others",
+        "providers.p.api_keys[2]: C is not set; the provider is asked with the others",
+    )
+    assert table_of(text, {}).warnings == ()
 
 
 def with_files(text: str, files: dict[str, str | Exception], env: dict[str, str] | None = None) -> Table:
