@@ -281,7 +281,9 @@ async def test_a_webhook_that_hangs_drops_alerts_and_nothing_else(
     assert 'pointsman_webhooks_total{result="dropped"}' in metrics
 
 
-async def test_a_projects_budget_shows_in_the_metrics(start: Start, upstream: ScriptedUpstream) -> None:
+async def test_a_projects_budget_shows_in_the_metrics_and_to_the_admin(
+    start: Start, upstream: ScriptedUpstream
+) -> None:
     upstream.plays(plain(MESSAGES.answer("Hello.")))
     table = provider("first", upstream, MESSAGES, models=PRICED) + "[projects.x]\nbudget = { limit = 1 }\n"
     gw = await start(table)
@@ -289,6 +291,12 @@ async def test_a_projects_budget_shows_in_the_metrics(start: Start, upstream: Sc
     assert (await gw.ask(MESSAGES, headers=key.bearer)).status == 200
     metrics = (await gw.get(f"{gw.admin}/metrics")).body.decode()
     assert 'pointsman_budget_used_ratio{project="x"} 0.00' in metrics
+    (shown,) = (await gw.over_socket("GET", "/admin/projects")).json["data"]
+    await gw.settled()
+    assert (shown["name"], round(float(shown["spent_usd"]) * 1e9)) == ("x", spent(gw.state)["project:x"])
+    assert shown["budget"] == {
+        "limit_usd": "1", "spent_usd": shown["spent_usd"], "period": "none", "alert": None, "unpriced": "refuse",
+    }  # fmt: skip
 
 
 # -- failures and clients that leave, while the budget is full ----------------------------------------------------

@@ -90,6 +90,42 @@ async def test_a_revoked_key_is_refused_at_once_and_in_another_process_within_a_
     assert (await gw.ask(headers=elsewhere.bearer)).status == 401
 
 
+async def test_a_rotation_under_load_refuses_nobody_within_its_grace_and_the_old_secret_after_it(
+    start: Start, upstream: ScriptedUpstream
+) -> None:
+    upstream.plays(plain(CHAT.answer("Hello.")))
+    gw = await start(provider("first", upstream))
+    assert gw.app is not None
+    secrets, begun = [await make(gw)], 0  # the rotations that were asked for
+    id, done = secrets[0].id, asyncio.Event()
+
+    async def ask_on(newest: int) -> None:
+        while not done.is_set():
+            place = max(0, len(secrets) - 1 - newest)  # the newest secret, or the one before
+            answer = await gw.ask(headers=secrets[place].bearer)
+            assert answer.status == 200 or place < begun - 1
+
+    asking = [asyncio.ensure_future(ask_on(number % 2)) for number in range(6)]
+    for _ in range(6):
+        await upstream.asked(len(upstream.seen) + 7)
+        begun += 1
+        made = await gw.over_socket("POST", f"/admin/keys/{id}/rotate", {"grace_seconds": 3600})
+        shown = dict(made.json)
+        secrets.append(Made(shown.pop("key"), shown))
+    done.set()
+    await asyncio.gather(*asking)
+    assert [(await gw.ask(headers=key.bearer)).status for key in secrets[-3:]] == [401, 200, 200]
+    now = gw.app.gateway.now
+    gw.app.gateway.now = lambda: now() + 3601
+    assert [(await gw.ask(headers=key.bearer)).status for key in secrets[-2:]] == [401, 200]
+    for ended in ("rotate", "revoke", "rotate"):
+        answer = await gw.over_socket(
+            "POST", f"/admin/keys/{id}/{ended}", {"grace_seconds": 0} if ended == "rotate" else {}
+        )
+    assert (answer.status, answer.json["error"]["code"]) == (400, "invalid_request")
+    assert "has been revoked, and stays so" in answer.json["error"]["message"]
+
+
 async def test_a_key_that_another_process_makes_is_taken_over(start: Start, upstream: ScriptedUpstream) -> None:
     gw = await start(provider("first", upstream))
     made = await make(gw)

@@ -108,6 +108,42 @@ async def test_a_request_under_way_ends_with_the_key_that_it_took(start: Start, 
     assert set(asked_with(upstream)[:-1]) == {OWN}
 
 
+async def test_under_load_every_request_asks_with_a_key_that_was_in_force(
+    start: Start, upstream: ScriptedUpstream
+) -> None:
+    """Twelve rotations while requests come without a pause: none is refused, none asks with the house's key, none with
+    one older than what was in force when it began, and none with one newer than what was in force when it ended."""
+    keys = [f"canary-stored-key-{number:04}" for number in range(13)]
+    gw = await start(provider("first", upstream) + TEAM, ON)
+    team = await make(gw, project="team")
+    upstream.answers(lambda seen: plain({**CHAT.answer("Hello."), "asked_with": seen.headers["authorization"][-4:]}))
+    began = ended = 0  # the number of the newest key that is being stored, and of the newest that is
+    await put(gw, keys[0])
+    done = asyncio.Event()
+    seen: set[int] = set()
+
+    async def ask_on() -> None:
+        while not done.is_set():
+            oldest = ended
+            answer = await gw.ask(headers=team.bearer)
+            assert answer.status == 200
+            asked_with = int(answer.json["asked_with"])
+            assert oldest <= asked_with <= began
+            seen.add(asked_with)
+
+    asking = [asyncio.ensure_future(ask_on()) for _ in range(8)]
+    for number, key in enumerate(keys[1:], 1):
+        await upstream.asked(len(upstream.seen) + 9)
+        began = number
+        rotated = await gw.over_socket("POST", "/admin/projects/team/providers/first/rotate", {"key": key})
+        assert rotated.status == 200
+        ended = number
+    await settles(lambda: 12 in seen)
+    done.set()
+    await asyncio.gather(*asking)
+    assert len(seen) == 13
+
+
 @pytest.mark.parametrize("profile", ["", "byok_fallback = true"])
 async def test_a_refused_key_ends_the_request_and_is_an_alarm(
     profile: str, start: Start, upstream: ScriptedUpstream, second: ScriptedUpstream

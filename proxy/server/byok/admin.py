@@ -1,6 +1,6 @@
 """`/admin/projects`: the keys that projects have for providers themselves. What is stored is never shown again.
 
-GET    /admin/projects                                  every project, with what it has stored
+GET    /admin/projects                                  every project, with what it has spent and stored
 GET    /admin/projects/PROJECT/providers                of one
 PUT    /admin/projects/PROJECT/providers/PROVIDER/key   {"key": …}
 POST   /admin/projects/PROJECT/providers/PROVIDER/rotate, and …/key/rotate
@@ -18,6 +18,9 @@ from aiohttp import web
 from attrs import define
 
 from proxy import errors
+from proxy.accounts.asking import budget_json
+from proxy.accounts.books import Terms
+from proxy.accounts.budget import usd
 from proxy.accounts.vault import read_key
 from proxy.routing.table import Table
 from proxy.server.byok.vault import Vault
@@ -37,8 +40,19 @@ class VaultAdmin:
     async def projects(self, request: PlainRequest) -> web.StreamResponse:
         stored = await asyncio.to_thread(self.vault.listed)
         names = dict.fromkeys([*self.current().table.projects, *(it["project"] for it in stored)])
-        data = [{"name": name, "providers": [it for it in stored if it["project"] == name]} for name in names]
+        data = [
+            {"name": name, **self._spend(name), "providers": [it for it in stored if it["project"] == name]}
+            for name in names
+        ]
         return secret_response({"object": "list", "data": data, **self._feature()})
+
+    def _spend(self, project: str) -> dict[str, Any]:
+        gate, now_ms = self.current().gate, int(self.vault.now() * 1000)
+        terms = gate.projects.get(project, Terms()).budget
+        account = gate.books.account(f"project:{project}", terms, now_ms)
+        account.turn(now_ms)
+        budget = None if terms is None else budget_json(terms, account.spent)
+        return {"spent_usd": usd(sum(account.days.values())), "budget": budget}
 
     async def show(self, request: PlainRequest) -> web.StreamResponse:
         match _place(request):
