@@ -134,13 +134,29 @@ def worst_case_nanos(
     rates = price.at(input_tokens) if price.tiers else price
     if (input_tokens and rates.input is None) or (max_tokens and rates.output is None):
         return None
+    reading = (rates.input or 0) if cache_write is None else _reading(rates, cache_write)
+    pico = input_tokens * reading + max_tokens * (rates.output or 0) + (rates.request or 0)
+    return -(-pico // PICO_PER_NANO)
+
+
+def worst_case_line(
+    price: Price | None, max_tokens: int, cache_write: Literal["5m", "1h"] | None = None
+) -> tuple[int, int] | None:
+    """`worst_case_nanos` for any number of input tokens, as pico-USD for each and pico-USD besides. None where it is no
+    straight line."""
+    if price is None or price.tiers or price.input is None or (max_tokens and price.output is None):
+        return None
+    return _reading(price, cache_write), max_tokens * (price.output or 0) + (price.request or 0)
+
+
+def _reading(rates: Price, cache_write: Literal["5m", "1h"] | None) -> int:
+    """What an input token costs where all of them may be written to a cache."""
     reading = rates.input or 0
     if cache_write is not None:
         reading = max(reading, rates.cache_write_5m or 0)
     if cache_write == "1h":
         reading = max(reading, rates.cache_write_1h or 0)
-    pico = input_tokens * reading + max_tokens * (rates.output or 0) + (rates.request or 0)
-    return -(-pico // PICO_PER_NANO)
+    return reading
 
 
 def _pico(usd_per_million: Decimal | str | int) -> int:

@@ -6,18 +6,19 @@ that were remembered alike, and what is a request's own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import orjson
 from attrs import define, field
 
-from proxy.routing.facts import RECORDED_DIGITS
+from proxy.catalog.price import PICO_PER_NANO, worst_case_line
+from proxy.routing.facts import RECORDED_DIGITS, Facts
 from proxy.routing.plan import Dropped, Plan
-from proxy.routing.world import NANOS, Pick, worst_nanos
+from proxy.routing.world import NANOS, Pick, most_output, worst_nanos
 
 MOST_TEXT = 16 << 10  # characters of a form; what is larger is recorded whole, and cut there
-MOST_COSTS = 256  # sizes of requests whose worst cases one form remembers
+MOST_KINDS = 64  # of caps on output, numbers of answers and caches, whose worst cases one form remembers
 
 Own = tuple[int, Sequence[int | None], int, str | None, str | None, bool]
 
@@ -30,20 +31,33 @@ class Form:
     intent: str
     chain: tuple[Pick, ...]
     judged: tuple[Dropped, ...]
-    _costs: dict[tuple[int, int, str | None], list[int | None]] = field(factory=dict, repr=False)
+    _lines: dict[Hashable, tuple[tuple[int, int], ...] | None] = field(factory=dict, repr=False)
 
     def own(self, plan: Plan) -> Own:
         """Estimated tokens, each candidate's worst case in nano-USD, how many answers, how long a cache is to live,
         the conversation's digits, whether the head leads for its warm cache."""
         facts = plan.facts
         shape, conversation = facts.shape, facts.conversation
-        size = (facts.tokens, shape.n, shape.cache_write)
-        if (costs := self._costs.get(size)) is None:
-            if len(self._costs) >= MOST_COSTS:
-                self._costs.clear()
-            costs = self._costs[size] = [worst_nanos(pick.info, facts) for pick in plan.chain]
+        kind = (shape.n, shape.cache_write, shape.max_tokens)
+        lines = self._lines[kind] if kind in self._lines else self._learn(kind, facts)
+        tokens = facts.tokens
+        costs: list[int | None]
+        if lines is not None:
+            costs = [-((tokens * each + besides) // -PICO_PER_NANO) for each, besides in lines]
+        else:
+            costs = [worst_nanos(pick.info, facts) for pick in self.chain]
         digits = conversation[:RECORDED_DIGITS] if conversation else None
-        return facts.tokens, costs, shape.n, shape.cache_write, digits, plan.pinned is not None
+        return tokens, costs, shape.n, shape.cache_write, digits, plan.pinned is not None
+
+    def _learn(self, kind: Hashable, facts: Facts) -> tuple[tuple[int, int], ...] | None:
+        """What each candidate costs at worst by the number of tokens, where for all it is a straight line."""
+        if len(self._lines) >= MOST_KINDS:
+            self._lines.clear()
+        cache_write = facts.shape.cache_write
+        lines = [worst_case_line(it.info.price, most_output(it.info, facts), cache_write) for it in self.chain]
+        known = tuple(line for line in lines if line is not None)
+        self._lines[kind] = learnt = known if len(known) == len(lines) else None
+        return learnt
 
 
 def form_of(plan: Plan, facts: object) -> Form | None:

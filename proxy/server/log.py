@@ -17,8 +17,9 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from datetime import UTC, datetime
+from operator import itemgetter
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -35,6 +36,7 @@ LONGEST_VALUE = 2048  # characters; a model's name of 100 KB is cut
 SCRUBBED_AT_MOST = 1 << 16  # characters of one value; patterns over megabytes would hold up the loop
 DEEPEST = 4  # of nested lists and mappings
 WORDS = 1024  # short values whose scrubbed form is kept
+ALIKE = 4096  # sets of values that are known to stand in a line as they are
 FRAMES = 6  # innermost calls that are named with an exception
 
 # journald takes the severity of a line from this prefix, which makes `journalctl -p warning` work.
@@ -45,6 +47,11 @@ PRIORITIES = {"debug": b"<7>", "info": b"<6>", "warning": b"<4>", "error": b"<3>
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 BARE = re.compile(r'[^\s"=\\]+')
 
+
+# The texts of a request's line, but for its id, which is our own.
+TEXTS = ("client", "surface", "model", "provider", "outcome", "key_id", "project")
+OURS = ("time", "level", "event", "request_id")
+_texts = itemgetter(*TEXTS)
 
 GATHER_S = 0.05  # lines of so long leave in one write: a wake-up per line would cost the loop more than the line
 
@@ -67,12 +74,13 @@ class Writer:
         self._reported = 0
         self._owed = False  # lines did not fit, and that is still to be said
         self.dropped = 0
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)  # a blocked one stops no exit
         self._thread.start()
 
     def put(self, line: bytes) -> None:
-        with self._changed:
+        with self._lock:
             if self._closed or self._size + len(line) > self._cap:
                 self.dropped += 1
                 self._owed = not self._closed
@@ -149,8 +157,10 @@ class Log:
         self._scrubber = scrubber
         self._level = LEVELS[level]
         self._words: dict[str, str] = {}
+        self._alike: set[Hashable] = set()
         self._line = _json_line if json else _text_line
         self._to_journal = _is_journal(stream)
+        self._info = PRIORITIES["info"] if self._to_journal else b""
         self._writer = Writer(stream, self._dropped_line)
         self._bridge = Bridge()
         structlog.configure(
@@ -172,22 +182,33 @@ class Log:
         """From the next line on. Requests under way still use the old table's keys: give both tables' secrets."""
         self._scrubber = scrubber
         self._words.clear()
+        self._alike.clear()
 
     def request_done(self, fields: Mapping[str, Any]) -> None:
         """The one line of each request, by constant names, without structlog's way there. `request_id` is our own."""
         if self._level > logging.INFO:
             return
         told: dict[str, Any] = {"time": _now(), "level": "info", "event": "request_done", **fields}
-        words = self._words
-        for name, value in fields.items():
-            if value.__class__ is str and name != "request_id":
-                said = words.get(value)
-                told[name] = said if said is not None else self._said(value)
         try:
+            alike = (_texts(fields), len(fields))
+            if alike not in self._alike:
+                self._scrub(told, alike)
             line = self._line(told)
-        except TypeError:  # a count of more than 64 bits
+        except (KeyError, TypeError):  # other fields, or a count of more than 64 bits
             line = self._line({name: self._clean(value) for name, value in told.items()})
-        self._writer.put((PRIORITIES["info"] if self._to_journal else b"") + line + b"\n")
+        self._writer.put(self._info + line + b"\n")
+
+    def _scrub(self, told: dict[str, Any], alike: Hashable) -> None:
+        """Where no text needed it, and there are no others, the next line with the same ones is not looked through."""
+        clean = True
+        for name, value in told.items():
+            if value.__class__ is str and name not in OURS:
+                told[name] = said = self._words.get(value) or self._said(value)
+                clean = clean and said == value and name in TEXTS
+        if clean:
+            if len(self._alike) >= ALIKE:
+                self._alike.clear()
+            self._alike.add(alike)
 
     def _said(self, value: Any) -> str:
         """`_text`, kept for when the word comes again: names of models, providers and outcomes do."""

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.catalog import Price, Tier, worst_case_nanos
+from proxy.catalog.price import worst_case_line
 from proxy.ir import Usage
 
 SONNET = Price.per_million(
@@ -114,3 +115,22 @@ def test_an_uncached_answer_never_costs_more_than_its_worst_case(tokens: int, lo
     assert worst is not None
     assert cost is not None
     assert cost <= worst
+
+
+@given(
+    st.sampled_from([SONNET, BARE, VOICE, EMBEDDING, STEPPED, Price(), Price(output=5), None]),
+    st.integers(0, 300_000),
+    st.integers(0, 100_000),
+    st.sampled_from([None, "5m", "1h"]),
+)
+def test_a_worst_case_that_is_a_line_is_the_worst_case(  # type: ignore[no-untyped-def]
+    price, input_tokens, max_tokens, cache_write
+) -> None:
+    line = worst_case_line(price, max_tokens, cache_write)
+    if line is None:
+        assert price is None or price.tiers or price.input is None or (max_tokens and price.output is None)
+    else:
+        each, besides = line
+        assert -(-(input_tokens * each + besides) // 1000) == worst_case_nanos(
+            price, input_tokens, max_tokens, cache_write
+        )

@@ -19,7 +19,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from proxy.secret import Scrubber, Secret
-from proxy.server.log import QUEUE_BYTES, Log, Writer, configure, wants_json
+from proxy.server.log import QUEUE_BYTES, TEXTS, Log, Writer, configure, wants_json
 
 KEY = "canary-5f1c0d9e77aa"
 log = structlog.get_logger()
@@ -69,6 +69,31 @@ def test_the_line_of_a_request_is_as_any_other(opened: Opened, json: bool) -> No
     said = [re.sub(r"[\d-]+T[\d:.]+Z", "", line) for line in pipe.text().splitlines()]
     assert said == said[:1] * 3
     assert "0123456789abcdef" not in said[0]
+
+
+def test_a_secret_is_found_in_a_line_whose_like_held_none(opened: Opened) -> None:
+    pipe = opened(json=True)
+    plain = {"request_id": "req_1", **dict.fromkeys(TEXTS, "word")}
+    for _ in range(2):
+        pipe.log.request_done(plain)
+    pipe.log.request_done(plain | {"model": KEY})
+    for _ in range(2):
+        pipe.log.request_done(plain | {"another": KEY})
+    pipe.log.request_done({"another" if name == "model" else name: value for name, value in plain.items()})
+    pipe.log.set_scrubber(Scrubber([Secret(KEY), Secret("word-of-a-new-table")]))
+    pipe.log.request_done(plain | {"model": "word-of-a-new-table"})
+    lines = pipe.lines()
+    assert [line.get("model") for line in lines] == ["word", "word", "***", "word", "word", None, "***"]
+    assert [line.get("another") for line in lines] == [None] * 3 + ["***"] * 2 + ["word", None]
+
+
+def test_a_new_scrubber_looks_at_every_line_again(opened: Opened) -> None:
+    pipe = opened(json=True)
+    fields = dict.fromkeys(TEXTS, "a-word-of-yesterday")
+    pipe.log.request_done(fields)
+    pipe.log.set_scrubber(Scrubber([Secret("a-word-of-yesterday")]))
+    pipe.log.request_done(fields)
+    assert [line["model"] for line in pipe.lines()] == ["a-word-of-yesterday", "***"]
 
 
 def test_the_lines_of_requests_have_a_level_too(opened: Opened) -> None:

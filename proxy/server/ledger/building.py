@@ -39,6 +39,8 @@ ROW_BYTES, ATTEMPT_BYTES = 1024, 512  # what a row weighs in memory, and each of
 CHOICE = ("intent", "class", "rule", "profile")
 NO_CHOICE = (None, None, None, None)
 
+_row = tuple.__new__  # a named tuple's own constructor takes three times as long
+
 
 @define(eq=False)
 class Into:
@@ -48,6 +50,14 @@ class Into:
     columns: tuple[str, ...]
     verb: str = "INSERT"
     conflict: str = ""
+
+
+@define(eq=False)
+class Kind:
+    """Rows of one statement whose first values are the same."""
+
+    into: Into
+    shared: tuple[Value, ...]
 
 
 # What is null in ordinary rows is left out of their statement: a null costs as much to bind as eight numbers.
@@ -67,8 +77,8 @@ ALIKE = (
 ALIKE_ATTEMPT = ("n", "model", "provider", "native", "outcome", "status", "detail", "byok")
 EXTRAORDINARY = tuple(name for name in (*DECISION, "own") if name not in ALIKE)
 EXTRAORDINARY_ATTEMPT = tuple(name for name in ATTEMPT if name not in ALIKE_ATTEMPT)
-ATTEMPTS = Into("attempts", ("decision", *ALIKE_ATTEMPT, *ORDINARY_ATTEMPT))
-ANY_ATTEMPTS = Into("attempts", ("decision", *ALIKE_ATTEMPT, *EXTRAORDINARY_ATTEMPT))
+ATTEMPTS = Into("attempts", (*ALIKE_ATTEMPT, "decision", *ORDINARY_ATTEMPT))
+ANY_ATTEMPTS = Into("attempts", (*ALIKE_ATTEMPT, "decision", *EXTRAORDINARY_ATTEMPT))
 
 
 @define(eq=False)
@@ -76,9 +86,8 @@ class Alike:
     """What the rows of one day have in common whose requests were alike: their columns, as far as they are not null,
     and where what they spend is counted."""
 
-    values: tuple[Value, ...]
-    ordinary: Into
-    extraordinary: Into
+    ordinary: Kind
+    extraordinary: Kind
     accounts: tuple[tuple[str, int], ...]  # and day
     key_id: str | None
     form: tuple[int, int, str] | None  # id, day, text
@@ -89,9 +98,9 @@ class Row(NamedTuple):
     """One decision, ready to be bound. Attempts go in by their own statement, after the id of their decision."""
 
     alike: Alike
-    into: Into
-    values: tuple[Value, ...]  # behind those of `alike`
-    attempts: tuple[tuple[Into, tuple[Value, ...]], ...]
+    kind: Kind
+    values: tuple[Value, ...]  # behind those of `kind` and the id
+    attempts: tuple[tuple[Kind, tuple[Value, ...]], ...]
     plan: str | None  # where it is kept whole
     request_id: str
     at_ms: int
@@ -108,7 +117,7 @@ class Rows:
     """Makes rows, and remembers what many have in common. The writer thread's own."""
 
     _alike: dict[Hashable, Alike] = field(factory=dict)
-    _attempts: dict[Hashable, tuple[Value, ...]] = field(factory=dict)
+    _attempts: dict[Hashable, tuple[Kind, Kind]] = field(factory=dict)
     _statements: dict[tuple[str, ...], Into] = field(factory=dict)
 
     def row_of(self, d: Decision, unreadable: Callable[[Exception], None]) -> Row:
@@ -130,11 +139,12 @@ class Rows:
             choice,
         )  # fmt: skip
         alike = self._alike.get(same) or self._remember(same, d, day, choice, form)
-        into, values = alike.ordinary, _ordinary(d, own) if own is not None else None
+        kind, values = alike.ordinary, _ordinary(d, own) if own is not None else None
         if values is None:
-            into, values = alike.extraordinary, _extraordinary(d, own)
-        attempts = tuple([self._attempt(attempt) for attempt in d.attempts])
-        return Row(alike, into, values, attempts, plan, d.request_id, d.at_ms, d.charged_nanos)
+            kind, values = alike.extraordinary, _extraordinary(d, own)
+        tried = d.attempts
+        attempts = (self._attempt(tried[0]),) if len(tried) == 1 else tuple(map(self._attempt, tried))
+        return _row(Row, (alike, kind, values, attempts, plan, d.request_id, d.at_ms, d.charged_nanos))
 
     def _remember(
         self, same: Hashable, d: Decision, day: int, choice: tuple[str | None, ...], form: Form | None
@@ -153,11 +163,11 @@ class Rows:
             "form": kept and kept[0], "booked": 1,
         }  # fmt: skip
         told = {name: value for name, value in columns.items() if value is not None}
+        shared = tuple(told.values())
         owners = (("key", columns["key_id"]), ("project", columns["project"]))
         self._alike[same] = alike = Alike(
-            tuple(told.values()),
-            self._into((*told, *ORDINARY)),
-            self._into((*told, *EXTRAORDINARY)),
+            Kind(self._into((*told, "id", *ORDINARY)), shared),
+            Kind(self._into((*told, "id", *EXTRAORDINARY)), shared),
             tuple((f"{kind}:{owner}", integer(day)) for kind, owner in owners if owner is not None),
             text(d.key_id, NAME),
             kept,
@@ -166,17 +176,19 @@ class Rows:
         return alike
 
     def _into(self, columns: tuple[str, ...]) -> Into:
-        return self._statements.setdefault(columns, Into("decisions", ("id", *columns)))
+        return self._statements.setdefault(columns, Into("decisions", columns))
 
-    def _attempt(self, a: Attempt) -> tuple[Into, tuple[Value, ...]]:
+    def _attempt(self, a: Attempt) -> tuple[Kind, tuple[Value, ...]]:
         same = (a.n, a.model, a.provider, a.native, a.outcome, a.status, a.detail, a.byok)
-        if (alike := self._attempts.get(same)) is None:
+        if (kinds := self._attempts.get(same)) is None:
             if len(self._attempts) >= MOST_ALIKE:
                 self._attempts.clear()
-            alike = self._attempts[same] = (
+            shared = (
                 integer(a.n), text(a.model, NAME), text(a.provider, NAME), text(a.native, NAME),
                 text(a.outcome, CODE), integer(a.status), text(a.detail, DETAIL), int(a.byok),
             )  # fmt: skip
+            kinds = self._attempts[same] = Kind(ATTEMPTS, shared), Kind(ANY_ATTEMPTS, shared)
+        ordinary, extraordinary = kinds
         u, upstream, cost, ttfb = a.usage, a.upstream_request_id, a.cost_nanos, a.ttfb_ms
         if (
             u is not None and upstream is not None and upstream.isascii() and len(upstream) <= NAME
@@ -187,12 +199,12 @@ class Rows:
                 | (u.cache_read or 0) | (u.output or 0) | (u.reasoning or 0)
             ) >> 63
         ):  # fmt: skip
-            return ATTEMPTS, (
-                *alike, a.started_ms, a.duration_ms, ttfb, upstream, u.input, u.cache_read, u.output, u.reasoning,
+            return ordinary, (
+                a.started_ms, a.duration_ms, ttfb, upstream, u.input, u.cache_read, u.output, u.reasoning,
                 cost, a.bytes_out,
             )  # fmt: skip
-        return ANY_ATTEMPTS, (
-            *alike, integer(a.started_ms), integer(a.duration_ms), integer(ttfb), text(upstream, NAME), *usage_of(u),
+        return extraordinary, (
+            integer(a.started_ms), integer(a.duration_ms), integer(ttfb), text(upstream, NAME), *usage_of(u),
             integer(cost), integer(a.bytes_out),
         )  # fmt: skip
 

@@ -12,12 +12,14 @@ from functools import lru_cache
 from itertools import chain
 from typing import Any, TypeVar
 
-from proxy.server.ledger.building import Into, Row
+from proxy.server.ledger.building import Into, Kind, Row
+from proxy.server.ledger.rows import Value
 
 T = TypeVar("T")
 
 # Rows of one statement. Whatever their number, a few statements take them, and these stay prepared.
 SIZES = (128, 96, 64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2, 1)
+MANY = 8  # rows of one kind that are worth a statement of their own
 BAD_ROW = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, OverflowError)
 PLANS = Into("plans", ("decision", "plan"))
 
@@ -26,17 +28,7 @@ def insert_rows(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
     """Within a transaction, which is void after any exception: one of `BAD_ROW` where a row breaks the tables' rules,
     or is there."""
     numbered = list(enumerate(rows, _last_id(connection) + 1))
-    kinds: dict[Into, list[tuple[int, Row]]] = {}
-    for one in numbered:
-        kinds.setdefault(one[1].into, []).append(one)
-    for into, some in kinds.items():
-        for part in _parts(some):
-            values: list[Any] = []
-            for id, row in part:
-                values.append(id)
-                values += row.alike.values
-                values += row.values
-            connection.execute(_statement(into, len(part)), values)
+    _put(connection, [(row.kind, id, row.values) for id, row in numbered])
     _insert_rest(connection, numbered)
 
 
@@ -50,8 +42,8 @@ def insert_each(
         connection.execute("SAVEPOINT one")
         try:
             id = last + 1
-            statement = f"{_statement(row.into, 1)} ON CONFLICT (request_id) DO NOTHING"
-            if connection.execute(statement, (id, *row.alike.values, *row.values)).rowcount:
+            statement = f"{_statement(row.kind.into, 1)} ON CONFLICT (request_id) DO NOTHING"
+            if connection.execute(statement, (*row.kind.shared, id, *row.values)).rowcount:
                 _insert_rest(connection, [(id, row)])
                 new.append(row)
                 last = id
@@ -74,13 +66,31 @@ def _last_id(connection: sqlite3.Connection) -> int:
 
 
 def _insert_rest(connection: sqlite3.Connection, numbered: Sequence[tuple[int, Row]]) -> None:
-    attempts: dict[Into, list[tuple[Any, ...]]] = {}
-    for id, row in numbered:
-        for into, values in row.attempts:
-            attempts.setdefault(into, []).append((id, *values))
-    for into, some in attempts.items():
-        insert(connection, into, some)
+    _put(connection, [(kind, id, values) for id, row in numbered for kind, values in row.attempts])
     insert(connection, PLANS, [(id, row.plan) for id, row in numbered if row.plan is not None])
+
+
+def _put(connection: sqlite3.Connection, pieces: Iterable[tuple[Kind, int, tuple[Value, ...]]]) -> None:
+    """Where many are of one kind, what they share is bound once; the others go together with all that have the same
+    columns."""
+    kinds: dict[Kind, list[tuple[int, tuple[Value, ...]]]] = {}
+    for kind, id, values in pieces:
+        if (some := kinds.get(kind)) is None:
+            kinds[kind] = some = []
+        some.append((id, values))
+    others: dict[Into, list[tuple[Value, ...]]] = {}
+    for kind, some in kinds.items():
+        if len(some) < MANY:
+            others.setdefault(kind.into, []).extend([(*kind.shared, id, *values) for id, values in some])
+            continue
+        for part in _parts(some):
+            bound: list[Value] = list(kind.shared)
+            for id, values in part:
+                bound.append(id)
+                bound += values
+            connection.execute(_sharing_statement(kind.into, len(kind.shared), len(part)), bound)
+    for into, rows in others.items():
+        insert(connection, into, rows)
 
 
 def _parts(rows: Sequence[T]) -> Iterator[Sequence[T]]:
@@ -95,3 +105,14 @@ def _parts(rows: Sequence[T]) -> Iterator[Sequence[T]]:
 def _statement(into: Into, rows: int) -> str:
     places = ", ".join([f"({', '.join('?' * len(into.columns))})"] * rows)
     return f"{into.verb} INTO {into.table} ({', '.join(into.columns)}) VALUES {places}{into.conflict}"
+
+
+@lru_cache(maxsize=256)
+def _sharing_statement(into: Into, shared: int, rows: int) -> str:
+    """Its first values are those that all rows share."""
+    first, own = [f"?{n}" for n in range(1, shared + 1)], len(into.columns) - shared
+    places = (
+        ", ".join([*first, *(f"?{n}" for n in range(at, at + own))])
+        for at in range(shared + 1, shared + 1 + rows * own, own)
+    )
+    return f"{into.verb} INTO {into.table} ({', '.join(into.columns)}) VALUES ({'), ('.join(places)}){into.conflict}"
