@@ -18,9 +18,10 @@ from proxy.server.gateway import Gateway
 from proxy.server.identity import request_id
 from proxy.server.inbound import PlainRequest, Request
 from proxy.server.ledger import Decision
-from proxy.server.listener import Handler, Paths, json_response, refusal
+from proxy.server.listener import Handler, Paths, dialect_of, json_response, refusal
 from proxy.server.listing import Viewer, list_models, show_model
 from proxy.server.ordinary import Handlers
+from proxy.server.ratelimits import headers_of
 from proxy.server.recognition import path_of
 from proxy.server.respond import SERVER, plan_headers
 from proxy.server.visitor import FORM, media_type, visitor_of
@@ -94,13 +95,18 @@ def _admitted(gateway: Gateway, handler: Permitted, scopes: frozenset[str] = CHA
     """Behind the same gate as inference; errors in the words of whoever asks."""
 
     async def admitted(request: PlainRequest) -> web.StreamResponse:
+        permit = None
         try:
             visitor = visitor_of(request, gateway.current)
             permit = intake.admit(request, visitor, gateway.current.gate, int(gateway.now() * 1000), scopes)
             visitor.check_hops(gateway.relay.instance)  # one that discovers its own models never ends
-            return await handler(request, permit)
+            response = await handler(request, permit)
         except GatewayError as error:
-            return refusal(request, error)
+            response = refusal(request, error)
+        if permit is not None and permit.standing.meters:
+            limits = headers_of(permit, dialect_of(request), gateway.clock(), gateway.now())
+            response.headers.extend(limits)
+        return response
 
     return admitted
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from proxy.accounts.permit import tightest
+from proxy.accounts.permit import Permit, tightest
 from proxy.server.call import Call
 from proxy.server.respond import Headers
 
@@ -23,21 +23,25 @@ def limit_headers(call: Call) -> Headers:
     permit = call.permit
     if permit is None or not permit.standing.meters:
         return []
-    now = call.clock()
+    return headers_of(permit, call.surface.dialect, call.clock(), call.now())
+
+
+def headers_of(permit: Permit, dialect: str, now: float, wall: float) -> Headers:
+    """In the names of that dialect; `wall` is the time of day."""
     requests, tokens = tightest(permit.standing.meters, now)
     headers: Headers = []
     if requests is not None:
         left, meter = requests
-        headers += _three(call, "requests", meter.terms.rpm or 0, left, meter.requests.idle_in(now))
+        headers += _three(dialect, "requests", meter.terms.rpm or 0, left, meter.requests.idle_in(now), wall)
     if tokens is not None:
         left, meter = tokens
-        headers += _three(call, "tokens", meter.terms.tpm or 0, left, meter.tokens.idle_in(now))
+        headers += _three(dialect, "tokens", meter.terms.tpm or 0, left, meter.tokens.idle_in(now), wall)
     return headers
 
 
-def _three(call: Call, what: str, limit: int, left: int, seconds: float) -> Headers:
-    if call.surface.dialect == "anthropic":
-        when = datetime.fromtimestamp(call.now() + seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+def _three(dialect: str, what: str, limit: int, left: int, seconds: float, wall: float) -> Headers:
+    if dialect == "anthropic":
+        when = datetime.fromtimestamp(wall + seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         names = ANTHROPIC[what]
     else:
         when, names = duration(seconds), OPENAI[what]

@@ -104,6 +104,29 @@ async def test_every_answer_tells_what_is_left_in_the_words_of_its_surface(
     assert "Retry-After" in third.headers
 
 
+async def test_answers_that_count_for_no_limit_tell_what_is_left_too(start: Start, upstream: ScriptedUpstream) -> None:
+    """And those of requests that could not be read."""
+    gw = await start(provider("first", upstream))
+    key = await make(gw, limits={"rpm": 9})
+    anthropic = {**key.bearer, "anthropic-version": "2023-06-01"}
+    for name, got in {
+        "x-ratelimit-remaining-requests": [
+            await gw.get(f"{gw.base}/v1/models", key.bearer),
+            await gw.get(f"{gw.base}/v1/models/first", key.bearer),
+            await gw.get(f"{gw.base}/v1/models/nobody", key.bearer),
+            await gw.post("/v1/route", CHAT.request(), key.bearer),
+            await gw.post("/v1/route", b"{", key.bearer),
+        ],
+        "anthropic-ratelimit-requests-remaining": [await gw.get(f"{gw.base}/v1/models", anthropic)],
+    }.items():
+        assert [answer.headers.getall(name) for answer in got] == [["9"]] * len(got)
+    unreadable = await gw.post("/v1/chat/completions", b"{", key.bearer)
+    assert (unreadable.status, unreadable.headers["x-ratelimit-remaining-requests"]) == (400, "8")
+    strange = await gw.post("/v1/chat/completions", b"x=1", {**key.bearer, "Content-Type": "text/plain"})
+    assert (strange.status, strange.headers["x-ratelimit-remaining-requests"]) == (415, "7")
+    assert "x-ratelimit-limit-requests" not in (await gw.get(f"{gw.base}/v1/models")).headers
+
+
 async def test_a_limited_model_is_passed_over_for_the_next(
     start: Start, upstream: ScriptedUpstream, second: ScriptedUpstream
 ) -> None:
