@@ -89,7 +89,15 @@ def test_what_cannot_be_done_is_told_in_a_sentence(command: Command, words: list
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("words", [["create"], ["create", "--name", "x", "--scope", "root"], ["rotate"], []])
+WRONG = [
+    ["create"],
+    ["create", "--name", "x", "--scope", "root"],
+    ["create", "--name", "x", "--alert", "0.5"],
+    ["rotate"],
+]
+
+
+@pytest.mark.parametrize("words", [*WRONG, []])
 def test_words_that_are_wrong_are_told(words: list[str], command: Command) -> None:
     with pytest.raises(SystemExit, match="2"):
         command(*words)

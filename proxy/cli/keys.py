@@ -63,14 +63,11 @@ def create(desk: Desk, options: argparse.Namespace) -> None:
     wanted: dict[str, Any] = {"name": options.name, "project": options.project, "scopes": options.scope}
     if options.expires is not None:
         wanted["expires_at"] = datetime.fromtimestamp(time.time() + options.expires, UTC).isoformat()
+    terms = {name: value for name in ("period", "alert", "unpriced") if (value := getattr(options, name)) is not None}
     if options.budget is not None:
-        given = {
-            "limit": options.budget,
-            "period": options.period,
-            "alert": options.alert,
-            "unpriced": options.unpriced,
-        }
-        wanted["budget"] = {name: value for name, value in given.items() if value is not None}
+        wanted["budget"] = {"limit": options.budget, **terms}
+    elif terms:
+        options.words.error(f"--{next(iter(terms))} is of a budget: give --budget as well")
     wanted["limits"] = {name: getattr(options, name) for name in ("rpm", "tpm", "parallel")}
     _hand_over(desk.create(wanted), options)
 
@@ -140,6 +137,7 @@ def add(commands: Commands) -> None:
     )
     verbs = Commands(parser.add_subparsers(title="what to do", metavar="VERB", required=True))
     made = _verb(verbs, "create", create, "pointsman keys create --name ci --expires 90d")
+    made.set_defaults(words=made)
     made.add_argument("--name", required=True, help="who or what it is for")
     made.add_argument("--project", help="of [projects] in the table")
     made.add_argument(

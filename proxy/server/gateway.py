@@ -181,7 +181,7 @@ class Gateway:
 
     def _take_keys(self, call: Call) -> None:
         """The caller's own, and those that its project stores."""
-        call.byok, project = call.visitor.byok, call.decision.project
+        call.byok, project = call.visitor.brought(), call.decision.project
         if stored := self.own.of(project):
             call.stored = frozenset(stored.keys() - call.byok.keys())
             call.byok = {**stored, **call.byok}

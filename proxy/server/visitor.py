@@ -12,7 +12,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from proxy.accounts.books import Standing
 from proxy.accounts.keys import digest_of, presented
 from proxy.accounts.vault import NONE
-from proxy.errors import LoopDetected, Unauthenticated
+from proxy.errors import InvalidRequest, LoopDetected, Unauthenticated
 from proxy.routing.table import Project, Table
 from proxy.secret import Secret
 from proxy.server.inbound import Head, Request
@@ -42,6 +42,7 @@ class Visitor:
     ordinary: bool  # its body is JSON as it is
     hops: str  # passed on the way here
     byok: Mapping[str, Secret] = field(repr=False)
+    misfit: str  # why what came as keys for providers cannot be meant
     session: str | None
     forwarded: tuple[str, ...]  # lines of X-Forwarded-For
     headers: CIMultiDictProxy[str] = field(init=False, repr=False)
@@ -74,6 +75,12 @@ class Visitor:
         """The key of ours that came along. Raises Unauthenticated where two came that differ."""
         return presented_by(self.sent) if self.torn else self.key
 
+    def brought(self) -> Mapping[str, Secret]:
+        """The keys for providers that came along. Raises InvalidRequest where they cannot be meant."""
+        if self.misfit:
+            raise InvalidRequest(self.misfit)
+        return self.byok
+
     def check_hops(self, instance: str) -> None:
         if self.hops and (instance in self.hops.split(",") or self.hops.count(",") >= MOST_HOPS):
             raise LoopDetected("The request came back to this gateway: a provider's base_url points at the gateway.")
@@ -96,6 +103,7 @@ def _read(head: Head, snapshot: Snapshot) -> Visitor:
     except Unauthenticated:
         key, torn = None, True
     given = headers.get("X-Request-Id", "")[:LONGEST_ID]
+    byok = byok_of(headers, table.server.header_prefix, table.providers)
     return Visitor(
         sent=headers,
         key=key,
@@ -105,7 +113,8 @@ def _read(head: Head, snapshot: Snapshot) -> Visitor:
         media_type=media_type(headers),
         ordinary=is_json(media_type(headers)) and not is_encoded(headers),
         hops=headers.get("x-pointsman-hops", ""),
-        byok=byok_of(headers, table.server.header_prefix, table.providers),
+        byok=byok,
+        misfit=_misfit(headers, table.server.header_prefix, key) if byok else "",
         session=next((headers[name] for name in SESSION_HEADERS if name in headers), None),
         forwarded=tuple(headers.getall("X-Forwarded-For", ())),
     )
@@ -125,6 +134,18 @@ def byok_of(headers: CIMultiDictProxy[str], prefix: str, providers: Iterable[str
         if (lower := name.lower()).startswith(start) and value.strip()
     }
     return {name: brought[name.lower()] for name in providers if name.lower() in brought} if brought else NONE
+
+
+def _misfit(headers: CIMultiDictProxy[str], prefix: str, key: str | None) -> str:
+    start, seen = f"{prefix}key-".lower(), dict[str, str]()
+    for name, value in headers.items():
+        if not (lower := name.lower()).startswith(start) or not (own := value.strip()):
+            continue
+        if own == key:
+            return f"{name} holds the key of this gateway itself, which no provider gets."
+        if seen.setdefault(lower, own) != own:
+            return f"{name} stands twice, with different keys."
+    return ""
 
 
 def media_type(headers: Mapping[str, str]) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from gateway import Start, chain, provider
+from keyed import make
 from playbook import CHAT
 from upstream import ScriptedUpstream, plain
 
@@ -80,3 +81,28 @@ async def test_nor_does_the_houses_key_stand_in_for_a_candidate_that(
     assert [(gone["model"], gone["step"]) for gone in row["plan"]["dropped"]] == [("second", "credential")]
     house = await gw.ask(model="profile:chain")
     assert (house.status, house.headers["X-Nyuro-Model"]) == (200, "second")
+
+
+async def test_what_cannot_be_meant_as_a_providers_key_is_refused_and_sent_nowhere(
+    start: Start, upstream: ScriptedUpstream
+) -> None:
+    upstream.plays(plain(CHAT.answer("Hello.")))
+    gw = await start(provider("first", upstream))
+    key = await make(gw)
+    bearer = f"Authorization: Bearer {key.whole}"
+    sent: dict[str, tuple[tuple[str, ...], int, bytes]] = {
+        "the same twice": ((f"X-Nyuro-Key-first: {OWN}", f"x-nyuro-key-FIRST: {OWN}"), 200, b"Hello."),
+        "two that differ": (
+            (f"X-Nyuro-Key-first: {OWN}", f"X-Nyuro-Key-first: {OWN}9"), 400, b"stands twice, with different keys",
+        ),
+        "the gateway's own": ((f"X-Nyuro-Key-first: {key.whole}",), 400, b"holds the key of this gateway itself"),
+    }  # fmt: skip
+    for lines, status, said in sent.values():
+        client = await gw.connect()
+        await client.request(CHAT, CHAT.request(), bearer, *lines)
+        got, _, body = await client.answer()
+        assert (got, said in body) == (status, True)
+    assert len(upstream.seen) == 1
+    for nowhere in ("X-Nyuro-Key-nobody", "X-Nyuro-Key-"):
+        assert (await gw.ask(headers={**key.bearer, nowhere: key.whole})).status == 200
+    assert key.whole.encode() not in b"".join(seen.raw for seen in upstream.seen)
