@@ -98,6 +98,7 @@ async def _deliver_late(call: Call, opening: Opening) -> web.StreamResponse:
     billing.account(call, opening, opening.usage)
     sink = _Sink(call, opening)
     sink.take(opening.body)
+    opening.body = b""
     await sink.drained()
     await opening.reply.finish()
     return await call.answer.end()
@@ -117,6 +118,7 @@ async def _deliver_large(call: Call, opening: Opening) -> web.StreamResponse:
     try:
         await answer.begin(call.decision.status, *_head(call, opening, content_type, more))
         sink.take(opening.body)
+        opening.body = b""
         await sink.drained()
         while not await reply.pour(within):
             await sink.drained()
@@ -175,6 +177,7 @@ async def _pump(opening: Opening, stream: Stream, sink: _Sink) -> None:
         return take(feed(chunk) or sign_of_life()) and not stream.done and stream.failure is None
 
     take(opening.first)
+    opening.first = b""  # not kept for as long as the stream takes
     while not stream.done:
         await sink.drained()
         if stream.failure is None:

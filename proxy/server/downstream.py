@@ -23,6 +23,8 @@ Headers = list[tuple[str, str]]
 REASONS = {status.value: status.phrase for status in HTTPStatus}
 FRAMING = ("content-length", "connection")  # of an answer: said here
 GONE = "The client left."
+UNSENT = 16 << 10  # bytes of a stream that the kernel does not take, past which the provider is held back
+AT_ONCE = 32 << 10  # bytes of a write: of what a client does not take, what the kernel took of a piece is kept with it
 
 
 class Stock:
@@ -182,16 +184,25 @@ class LeanAnswer:
     async def begin(self, status: int, headers: Headers, stock: Stock = NO_STOCK) -> None:
         self.begun, self._status = True, status
         self._head = b"%bTransfer-Encoding: chunked\r\n\r\n" % self._up_to_length(status, headers, stock)
+        if self._protocol.transport is not None:
+            self._protocol.transport.set_write_buffer_limits(UNSENT)
 
     def put(self, data: bytes) -> bool:
         size = len(data)
         self.sent += size
+        if size > AT_ONCE:
+            for at in range(0, size, AT_ONCE):
+                self._put(data[at : at + AT_ONCE])
+        else:
+            self._put(data)
+        return not self._protocol.writing_paused
+
+    def _put(self, piece: bytes) -> None:
         if self._head:
             head, self._head = self._head, b""
-            self._write(b"%b%x\r\n%b\r\n" % (head, size, data))
+            self._write(b"%b%x\r\n%b\r\n" % (head, len(piece), piece))
         else:
-            self._write(b"%x\r\n%b\r\n" % (size, data))
-        return not self._protocol.writing_paused
+            self._write(b"%x\r\n%b\r\n" % (len(piece), piece))
 
     async def drained(self) -> None:
         if self._head:

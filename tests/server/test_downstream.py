@@ -13,7 +13,7 @@ from gateway import Start, provider
 from playbook import CHAT
 from upstream import ScriptedUpstream, plain, streamed
 
-from proxy.server.downstream import Left
+from proxy.server.downstream import AT_ONCE, Left
 
 EXCHANGES = ("lean", "plain")
 STREAM = CHAT.stream("Hi ", "there")
@@ -72,6 +72,24 @@ async def test_head_and_body_of_a_plain_answer_arrive_together(upstream: Scripte
     came = await client.reader.read(1 << 16)
     assert came.count(b"\r\n\r\n") == 1
     assert came.endswith(b"}")
+
+
+async def test_a_large_event_leaves_in_pieces_and_whole(
+    upstream: ScriptedUpstream, start: Start, exchange: str
+) -> None:
+    gw = await start(provider("first", upstream))
+    text = "x" * (3 * AT_ONCE)
+    upstream.plays(streamed(CHAT.stream("Hi", text)))
+    client = await gw.connect()
+    client.writer.write(asked("1.1", stream=True))
+    await client.reader.readuntil(b"\r\n\r\n")
+    body, largest = b"", 0
+    while size := int(await client.reader.readline(), 16):
+        body += await client.reader.readexactly(size)
+        largest = max(largest, size)
+        await client.reader.readline()
+    assert CHAT.read_stream(body) == "Hi" + text
+    assert largest <= AT_ONCE or exchange == "plain"
 
 
 def test_the_shapes_of_aiohttp_are_those_that_the_lean_answer_was_written_for() -> None:
