@@ -249,9 +249,48 @@ async def test_every_path_is_shut_to_who_has_no_right_to_it(start: Start, upstre
                     good = host in ("localhost", "127.0.0.1:1")
                     assert (status not in (401, 403)) is good, (method, path, host, status)
         for spelling in tricks(path):
-            status, body = await ask_raw(gw, ports[data], method, spelling, "localhost", None)
-            assert status in (400, 401, 403, 404, 405), (method, spelling)
-            assert not data or status != 401 or b"invalid_api_key" in body
+            for key in (None, user, writer):
+                status, body = await ask_raw(gw, ports[data], method, spelling, "localhost", key)
+                known = (401, 403) if key is None or (key is user) is not data else ()
+                assert status in (400, 404, 405, *known), (method, spelling, key)
+                assert not data or status != 401 or b"invalid_api_key" in body
+    assert upstream.seen == []
+
+
+async def test_no_listener_has_the_paths_of_the_other(start: Start, upstream: ScriptedUpstream) -> None:
+    gw = await start(provider("first", upstream))
+    every = ["inference", "admin:read", "admin:write"]
+    key, ports = await make(gw, scopes=every), {True: gw.port, False: int(gw.admin.rpartition(":")[2])}
+    only = [(data, path) for data, path, _ in PATHS if path not in (ADMIN if data else DATA)]
+    assert len(only) > 25
+    for data, pattern in only:
+        path = pattern.replace("*", "x" * 12)
+        for spelling in (path, *tricks(path)):
+            for method in ("GET", "POST"):
+                status, _ = await ask_raw(gw, ports[not data], method, spelling, "localhost", key)
+                assert status in (400, 404), (method, spelling)
+
+
+OPEN = ("localhost", "127.0.0.1", "[::1]", "LOCALHOST:8080")
+STRANGE = (
+    "evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "localhost@evil.example",
+    "evil.example#localhost", "localhost, evil.example", "127.0.0.2", "0.0.0.0", "[::]", "localhost.", "127.1", "2130706433", "",
+)  # fmt: skip
+
+
+async def test_without_keys_every_path_is_open_to_this_machine_alone(start: Start, upstream: ScriptedUpstream) -> None:
+    """Whatever Host a page that was led here by its name sends, and whatever a proxy adds."""
+    gw = await start(provider("first", upstream))
+    for data, pattern, method in PATHS:
+        path = pattern.replace("*", "x" * 12)
+        if not data or path in LIVE:
+            continue
+        for host in OPEN:
+            assert (await ask_raw(gw, gw.port, method, path, host, None))[0] not in (401, 403), (path, host)
+        for host in STRANGE:
+            assert (await ask_raw(gw, gw.port, method, path, host, None))[0] in (400, 401), (path, host)
+        for line in ("Origin: http://localhost", "Via: 1.1 x", "Forwarded: for=::1", "X-Forwarded-Host: localhost"):
+            assert (await ask_raw(gw, gw.port, method, path, f"localhost\r\n{line}", None))[0] == 401, (path, line)
 
 
 async def test_the_socket_takes_what_changes_something_as_json_alone(start: Start, upstream: ScriptedUpstream) -> None:
