@@ -63,6 +63,19 @@ def test_all_of_it_works_while_nothing_runs(command: Command, home: Path, monkey
     assert orjson.loads(command("list", "--json")[1]) == []
 
 
+def test_a_key_may_be_stored_before_the_first_start(
+    command: Command, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "routes.toml").write_text(TABLE)
+    monkeypatch.setenv("POINTSMAN_MASTER_KEY", MASTER)
+    assert command("set", *PLACE, key=OWN)[0] == 0
+    assert [it["state"] for it in orjson.loads(command("list", "--json")[1])] == ["good"]
+    monkeypatch.delenv("POINTSMAN_MASTER_KEY")
+    (home / "state" / LEDGER).unlink()
+    assert command("set", *PLACE, key=OWN)[0] != 0
+    assert not (home / "state" / LEDGER).exists()
+
+
 @pytest.mark.parametrize(
     ("words", "key", "why"),
     [

@@ -10,15 +10,13 @@ import shutil
 import sys
 from collections.abc import Callable
 
-from proxy.app import ADMIN_SOCKET, LEDGER, state_directory
-from proxy.cli.words import Commands, config_option, print_json, state_option, table_of
-from proxy.errors import GatewayError
-from proxy.routing.table import Table
+from proxy.app import ADMIN_SOCKET, LEDGER
+from proxy.cli.words import Commands, add_verb, print_json, table_and_state, told
 from proxy.secret import MASTER_KEY_BYTES
 from proxy.server.byok.command import Direct, Remote, VaultDesk
 from proxy.server.byok.store import VaultStore
 from proxy.server.byok.vault import Masters, Vault
-from proxy.server.keys.command import DeskRefused, runs
+from proxy.server.keys.command import runs
 from proxy.server.ledger import Column, render_table
 
 COLUMNS = (
@@ -37,17 +35,11 @@ def byok(options: argparse.Namespace) -> int:
     While the gateway runs the command goes through its admin socket; else it works on the ledger's file itself, and
     then needs the master key in its own environment.
     """
-    try:
-        options.verb(_desk(options), options)
-    except (DeskRefused, GatewayError) as refused:
-        print(f"pointsman: {refused}", file=sys.stderr)
-        return 1
-    return 0
+    return told(lambda: options.verb(_desk(options), options))
 
 
 def _desk(options: argparse.Namespace) -> VaultDesk:
-    table = table_of(options.config) if options.config.exists() else Table(revision="")
-    state = options.state or state_directory(table, os.environ)
+    table, state = table_and_state(options)
     if runs(state / ADMIN_SOCKET):
         return Remote(state / ADMIN_SOCKET)
     return Direct(Vault(VaultStore(state / LEDGER), Masters.of(table)), table)
@@ -128,15 +120,6 @@ def add(commands: Commands) -> None:
 def _verb(
     verbs: Commands, name: str, work: Callable[[VaultDesk, argparse.Namespace], None], example: str
 ) -> argparse.ArgumentParser:
-    summary = (work.__doc__ or "").partition("\n")[0]
-
-    def run(options: argparse.Namespace) -> int:
-        return byok(options)
-
-    run.__doc__ = summary
-    parser = verbs.add(name, run, example)
-    parser.set_defaults(verb=work)
+    parser = add_verb(verbs, byok, name, work, example)
     parser.add_argument("--json", action="store_true")
-    config_option(parser)
-    state_option(parser)
     return parser

@@ -6,12 +6,12 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from proxy.app import ADMIN_SOCKET
-from proxy.cli.words import Commands, config_option, ledger_of, print_json, seconds, state_option
+from proxy.cli.words import Commands, add_verb, ledger_of, print_json, seconds
 from proxy.server.keys.command import DeskRefused, runs
 from proxy.server.ledger import Filter, care, export
 
@@ -130,12 +130,13 @@ def add(commands: Commands) -> None:
         "pointsman db export attempts --format csv --project team-a > attempts.csv",
     )
     verbs = Commands(parser.add_subparsers(title="what to do", metavar="VERB", required=True))
-    checking = _verb(verbs, "check", check, "pointsman db check", "pointsman db check --quick --json")
+    checking = add_verb(verbs, db, "check", check, "pointsman db check", "pointsman db check --quick --json")
     checking.add_argument("--quick", action="store_true", help="without comparing each index with its table")
     checking.add_argument("--json", action="store_true")
-    _verb(verbs, "vacuum", vacuum, "pointsman db vacuum --state /var/lib/pointsman")
-    exporting = _verb(
+    add_verb(verbs, db, "vacuum", vacuum, "pointsman db vacuum --state /var/lib/pointsman")
+    exporting = add_verb(
         verbs,
+        db,
         "export",
         export_,
         "pointsman db export decisions --since 30d -o decisions.jsonl",
@@ -154,17 +155,3 @@ def add(commands: Commands) -> None:
     exporting.add_argument("--key", metavar="ID", help="the id of a virtual key")
     exporting.add_argument("--outcome", help="ok, or an error code")
     exporting.add_argument("--failed", action="store_true", help="any outcome but ok")
-
-
-def _verb(
-    verbs: Commands, name: str, work: Callable[[Path, argparse.Namespace], int], *examples: str
-) -> argparse.ArgumentParser:
-    def run(options: argparse.Namespace) -> int:
-        return db(options)
-
-    run.__doc__ = work.__doc__
-    parser = verbs.add(name, run, *examples)
-    parser.set_defaults(verb=work)
-    config_option(parser)
-    state_option(parser)
-    return parser

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import sys
 import time
@@ -14,12 +13,10 @@ from typing import Any
 from proxy.accounts.asking import DEFAULT_GRACE
 from proxy.accounts.keys import SCOPES
 from proxy.accounts.periods import PERIODS
-from proxy.app import ADMIN_SOCKET, LEDGER, state_directory
-from proxy.cli.words import Commands, config_option, print_json, seconds, state_option, table_of, whole
-from proxy.errors import GatewayError
-from proxy.routing.table import Table
+from proxy.app import ADMIN_SOCKET, LEDGER
+from proxy.cli.words import Commands, add_verb, print_json, seconds, table_and_state, told, whole
 from proxy.server.keys.changes import Keys
-from proxy.server.keys.command import Desk, DeskRefused, Direct, Remote, runs
+from proxy.server.keys.command import Desk, Direct, Remote, runs
 from proxy.server.keys.store import KeyStore
 from proxy.server.ledger import Column, render_table
 
@@ -42,17 +39,11 @@ def keys(options: argparse.Namespace) -> int:
 
     While the gateway runs the command goes through its admin socket; else it works on the ledger's file itself.
     """
-    try:
-        options.verb(_desk(options), options)
-    except (DeskRefused, GatewayError) as refused:
-        print(f"pointsman: {refused}", file=sys.stderr)
-        return 1
-    return 0
+    return told(lambda: options.verb(_desk(options), options))
 
 
 def _desk(options: argparse.Namespace) -> Desk:
-    table = table_of(options.config) if options.config.exists() else Table(revision="")
-    state = options.state or state_directory(table, os.environ)
+    table, state = table_and_state(options)
     if runs(state / ADMIN_SOCKET):
         return Remote(state / ADMIN_SOCKET)
     return Direct(Keys(KeyStore(state / LEDGER)), table.server.key_prefix, table.projects)
@@ -166,17 +157,8 @@ def add(commands: Commands) -> None:
 def _verb(
     verbs: Commands, name: str, work: Callable[[Desk, argparse.Namespace], None], example: str, *, id: bool = False
 ) -> argparse.ArgumentParser:
-    summary = (work.__doc__ or "").partition("\n")[0]
-
-    def run(options: argparse.Namespace) -> int:
-        return keys(options)
-
-    run.__doc__ = summary
-    parser = verbs.add(name, run, example)
-    parser.set_defaults(verb=work)
+    parser = add_verb(verbs, keys, name, work, example)
     if id:
         parser.add_argument("id", metavar="ID", help="the 12 characters in the middle of the key")
     parser.add_argument("--json", action="store_true")
-    config_option(parser)
-    state_option(parser)
     return parser

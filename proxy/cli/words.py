@@ -15,8 +15,10 @@ import orjson
 from attrs import frozen
 
 from proxy.app import LEDGER, state_directory
+from proxy.errors import GatewayError
 from proxy.routing.problems import TableRejected
 from proxy.routing.table import Table
+from proxy.server.keys.command import DeskRefused
 from proxy.server.ledger import Decisions
 from proxy.server.reload import load_table
 from proxy.server.watch import read_table
@@ -59,6 +61,22 @@ def ledger_of(options: argparse.Namespace) -> Decisions:
     return Decisions(state_directory(table, os.environ) / LEDGER)
 
 
+def table_and_state(options: argparse.Namespace) -> tuple[Table, Path]:
+    """Of the daemon that a command is about; an empty table where there is no file."""
+    table = table_of(options.config) if options.config.exists() else Table(revision="")
+    return table, options.state or state_directory(table, os.environ)
+
+
+def told(work: Callable[[], None]) -> int:
+    """The exit code of work that may be refused; why is said in a sentence."""
+    try:
+        work()
+    except (DeskRefused, GatewayError) as refused:
+        print(f"pointsman: {refused}", file=sys.stderr)
+        return 1
+    return 0
+
+
 def whole(text: str) -> int:
     """A number of things to show: one or more."""
     if not text.isdecimal() or not int(text):
@@ -91,6 +109,26 @@ class Commands:
         )
         made.set_defaults(run=run)
         return made
+
+
+def add_verb(
+    verbs: Commands,
+    group: Callable[[argparse.Namespace], int],
+    name: str,
+    work: Callable[..., object],
+    *examples: str,
+) -> argparse.ArgumentParser:
+    """A verb of a command that works on the state directory: `group` finds it as `options.verb`."""
+
+    def run(options: argparse.Namespace) -> int:
+        return group(options)
+
+    run.__doc__ = work.__doc__
+    parser = verbs.add(name, run, *examples)
+    parser.set_defaults(verb=work)
+    config_option(parser)
+    state_option(parser)
+    return parser
 
 
 def seconds(text: str) -> float:

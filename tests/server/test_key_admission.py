@@ -274,7 +274,8 @@ async def test_no_listener_has_the_paths_of_the_other(start: Start, upstream: Sc
 OPEN = ("localhost", "127.0.0.1", "[::1]", "LOCALHOST:8080")
 STRANGE = (
     "evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "localhost@evil.example",
-    "evil.example#localhost", "localhost, evil.example", "127.0.0.2", "0.0.0.0", "[::]", "localhost.", "127.1", "2130706433", "",
+    "evil.example#localhost", "localhost, evil.example", "127.0.0.2", "0.0.0.0", "[::]", "localhost.",
+    "127.1", "2130706433", "",
 )  # fmt: skip
 
 

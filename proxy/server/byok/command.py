@@ -52,6 +52,8 @@ class Direct:
 
     def put(self, project: str, provider: str, key: str, *, only_known: bool) -> dict[str, Any]:
         check_place(self.table, project, provider)
+        if self.vault.masters.now is not None and not self.vault.store.path.exists():
+            self.vault.store.forget_unused()  # makes the file, so that a key may be there before the first start
         stored, _ = self.vault.put(project, provider, read_key({"key": key}), only_known=only_known)
         give_back(self.vault.store.path)
         return self.vault.shown(stored)

@@ -1,17 +1,14 @@
-"""Projects' provider keys in the ledger's file, sealed. Every method blocks, as those of `keys.store` do."""
+"""Projects' provider keys in the ledger's file, sealed. Every method blocks: `ledger.access`."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
-from typing import Any, TypeVar
 
 from attrs import frozen
 
 from proxy.accounts.vault import DataKey, StoredKey
-from proxy.server.ledger.schema import open_reader, open_writer, refusal
+from proxy.server.ledger import access
 
 SELECT = (
     "SELECT project, provider, data_key, sealed, last_four, created_ms, changed_ms FROM provider_keys ORDER BY 1, 2"
@@ -29,7 +26,6 @@ PUT = (
     " sealed = excluded.sealed, last_four = excluded.last_four, changed_ms = excluded.changed_ms"
 )
 DELETE = "DELETE FROM provider_keys WHERE project = ? AND provider = ?"
-T = TypeVar("T")
 
 
 @frozen
@@ -47,15 +43,15 @@ class VaultStore:
 
     def load(self) -> Contents:
         def everything(connection: sqlite3.Connection) -> Contents:
-            connection.execute("BEGIN")  # one state
             data_keys = [DataKey(*row) for row in connection.execute(SELECT_DATA_KEYS)]
-            return Contents(_changes(connection), data_keys, [StoredKey(*row) for row in connection.execute(SELECT)])
+            stored = [StoredKey(*row) for row in connection.execute(SELECT)]
+            return Contents(access.counted(connection, "vault_changes"), data_keys, stored)
 
-        return self._run(open_reader, everything)
+        return access.look(self.path, everything)
 
     def changes(self) -> int:
         """Grows with every change, by whichever process."""
-        return self._run(open_reader, _changes)
+        return access.look(self.path, lambda connection: access.counted(connection, "vault_changes"))
 
     def begin(self, wrapped: bytes, master: str, now_ms: int) -> DataKey:
         """The file's data key: this one, unless there is one already."""
@@ -64,34 +60,19 @@ class VaultStore:
             connection.execute(FIRST_DATA_KEY, (wrapped, master, now_ms))
             return DataKey(*connection.execute(SELECT_DATA_KEYS).fetchone())
 
-        return self._run(open_writer, first)
+        return access.change(self.path, first)
 
     def forget_unused(self) -> None:
         """Data keys under which nothing is sealed."""
-        self._write(UNUSED, ())
+        access.write(self.path, UNUSED)
 
     def rewrap(self, old: DataKey, wrapped: bytes, master: str) -> None:
-        self._write(REWRAP, (wrapped, master, old.id, old.master))
+        access.write(self.path, REWRAP, (wrapped, master, old.id, old.master))
 
     def put(self, key: StoredKey) -> None:
         """In the place of the one before, in one step."""
         told = (key.project, key.provider, key.data_key, key.sealed, key.last_four, key.created_ms, key.changed_ms)
-        self._write(PUT, told)
+        access.write(self.path, PUT, told)
 
     def delete(self, project: str, provider: str) -> None:
-        self._write(DELETE, (project, provider))
-
-    def _write(self, statement: str, values: tuple[Any, ...]) -> None:
-        self._run(open_writer, lambda connection: connection.execute(statement, values))
-
-    def _run(self, opener: Callable[[Path], sqlite3.Connection], work: Callable[[sqlite3.Connection], T]) -> T:
-        with closing(opener(self.path)) as connection:
-            try:
-                return work(connection)
-            except sqlite3.Error as exc:
-                raise refusal(self.path, exc) from exc
-
-
-def _changes(connection: sqlite3.Connection) -> int:
-    (changes,) = connection.execute("SELECT n FROM vault_changes").fetchone()
-    return int(changes)
+        access.write(self.path, DELETE, (project, provider))

@@ -1,0 +1,49 @@
+"""What the ledger's file keeps beside its rows is changed in place: keys, and the sealed keys of projects. Each look
+and each change has a connection of its own, which waits for the writer's lock; a change is in the file when it returns.
+
+Every function blocks, and raises LedgerRefused where the file cannot be used.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any, TypeVar
+
+from proxy.server.ledger.schema import open_reader, open_writer, refusal
+
+T = TypeVar("T")
+
+
+def look(path: Path, work: Callable[[sqlite3.Connection], T]) -> T:
+    """What `work` finds, all of it in one state of the file."""
+
+    def at_once(connection: sqlite3.Connection) -> T:
+        connection.execute("BEGIN")
+        return work(connection)
+
+    return _with(open_reader, path, at_once)
+
+
+def change(path: Path, work: Callable[[sqlite3.Connection], T]) -> T:
+    return _with(open_writer, path, work)
+
+
+def write(path: Path, statement: str, values: tuple[Any, ...] = ()) -> None:
+    change(path, lambda connection: connection.execute(statement, values))
+
+
+def counted(connection: sqlite3.Connection, counter: str) -> int:
+    """A table of one number, which grows with every change, by whichever process."""
+    (changes,) = connection.execute(f"SELECT n FROM {counter}").fetchone()  # noqa: S608  a constant of ours
+    return int(changes)
+
+
+def _with(opener: Callable[[Path], sqlite3.Connection], path: Path, work: Callable[[sqlite3.Connection], T]) -> T:
+    with closing(opener(path)) as connection:
+        try:
+            return work(connection)
+        except sqlite3.Error as exc:
+            raise refusal(path, exc) from exc
