@@ -1,14 +1,23 @@
 """How long property tests look: the fast suite takes hypothesis' own number of examples, `make fuzz` many more.
 
-`make fuzz` sets POINTSMAN_FUZZ to a number of examples; the profile of that name is then in force.
+python fuzz.py MINUTES
+
+plays every property test of what reads foreign bytes, round after round with other examples, so that each of them has
+its share of the time. POINTSMAN_FUZZ is the number of examples in a round; the profile of that name is then in force.
 """
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 
+TESTS = ("test_fuzz.py", "test_fuzz_answers.py", "wire")
+A_ROUND = 300  # examples
 EXAMPLES = int(os.environ.get("POINTSMAN_FUZZ", "0"))
 
 
@@ -20,3 +29,36 @@ def load_profile() -> None:
     else:
         settings.register_profile("pointsman", deadline=None)
         settings.load_profile("pointsman")
+
+
+def fuzz(minutes: float) -> int:
+    """0 where nothing was found. The last round is the last that ends in time, and one is played to its end always."""
+    here, began, rounds, longest = Path(__file__).parent, time.monotonic(), 0, 0.0
+    while rounds == 0 or time.monotonic() - began + longest < minutes * 60:
+        start, seed = time.monotonic(), int.from_bytes(os.urandom(4))
+        played = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-q",
+                "-n",
+                "2",
+                f"--hypothesis-seed={seed}",
+                *(here / it for it in TESTS),
+            ],
+            env={**os.environ, "POINTSMAN_FUZZ": os.environ.get("POINTSMAN_FUZZ", str(A_ROUND))},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        rounds, took = rounds + 1, time.monotonic() - start
+        longest = max(longest, took)
+        if played.returncode:
+            print(f"{played.stdout}\nround {rounds} found something, with the seed {seed}")  # noqa: T201
+            return 1
+        print(f"round {rounds}: {took:.0f} s, {played.stdout.strip().splitlines()[-1]}", flush=True)  # noqa: T201
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(fuzz(float(sys.argv[1]) if len(sys.argv) > 1 else 10.0))

@@ -1,7 +1,7 @@
 """Bytes of any kind through everything that reads bytes of others: framers, the splicer, decoders of requests and of
 streams. They answer, or raise what they promise to raise, and the same however the bytes are cut.
 
-`make fuzz` runs these, and every other property test, for longer.
+`make fuzz` plays these, test_fuzz_answers.py and those of tests/wire for longer.
 """
 
 from __future__ import annotations
