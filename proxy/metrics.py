@@ -5,7 +5,8 @@ are the codes of `errors`, other words come from our own code, and each label an
 fit is counted under "other". A key, a user or a raw client string is never a label.
 
 One thread, the event loop's, calls all methods, so a number needs no lock: prometheus-client's own counters and
-histograms take four times as long, and its text seven times. It brings what it knows of the process.
+histograms take four times as long, and its text seven times. It brings what it knows of the process, and is imported
+by the first scrape: it takes 5 MB.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from http import HTTPStatus
 from operator import attrgetter
-from typing import Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from attrs import define, field, frozen
-from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, generate_latest
 
 from proxy import ir
 from proxy.errors import GatewayError
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 NONE = "none"  # nobody answered
 OTHER = "other"
@@ -317,7 +320,7 @@ class Metrics:
     content_type = "text/plain; version=0.0.4; charset=utf-8"
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
-        self.registry = _process() if registry is None else registry
+        self.registry = registry
         self._labels: dict[str, Label] = {}
         self._families: dict[str, Family[Number] | Family[Histogram]] = {}
         self._readers: dict[str, Callable[[], Reading]] = {}
@@ -464,7 +467,16 @@ class Metrics:
         families = self._families | read | views
         # The overflow of this very scrape is counted by now, and stands in it.
         texts = (_text(SPECS[name], family.children) for name, family in families.items())
-        return "".join(line for lines in texts for line in lines).encode() + generate_latest(self.registry)
+        return "".join(line for lines in texts for line in lines).encode() + self._foreign()
+
+    def _foreign(self) -> bytes:
+        from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, generate_latest
+
+        if self.registry is None:
+            self.registry = CollectorRegistry()
+            ProcessCollector(registry=self.registry)
+            PlatformCollector(registry=self.registry)
+        return generate_latest(self.registry)
 
     def _read(self, spec: Spec, reading: Reading) -> Family[Number]:
         family = self._family(spec, Number)
@@ -534,13 +546,6 @@ class Metrics:
             byok_cost=partial(self._byok_costs, model, provider),
             unknown_cost=self._unknown_costs(model, provider),
         )
-
-
-def _process() -> CollectorRegistry:
-    registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
-    PlatformCollector(registry=registry)
-    return registry
 
 
 def _operation(surface: str) -> str:

@@ -13,13 +13,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from proxy.app import StartRefused
-from proxy.cli.words import BadTable, Commands
-from proxy.server.daemon import ListenRefused
-from proxy.server.ledger import LedgerRefused
-from proxy.server.watch import TableUnreadable
-
-REFUSED = (StartRefused, TableUnreadable, ListenRefused, LedgerRefused)
+from proxy.cli.modules import reading_modules
 
 EXAMPLES = """examples:
   pointsman serve --config routes.toml
@@ -51,7 +45,10 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
-    options = _parser(COMMANDS.get(given[0]) if given else None).parse_args(given)
+    with reading_modules(stay=given[:1] == ["serve"]):
+        parser = _parser(COMMANDS.get(given[0]) if given else None)
+        from proxy.cli.words import REFUSED, BadTable
+    options = parser.parse_args(given)
     try:
         return int(options.run(options))
     except BadTable as bad:
@@ -72,6 +69,8 @@ def _parser(module: str | None = None) -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    from proxy.cli.words import Commands
+
     commands = Commands(parser.add_subparsers(title="commands", metavar="COMMAND", required=True))
     for name in dict.fromkeys(COMMANDS.values()) if module is None else (module,):
         import_module(f"proxy.cli.{name}").add(commands)

@@ -24,8 +24,7 @@ def serve(options: argparse.Namespace) -> int:
     """Runs until SIGTERM or SIGINT."""
     import uvloop  # only this command needs it
 
-    gc.freeze()  # what was read by now stays for good: nothing to look through
-    gc.set_threshold(*YOUNG)
+    gc.set_threshold(*YOUNG)  # what was read by now is frozen: see `cli.modules`
     sys.setswitchinterval(SWITCH)
     sink = logging.configure(json=logging.wants_json(), level=options.log_level, scrubber=Scrubber())
     try:

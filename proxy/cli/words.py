@@ -14,14 +14,17 @@ from typing import Any
 import orjson
 from attrs import frozen
 
-from proxy.app import LEDGER, state_directory
+from proxy.app import LEDGER, StartRefused, state_directory
 from proxy.errors import GatewayError
 from proxy.routing.problems import TableRejected
 from proxy.routing.table import Table
+from proxy.server.daemon import ListenRefused
 from proxy.server.keys.command import DeskRefused
-from proxy.server.ledger import Decisions
+from proxy.server.ledger import Decisions, LedgerRefused
 from proxy.server.reload import load_table
-from proxy.server.watch import read_table
+from proxy.server.watch import TableUnreadable, read_table
+
+REFUSED = (StartRefused, TableUnreadable, ListenRefused, LedgerRefused)
 
 
 class BadTable(Exception):

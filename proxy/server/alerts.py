@@ -18,6 +18,7 @@ from proxy.accounts.asking import moment
 from proxy.accounts.budget import Alert, usd
 from proxy.metrics import Metrics
 from proxy.secret import Secret
+from proxy.server.upstream import tls
 
 log = structlog.get_logger()
 MOST = 100  # alerts that wait
@@ -62,7 +63,9 @@ class Alerts:
             if number:
                 await asyncio.sleep(self.pause)
             try:
-                async with session.post(address.reveal(), json=told, allow_redirects=False) as response:
+                async with session.post(
+                    address.reveal(), json=told, allow_redirects=False, ssl=tls.system()
+                ) as response:
                     if response.status < 300:
                         return True
                     reason = f"status {response.status}"

@@ -25,6 +25,7 @@ from yarl import URL
 from proxy import ir
 from proxy.errors import Unsupported
 from proxy.routing.table import Fetch
+from proxy.server.upstream import tls
 from proxy.wire.addresses import Network, address_of, is_public, is_within
 
 KINDS = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif", "image/heic", "image/heif"})
@@ -79,7 +80,7 @@ async def fetched(urls: tuple[str, ...], settings: Fetch) -> dict[str, ir.Blob]:
     guard = _Guard(settings)
     found: dict[str, ir.Blob] = {}
     async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=4, force_close=True, socket_factory=guard.socket),
+        connector=aiohttp.TCPConnector(limit=4, force_close=True, socket_factory=guard.socket, ssl=tls.system()),
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=ClientTimeout(total=None),
         auto_decompress=False,

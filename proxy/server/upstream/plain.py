@@ -137,7 +137,7 @@ class PlainUpstream:
         self._session = aiohttp.ClientSession(
             connector=_Connector(
                 limit=0,  # the slots are the limit: their queue can be measured and bounded
-                ssl=tls.context_of(provider) or True,
+                ssl=tls.context_of(provider) or (True if _is_clear(provider) else tls.system()),
                 keepalive_timeout=KEEP_ALIVE,
                 resolver=OwnThread(),
             ),
@@ -250,3 +250,9 @@ def unsent(exc: BaseException) -> UpstreamError:
         case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError() | OSError():
             return UpstreamBroken("The provider closed the connection without an answer.", detail=detail)
     return UpstreamBroken("The provider's answer is not proper HTTP.", detail=detail)
+
+
+def _is_clear(provider: Provider) -> bool:
+    """Nobody on the way there speaks TLS, so that no authority is asked."""
+    proxy = provider.proxy.reveal() if provider.proxy else "http:"
+    return all(url.lower().startswith("http:") for url in (provider.base_url, proxy))
