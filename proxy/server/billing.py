@@ -22,13 +22,14 @@ LEASE_MS = 600_000  # how long a reservation of a process that died counts as sp
 MOST_CHARGED = 10**15  # nano-USD of one request: what a provider says beyond a million USD is no count of tokens
 AT_WORK = ("first_byte", "plain")  # phases in which a provider has the request
 UNBOUND = 1 << 62  # bytes
+TEXTS = frozenset({"chat", "completions"})  # endpoints whose answers are as long as what was written
 TOP_UP = 4  # a stream that outgrows what is reserved for it gets a quarter of that on top, and so on
 
 
 def output_reserved(pick: Pick, facts: Facts, most: int) -> int:
     """Tokens of output that an attempt reserves: the request's own cap, the model's, `reserve_output`, whichever is
-    least, for each answer that is asked for."""
-    if facts.endpoint != "chat" or facts.surface == "count_tokens":
+    least, for each answer that is asked for. What only reads has a cap of 0."""
+    if facts.surface == "count_tokens":
         return 0
     for cap in (facts.shape.max_tokens, pick.info.max_output):
         if cap is not None and cap < most:
@@ -44,7 +45,7 @@ def take_tokens(call: Call, facts: Facts) -> None:
     if permit.standing.meters or call.snapshot.gate.models:
         most = call.snapshot.table.server.reserve_output
         said = facts.shape.max_tokens
-        writing = (most if said is None else min(said, most)) * facts.shape.n if facts.endpoint == "chat" else 0
+        writing = (most if said is None else min(said, most)) * facts.shape.n
         permit.take_tokens(facts.tokens, writing, call.clock())
 
 
@@ -90,7 +91,7 @@ def top_up(call: Call, opening: Opening) -> int:
     permit, facts = call.permit, call.facts
     if permit is None or facts is None or opening.attempt.byok:
         return UNBOUND
-    call.output_reserved = max(_tokens_in(opening), call.output_reserved) * (TOP_UP + 1) // TOP_UP + 1
+    call.output_reserved = max(_tokens_in(opening, facts), call.output_reserved) * (TOP_UP + 1) // TOP_UP + 1
     known = sum(attempt.cost_nanos or 0 for attempt in call.decision.attempts[:-1] if not attempt.byok)
     if permit.top_up(known + reserved_nanos(opening.pick, facts, call.output_reserved)):
         _lease(call, permit, int(call.now() * 1000))
@@ -150,14 +151,14 @@ def _guess(call: Call, opening: Opening, usage: ir.Usage | None, told: int | Non
         cache_read=seen.cache_read,
         cache_write_5m=seen.cache_write_5m,
         cache_write_1h=seen.cache_write_1h,
-        output=max(seen.output or 0, _tokens_in(opening)),
+        output=max(seen.output or 0, _tokens_in(opening, facts)),
     )
     return max(price.cost_nanos(likely) or 0, told or 0)
 
 
-def _tokens_in(opening: Opening) -> int:
+def _tokens_in(opening: Opening, facts: Facts) -> int:
     """A guess at an answer's output tokens, by the bytes that left."""
-    if opening.opaque:
+    if facts.endpoint not in TEXTS:
         return 0
     per_token = STREAM_BYTES_PER_TOKEN if opening.stream is not None else PLAIN_BYTES_PER_TOKEN
     return opening.attempt.bytes_out // per_token
@@ -184,5 +185,5 @@ def tokens_used(call: Call) -> int:
             used += (usage.input_total or 0) + (usage.output or 0)
     if decision.usage is None and (decision.bytes_committed or call.guessed):
         per_token = STREAM_BYTES_PER_TOKEN if decision.stream else PLAIN_BYTES_PER_TOKEN
-        used += facts.tokens + (decision.bytes_committed // per_token if facts.endpoint == "chat" else 0)
+        used += facts.tokens + (decision.bytes_committed // per_token if facts.endpoint in TEXTS else 0)
     return used

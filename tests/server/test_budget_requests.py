@@ -67,6 +67,59 @@ async def test_of_200_at_once_exactly_those_pass_that_the_budget_holds(
         assert probe.app.books.accounts[f"key:{keys[0].id}"].spent == charged == sums[f"key:{keys[0].id}"]
 
 
+WRITTEN: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {  # path, what is asked, what is answered
+    "completions": (
+        "/v1/completions",
+        {"prompt": "Say hello.", "max_tokens": 50},
+        {"object": "text_completion", "choices": [{"index": 0, "text": "Hello.", "finish_reason": "stop"}]},
+    ),
+    "several completions": (
+        "/v1/completions",
+        {"prompt": ["Say hello.", "Say it again."], "max_tokens": 20, "n": 2},
+        {"object": "text_completion", "choices": [{"index": 0, "text": "Hello.", "finish_reason": "stop"}]},
+    ),
+    "pictures": ("/v1/images/generations", {"prompt": "A lamp."}, {"created": 1, "data": [{"b64_json": "aGk="}]}),
+    "speech": ("/v1/audio/speech", {"input": "Hello.", "voice": "alloy"}, {"object": "speech"}),
+    "embeddings": (
+        "/v1/embeddings",
+        {"input": "Hello."},
+        {"object": "list", "data": [{"object": "embedding", "index": 0, "embedding": [1.0]}]},
+    ),
+}
+SERVING = 'endpoints = ["chat", "completions", "embeddings", "images", "audio"]'
+
+
+@pytest.mark.parametrize(("path", "asked", "answered"), WRITTEN.values(), ids=WRITTEN)
+@pytest.mark.parametrize("bound", ["budget", "tokens per minute"])
+async def test_what_is_no_conversation_reserves_what_it_may_write_as_well(
+    bound: str,
+    path: str,
+    asked: dict[str, Any],
+    answered: dict[str, Any],
+    start: Start,
+    upstream: ScriptedUpstream,
+) -> None:
+    release = asyncio.Event()
+    usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+    upstream.plays([release, *plain({**answered, "usage": usage})])
+    gw = await start(provider("first", upstream, models=PRICED, more=SERVING))
+    body = {"model": "first", **asked}
+    reads = path == "/v1/embeddings"
+    plan = (await gw.post(f"/v1/route?surface={path.split('/')[2]}", body)).json
+    writes = 0 if reads else asked.get("max_tokens", 4096) * asked.get("n", 1) * (2 if "n" in asked else 1)
+    nanos = plan["tokens_estimated"] * 1_000 + writes * 100_000
+    tokens = plan["tokens_estimated"] + writes
+    limited: dict[str, Any] = {"limits": {"tpm": round(3.5 * tokens)}}
+    budgeted: dict[str, Any] = {"budget": {"limit": f"{3.5 * nanos / 1e9:.9f}"}}
+    key = await make(gw, **(budgeted if bound == "budget" else limited))
+    posted = [asyncio.ensure_future(gw.post(path, body, key.bearer)) for _ in range(20)]
+    await upstream.asked(3)
+    await settles(lambda: sum(task.done() for task in posted) == 17)
+    release.set()
+    statuses = Counter([(await answer).status for answer in posted])
+    assert statuses == {200: 3, (402 if bound == "budget" else 429): 17}
+
+
 async def test_failures_and_clients_that_leave_give_back_what_they_did_not_use(
     start: Start, upstream: ScriptedUpstream
 ) -> None:
