@@ -117,6 +117,7 @@ class OwnKeys:
     """The keys of projects, open, by project and provider. `locked` are those that are in the file and do not open:
     nobody else's key stands in for them. Replaced whole, so a request keeps what it took."""
 
+    empty: bool = True
     _open: Mapping[str, Mapping[str, Secret]] = field(factory=dict, repr=False)
     _locked: Mapping[str, frozenset[str]] = field(factory=dict)
 
@@ -134,6 +135,7 @@ class OwnKeys:
         for (project, provider), secret in opened.items():
             by_project.setdefault(project, {})[provider] = secret
         self._open, self._locked = by_project, locked
+        self.empty = not by_project and not locked
 
     @property
     def secrets(self) -> list[Secret]:

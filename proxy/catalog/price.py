@@ -117,7 +117,8 @@ class Price:
                 if rate is None:
                     return None
                 pico += tokens * rate
-        return _rounded(pico)
+        nanos, rest = divmod(pico, PICO_PER_NANO)
+        return nanos + (rest * 2 > PICO_PER_NANO or (rest * 2 == PICO_PER_NANO and nanos % 2 == 1))
 
 
 def worst_case_nanos(
@@ -167,9 +168,3 @@ def _pico(usd_per_million: Decimal | str | int) -> int:
 
 def _first(*rates: int | None) -> int | None:
     return next((rate for rate in rates if rate is not None), None)
-
-
-def _rounded(pico: int) -> int:
-    """Half-even, to nano-USD."""
-    nanos, rest = divmod(pico, PICO_PER_NANO)
-    return nanos + (rest * 2 > PICO_PER_NANO or (rest * 2 == PICO_PER_NANO and nanos % 2 == 1))

@@ -113,7 +113,8 @@ def _upstream_id(headers: Mapping[str, str]) -> str | None:
 
 def _clean_headers(call: Call, headers: Mapping[str, str]) -> Mapping[str, str]:
     """A provider may repeat a key in any header, its request id included: such a one goes no further."""
-    if not _repeats_key(call, "\n".join(headers.values())):
+    text = "\n".join(headers.values())
+    if not (call.byok and _repeats_key(call, text)) and not call.snapshot.scrubber.knows(text):
         return headers
     return {name: value for name, value in headers.items() if not _repeats_key(call, value)}
 

@@ -71,6 +71,7 @@ class Call:
     lease: Callable[[Lease], None] = field(default=lambda lease: None, repr=False)  # notes what is reserved
     dialect: Dialect = field(init=False)  # the client's
     operation: Operation | None = field(init=False)  # what it asks for; None is a conversation
+    prefix: str = field(init=False)  # of our headers
     answer: Downstream = field(init=False, repr=False)
     permit: Permit | None = None
     guessed: int = 0  # nano-USD of attempts whose cost nobody told
@@ -100,17 +101,13 @@ class Call:
     bodies: dict[tuple[str | None, bool], bytes] = field(factory=dict, repr=False)  # spliced requests by native name
 
     def __attrs_post_init__(self) -> None:
-        surface = self.surface
-        self.dialect, self.operation = surface.spoken, surface.asked
-        self.answer = answer_to(self.request, lean=self.snapshot.table.server.exchange == "lean")
+        surface, server = self.surface, self.snapshot.table.server
+        self.dialect, self.operation, self.prefix = surface.spoken, surface.asked, server.header_prefix
+        self.answer = answer_to(self.request, lean=server.exchange == "lean")
 
     def asks_stream(self, stream: bool) -> None:
         self.stream = self.decision.stream = stream
         self.framed = stream and (self.operation is None or self.operation.framed)
-
-    @property
-    def prefix(self) -> str:
-        return self.snapshot.table.server.header_prefix
 
     @property
     def wants_usage(self) -> bool:

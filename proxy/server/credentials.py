@@ -26,9 +26,9 @@ def choose(call: Call, pick: Pick, now: float) -> Credential:
         return Credential(own, byok=True)
     if not provider.credentials:
         return Credential()
-    index = fit(call, provider.name, now)
+    health = call.snapshot.world.health
+    index = 0 if health.is_quiet(now) else fit(call, provider.name, now)
     if index is None:
-        health = call.snapshot.world.health
         places = range(len(provider.credentials))
         index = min(places, key=lambda place: health.key_cooling(provider.name, place, now))
     return Credential(provider.credentials[index], index)

@@ -84,7 +84,9 @@ async def _deliver_whole(call: Call, opening: Opening) -> web.StreamResponse:
     if call.framed:
         headers, stock = _head(call, opening, SSE, [])
     else:
-        content_type = theirs["content-type"] if content_type_of(theirs) == JSON else JSON
+        content_type = theirs.get("content-type", JSON)
+        if content_type != JSON and content_type_of(theirs) != JSON:
+            content_type = JSON
         headers, stock = _head(call, opening, content_type, cost_header(call.prefix, decision.cost_nanos))
     decision.status = _status(opening)
     opening.attempt.bytes_out = len(opening.body)

@@ -171,17 +171,20 @@ class Gateway:
             call.once = call.members is None
             if "input" in call.document and restated.is_misplaced(call):
                 restated.restate(call)
-        call.asks_stream(read_stream(call.document))
-        self._take_keys(call)
+        if "stream" in call.document:
+            call.asks_stream(read_stream(call.document))
+        call.byok = visitor.brought()
+        if not self.own.empty:
+            self._take_stored(call)
         decision.requested = str(call.document.get("model") or "")[:LONGEST_MODEL]
         facts = call.facts = intake.read_facts(call)
         decision.requested = facts.requested[:LONGEST_MODEL]
         plan = call.plan = decision.plan = resolve(facts, call.snapshot.world, self.dice, self.clock())
         return plan
 
-    def _take_keys(self, call: Call) -> None:
-        """The caller's own, and those that its project stores."""
-        call.byok, project = call.visitor.brought(), call.decision.project
+    def _take_stored(self, call: Call) -> None:
+        """Keys that the caller's project stores, where it brings none of its own."""
+        project = call.decision.project
         if stored := self.own.of(project):
             call.stored = frozenset(stored.keys() - call.byok.keys())
             call.byok = {**stored, **call.byok}

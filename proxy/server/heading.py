@@ -41,7 +41,7 @@ def _stock(call: Call, candidate: Candidate, *, fallback: bool) -> Stock:
     """What was decided: the same for all who get this plan and this answer to it."""
     plan, attempts = call.plan, len(call.decision.attempts)
     assert plan is not None
-    key = candidate, attempts, fallback
+    key = candidate.provider, candidate.model, attempts, fallback
     stock: Stock | None = plan.told.get(key)
     if stock is None:
         told = plan_headers(

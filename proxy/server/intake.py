@@ -22,7 +22,7 @@ from proxy.routing.table import is_loopback
 from proxy.server.call import Call
 from proxy.server.inbound import Request
 from proxy.server.ordinary import Body
-from proxy.server.visitor import FORM, Visitor, is_encoded, is_json, media_type
+from proxy.server.visitor import FORM, Visitor, is_encoded, is_json, media_type, presented_by
 from proxy.wire import json_text, multipart, splice
 from proxy.wire.splice import Member
 
@@ -47,7 +47,8 @@ def caller_of(request: Request) -> Caller:
 
 def admit(request: Request, visitor: Visitor, gate: Gate, now_ms: int, scopes: frozenset[str]) -> Permit:
     """Raises as `Gate.admit` does."""
-    return gate.admit(visitor.presented(), lambda: caller_of(request), now_ms, scopes, visitor.digest)
+    presented = presented_by(visitor.sent) if visitor.torn else visitor.key
+    return gate.admit(presented, lambda: caller_of(request), now_ms, scopes, visitor.digest)
 
 
 # -- the body ----------------------------------------------------------------------------------------------------
@@ -184,7 +185,8 @@ def check_types(body: Mapping[str, Any], types: Mapping[str, tuple[type, ...]]) 
 def check_turns(body: Mapping[str, Any], dialect: str) -> None:
     """Raises InvalidRequest where there is nothing to answer, or what stands in a turn has a type that no provider
     takes. What it says is the provider's to judge."""
-    _check_objects(body.get("tools"), "tools")
+    if "tools" in body:
+        _check_objects(body["tools"], "tools")
     member = TURNS.get(dialect)
     if member is None:
         _check_objects(body.get("input"), "input")
@@ -260,7 +262,7 @@ def read_facts(call: Call) -> Facts:
         surface.endpoint,
         wishes.wanted,
         shape,
-        reading.estimate_tokens(shape, _wide(call.body) if call.form is None else 0),
+        reading.estimate_tokens(shape, 0 if call.form is not None or call.body.isascii() else _wide(call.body)),
         call.stream,
         wishes.sort,
         wishes.partitioned,
@@ -313,4 +315,4 @@ def _outranked(call: Call, prefix: str) -> CIMultiDictProxy[str]:
 
 def _wide(body: bytes) -> int:
     """Bytes beyond one per character."""
-    return 0 if body.isascii() else len(body) - len(body.decode("utf-8", "replace"))
+    return len(body) - len(body.decode("utf-8", "replace"))

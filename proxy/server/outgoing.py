@@ -94,11 +94,11 @@ def _way(call: Call, pick: Pick, credential: Credential, hops: str) -> Way:
     """Remembered, unless the caller's own key is in it, or the border of a form."""
     if credential.byok or call.form is not None:
         return _made_way(call, pick, credential, hops)
-    known, plan = call.snapshot.ways, call.plan
+    known, plan, candidate = call.snapshot.ways, call.plan, pick.candidate
     profile = plan.profile if plan is not None else None
     same = (
-        call.surface, pick.candidate, credential.index, call.stream, profile, call.decision.project,
-        call.visitor.passing, hops,
+        call.surface, candidate.provider, candidate.model, candidate.native, credential.index, call.stream, profile,
+        call.decision.project, call.visitor.passing, hops,
     )  # fmt: skip
     way = known.get(same)
     if way is None:

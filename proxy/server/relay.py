@@ -8,7 +8,8 @@ trouble is not asked more than it already is.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
 
 import structlog
 from attrs import define, field
@@ -43,10 +44,14 @@ class Relay:
     metrics: Metrics
     agenda: Agenda = field(factory=Agenda.of_running_loop)  # of attempts under way
 
-    async def first_answer(self, call: Call, plan: Plan) -> Opening:
+    def first_answer(self, call: Call, plan: Plan) -> Coroutine[Any, Any, Opening]:
         """Raises what the last failure was when nobody answers."""
-        if not plan.cooling:
-            return await _Chain(self, call, plan, plan.chain, self.clock()).run()
+        if plan.cooling:
+            return self._probed(call, plan)
+        return _Chain(self, call, plan, plan.chain, self.clock()).run()
+
+    async def _probed(self, call: Call, plan: Plan) -> Opening:
+        """Where everybody rests: one attempt, unless enough of them are under way."""
         health = call.snapshot.world.health
         if not health.begin_probe():
             raise errors.AllCooling(
@@ -73,17 +78,19 @@ class _Chain:
 
     async def run(self) -> Opening:
         window: int | None = None  # once a window was too small, only larger ones are tried
+        health, attempts = self.call.snapshot.world.health, self.call.decision.attempts
         waiting = list(self.picks)
         put_off: list[Pick] = []
         while waiting:
             pick = waiting.pop(0)
             if window is not None and not (pick.info.context is not None and pick.info.context > window):
                 continue
-            if pick not in put_off and self._yields(pick, waiting):
+            now = self.relay.clock()
+            if not health.is_quiet(now) and pick not in put_off and self._yields(pick, waiting, now):
                 put_off.append(pick)
                 waiting.append(pick)
                 continue
-            if not self._affords(pick) or not self._may_pay(pick):
+            if attempts and not (self._affords(pick) and self._may_pay(pick)):
                 continue
             opening = await self._candidate(pick, alone=not waiting)
             if opening is not None:
@@ -94,28 +101,26 @@ class _Chain:
                 window = max(window or 0, pick.info.context or 0)
         raise self.last or errors.Overloaded("There was no time left for any attempt.", retry_after=1.0)
 
-    def _yields(self, pick: Pick, others: Iterable[Pick]) -> bool:
+    def _yields(self, pick: Pick, others: Iterable[Pick], now: float) -> bool:
         """Whether it came to rest since the plan was made, or is on trial by another request, while others are fit."""
-        health, now = self.call.snapshot.world.health, self.relay.clock()
-        if health.is_quiet(now) or not health.cooling(pick.candidate, now):
-            return False
-        return any(not health.cooling(other.candidate, now) for other in others)
+        health = self.call.snapshot.world.health
+        return bool(health.cooling(pick.candidate, now)) and any(
+            not health.cooling(other.candidate, now) for other in others
+        )
 
     def _affords(self, pick: Pick) -> bool:
         """Whether another attempt stays within the request's cost cap; the first one is the price ceiling's matter."""
-        attempts, facts = self.call.decision.attempts, self.call.facts
-        cap = self.call.snapshot.table.retry.cost if attempts else None
-        if cap is None or facts is None:
+        cap, facts = self.call.snapshot.table.retry.cost, self.call.facts
+        if cap is None or facts is None or not self.call.decision.attempts:
             return True
         worst = worst_nanos(pick.info, facts)
         return worst is not None and self.risked + worst <= cap * NANOS
 
     def _may_pay(self, pick: Pick) -> bool:
         """What began with the caller's own key goes on at the house's expense only where the profile says so."""
-        attempts = self.call.decision.attempts
-        if not attempts or not any(attempt.byok for attempt in attempts):
-            return True
         name, table = pick.candidate.provider, self.call.snapshot.table
+        if not any(attempt.byok for attempt in self.call.decision.attempts):
+            return True
         if name in self.call.byok or not table.providers[name].credentials:
             return True
         profile = table.profiles.get(self.plan.profile or "")
@@ -175,12 +180,12 @@ class _Chain:
             attempt.outcome = error.code
             raise
         finally:
-            attempt.duration_ms = call.elapsed_ms() - attempt.started_ms
             if trial:
                 health.end(trial)
             if waits is not None:
                 latencies.answered(candidate, waits)
             if opening is None:
+                attempt.duration_ms = call.elapsed_ms() - attempt.started_ms
                 in_flight.value -= 1
                 billing.failed(call, attempt, pick)
         self._praise(pick, key, opening)

@@ -71,10 +71,6 @@ class Visitor:
         self.passing = may_pass(self.headers.items())
         self._standing = standing
 
-    def presented(self) -> str | None:
-        """The key of ours that came along. Raises Unauthenticated where two came that differ."""
-        return presented_by(self.sent) if self.torn else self.key
-
     def brought(self) -> Mapping[str, Secret]:
         """The keys for providers that came along. Raises InvalidRequest where they cannot be meant."""
         if self.misfit:

@@ -105,8 +105,8 @@ class Watchdog:
         self._writing: float | None = None
         self._span = NEVER  # when the present one ends
         self._came = 0  # bytes in it
-        self._page: int | None = None  # of the agenda
-        self._put_down(started)
+        due = timeouts.answer if plain else min(timeouts.first_event, timeouts.first_content, timeouts.total)
+        self._page: int | None = agenda.put(self, started + min(due, timeouts.idle, STUCK_WRITE))
 
     def touch(self, size: int = 0) -> None:
         """Bytes came; `size` is how many, of interest until the commit."""
