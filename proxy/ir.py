@@ -13,7 +13,9 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Literal
 
-from attrs import define, field, frozen
+from attrs import field
+
+from proxy.record import record
 
 Json = Any  # JSON on its way in or out
 CacheLife = Literal["5m", "1h"]
@@ -24,7 +26,7 @@ StopReason = Literal["end", "length", "stop_sequence", "tool_call", "filter", "r
 # -- usage -------------------------------------------------------------------------------------------------------
 
 
-@define(unsafe_hash=True)  # not frozen, as its like for every request: attrs takes six times as long to fill those
+@record
 class Usage:
     """Tokens of one answer in disjoint classes; None is unknown, which is not zero.
 
@@ -69,14 +71,14 @@ def _astuple(usage: Usage) -> tuple[int | None, ...]:
 # -- parts of a message ------------------------------------------------------------------------------------------
 
 
-@frozen
+@record
 class Cache:
     """A prompt-cache marker behind a part. `ttl` is "5m", "1h" or None for the provider's default."""
 
     ttl: str | None = None
 
 
-@frozen
+@record
 class Blob:
     """Bytes inside the request, base64 as it came."""
 
@@ -84,20 +86,20 @@ class Blob:
     media_type: str | None = None
 
 
-@frozen
+@record
 class Url:
     url: str
     media_type: str | None = None
 
 
-@frozen
+@record
 class FileId:
     """A file that the provider stores; means nothing to another provider."""
 
     id: str
 
 
-@frozen
+@record
 class PlainText:
     """A document given as text."""
 
@@ -108,7 +110,7 @@ class PlainText:
 MediaSource = Blob | Url | FileId | PlainText
 
 
-@frozen
+@record
 class Citation:
     """Where a piece of text comes from. `raw` is the dialect's own object, given back to that dialect as it was."""
 
@@ -121,7 +123,7 @@ class Citation:
     dialect: str = ""
 
 
-@frozen
+@record
 class Text:
     text: str
     citations: tuple[Citation, ...] = ()
@@ -129,14 +131,14 @@ class Text:
     signature: str | None = None  # Gemini signs text parts too
 
 
-@frozen
+@record
 class Image:
     source: MediaSource
     detail: str | None = None  # OpenAI's low, high, auto
     cache: Cache | None = None
 
 
-@frozen
+@record
 class File:
     """A document: PDF, text, or an id of one."""
 
@@ -147,7 +149,7 @@ class File:
     cache: Cache | None = None
 
 
-@frozen
+@record
 class Audio:
     """`source` for audio given or made; `id` for audio of an earlier answer."""
 
@@ -159,13 +161,13 @@ class Audio:
     cache: Cache | None = None
 
 
-@frozen
+@record
 class Video:
     source: MediaSource
     cache: Cache | None = None
 
 
-@frozen
+@record
 class Thinking:
     """Reasoning that the model showed, and the proof of it that its provider wants back.
 
@@ -184,7 +186,7 @@ class Thinking:
     raw: Mapping[str, Json] | None = field(default=None, repr=False)  # e.g. OpenRouter's reasoning_details
 
 
-@frozen
+@record
 class ToolCall:
     """`arguments` is the text the model wrote: JSON for a function (perhaps broken), anything for a custom tool."""
 
@@ -197,7 +199,7 @@ class ToolCall:
     cache: Cache | None = None
 
 
-@frozen
+@record
 class ToolResult:
     call_id: str
     content: tuple[Part, ...] = ()
@@ -207,12 +209,12 @@ class ToolResult:
     cache: Cache | None = None
 
 
-@frozen
+@record
 class Refusal:
     text: str
 
 
-@frozen
+@record
 class ServerCall:
     """A tool that the provider runs itself: web search, code execution, MCP. `raw` is the dialect's block."""
 
@@ -223,7 +225,7 @@ class ServerCall:
     dialect: str = ""
 
 
-@frozen
+@record
 class ServerResult:
     call_id: str
     name: str
@@ -231,7 +233,7 @@ class ServerResult:
     dialect: str = ""
 
 
-@frozen
+@record
 class Opaque:
     """A block that no other dialect can say. `kind` is its type name, for `dropped`."""
 
@@ -256,7 +258,7 @@ Part = (
 )
 
 
-@frozen
+@record
 class Message:
     """One turn. Tool results stand in a turn of role "tool", one or more to a turn, in the order they came.
 
@@ -274,7 +276,7 @@ class Message:
 # -- the request -------------------------------------------------------------------------------------------------
 
 
-@frozen
+@record
 class Tool:
     """A function of the client's. `schema` is JSON Schema; a custom tool has none, but perhaps a grammar: `format`."""
 
@@ -287,7 +289,7 @@ class Tool:
     cache: Cache | None = None
 
 
-@frozen
+@record
 class ServerTool:
     """A tool that the provider runs. `kind` is neutral where more than one dialect has it: web_search, web_fetch,
     code_execution, file_search, image_generation, mcp, computer, bash, text_editor, memory, tool_search; else the
@@ -298,7 +300,7 @@ class ServerTool:
     dialect: str
 
 
-@frozen
+@record
 class ToolChoice:
     """auto, none, any (at least one call), or one tool by `name`; `allowed` narrows the set (Responses)."""
 
@@ -307,7 +309,7 @@ class ToolChoice:
     allowed: tuple[str, ...] = ()
 
 
-@frozen
+@record
 class ResponseFormat:
     kind: Literal["text", "json_object", "json_schema"]
     name: str | None = None
@@ -316,7 +318,7 @@ class ResponseFormat:
     description: str | None = None
 
 
-@frozen
+@record
 class Reasoning:
     """How hard to think. `effort` in OpenAI's words; `budget` in tokens (Anthropic, Gemini); `enabled` False: do not.
 
@@ -331,7 +333,7 @@ class Reasoning:
     summary: str | None = None
 
 
-@frozen
+@record
 class Request:
     """A chat request as it was meant. None is "not said": an encoder then leaves the field out.
 
@@ -374,7 +376,7 @@ class Request:
     extra: Mapping[str, Json] = field(factory=dict)
 
 
-@frozen
+@record
 class Encoded:
     """A request in the target's words. `dropped` names, as paths in the client's words, what it could not say."""
 
@@ -383,7 +385,7 @@ class Encoded:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-@frozen
+@record
 class Target:
     """What an encoder must know of where the request goes."""
 
@@ -395,7 +397,7 @@ class Target:
 # -- the answer, whole -------------------------------------------------------------------------------------------
 
 
-@frozen
+@record
 class Choice:
     parts: tuple[Part, ...]
     stop: StopReason
@@ -404,7 +406,7 @@ class Choice:
     native_stop: str | None = None  # the provider's own word
 
 
-@frozen
+@record
 class Answer:
     id: str
     model: str  # as the upstream said it
@@ -420,7 +422,7 @@ class Answer:
 # A decoder numbers parts densely per choice in order of first appearance; `part` is that number.
 
 
-@frozen
+@record
 class Start:
     id: str
     model: str
@@ -430,7 +432,7 @@ class Start:
     fingerprint: str | None = None
 
 
-@frozen
+@record
 class PartStart:
     """`shell` is the part with what is known at its start: empty text, a call's id and name, a whole opaque block."""
 
@@ -439,7 +441,7 @@ class PartStart:
     choice: int = 0
 
 
-@frozen
+@record
 class TextDelta:
     part: int
     text: str
@@ -447,7 +449,7 @@ class TextDelta:
     logprobs: Json = None
 
 
-@frozen
+@record
 class ThinkingDelta:
     """`summary` is the index of the summary piece it belongs to; None for reasoning itself."""
 
@@ -457,7 +459,7 @@ class ThinkingDelta:
     summary: int | None = None
 
 
-@frozen
+@record
 class SignatureDelta:
     """Proof of the thinking part: `signature`, or `encrypted` where Responses sends that."""
 
@@ -467,28 +469,28 @@ class SignatureDelta:
     encrypted: str | None = field(default=None, repr=False)
 
 
-@frozen
+@record
 class ArgumentsDelta:
     part: int
     text: str
     choice: int = 0
 
 
-@frozen
+@record
 class CitationDelta:
     part: int
     citation: Citation
     choice: int = 0
 
 
-@frozen
+@record
 class RefusalDelta:
     part: int
     text: str
     choice: int = 0
 
 
-@frozen
+@record
 class AudioDelta:
     part: int
     data: str = field(default="", repr=False)
@@ -496,7 +498,7 @@ class AudioDelta:
     choice: int = 0
 
 
-@frozen
+@record
 class PartEnd:
     """`final` is the whole part where the dialect sends it at the end (server tools, images)."""
 
@@ -505,7 +507,7 @@ class PartEnd:
     final: Part | None = None
 
 
-@frozen
+@record
 class Finish:
     stop: StopReason
     stop_sequence: str | None = None
@@ -513,17 +515,17 @@ class Finish:
     native_stop: str | None = None
 
 
-@frozen
+@record
 class UsageReport:
     usage: Usage
 
 
-@frozen
+@record
 class Ping:
     """Alive, nothing to say."""
 
 
-@frozen
+@record
 class Failure:
     """The upstream says in its stream that it failed; the relay makes a `GatewayError` of it."""
 
@@ -534,7 +536,7 @@ class Failure:
     retry_after: float | None = None  # seconds
 
 
-@frozen
+@record
 class End:
     """The dialect's own terminal event was seen."""
 
@@ -562,7 +564,7 @@ class Sight(Enum):
 # -- what routing may know of a request, whatever its dialect ----------------------------------------------------
 
 
-@define(unsafe_hash=True)
+@record
 class Shape:
     """Read from a surface's body without building the IR.
 

@@ -20,7 +20,7 @@ MODULES = {
 
 # Lowest first. What stands on one line are siblings, which do not know each other.
 LAYERS = (
-    ("errors", "secret"),
+    ("errors", "record", "secret"),
     ("wire",),
     ("ir",),
     ("catalog",),

@@ -14,13 +14,14 @@ from attrs import field, frozen
 
 from proxy import ir
 from proxy.errors import GatewayError
+from proxy.record import record
 from proxy.wire.mould import Mould
 from proxy.wire.sse import Frame
 
 Endpoint = Literal["chat", "embeddings", "images", "audio", "moderations", "completions", "rerank"]
 
 
-@frozen
+@record
 class Voice:
     """What an encoder of answers must know of the request that it answers."""
 

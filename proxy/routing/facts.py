@@ -11,10 +11,11 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
-from attrs import asdict, define, field, frozen
+from attrs import asdict, field, frozen
 
 from proxy import ir
 from proxy.errors import InvalidRequest, MissingModel
+from proxy.record import record
 from proxy.routing.classifier import Classified
 from proxy.routing.directive import LONGEST, parse_sort, parse_usd, shown
 
@@ -81,7 +82,7 @@ class Past:
     rule: str | None = None  # the rule that matched
 
 
-@define(unsafe_hash=True)  # never changed; see `ir.Usage`
+@record
 class Facts:
     """One request as routing sees it. `wanted` are the entries in order, `model` first."""
 

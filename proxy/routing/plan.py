@@ -18,6 +18,7 @@ from attrs import asdict, define, evolve, field, frozen
 
 from proxy import errors
 from proxy.errors import GatewayError
+from proxy.record import record
 from proxy.routing.case import Case
 from proxy.routing.classifier import Classified
 from proxy.routing.directive import LONGEST, shown
@@ -52,7 +53,7 @@ class Waiting:
     reason: str  # the error's code that began it
 
 
-@define  # never changed; see `ir.Usage`
+@record
 class Plan:
     """`first` is the first candidate after expansion and sort, however it fared: an answer from any other is a
     fallback. `leads` is who leads by table and request alone, before health and affinity have their say. `draws` are

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from attrs import define
-
+from proxy.record import record
 from proxy.routing.world import Pick
 from proxy.secret import Secret
 from proxy.server.call import Call
 
 
-@define  # never changed; see `ir.Usage`
+@record
 class Credential:
     """One of the house's by its number, the caller's own, or none."""
 

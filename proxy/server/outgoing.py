@@ -7,12 +7,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import define, frozen
+from attrs import frozen
 
 from proxy import ir
 from proxy.dialects import UPSTREAMS, Dialect, Upstream, coherence
 from proxy.dialects.dialect import Mend, Operation
 from proxy.errors import Unsupported
+from proxy.record import record
 from proxy.routing.facts import EXTENSIONS, extensions
 from proxy.routing.table import Provider, Timeouts
 from proxy.routing.world import Pick
@@ -32,7 +33,7 @@ _VERSION = re.compile(r"/v\d\w*(?:/|$)")
 RUN_BY_PATH = frozenset({"model", "stream_options"})  # what has no place in a body whose model stands in the path
 
 
-@define  # not frozen, as its like for every request: see `ir.Usage`
+@record
 class Prepared:
     """`native`: the client speaks the dialect, so bytes pass; else the answer is translated back."""
 

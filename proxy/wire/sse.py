@@ -14,16 +14,15 @@ import re
 from collections.abc import Iterator
 from itertools import chain
 
-from attrs import frozen
-
 from proxy.errors import UpstreamBroken
+from proxy.record import record
 
 _BOM = b"\xef\xbb\xbf"
 _BORDER = re.compile(rb"\n\n|[\r\n]\r\n?")
 _BORDER_ENDS = (b"\n\n", b"\n\r\n", b"\r\r\n", b"\n\r", b"\r\r")  # whatever stands before these, a blank line ends here
 
 
-@frozen
+@record
 class Frame:
     """One dispatched event."""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 
-from attrs import frozen
+from proxy.record import record
 
 _EFFORTS = ("low", "medium", "high", "xhigh", "max")  # of output_config.effort, rising
 _FAMILIES = ("opus", "sonnet", "haiku", "fable", "mythos")
@@ -20,7 +20,7 @@ _ALWAYS_THINK = ("fable", "mythos")
 _VERSION = re.compile(r"claude-(?:[a-z]+-)?(\d{1,2})(?:[-.](\d{1,2}))?(?!\d)")
 
 
-@frozen
+@record
 class Accepts:
     """The defaults are those of a model behind a compatible endpoint that is no Claude: the newest API, taken whole."""
 

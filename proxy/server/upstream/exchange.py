@@ -6,12 +6,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from attrs import define, field
+from attrs import field
 
+from proxy.record import record
 from proxy.routing.table import Timeouts
 
 
-@define  # never changed; see `ir.Usage`
+@record
 class Outgoing:
     """One request to one provider. `path` stands behind the provider's base URL; `rooted`, behind its host alone."""
 
