@@ -6,6 +6,7 @@ https://platform.openai.com/docs/api-reference/chat/create, and what compatible 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from attrs import define, evolve, field
@@ -39,47 +40,66 @@ _KNOWN = EXTENSIONS | {
 }  # fmt: skip
 
 
+def _flag(body: Mapping[str, Any], name: str) -> bool:
+    return boolean(body, name) or False
+
+
+# Members that are read by themselves: the request's field, and how.
+_ALONE: dict[str, tuple[str, Callable[[Mapping[str, Any], str], Any]]] = {
+    "parallel_tool_calls": ("parallel_tools", boolean),
+    "temperature": ("temperature", number),
+    "top_p": ("top_p", number),
+    "top_k": ("top_k", integer),
+    "frequency_penalty": ("frequency_penalty", number),
+    "presence_penalty": ("presence_penalty", number),
+    "seed": ("seed", integer),
+    "n": ("n", partial(integer, least=1)),
+    "stop": ("stop", strings),
+    "logprobs": ("logprobs", boolean),
+    "top_logprobs": ("top_logprobs", partial(integer, least=0)),
+    "verbosity": ("verbosity", string),
+    "modalities": ("modalities", strings),
+    "audio": ("audio", record),
+    "prediction": ("prediction", record),
+    "stream": ("stream", _flag),
+    "service_tier": ("service_tier", string),
+    "user": ("user", string),
+    "metadata": ("metadata", record),
+    "prompt_cache_key": ("cache_key", string),
+    "store": ("store", boolean),
+}
+_TOOLS = frozenset({"tools", "functions", "web_search_options"})
+_CHOICE = frozenset({"tool_choice", "function_call"})
+_THOUGHT = frozenset({"reasoning_effort", "enable_thinking", "reasoning", "thinking"})
+
+
 def decode_request(body: Mapping[str, Any]) -> ir.Request:
     """Raises InvalidRequest with the path of what is wrong."""
     extra = {name: value for name, value in body.items() if name not in _KNOWN and value is not None}
-    for name, grammar in REQUEST.items():
-        extra |= dict(unread(body.get(name), grammar, name))
-    include_usage = _include_usage(body, extra)
+    said: dict[str, Any] = {}
+    for name, value in body.items():
+        if name in _ALONE:
+            told, read = _ALONE[name]
+            said[told] = read(body, name)
+        if name in REQUEST:
+            extra |= unread(value, REQUEST[name], name)
+    if said.get("top_logprobs") is not None:
+        said["logprobs"] = True  # so many of them
     limit = "max_completion_tokens" if body.get("max_completion_tokens") is not None else "max_tokens"
     return ir.Request(
-        model=text(body, "model"),
-        messages=_messages(body),
-        dialect=NAME,
-        tools=_tools(body),
-        tool_choice=_tool_choice(body),
-        parallel_tools=boolean(body, "parallel_tool_calls"),
+        text(body, "model"),
+        _messages(body),
+        NAME,
+        tools=() if _TOOLS.isdisjoint(body) else _tools(body),
+        tool_choice=None if _CHOICE.isdisjoint(body) else _tool_choice(body),
         max_tokens=integer(body, limit, least=1),
         bound=limit,
-        temperature=number(body, "temperature"),
-        top_p=number(body, "top_p"),
-        top_k=integer(body, "top_k"),
-        frequency_penalty=number(body, "frequency_penalty"),
-        presence_penalty=number(body, "presence_penalty"),
-        seed=integer(body, "seed"),
-        n=integer(body, "n", least=1),
-        stop=strings(body, "stop"),
-        logprobs=boolean(body, "logprobs") if body.get("top_logprobs") is None else True,  # so many of them
-        top_logprobs=integer(body, "top_logprobs", least=0),
-        logit_bias=_logit_bias(body),
-        response_format=_response_format(body),
-        reasoning=_reasoning(body, extra),
-        verbosity=string(body, "verbosity"),
-        modalities=strings(body, "modalities"),
-        audio=record(body, "audio"),
-        prediction=record(body, "prediction"),
-        stream=boolean(body, "stream") or False,
-        include_usage=include_usage,
-        service_tier=string(body, "service_tier"),
-        user=string(body, "user"),
-        metadata=record(body, "metadata"),
-        cache_key=string(body, "prompt_cache_key"),
-        store=boolean(body, "store"),
+        logit_bias=_logit_bias(body) if "logit_bias" in body else None,
+        response_format=_response_format(body) if "response_format" in body else None,
+        reasoning=None if _THOUGHT.isdisjoint(body) else _reasoning(body, extra),
+        include_usage=_include_usage(body, extra) if "stream_options" in body else False,
         extra=extra,
+        **said,
     )
 
 
