@@ -25,6 +25,7 @@ from proxy.server.upstream import Outgoing
 from proxy.server.visitor import HOPS
 from proxy.wire import json_text, multipart, splice
 from proxy.wire.headers import left_behind, request_headers
+from proxy.wire.paths import in_path
 
 AGENT = "pointsman"
 MOST_WAYS = 512  # that a snapshot remembers
@@ -126,7 +127,7 @@ def _made_way(call: Call, pick: Pick, credential: Credential, hops: str) -> Way:
         native,
         runs,
         asks is not None and asks(provider.name),
-        f"/{candidate.native}" if runs else behind_base(provider, path),
+        f"/{in_path(candidate.native)}" if runs else behind_base(provider, path),
         _headers(call, pick, dialect, credential, hops),
         table.timeouts_for(
             provider.name,

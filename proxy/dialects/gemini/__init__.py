@@ -5,8 +5,6 @@ https://ai.google.dev/api/generate-content · recorded traffic is what the tests
 
 from __future__ import annotations
 
-from urllib.parse import quote
-
 from proxy.dialects.dialect import Upstream
 from proxy.dialects.gemini.answer_reader import check_answer, decode_answer
 from proxy.dialects.gemini.failure import read_error
@@ -14,6 +12,7 @@ from proxy.dialects.gemini.request_writer import encode_request
 from proxy.dialects.gemini.stream_reader import StreamDecoder
 from proxy.dialects.gemini.vocabulary import NAME
 from proxy.errors import Unsupported
+from proxy.wire.paths import in_path
 
 _COLLECTIONS = ("models/", "tunedModels/")
 
@@ -24,7 +23,7 @@ def path(endpoint: str, native: str, stream: bool) -> str:
         raise Unsupported(f"Gemini's endpoint for {endpoint} is not spoken here.")
     name = native if native.startswith(_COLLECTIONS) else f"models/{native}"
     method = "streamGenerateContent?alt=sse" if stream else "generateContent"
-    return f"/v1beta/{quote(name, safe='/:@')}:{method}"
+    return f"/v1beta/{in_path(name)}:{method}"
 
 
 def credential(key: str) -> tuple[tuple[str, str], ...]:

@@ -368,7 +368,10 @@ class LeanUpstream(PlainUpstream):
 
     def _render(self, outgoing: Outgoing) -> bytes:
         url = self._url(outgoing.path, outgoing.rooted)
-        lines = [f"{outgoing.method} {url.raw_path_qs} HTTP/1.1", f"Host: {url.host_port_subcomponent}"]
+        target = url.raw_path_qs
+        if not (target.isascii() and target.isprintable()) or " " in target:
+            raise UpstreamBroken("The path of the request is none.")
+        lines = [f"{outgoing.method} {target} HTTP/1.1", f"Host: {url.host_port_subcomponent}"]
         lines += (f"{name}: {value}" for name, value in outgoing.headers)
         if any(_UNSAFE.search(line) for line in lines):
             raise UpstreamBroken("A header of the request holds a line end.")
