@@ -15,6 +15,7 @@ class Credential:
     secret: Secret | None = None
     index: int | None = None
     byok: bool = False
+    apart: bool = False  # whose it is pays: not of a provider that takes anybody's, whom the house has all the same
 
 
 def choose(call: Call, pick: Pick, now: float) -> Credential:
@@ -22,7 +23,7 @@ def choose(call: Call, pick: Pick, now: float) -> Credential:
     provider = call.snapshot.table.providers[pick.candidate.provider]
     own = call.byok.get(provider.name) if call.byok else None
     if own is not None:
-        return Credential(own, byok=True)
+        return Credential(own, byok=True, apart=not provider.keyless)
     if not provider.credentials:
         return Credential()
     health = call.snapshot.world.health

@@ -51,7 +51,7 @@ def _decided(call: Call, opening: Opening) -> None:
     candidate, first = pick.candidate, plan.first if plan is not None else None
     decision.model, decision.provider, decision.native = candidate.model, candidate.provider, candidate.native
     decision.fallback_used = first is not None and candidate is not first and candidate != first
-    decision.dropped, decision.byok = opening.prepared.dropped, opening.prepared.byok
+    decision.dropped, decision.byok = opening.prepared.dropped, opening.attempt.byok
     decision.price_source = pick.info.price_source
     call.first_byte_s = time.monotonic() - call.started
     decision.ttfb_ms = int(call.first_byte_s * 1000)

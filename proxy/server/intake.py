@@ -15,6 +15,7 @@ from proxy import errors
 from proxy.accounts.admission import Caller, Gate
 from proxy.accounts.books import ANYBODY
 from proxy.accounts.permit import Permit
+from proxy.accounts.vault import NOBODY
 from proxy.routing import facts as reading
 from proxy.routing.affinity import conversation_key
 from proxy.routing.facts import Ceiling, Facts, Wishes
@@ -274,9 +275,15 @@ def read_facts(call: Call) -> Facts:
         conversation,
         session is not None or len(shape.turns) > 1,
         standing.priced_only,
-        frozenset(call.byok),
+        _asked_apart(call) if call.byok else NOBODY,
         call.locked,
     )
+
+
+def _asked_apart(call: Call) -> frozenset[str]:
+    """Providers that are asked at another's expense: not those that need no key, whatever key comes for them."""
+    providers = call.snapshot.table.providers
+    return frozenset(name for name in call.byok if not providers[name].keyless)
 
 
 def _read_wishes(call: Call) -> Wishes:

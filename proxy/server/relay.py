@@ -149,13 +149,13 @@ class _Chain:
 
     async def _try(self, pick: Pick, key: Credential) -> Opening:
         call, relay, candidate = self.call, self.relay, pick.candidate
-        billing.reserve(call, pick, byok=key.byok)
+        billing.reserve(call, pick, byok=key.apart)
         hops = f"{call.visitor.hops},{relay.instance}" if call.visitor.hops else relay.instance
         try:
             prepared = prepare(call, pick, key, hops)
         except errors.Unsupported as refused:
             prepared = await prepare_fetched(call, pick, key, hops, refused)
-        attempt = call.begin_attempt(candidate, byok=key.byok)
+        attempt = call.begin_attempt(candidate, byok=key.apart)
         health, latencies, now = call.snapshot.world.health, call.snapshot.world.latencies, relay.clock()
         trial = health.begin(candidate, key.index, now)
         waits = latencies.waits(candidate, now) if call.stream and call.operation is None else None

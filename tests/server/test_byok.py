@@ -106,3 +106,18 @@ async def test_what_cannot_be_meant_as_a_providers_key_is_refused_and_sent_nowhe
     for nowhere in ("X-Nyuro-Key-nobody", "X-Nyuro-Key-"):
         assert (await gw.ask(headers={**key.bearer, nowhere: key.whole})).status == 200
     assert key.whole.encode() not in b"".join(seen.raw for seen in upstream.seen)
+
+
+async def test_a_key_for_a_provider_that_needs_none_spares_no_budget(start: Start, upstream: ScriptedUpstream) -> None:
+    """Who asks a server of the house does so at its expense, whatever key comes along."""
+    upstream.plays(plain(CHAT.answer("Hello.")))
+    gw = await start(provider("first", upstream, keys=None, models=PRICED))
+    key = await make(gw, budget={"limit": "0.00005"})
+    own = {**key.bearer, "X-Nyuro-Key-first": OWN}
+    first = await gw.row((await gw.ask(headers=own)).request_id)
+    assert upstream.seen[0].headers["authorization"] == f"Bearer {OWN}"
+    assert (first["byok"], first["charged_nanos"]) == (False, first["cost_nanos"])
+    assert first["cost_nanos"] > 0
+    statuses = [(await gw.ask(headers=own)).status for _ in range(3)]
+    assert statuses == [200, 402, 402]
+    assert "pointsman_byok_cost_usd_total{" not in (await gw.get(f"{gw.admin}/metrics")).body.decode()
