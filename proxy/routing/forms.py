@@ -17,7 +17,7 @@ from proxy.routing.facts import RECORDED_DIGITS, Facts
 from proxy.routing.plan import Dropped, Plan
 from proxy.routing.world import NANOS, Pick, most_output, worst_nanos
 
-MOST_TEXT = 16 << 10  # characters of a form; what is larger is recorded whole, and cut there
+MOST_TEXT = 8 << 10  # characters of a form; what is larger is recorded whole, and cut there
 MOST_KINDS = 64  # of caps on output, numbers of answers and caches, whose worst cases one form remembers
 
 Own = tuple[int, Sequence[int | None], int, str | None, str | None, bool]

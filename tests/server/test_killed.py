@@ -25,8 +25,9 @@ TABLE = "[projects.x]\nbudget = { limit = 1000 }\n"
 CLIENTS = 8
 HANGING = 2  # more clients, whose requests are under way when the kill comes
 SILENT = 21  # max_tokens of these
-PROMISED = 0.05  # seconds: what ended longer ago than that should be in the file; how often it is not is a measurement
+PROMISED = 0.05  # seconds: what ended longer ago than that should be in the file
 AT_MOST = 1.0  # seconds: whatever disk and processor are busy with, what ended longer ago than that is there
+LATE = 0.25  # of many kills may take back more than promised, where others take disk and processor away
 
 
 async def load(base: str, key: Made, ended: dict[str, float]) -> None:
@@ -125,4 +126,6 @@ async def test_a_kill_under_load_loses_and_doubles_nothing(home: Path, upstream:
 async def test_fifty_kills_under_load_lose_and_double_nothing(
     home: Path, upstream: ScriptedUpstream, record_property: Callable[[str, object], None]
 ) -> None:
-    record_property("kills_past_50_ms", await kill_and_look(home, upstream, times=50, seed=50))
+    late = await kill_and_look(home, upstream, times=50, seed=50)
+    record_property("kills_past_50_ms", late)
+    assert late <= LATE * 50

@@ -34,7 +34,7 @@ from proxy.server.ledger.rows import (
     usage_of,
 )
 
-MOST_ALIKE = 2048  # kinds of rows that are remembered, and of attempts
+MOST_ALIKE = 1024  # kinds of rows that are remembered, and of attempts
 ROW_BYTES, ATTEMPT_BYTES = 1024, 512  # what a row weighs in memory, and each of its attempts
 CHOICE = ("intent", "class", "rule", "profile")
 NO_CHOICE = (None, None, None, None)

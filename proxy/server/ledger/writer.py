@@ -21,9 +21,10 @@ import structlog
 
 from proxy.server.ledger.booking import Bookings
 from proxy.server.ledger.building import ATTEMPT_BYTES, ROW_BYTES, Row, Rows
+from proxy.server.ledger.checkpoints import Checkpoints
 from proxy.server.ledger.insert import BAD_ROW, insert_each, insert_rows
 from proxy.server.ledger.records import Decision, Lease
-from proxy.server.ledger.retention import Retention, sweep
+from proxy.server.ledger.retention import STEP_PAGES, Retention, sweep
 from proxy.server.ledger.schema import LedgerRefused, check, open_writer, refusal
 
 log = structlog.get_logger()
@@ -34,6 +35,8 @@ TIDY_SECONDS = 60.0
 
 # What a decision weighs before it is a row, about: objects and strings are bounded, so counting them would cost more
 # than it says.
+BATCH_PAGES, ROW_PAGE = 12, 6_000  # pages that a batch writes of itself, and bytes of rows for one more
+
 QUEUED_BYTES = ROW_BYTES + ATTEMPT_BYTES + 4096
 
 
@@ -79,7 +82,7 @@ class Ledger:
         self._ending, self._deadline = threading.Event(), 0.0
         # The rest is the writer thread's own.
         self._thread: threading.Thread | None = None
-        self._rows, self._bookings = Rows(), Bookings()
+        self._rows, self._bookings, self._checkpoints = Rows(), Bookings(), Checkpoints(path)
         self._pending: deque[Row] = deque()
         self._leasing: dict[str, Lease] = {}  # by request; one that ends before it is written never is
         self._connection: sqlite3.Connection | None = None
@@ -185,6 +188,7 @@ class Ledger:
             elif not self._unwritten() and time.monotonic() >= self._tidy_at:
                 self._tidy()
         self._abandon()
+        self._checkpoints.join(max(0.0, self._deadline - time.monotonic()))
         self._close()
 
     def _finished(self) -> bool:
@@ -247,6 +251,7 @@ class Ledger:
             written = self._commit(batch)
         except Exception as exc:  # the thread's outermost handler: whatever it is, the rows are kept
             self._close()
+            self._checkpoints.failed()
             self._stall(exc)
             self._retry_at = time.monotonic() + self._backoff
             self._backoff = min(self._backoff * 2, BACKOFF_MOST)
@@ -307,6 +312,7 @@ class Ledger:
             self._report("ledger_row_refused", exc, row.request_id)
 
         new = rows
+        self._checkpoints.give_way()
         connection.execute("BEGIN IMMEDIATE")
         try:
             insert_rows(connection, rows)
@@ -319,6 +325,7 @@ class Ledger:
         self._bookings.lease(connection, self._leasing)
         connection.execute("COMMIT")
         self._bookings.done()
+        self._checkpoints.committed(connection, BATCH_PAGES + sum([row.weight for row in rows]) // ROW_PAGE)
         return len(rows) - refused
 
     def _stall(self, exc: Exception) -> None:
@@ -348,6 +355,8 @@ class Ledger:
             if self._tidied and not more:
                 more = sweep(self._open())
                 self._bookings.doubt()
+            if deleted or more:
+                self._checkpoints.committed(self._open(), STEP_PAGES)
         except Exception as exc:  # as above; if it lasts, the next batch meets it and says so
             log.warning("ledger_tidy_failed", reason=str(self._reason(exc)))
             self._close()
@@ -369,6 +378,7 @@ class Ledger:
             self._close()
         if self._connection is None:
             self._connection = self._connect(self.path)
+            self._connection.execute("PRAGMA wal_autocheckpoint = 0").fetchone()  # see `checkpoints`
             self._inode = os.stat(self.path).st_ino
         return self._connection
 
