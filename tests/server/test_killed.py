@@ -23,6 +23,7 @@ from proxy.app import LEDGER
 
 TABLE = "[projects.x]\nbudget = { limit = 1000 }\n"
 CLIENTS = 8
+UNDER_WAY = 2 * CLIENTS  # answers until it is a load, however slow the machine is just now
 HANGING = 2  # more clients, whose requests are under way when the kill comes
 SILENT = 21  # max_tokens of these
 PROMISED = 0.05  # seconds: what ended longer ago than that should be in the file
@@ -60,7 +61,7 @@ async def killed_under_load(table: str, home: Path, key: Made, seconds: float) -
     async with process(table, home) as (running, child):
         clients = [asyncio.ensure_future(load(running.base, key, ended)) for _ in range(CLIENTS)]
         clients += [asyncio.ensure_future(hang(running.base, key)) for _ in range(HANGING)]
-        while not ended and not any(client.done() for client in clients):  # noqa: ASYNC110
+        while len(ended) < UNDER_WAY and not any(client.done() for client in clients):  # noqa: ASYNC110
             await asyncio.sleep(0.001)
         await asyncio.sleep(seconds)
         moment = time.monotonic()
@@ -108,7 +109,7 @@ async def kill_and_look(home: Path, upstream: ScriptedUpstream, times: int, seed
             for name, account in gw.app.books.accounts.items():
                 assert sum(account.days.values()) == sums.get(name, 0)
                 assert account.reserved == sum(held.values())
-    assert answered > 10 * times, "that was no load"
+    assert answered >= UNDER_WAY * times, "that was no load"
     assert held
     leases(state, "UPDATE leases SET until_ms = 1")
     async with gateway(table, home) as gw:
