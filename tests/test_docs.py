@@ -69,6 +69,23 @@ def test_the_tests_that_show_a_promise_are_there() -> None:
             assert row.get("shown by", "`tests/").startswith("`tests/"), row
 
 
+def test_what_is_promised_for_bad_days_is_shown() -> None:
+    """By rows of docs/faults.md that are built, or by tests that are there."""
+    shown = set(re.findall(r"^\| ([A-Z]\d+b?) \|(?!.* not built: )", PAGES["docs/faults.md"], re.MULTILINE))
+    order = re.findall(r"^\| ([A-Z]\d+b?) \|", PAGES["docs/faults.md"], re.MULTILINE)
+    promises = rows(section(PAGES["docs/operations.md"], "## What is promised when something fails"))
+    assert len(promises) > 15
+    for row in promises:
+        for one in row["shown by"].replace(" in [faults.md](faults.md)", "").split(", "):
+            if one.startswith("`tests/"):
+                assert (ROOT / one.strip("`")).is_file(), row
+            else:
+                first, _, last = one.partition(" to ")
+                named = order[order.index(first) : order.index(last or first) + 1]
+                assert first in shown, row
+                assert len(set(named) - shown) < len(named) / 4, row
+
+
 def test_the_readme_lists_every_page() -> None:
     linked = {row["page"].partition("(")[2].rstrip(")") for row in rows(section(README, "## Documentation"))}
     assert linked == PAGES.keys() - {"README.md"}
