@@ -11,6 +11,7 @@ from proxy.app import App
 from proxy.cli.words import Commands, config_option, reading, table_of
 from proxy.secret import Scrubber
 from proxy.server import log as logging
+from proxy.server.overload import keep_freed_memory
 
 # Objects made before the youngest are looked through for cycles, and so many such looks before older ones are. Python's
 # own 700 is one look for every second request, a tenth of its time, and hardly ever finds any.
@@ -26,6 +27,7 @@ def serve(options: argparse.Namespace) -> int:
 
     gc.set_threshold(*YOUNG)  # what was read by now is frozen: see `cli.modules`
     sys.setswitchinterval(SWITCH)
+    keep_freed_memory()
     sink = logging.configure(json=logging.wants_json(), level=options.log_level, scrubber=Scrubber())
     try:
         with reading(options.config):

@@ -24,6 +24,11 @@ RETRY_AFTER = 1.0  # seconds
 LOOK = 0.25  # seconds between looks at the memory in use
 SHARE = 0.9  # of what the kernel allows: there new work is refused
 RELIEF = 0.95  # of the mark: below it work is taken again
+KEPT = 32 << 20  # bytes of freed memory that stay with the process while it is at work
+LARGEST_KEPT = 8 << 20  # bytes of one block
+QUIET = 5.0  # seconds without a request, after which they go
+GROWN = 4 << 20  # bytes that make it worth while
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -139,7 +144,7 @@ async def watch_memory(turnstile: Turnstile) -> None:
         memory_in_use()
     except OSError:
         return
-    mark, limits = memory_mark(turnstile.limits), turnstile.limits
+    mark, limits, spare = memory_mark(turnstile.limits), turnstile.limits, Spare(memory_in_use())
     while True:
         await asyncio.sleep(LOOK)
         if limits is not turnstile.limits:
@@ -152,6 +157,31 @@ async def watch_memory(turnstile: Turnstile) -> None:
                 log.warning("memory_high", used_bytes=used, mark_bytes=mark)
             turnstile.memory_high = True
             _trim()
+        if spare.may_go(used, busy=bool(turnstile.inside or turnstile.held)):
+            _trim()
+            spare.level = memory_in_use()
+
+
+@define
+class Spare:
+    """Memory that is kept for later, and when it may go: nobody is served for a while, and more is in use than after
+    the last time."""
+
+    level: int  # bytes in use then
+    quiet: int = 0  # looks at which nobody was served
+
+    def may_go(self, used: int, *, busy: bool) -> bool:
+        self.quiet = 0 if busy else self.quiet + 1
+        return self.quiet * LOOK >= QUIET and used >= self.level + GROWN
+
+
+def keep_freed_memory() -> None:
+    """A body of a megabyte is several blocks of that size, for moments. Left to itself the C library gives each back to
+    the kernel and asks for it anew: a third of what such a request takes. See `Spare` for when it goes."""
+    with suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_TRIM_THRESHOLD, KEPT)
+        mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT)
 
 
 def _trim() -> None:

@@ -15,7 +15,7 @@ from upstream import ScriptedUpstream, plain, streamed
 from proxy.errors import Overloaded
 from proxy.routing.table import Duration, Server, Size
 from proxy.server import overload
-from proxy.server.overload import Turnstile, memory_mark, watch_memory
+from proxy.server.overload import Spare, Turnstile, memory_mark, watch_memory
 
 BOTH = pytest.mark.parametrize("tongue", [CHAT, MESSAGES], ids=["chat", "messages"])
 NARROW = "concurrency = 1\nqueue = 1\n"
@@ -134,6 +134,15 @@ async def test_above_the_mark_new_work_is_refused_until_memory_is_there_again(
     used[0] = 900
     await seen(False)
     watching.cancel()
+
+
+def test_spare_memory_goes_once_it_has_been_quiet_and_only_where_there_is_some() -> None:
+    spare = Spare(100 << 20)
+    quiet = int(overload.QUIET / overload.LOOK)
+    assert not any(spare.may_go(200 << 20, busy=True) for _ in range(2 * quiet))
+    assert [spare.may_go(200 << 20, busy=False) for _ in range(quiet)] == [False] * (quiet - 1) + [True]
+    assert not spare.may_go(200 << 20, busy=True)
+    assert not any(spare.may_go(101 << 20, busy=False) for _ in range(2 * quiet))
 
 
 def test_memory_in_use_is_told_by_the_kernel() -> None:
