@@ -31,12 +31,13 @@ log = structlog.get_logger()
 class Connection(RequestHandler):
     """Bad HTTP is answered in JSON and told in one log line, without the sender's bytes."""
 
-    __slots__ = ("_ahead", "_arrived", "_body", "_held_back", "_known", "_listener", "head_since", "lean")
+    __slots__ = ("_ahead", "_arrived", "_body", "_held_back", "_known", "_listener", "head_since", "lean", "remote")
 
     def __init__(self, listener: Listener, *, lean: bool, **more: Any) -> None:
         super().__init__(listener, **more)
         self._listener = listener
         self.lean = lean
+        self.remote: str | None = None  # the peer's address
         self.head_since: float | None = None  # when the head began that is still incomplete
         self._known: Known | None = None  # the head of the lean request before
         self._arrived: OrdinaryRequest | None = None  # and not begun yet
@@ -50,6 +51,8 @@ class Connection(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.head_since = self._loop.time()
+        peer = transport.get_extra_info("peername")
+        self.remote = str(peer[0]) if isinstance(peer, tuple) else peer or None
         super().connection_made(transport)
         self._listener.make_room()
 
@@ -113,7 +116,7 @@ class Connection(RequestHandler):
             self._ahead = data[end:]
         self.head_since = None
         self._request_count += 1
-        self._arrived = OrdinaryRequest(known, length, body, self, keep_alive=not self._listener.stopping)
+        self._arrived = OrdinaryRequest(known, length, body, self, self.remote, not self._listener.stopping)
         self._wake()
 
     def _hand_over(self, data: bytes) -> None:

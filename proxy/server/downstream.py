@@ -133,14 +133,9 @@ class PlainAnswer:
 class Left(web.StreamResponse):
     """Tells aiohttp that an answer has left already, and whether its connection stays."""
 
-    def __init__(self, status: int, *, stays: bool) -> None:
+    def __init__(self, *, stays: bool) -> None:
         self._state = {}
-        self._status = status
         self._stays = stays
-
-    @property
-    def status(self) -> int:
-        return self._status
 
     @property
     def keep_alive(self) -> bool:
@@ -157,6 +152,9 @@ class Left(web.StreamResponse):
         """It has ended."""
 
 
+STAYS, CLOSES = Left(stays=True), Left(stays=False)
+
+
 async def send(request: Request, response: web.Response) -> Left:
     """An answer that somebody has made, to a request that aiohttp does not know of."""
     headers = [pair for pair in response.headers.items() if pair[0].lower() not in FRAMING]
@@ -171,18 +169,17 @@ class LeanAnswer:
         self.sent = 0
         self._request = request
         self._protocol = request.protocol
-        self._status = 0
         self._head = b""  # until it leaves
 
     async def whole(self, status: int, headers: Headers, body: bytes, stock: Stock = NO_STOCK) -> Left:
-        self.begun, self.sent, self._status = True, len(body), status
+        self.begun, self.sent = True, len(body)
         self._write(b"%bContent-Length: %d\r\n\r\n%b" % (self._up_to_length(status, headers, stock), len(body), body))
         if self._protocol.writing_paused:  # or a client that asks on and reads nothing has all its answers held here
             await self.drained()
-        return Left(status, stays=self._request.keep_alive)
+        return STAYS if self._request.keep_alive else CLOSES
 
     async def begin(self, status: int, headers: Headers, stock: Stock = NO_STOCK) -> None:
-        self.begun, self._status = True, status
+        self.begun = True
         self._head = b"%bTransfer-Encoding: chunked\r\n\r\n" % self._up_to_length(status, headers, stock)
         if self._protocol.transport is not None:
             self._protocol.transport.set_write_buffer_limits(UNSENT)
@@ -218,12 +215,12 @@ class LeanAnswer:
         self._write(head + b"0\r\n\r\n")
         if self._protocol.writing_paused:
             await self.drained()
-        return Left(self._status, stays=self._request.keep_alive)
+        return STAYS if self._request.keep_alive else CLOSES
 
     def abort(self) -> web.StreamResponse:
         if self._request.transport is not None:
             self._request.transport.abort()
-        return Left(self._status, stays=False)
+        return CLOSES
 
     def _write(self, data: bytes) -> None:
         transport = self._protocol.transport

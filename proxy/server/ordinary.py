@@ -172,12 +172,24 @@ class Body:
 class OrdinaryRequest:
     """See `server.inbound.Request`."""
 
-    __slots__ = ("content", "content_length", "handler", "head", "headers", "keep_alive", "protocol", "raw_path")
+    __slots__ = (
+        "content",
+        "content_length",
+        "handler",
+        "head",
+        "headers",
+        "keep_alive",
+        "protocol",
+        "raw_path",
+        "remote",
+    )
 
     method = "POST"
     version: HttpVersion = HttpVersion11
 
-    def __init__(self, known: Known, length: int, content: Body, connection: RequestHandler, keep_alive: bool) -> None:
+    def __init__(
+        self, known: Known, length: int, content: Body, connection: RequestHandler, remote: str | None, keep_alive: bool
+    ) -> None:
         head = self.head = known.head
         self.headers = head.headers
         self.raw_path = head.raw_path
@@ -185,16 +197,12 @@ class OrdinaryRequest:
         self.content = content
         self.content_length: int | None = length
         self.protocol = connection
+        self.remote = remote
         self.keep_alive = keep_alive
 
     @property
     def transport(self) -> asyncio.Transport | None:
         return self.protocol.transport
-
-    @property
-    def remote(self) -> str | None:
-        peer = self.protocol.peername
-        return str(peer[0]) if isinstance(peer, tuple) else peer
 
     def _cancel(self, exc: BaseException) -> None:
         """As aiohttp's connection asks of its requests when it ends."""

@@ -13,7 +13,7 @@ from gateway import Start, provider
 from playbook import CHAT
 from upstream import ScriptedUpstream, plain, streamed
 
-from proxy.server.downstream import AT_ONCE, Left
+from proxy.server.downstream import AT_ONCE, CLOSES, STAYS
 
 EXCHANGES = ("lean", "plain")
 STREAM = CHAT.stream("Hi ", "there")
@@ -101,6 +101,5 @@ def test_the_shapes_of_aiohttp_are_those_that_the_lean_answer_was_written_for() 
 
 
 async def test_an_answer_that_has_left_says_so() -> None:
-    left = Left(200, stays=True)
-    assert (left.status, left.keep_alive, left.prepared) == (200, True, True)
-    await left.write_eof()
+    assert [(left.keep_alive, left.prepared) for left in (STAYS, CLOSES)] == [(True, True), (False, True)]
+    await STAYS.write_eof()
