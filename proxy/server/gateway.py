@@ -218,7 +218,7 @@ class Gateway:
         tried = bool(decision.attempts)
         answer = error_answer(error, call.dialect, call.request_id, tried=tried)
         decision.status, decision.outcome = answer.status, error.code
-        limits = limit_headers(call)
+        limits = limit_headers(call, refused=True)
         theirs = THEIRS if limits else ()
         headers = [pair for pair in answer.headers if not pair[0].startswith(theirs)]
         headers += [*limits, *id_headers(call.request_id, call.dialect.name)]

@@ -18,15 +18,17 @@ OPENAI = {what: [f"x-ratelimit-{part}-{what}" for part in PARTS] for what in KIN
 ANTHROPIC = {what: [f"anthropic-ratelimit-{what}-{part}" for part in PARTS] for what in KINDS}
 
 
-def limit_headers(call: Call) -> Headers:
-    """Of the limit that is closest to its end, where several hold; nothing for a caller without limits."""
+def limit_headers(call: Call, *, refused: bool = False) -> Headers:
+    """Of the limit that is closest to its end, where several hold; nothing for a caller without limits. What a request
+    has reserved that is refused is as good as given back."""
     permit = call.permit
     if permit is None or not permit.standing.meters:
         return []
-    return headers_of(permit, call.surface.dialect, call.clock(), call.now())
+    given_back = permit.tokens if refused else 0
+    return headers_of(permit, call.surface.dialect, call.clock(), call.now(), given_back)
 
 
-def headers_of(permit: Permit, dialect: str, now: float, wall: float) -> Headers:
+def headers_of(permit: Permit, dialect: str, now: float, wall: float, given_back: int = 0) -> Headers:
     """In the names of that dialect; `wall` is the time of day."""
     requests, tokens = tightest(permit.standing.meters, now)
     headers: Headers = []
@@ -35,6 +37,8 @@ def headers_of(permit: Permit, dialect: str, now: float, wall: float) -> Headers
         headers += _three(dialect, "requests", meter.terms.rpm or 0, left, meter.requests.idle_in(now), wall)
     if tokens is not None:
         left, meter = tokens
+        if given_back:
+            left = max(0, (meter.terms.tpm or 0) - meter.tokens.used - meter.reserved + given_back)
         headers += _three(dialect, "tokens", meter.terms.tpm or 0, left, meter.tokens.idle_in(now), wall)
     return headers
 

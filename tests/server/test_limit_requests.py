@@ -127,6 +127,18 @@ async def test_answers_that_count_for_no_limit_tell_what_is_left_too(start: Star
     assert "x-ratelimit-limit-requests" not in (await gw.get(f"{gw.base}/v1/models")).headers
 
 
+async def test_what_a_refused_request_had_reserved_is_told_as_left(start: Start, upstream: ScriptedUpstream) -> None:
+    upstream.plays(plain(CHAT.error("server_error", "down"), 503))
+    gw = await start(provider("first", upstream, models={"first": "price = { input = 1, output = 1 }"}))
+    poor = await make(gw, limits={"tpm": 10_000}, budget={"limit": "0.000001"})
+    spent = await gw.ask(headers=poor.bearer)
+    rich = await make(gw, limits={"tpm": 10_000})
+    failed = await gw.ask(headers=rich.bearer)
+    assert (spent.status, failed.status) == (402, 503)
+    for answer in (spent, failed):
+        assert answer.headers["x-ratelimit-remaining-tokens"] == "10000"
+
+
 async def test_a_limited_model_is_passed_over_for_the_next(
     start: Start, upstream: ScriptedUpstream, second: ScriptedUpstream
 ) -> None:
