@@ -124,7 +124,7 @@ class Parser:
     _seen: int = field(default=0)  # of `_buffer`, known to hold no end of a head
 
     def feed(self, data: bytes) -> bytes:
-        if self._framing == "chunked" and not (self._left or self._buffer):
+        if self._framing == "chunked" and not (self._left or self._buffer or self._trailing):
             # Nearly every read begins behind a chunk, and of a slow stream it is one.
             end = data.find(b"\r\n", 0, 18)
             length = _sizes.get(data[:end], 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from itertools import combinations
 
 import pytest
 from hypothesis import given
@@ -30,6 +31,7 @@ WHOLE: dict[str, tuple[bytes, bytes, bool]] = {
     "chunks with line ends in them": (CHUNKED + b"4\r\n\r\n\r\n\r\n0\r\n\r\n", b"\r\n\r\n", True),
     "extensions": (CHUNKED + b"2;a=b\r\nok\r\n0 ;c\r\n\r\n", b"ok", True),
     "trailers": (CHUNKED + b"2\r\nok\r\n0\r\nX: 1\r\nY: 2\r\n\r\n", b"ok", True),
+    "trailers that look like a chunk": (CHUNKED + b"2\r\nok\r\n0\r\n2\r\nno\r\n\r\n", b"ok", True),
     "interim answers": (
         b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + OK
         + b"Content-Length: 2\r\n\r\nok", b"ok", True,
@@ -52,6 +54,14 @@ def test_an_answer_is_read_however_it_is_cut(raw: bytes, body: bytes, reusable: 
     assert (got, parser.done, parser.surplus) == (body, True, False)
     assert parser.head is not None
     assert parser.head.reusable == reusable
+
+
+@pytest.mark.parametrize(("raw", "body", "_"), WHOLE.values(), ids=WHOLE)
+def test_an_answer_is_read_whichever_two_places_it_is_cut_at(raw: bytes, body: bytes, _: bool) -> None:
+    for first, second in combinations(range(1, len(raw)), 2):
+        parser = Parser()
+        got = b"".join(map(parser.feed, (raw[:first], raw[first:second], raw[second:])))
+        assert (got, parser.done) == (body, True)
 
 
 @pytest.mark.parametrize(("raw", "body", "_"), WHOLE.values(), ids=WHOLE)
