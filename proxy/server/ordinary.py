@@ -146,9 +146,11 @@ class Body:
         """All of it; `hold` is told of every piece as it comes, and raises where that is too much."""
         hold(self.total_bytes)
         self._hold = hold
-        while self.needs and self._broken is None:
-            await self._more()
-        self._hold = None
+        try:
+            while self.needs and self._broken is None:
+                await self._more()
+        finally:
+            self._hold = None  # what comes behind a refusal is nobody's to give back
         if self._broken is not None:
             raise self._broken
         return self.read_nowait()

@@ -131,6 +131,18 @@ async def test_a_large_body_arrives_whole_and_is_counted_while_it_comes(
     assert turnstile.held == 0
 
 
+async def test_what_comes_of_a_body_behind_its_refusal_is_not_held(running: Running) -> None:
+    client = await running.connect()
+    raw = asked(body=BIG)
+    await client.send(raw[: len(raw) // 2])
+    assert (await client.answer())[0] == 408
+    await client.send(raw[len(raw) // 2 :])
+    assert await client.rest() == b""
+    await running.quiet()
+    assert running.app is not None
+    assert running.app.gateway.turnstile.held == 0
+
+
 async def test_a_body_that_fills_the_memory_for_bodies_is_refused_while_it_comes(
     upstream: ScriptedUpstream, start: Start
 ) -> None:
