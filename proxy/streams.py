@@ -25,6 +25,7 @@ from proxy.dialects.dialect import Dialect, StreamDecoder, StreamEncoder, Upstre
 from proxy.errors import GatewayError, UpstreamBroken
 from proxy.ir import Sight
 from proxy.wire import mould, ndjson, sse
+from proxy.wire.chunked_run import ChunkedRun
 from proxy.wire.mould import Mould
 from proxy.wire.sse import Frame
 
@@ -44,6 +45,7 @@ class Stream(Protocol):
     done: bool
     failure: GatewayError | None
     edits: Counter[str]  # usage_removed, terminator_added, surplus_dropped
+    run: ChunkedRun | None  # whose bytes `feed` would give back as they are, while nothing else comes
 
     @property
     def farewell(self) -> bool: ...
@@ -100,6 +102,7 @@ class Passthrough:
         self._parted = False  # the frame behind the end has come, or something else
         self._runs = Runs(dialect) if dialect.framing == "sse" and dialect.mend_frame is None else None
         self._steady: Mould | None = None  # what was read last was a run of these, up to a border, and may go on
+        self.run: ChunkedRun | None = None  # the same
 
     @property
     def usage(self) -> ir.Usage | None:
@@ -122,7 +125,7 @@ class Passthrough:
         if steady is not None:
             if steady.holds(chunk):  # as nearly every read of a slow stream
                 return chunk
-            self._steady = None
+            self._steady = self.run = None
         return self._fed(chunk)
 
     def _fed(self, chunk: bytes) -> bytes:
@@ -234,8 +237,8 @@ class Passthrough:
             return self._after(list(self._split(block)))
         rest = block if self._runs is None else self._runs.cut(block)[1]
         if not rest:
-            if self._runs is not None and self.committed and self._borders.closed:
-                self._steady = self._runs.mould
+            if self._runs is not None and self._borders.closed:
+                self._steady, self.run = self._runs.mould, self._runs.chunked()
             return block
         hits = [at for probe in self._probes if (at := rest.find(probe)) >= 0]
         if not hits:
@@ -324,6 +327,7 @@ class Runs:
         self._make = dialect.text_mould
         self.mould: Mould | None = None
         self._misses = 0
+        self._chunked: ChunkedRun | None = None
 
     def cut(self, block: bytes) -> tuple[list[bytes], bytes]:
         """The texts of the run that `block` begins with, and what stands behind it."""
@@ -333,6 +337,11 @@ class Runs:
         if texts:
             self._misses = 0
         return texts, rest
+
+    def chunked(self) -> ChunkedRun | None:
+        if self.mould is not None and (self._chunked is None or self._chunked.mould is not self.mould):
+            self._chunked = ChunkedRun(self.mould)
+        return self._chunked
 
     def behind(self, texts: list[bytes], block: bytes) -> bytes:
         return block if self.mould is None else self.mould.behind(texts, block)
@@ -380,6 +389,7 @@ class Translation:
         self.farewell = False
         self.failure: GatewayError | None = None
         self.edits: Counter[str] = Counter()
+        self.run: ChunkedRun | None = None
         self._decoder: StreamDecoder = dialect.stream_decoder()
         self._encoder = encoder
         self._byok = byok

@@ -19,6 +19,7 @@ from proxy.server.early import KEEP_ALIVE, SSE
 from proxy.server.heading import heading
 from proxy.server.respond import STREAM_HEADERS, content_type_of, cost_header
 from proxy.server.upstream import Reply
+from proxy.server.upstream.exchange import Through
 from proxy.streams import Stream
 from proxy.wire.headers import answer_headers
 
@@ -174,6 +175,7 @@ async def _pump(opening: Opening, stream: Stream, sink: _Sink) -> None:
     """What one read brings leaves in one write, where it is received. A client that does not take it holds the provider
     back."""
     reply, feed, take, sign_of_life = opening.reply, stream.feed, sink.take, sink.sign_of_life
+    through = sink.through(stream)
 
     def pass_on(chunk: bytes) -> bool:
         return take(feed(chunk) or sign_of_life()) and not stream.done and stream.failure is None
@@ -183,7 +185,7 @@ async def _pump(opening: Opening, stream: Stream, sink: _Sink) -> None:
     while not stream.done:
         await sink.drained()
         if stream.failure is None:
-            ended = await reply.pour(pass_on)
+            ended = await reply.pour(pass_on, through)
         else:
             ended = not (words := await _last_words(reply))
             pass_on(words)
@@ -254,6 +256,29 @@ class _Sink:
             return True
         self._full = True
         return False
+
+    def through(self, stream: Stream) -> Through | None:
+        """For what leaves with the very chunks in which it came: runs of text that need no look."""
+        touch, attempt, put_chunks = self._touch, self._attempt, self._answer.put_chunks
+        if put_chunks is None:
+            return None
+
+        def through(data: bytes) -> tuple[int, bool]:
+            run = stream.run
+            if run is None:
+                return 0, True
+            passed, size = run.cut(data)
+            if not passed:
+                return 0, True
+            touch()
+            out = attempt.bytes_out = attempt.bytes_out + size
+            if out > self._reserved_for:
+                self._reserved_for = billing.top_up(self._call, self._opening)
+            more = put_chunks(data if passed == len(data) else data[:passed], size)
+            self._full = self._full or not more
+            return passed, more
+
+        return through
 
     def sign_of_life(self) -> bytes:
         """A comment, where a provider of another dialect is alive, by a comment or a ping of its own, and says nothing

@@ -9,6 +9,7 @@ server has parsed the request and goes on with the connection afterwards; a test
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Protocol
@@ -66,6 +67,11 @@ class Downstream(Protocol):
         """Takes bytes of the body; False where the client has to be waited for, in `drained`, before there are
         more."""
 
+    @property
+    def put_chunks(self) -> Callable[[bytes, int], bool] | None:
+        """As `put`, of bytes that have their chunked framing already; and how many of them are the body's. None where
+        the answer has no such framing of ours."""
+
     async def drained(self) -> None: ...
 
     async def end(self) -> web.StreamResponse:
@@ -82,6 +88,8 @@ def answer_to(request: Request, *, lean: bool) -> Downstream:
 
 
 class PlainAnswer:
+    put_chunks = None
+
     def __init__(self, request: web.BaseRequest) -> None:
         self.begun = False
         self.sent = 0
@@ -192,6 +200,18 @@ class LeanAnswer:
                 self._put(data[at : at + AT_ONCE])
         else:
             self._put(data)
+        return not self._protocol.writing_paused
+
+    def put_chunks(self, data: bytes, size: int) -> bool:
+        self.sent += size
+        if self._head:
+            head, self._head = self._head, b""
+            self._write(head)
+        if len(data) > AT_ONCE:
+            for at in range(0, len(data), AT_ONCE):
+                self._write(data[at : at + AT_ONCE])
+        else:
+            self._write(data)
         return not self._protocol.writing_paused
 
     def _put(self, piece: bytes) -> None:

@@ -142,6 +142,23 @@ class Parser:
             return self._chunked(data)
         return self._measured(data) if self._framing == "length" else data
 
+    def feed_some(self, data: bytes, enough: int) -> tuple[bytes, bytes]:
+        """As `feed`, of a body in chunks no further than to the end of the chunk in which `enough` bytes of `data` are;
+        and the bytes behind it, which are to be fed next."""
+        body, at = self.feed(data[:enough]), enough
+        while self._framing == "chunked" and not (self.done or self.at_border) and at < len(data):
+            step = self._left or 1
+            body += self.feed(data[at : at + step])
+            at += step
+        if self.at_border:
+            return body, data[at:]
+        return (body + self.feed(data[at:]) if at < len(data) else body), b""
+
+    @property
+    def at_border(self) -> bool:
+        """Whether a chunk has just ended and more are to come."""
+        return self._framing == "chunked" and not (self._left or self._buffer or self._trailing or self.done)
+
     def close(self) -> bool:
         """The connection has ended; whether the answer is whole."""
         if self.head is not None and self.head.framing == "close":

@@ -77,7 +77,7 @@ class Mould:
         inside = self._between.join(texts)
         if len(inside) != len(run) - self._least or not run.startswith(inside, len(self.head)):
             return None
-        return None if _ends_early(b" ".join(texts)) else texts
+        return None if ends_early(b" ".join(texts)) else texts
 
     def _good_texts(self, block: bytes) -> tuple[list[bytes], bytes]:
         """As `cut`, frame by frame: of a block whose run has something else within."""
@@ -86,7 +86,7 @@ class Mould:
         while block.startswith(self.head, at):
             start = at + len(self.head)
             end = block.find(self.tail, start)
-            if end < 0 or _ends_early(block[start:end]):
+            if end < 0 or ends_early(block[start:end]):
                 break
             texts.append(block[start:end])
             at = end + len(self.tail)
@@ -97,7 +97,7 @@ class Mould:
         return block[sum(map(len, texts)) + len(texts) * len(self._between) :]
 
 
-def _ends_early(text: bytes) -> bool:
+def ends_early(text: bytes) -> bool:
     """Whether the string, or the frame, ends within what is taken for a text. A quote with a backslash of its own does
     not end it; one that stands behind the text's last backslash leaves no JSON, whatever the tail is."""
     if b"\n" in text or b"\r" in text:

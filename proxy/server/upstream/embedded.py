@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from proxy.errors import UpstreamTimeout
-from proxy.server.upstream.exchange import Outgoing, Take
+from proxy.server.upstream.exchange import Outgoing, Take, Through
 from proxy.wire import json_text
 
 PACE = 0.02  # seconds between words
@@ -42,7 +42,7 @@ class EmbeddedReply:
         self._first = False
         return self._pieces.popleft()
 
-    async def pour(self, take: Take) -> bool:
+    async def pour(self, take: Take, through: Through | None = None) -> bool:
         while data := await self.chunk():
             if not take(data):
                 return False

@@ -33,6 +33,9 @@ def url_of(base_url: str, path: str, *, rooted: bool = False) -> str:
 
 
 Take = Callable[[bytes], bool]  # whether it wants more
+# Gets bytes as they came, from the beginning of a chunk of HTTP/1.1 on; how many of them it took, and whether it wants
+# more. What it leaves is parsed.
+Through = Callable[[bytes], tuple[int, bool]]
 
 
 class Reply(Protocol):
@@ -56,9 +59,10 @@ class Reply(Protocol):
         """The body up to its end, or a little more than `limit` bytes of it; and whether that is all. Raises like
         `chunk`."""
 
-    async def pour(self, take: Take) -> bool:
+    async def pour(self, take: Take, through: Through | None = None) -> bool:
         """Hands the bytes of each read to `take`, where they are received if need be, until it says False or the body
-        ends; whether it has. Raises like `chunk`, and what `take` raises."""
+        ends; whether it has. Raises like `chunk`, and what `take` raises. `through` is asked first, where a reply has
+        such bytes."""
 
     async def finish(self) -> bool:
         """Reads what little may be left behind the last event, so that the connection can serve again; closes it where

@@ -20,12 +20,13 @@ from yarl import URL
 
 from proxy.errors import UpstreamBroken, UpstreamError, UpstreamTimeout
 from proxy.routing.table import Provider
-from proxy.server.upstream.exchange import Outgoing, Reply, Take
+from proxy.server.upstream.exchange import Outgoing, Reply, Take, Through
 from proxy.server.upstream.plain import CUT, LINGER, MOST_SURPLUS, STALE_TRIES, PlainUpstream, finite, unsent
 from proxy.server.upstream.slots import Slots
 from proxy.wire.http1 import BadHttp, Head, Parser
 
 HIGH, LOW = 256 << 10, 64 << 10  # bytes that wait to be read, past which the provider is held back, and let go again
+LARGE, FIRST = 16 << 10, 8 << 10  # of more bytes than that in a read, so many are parsed before anybody asks for more
 HEADS = 512  # request heads that are kept rendered
 NO_HTTP = "The provider's answer is not proper HTTP."
 NO_ANSWER = "The provider closed the connection without an answer."
@@ -73,9 +74,11 @@ class LeanReply:
         self._slot: Slots | None = None
         self._parser = Parser()
         self._parts: list[bytes] = []
-        self._size = 0
+        self._size = 0  # of these
+        self._raw = b""  # what came behind them and is not parsed yet
         self._paused = False
         self._take: Take | None = None
+        self._through: Through | None = None
         self._enough = False  # the taker wants no more
         self._fault: BaseException | None = None  # what the taker raised
         self._waiter: asyncio.Future[None] | None = None
@@ -88,43 +91,78 @@ class LeanReply:
 
     def received(self, data: bytes) -> None:
         self._begun = True
-        parser = self._parser
-        try:
-            body = parser.feed(data)
-        except BadHttp as exc:
-            self._fail(UpstreamBroken(CUT if parser.head else NO_HTTP, detail=str(exc)))
+        if self._take is not None:
+            self._pass(data)
             return
-        if body:
-            take = self._take
-            if take is None:
-                self._keep(body)
-            else:
-                try:
-                    if not take(body):
+        if self._raw:
+            self._raw += data
+        elif len(data) > LARGE:
+            self._parse(data, enough=FIRST)
+        else:
+            self._parse(data)
+        if self._size + len(self._raw) > HIGH and self._ours:
+            self._pause()
+        if self._parser.head is not None:
+            self._wake()
+
+    def _pass(self, data: bytes) -> None:
+        """To whoever pours. What may leave as it came is not even parsed."""
+        parser, through, take = self._parser, self._through, self._take
+        assert take is not None
+        try:
+            if through is not None and parser.at_border:
+                passed, more = through(data)
+                if passed:
+                    data = data[passed:]
+                    if not more:
+                        self._raw = data
                         self._stop()
-                except BaseException as exc:  # a fault in the taker is for whoever pours, not for the loop
-                    self._fault = exc
-                    self._stop()
+                        return
+                    if not data:
+                        return
+            body = parser.feed(data)
+            if body and not take(body):
+                self._stop()
+        except BadHttp as exc:
+            self._garbled(exc)
+            return
+        except BaseException as exc:  # a fault in the taker is for whoever pours, not for the loop
+            self._fault = exc
+            self._stop()
         if parser.done:
             self._ended()
             self._wake()
-        elif self._take is None and parser.head is not None:
-            self._wake()
 
-    def _keep(self, body: bytes) -> None:
-        self._parts.append(body)
-        self._size += len(body)
-        if self._size > HIGH and not self._parser.done:
-            self._pause()
+    def _parse(self, data: bytes, enough: int = 0) -> None:
+        """Into the parts that a reader finds; if `enough`, no further than shows how the answer begins."""
+        parser = self._parser
+        try:
+            body, self._raw = parser.feed_some(data, enough) if enough else (parser.feed(data), b"")
+        except BadHttp as exc:
+            self._garbled(exc)
+            return
+        if body:
+            self._parts.append(body)
+            self._size += len(body)
+        if parser.done:
+            self._ended()
+
+    def _garbled(self, exc: BadHttp) -> None:
+        self._fail(UpstreamBroken(CUT if self._parser.head else NO_HTTP, detail=str(exc)))
 
     def _stop(self) -> None:
         """The taker has enough."""
         self._take, self._enough = None, True
         if not self._parser.done:
             self._pause()
+        self._wake()
 
     def lost(self, exc: BaseException | None) -> None:
-        if exc is None and self._parser.close():
+        if self._raw:
+            self._parse(self._raw)
+        if self._parser.done:
+            self._wake()
+        elif exc is None and self._parser.close():
             self._ended()
             self._wake()
         else:
@@ -203,6 +241,9 @@ class LeanReply:
                 raise self._error
             if self._parser.done:
                 return b""
+            if self._raw:
+                self._parse(self._raw)
+                continue
             if self._paused and self._ours:  # by a taker that had enough
                 self._resume()
             await self._wait()
@@ -213,17 +254,20 @@ class LeanReply:
             self._resume()
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    async def pour(self, take: Take) -> bool:
+    async def pour(self, take: Take, through: Through | None = None) -> bool:
         if self._parts and not take(await self.chunk()):
             return False
-        if self._paused and self._ours:
-            self._resume()
-        self._take, self._enough = take, False
+        self._take, self._through, self._enough = take, through, False
         try:
+            if self._raw:
+                raw, self._raw = self._raw, b""
+                self._pass(raw)
+            if self._paused and self._ours and not self._enough:
+                self._resume()
             while not (self._enough or self._parser.done or self._error):
                 await self._wait()
         finally:
-            self._take = None
+            self._take = self._through = None
         if self._fault is not None:
             raise self._fault
         if self._error is not None and not self._enough:
@@ -271,6 +315,7 @@ class LeanReply:
     def expire(self, message: str) -> None:
         self._error = UpstreamTimeout(message)
         self._parts.clear()
+        self._raw = b""
         self.close()
         self._wake()
 

@@ -21,7 +21,7 @@ from yarl import URL
 from proxy.errors import UpstreamBroken, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from proxy.routing.table import Provider
 from proxy.server.upstream import tls
-from proxy.server.upstream.exchange import Outgoing, Reply, Take, url_of
+from proxy.server.upstream.exchange import Outgoing, Reply, Take, Through, url_of
 from proxy.server.upstream.resolver import OwnThread
 from proxy.server.upstream.slots import Slots
 
@@ -77,7 +77,7 @@ class PlainReply:
             size += len(data)
         return b"".join(parts), False
 
-    async def pour(self, take: Take) -> bool:
+    async def pour(self, take: Take, through: Through | None = None) -> bool:
         while data := await self.chunk():
             if not take(data):
                 return False
