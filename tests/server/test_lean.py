@@ -190,3 +190,100 @@ async def test_a_header_with_a_line_end_does_not_leave(upstream: ScriptedUpstrea
         await client.send(bad)
     assert upstream.seen == []
     await client.close()
+
+
+# -- what leaves unparsed ----------------------------------------------------------------------------------------
+
+HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+EVENTS = [b"data: %d\n\n" % number * 40 for number in range(400)]  # more than is parsed at once before anybody asks
+
+
+class Wire:
+    """A connection that is none: what comes on it is told by the test."""
+
+    def __init__(self) -> None:
+        self.reply: LeanReply | None = None
+        self.transport = self
+        self.paused = False
+        self.ended = ""
+
+    def pause_reading(self) -> None:
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        self.paused = False
+
+    def abort(self) -> None:
+        self.ended = "aborted"
+
+    def release(self) -> None:
+        self.ended = "released"
+
+    def close(self) -> None:
+        self.ended = self.ended or "closed"
+
+
+@pytest.mark.parametrize("size", [700, 5_000, 30_000, 1 << 20])
+@pytest.mark.parametrize("ahead", [0, 1, 3, 99])
+@pytest.mark.parametrize("patience", [1, 3, 1 << 30], ids=["stops at each", "stops now and then", "never stops"])
+@pytest.mark.parametrize("greed", [0, 1, 400], ids=["none", "one at a time", "all"])
+async def test_what_goes_through_and_what_is_parsed_are_the_body(
+    size: int, ahead: int, patience: int, greed: int
+) -> None:
+    """`ahead`: so many reads come before anybody pours."""
+    wire = Wire()
+    reply = LeanReply(wire, wire)  # type: ignore[arg-type]
+    raw = HEAD + b"".join(map(piece, EVENTS)) + LAST
+    reads = [raw[at : at + size] for at in range(0, len(raw), size)]
+    got: list[bytes] = []
+
+    def wants_more() -> bool:
+        return len(got) % patience != 0
+
+    def take(body: bytes) -> bool:
+        got.append(body)
+        return wants_more()
+
+    def through(data: bytes) -> tuple[int, bool]:
+        passed = 0
+        for _ in range(greed):
+            line, _, behind = data[passed:].partition(b"\r\n")
+            length = int(line, 16) if line and behind else 0
+            if not length or len(behind) < length + 2:
+                break
+            got.append(behind[:length])
+            passed += len(line) + length + 4
+        return passed, wants_more()
+
+    for data in reads[: ahead + 1]:
+        reply.received(data)
+    ended = False
+    rest = iter(reads[ahead + 1 :])
+    while not ended:
+        pouring = asyncio.ensure_future(reply.pour(take, through))
+        await asyncio.sleep(0)
+        while not pouring.done() and (more := next(rest, None)) is not None:
+            assert not wire.paused
+            reply.received(more)
+            await asyncio.sleep(0)
+        ended = await pouring
+    assert b"".join(got) == b"".join(EVENTS)
+    assert wire.ended == "released"
+
+
+async def test_an_answer_that_came_at_once_is_whole_though_its_connection_is_lost() -> None:
+    wire = Wire()
+    reply = LeanReply(wire, wire)  # type: ignore[arg-type]
+    reply.received(HEAD + b"".join(map(piece, EVENTS)) + LAST)
+    reply.lost(None)
+    assert await reply.read(1 << 30) == (b"".join(EVENTS), True)
+
+
+async def test_an_answer_that_came_at_once_and_is_cut_is_told_as_cut_behind_what_came() -> None:
+    wire = Wire()
+    reply = LeanReply(wire, wire)  # type: ignore[arg-type]
+    reply.received(HEAD + b"".join(map(piece, EVENTS)))
+    reply.lost(None)
+    assert await reply.chunk() == b"".join(EVENTS)
+    with pytest.raises(UpstreamBroken):
+        await reply.chunk()
