@@ -12,11 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from playbook import CHAT, MESSAGES, TONGUES, Tongue, chunk, event
 
-from proxy import streams
 from proxy.dialects import DIALECTS
 from proxy.dialects.dialect import Voice
 from proxy.errors import UpstreamBroken, UpstreamError, UpstreamOverloaded
-from proxy.streams import HELD_BYTES, HELD_EVENTS, Passthrough, Stream, Translation
+from proxy.streams import HELD_BYTES, HELD_EVENTS, Passthrough, Stream, Translation, passthrough, runs
 
 VOICE = Voice("req_1", "asked-for", 1)
 PAIRS = {f"{ours} by {theirs}": (TONGUES[ours], TONGUES[theirs]) for ours in TONGUES for theirs in TONGUES}
@@ -333,7 +332,7 @@ def test_a_run_of_text_leaves_as_its_frames_would_one_by_one(
     reads = [theirs.start, theirs.opening, theirs.text("one"), *frames, theirs.closing, theirs.finish, theirs.end]
     raw = b"".join(reads)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(streams, "MOULDS", 0)
+        patch.setattr(runs, "MOULDS", 0)
         plain = play(made(tongue, theirs), (raw,))
     assert play(made(tongue, theirs), (raw,)) == plain
     assert play(made(tongue, theirs), [raw[at : at + 50] for at in range(0, len(raw), 50)]) == plain
@@ -392,7 +391,7 @@ def test_a_cut_in_a_giant_frame_cannot_be_told(tongue: Tongue) -> None:
 def test_a_frame_without_an_end_is_bounded_where_it_is_collected(
     tongue: Tongue, theirs: Tongue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streams, "LONGEST", 1 << 20)
+    monkeypatch.setattr(passthrough, "LONGEST", 1 << 20)
     stream = made(tongue, theirs)
     block = b"x" * (1 << 20)
     stream.feed(theirs.text("Hi") + b"data: ")

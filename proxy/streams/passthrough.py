@@ -1,0 +1,297 @@
+"""The provider's own bytes, looked at and hardly touched."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from proxy import ir
+from proxy.dialects import failures
+from proxy.dialects.dialect import Dialect, Voice
+from proxy.errors import GatewayError, UpstreamBroken
+from proxy.ir import Sight
+from proxy.streams.runs import Runs
+from proxy.streams.stream import EMPTY, ENDLESS, HELD_BYTES, HELD_EVENTS
+from proxy.wire import ndjson, sse
+from proxy.wire.chunked_run import ChunkedRun
+from proxy.wire.mould import Mould
+from proxy.wire.sse import Frame
+
+WORTH_LEARNING = 8  # frames that have to stand behind one in a read before it is worth while to make a mould of it
+LONGEST = 32 << 20  # bytes of one frame: what is longer has no end
+
+
+class Passthrough:
+    """The provider's own bytes, up to the last complete frame of what was read.
+
+    Three edits are made and counted: the usage chunk that we asked for and the client did not is taken out, a
+    terminator missing after a finish reason is added, bytes behind the terminator are dropped. A near-compatible
+    provider's frames are mended one by one.
+    """
+
+    def __init__(
+        self,
+        dialect: Dialect,
+        voice: Voice,
+        *,
+        strip_usage: bool = False,
+        byok: bool = False,
+        clean: Callable[[str], str] = str,
+    ) -> None:
+        self.committed = False
+        self.done = False
+        self.failure: GatewayError | None = None
+        self.edits: Counter[str] = Counter()
+        self._dialect = dialect
+        self._voice = voice
+        self._tap = dialect.tap()
+        self._strip_usage = strip_usage
+        self._byok = byok
+        self._clean = clean  # takes out of an error's words what no client may read
+        self._probes = dialect.probes
+        self._mend = dialect.mend_frame
+        self._borders = sse.Borders() if dialect.framing == "sse" else ndjson.Borders()
+        self._split: Callable[[bytes], Iterable[tuple[Frame | None, bytes]]] = (
+            sse.split_frames if dialect.framing == "sse" else _split_lines
+        )
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        self._oversize: bytearray | None = None  # the frame in hand, where it outgrew the border's buffer
+        self._unsent = b""  # what the end of a cut stream brought
+        self._parted = False  # the frame behind the end has come, or something else
+        self._runs = Runs(dialect) if dialect.framing == "sse" and dialect.mend_frame is None else None
+        self._steady: Mould | None = None  # what was read last was a run of these, up to a border, and may go on
+        self.run: ChunkedRun | None = None  # the same
+
+    @property
+    def usage(self) -> ir.Usage | None:
+        return self._tap.usage
+
+    @property
+    def stop(self) -> ir.StopReason | None:
+        return self._tap.stop
+
+    @property
+    def torn(self) -> bool:
+        return self._borders.overflowed
+
+    @property
+    def farewell(self) -> bool:
+        return self.done and bool(self._dialect.farewell) and not self._parted and self.failure is None
+
+    def feed(self, chunk: bytes) -> bytes:
+        steady = self._steady
+        if steady is not None:
+            if steady.holds(chunk):  # as nearly every read of a slow stream
+                return chunk
+            self._steady = self.run = None
+        return self._fed(chunk)
+
+    def _fed(self, chunk: bytes) -> bytes:
+        if self.done and not self.farewell:
+            self.edits["surplus_dropped"] += 1
+            return b""
+        block = self._borders.feed(chunk)
+        if not block:
+            return b""
+        if self.done:
+            return self._parting(block)
+        if self._borders.overflowed or self._oversize is not None:
+            return self._released(self._pass_oversize(block))
+        return self._passed(block) if self.committed else self._before_commit(block)
+
+    def close(self) -> bytes:
+        out = b""
+        tail = self._borders.held
+        if tail and self.farewell:
+            return tail if self._parting(tail + b"\n\n") else b""
+        if tail and not self.done and self._is_whole(tail):
+            border = _missing_border(tail, self._dialect.framing)
+            out = self.feed(border)
+            # The frame leaves as it came, a terminator too: bytes are not ours to mend. But an error keeps the end that
+            # it was given, or a client would not dispatch it and take what came for all; so does a mended frame, and
+            # one that an error of ours follows.
+            if self._ends_well() and self.failure is None and out.endswith(tail + border):
+                out = out.removesuffix(border)
+        if self.done or self._borders.overflowed:
+            if self._borders.overflowed and not self.done:
+                raise UpstreamBroken(ENDLESS)
+            return out
+        if self.failure is not None:
+            self.done = True
+            return out
+        if self._tap.stop is None:
+            self._unsent = out
+            raise UpstreamBroken(ENDLESS if self._tap.produced else EMPTY)
+        self.done = True
+        if not self._dialect.terminator:
+            return self._released(out)
+        self.edits["terminator_added"] += 1
+        border = b"" if not out or out.endswith((b"\n\n", b"\r\n\r\n", b"\r\r")) else b"\n\n"
+        return self._released(out + border + self._dialect.terminator)
+
+    def fail(self, error: GatewayError) -> bytes:
+        self.done = True
+        return self._unsent + self._dialect.stream_encoder(self._voice).fail(error)
+
+    def _ends_well(self) -> bool:
+        return self.done or self._tap.stop is not None
+
+    def _parting(self, block: bytes) -> bytes:
+        """The frame that may stand behind the end, as it came; anything else is surplus."""
+        self._parted = True
+        out = b""
+        for frame, raw in self._split(block):
+            if frame is None or frame.data.strip() != self._dialect.farewell:
+                break
+            out = raw
+            break
+        self.edits["surplus_dropped"] += bool(block[len(out) :].strip())
+        return out
+
+    # -- before the commit -----------------------------------------------------------------------------------
+
+    def _before_commit(self, block: bytes) -> bytes:
+        """Holds lifecycle frames; the first frame that bears content lets all go."""
+        at = 0
+        for frame, raw in self._split(block):
+            at += len(raw)
+            sight = Sight.LIFECYCLE if frame is None else self._tap.look(frame)
+            if sight is Sight.ERROR and self._tap.error is not None:
+                raise failures.of_stream(self._tap.error, byok=self._byok)
+            if sight is Sight.END and self._tap.stop is None and not self._tap.produced:
+                raise UpstreamBroken(EMPTY)
+            if sight in (Sight.LIFECYCLE, Sight.USAGE):
+                self._hold(frame, raw, sight)
+                if not self.committed:
+                    continue
+                return self._released(self._passed(block[at:]))
+            out = self._after([(frame, raw)], looked_at=sight, behind=block[at:])
+            if self._runs is not None and len(block) - at > WORTH_LEARNING * len(raw):
+                self._runs.learn(raw)
+            return self._released(out if self.done else out + self._passed(block[at:]))
+        return b""
+
+    def _hold(self, frame: Frame | None, raw: bytes, sight: Sight) -> None:
+        if sight is Sight.USAGE and self._strip_usage:
+            self.edits["usage_removed"] += 1
+            return
+        self._held.append(self._mended(frame, raw))
+        self._held_bytes += len(raw)
+        self.committed = len(self._held) > HELD_EVENTS or self._held_bytes > HELD_BYTES
+
+    def _released(self, out: bytes) -> bytes:
+        """What was held goes before what comes now; called when the commit is made."""
+        self.committed = True
+        if not self._held:
+            return out
+        held, self._held = self._held, []
+        return b"".join((*held, out))
+
+    # -- after it --------------------------------------------------------------------------------------------
+
+    def _passed(self, block: bytes) -> bytes:
+        """A run of text needs no look, nor does what stands before the first frame that a probe hits."""
+        if self._mend is not None:
+            return self._after(list(self._split(block)))
+        rest = block if self._runs is None else self._runs.cut(block)[1]
+        if not rest:
+            if self._runs is not None and self._borders.closed:
+                self._steady, self.run = self._runs.mould, self._runs.chunked()
+            return block
+        hits = [at for probe in self._probes if (at := rest.find(probe)) >= 0]
+        if not hits:
+            if self._runs is not None:
+                self._runs.learn(_last_frame(rest))
+            return block
+        quiet = len(block) - len(rest)
+        if self._runs is not None and b"\r" not in rest and (border := rest.rfind(b"\n\n", 0, min(hits))) > 0:
+            quiet += border + 2
+        return block[:quiet] + self._after(list(self._split(block[quiet:])))
+
+    def _after(
+        self, pieces: list[tuple[Frame | None, bytes]], looked_at: Sight | None = None, behind: bytes = b""
+    ) -> bytes:
+        """Looks at the frames that a probe hits; `looked_at` is what the first one was already found to be, `behind`
+        what stands behind the last."""
+        out: list[bytes] = []
+        for position, (frame, raw) in enumerate(pieces):
+            sight = looked_at if position == 0 and looked_at is not None else self._look(frame, raw)
+            if sight is Sight.USAGE and self._strip_usage:
+                self.edits["usage_removed"] += 1
+                continue
+            out.append(self._mended(frame, raw))
+            if sight is Sight.ERROR and self._tap.error is not None:
+                told = out[-1].decode("utf-8", "surrogateescape")
+                out[-1] = self._clean(told).encode("utf-8", "surrogateescape")
+                self.failure = failures.of_stream(self._tap.error, byok=self._byok)
+            elif sight is Sight.END:
+                self.done = True
+            if self.done:
+                surplus = b"".join((*(raw for _, raw in pieces[position + 1 :]), behind))
+                if self.farewell and surplus:
+                    out.append(self._parting(surplus))
+                elif not self.farewell:
+                    self.edits["surplus_dropped"] += bool((surplus + self._borders.held).strip())
+                break
+        return b"".join(out)
+
+    def _look(self, frame: Frame | None, raw: bytes) -> Sight:
+        """The tap's judgement. What it cannot read passes all the same: the client's own parser will judge."""
+        if frame is None or not any(probe in raw for probe in self._probes):
+            return Sight.LIFECYCLE
+        try:
+            return self._tap.look(frame)
+        except UpstreamBroken:
+            self.edits["unreadable_frames"] += 1
+            return Sight.CONTENT
+
+    def _mended(self, frame: Frame | None, raw: bytes) -> bytes:
+        return raw if self._mend is None or frame is None else self._mend(raw, self._voice.request_id)
+
+    def _is_whole(self, tail: bytes) -> bool:
+        """Whether a tail without its blank line is a whole frame all the same, as some providers send their last
+        one. The beginning of a field is none: only a comment may stand without data."""
+        try:
+            return all(
+                not raw.strip() or raw.lstrip().startswith(b":")
+                if frame is None
+                else self._dialect.tap().look(frame) is not None
+                for frame, raw in self._split(tail + b"\n\n")
+            )
+        except UpstreamBroken:
+            return False
+
+    def _pass_oversize(self, block: bytes) -> bytes:
+        """A frame of more than the border's buffer leaves as it comes; the tap gets it when it is whole."""
+        collected = self._oversize = self._oversize if self._oversize is not None else bytearray()
+        if len(collected) + len(block) > LONGEST:
+            raise UpstreamBroken(f"The provider sent an event of more than {LONGEST} bytes.")
+        collected += block
+        if self._borders.overflowed:
+            return block
+        self._oversize = None
+        for frame, raw in self._split(bytes(collected)):
+            sight = self._look(frame, raw)
+            if sight is Sight.ERROR and self._tap.error is not None:
+                self.failure = failures.of_stream(self._tap.error, byok=self._byok)
+            self.done = self.done or sight is Sight.END
+        return block
+
+
+def _last_frame(block: bytes) -> bytes:
+    border = block.rfind(b"\n\n", 0, -2)
+    return block if border < 0 else block[border + 2 :]
+
+
+def _missing_border(tail: bytes, framing: str) -> bytes:
+    """What makes a frame of a tail: a line end, and for events a blank line."""
+    if framing != "sse":
+        return b"\n"
+    return b"\r" if tail.endswith(b"\r") else b"\n" if tail.endswith(b"\n") else b"\n\n"
+
+
+def _split_lines(block: bytes) -> Iterable[tuple[Frame | None, bytes]]:
+    for line in block.splitlines(keepends=True):
+        stripped = line.strip()
+        yield (Frame(stripped) if stripped else None), line

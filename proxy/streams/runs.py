@@ -1,0 +1,49 @@
+"""The runs of text in the blocks of one stream: see `wire.mould`."""
+
+from __future__ import annotations
+
+from proxy.dialects.dialect import Upstream
+from proxy.wire.chunked_run import ChunkedRun
+from proxy.wire.mould import Mould
+
+MOULDS = 4  # tried in a row without a second frame of the same kind, before a stream counts as one that has no runs
+
+
+class Runs:
+    """Finds the runs of text in the blocks of one stream; see `wire.mould`."""
+
+    def __init__(self, dialect: Upstream) -> None:
+        self._make = dialect.text_mould
+        self.mould: Mould | None = None
+        self._misses = 0
+        self._chunked: ChunkedRun | None = None
+
+    def cut(self, block: bytes) -> tuple[list[bytes], bytes]:
+        """The texts of the run that `block` begins with, and what stands behind it."""
+        if self.mould is None:
+            return [], block
+        texts, rest = self.mould.cut(block)
+        if texts:
+            self._misses = 0
+        return texts, rest
+
+    def chunked(self) -> ChunkedRun | None:
+        if self.mould is not None and (self._chunked is None or self._chunked.mould is not self.mould):
+            self._chunked = ChunkedRun(self.mould)
+        return self._chunked
+
+    def behind(self, texts: list[bytes], block: bytes) -> bytes:
+        return block if self.mould is None else self.mould.behind(texts, block)
+
+    def first_frame(self, block: bytes) -> tuple[bytes, bytes]:
+        """And what stands behind it; all of the block where no runs are to be hoped for."""
+        border = -1 if self._misses >= MOULDS or b"\r" in block else block.find(b"\n\n")
+        return (block, b"") if border < 0 else (block[: border + 2], block[border + 2 :])
+
+    def learn(self, raw: bytes) -> bool:
+        """From one frame; whether it is a piece of text that more may follow of its kind."""
+        self.mould = None
+        if self._misses < MOULDS:
+            self._misses += 1
+            self.mould = self._make(raw)
+        return self.mould is not None

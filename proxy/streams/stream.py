@@ -1,0 +1,39 @@
+"""What the two kinds of stream have in common."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Protocol
+
+from proxy import ir
+from proxy.errors import GatewayError
+from proxy.wire.chunked_run import ChunkedRun
+
+HELD_EVENTS = 64  # lifecycle events before a commit; one more commits
+HELD_BYTES = 256 << 10
+ENDLESS = "The provider's stream ended before the answer did."
+EMPTY = "The provider ended its stream without any output and without a reason."
+
+
+class Stream(Protocol):
+    """What the relay knows of either kind."""
+
+    committed: bool
+    done: bool
+    failure: GatewayError | None
+    edits: Counter[str]  # usage_removed, terminator_added, surplus_dropped
+    run: ChunkedRun | None  # whose bytes `feed` would give back as they are, while nothing else comes
+
+    @property
+    def farewell(self) -> bool: ...
+    @property
+    def usage(self) -> ir.Usage | None: ...
+    @property
+    def stop(self) -> ir.StopReason | None: ...
+    @property
+    def torn(self) -> bool:
+        """Half a frame has left: a cut can only be told by aborting the connection."""
+
+    def feed(self, chunk: bytes) -> bytes: ...
+    def close(self) -> bytes: ...
+    def fail(self, error: GatewayError) -> bytes: ...

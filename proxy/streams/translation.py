@@ -1,0 +1,215 @@
+"""A provider's stream in the words of another dialect."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from proxy import ir
+from proxy.dialects import failures
+from proxy.dialects.dialect import StreamDecoder, StreamEncoder, Upstream
+from proxy.errors import GatewayError, UpstreamBroken
+from proxy.streams.runs import Runs
+from proxy.streams.stream import EMPTY, ENDLESS, HELD_EVENTS
+from proxy.wire import mould, ndjson, sse
+from proxy.wire.chunked_run import ChunkedRun
+from proxy.wire.mould import Mould
+from proxy.wire.sse import Frame
+
+
+class Translation:
+    """Another dialect's stream: frames to events to the client's frames. Nothing waits that the format lets go."""
+
+    def __init__(
+        self, dialect: Upstream, encoder: StreamEncoder, *, byok: bool = False, clean: Callable[[str], str] = str
+    ) -> None:
+        self.committed = False
+        self.done = False
+        self.farewell = False
+        self.failure: GatewayError | None = None
+        self.edits: Counter[str] = Counter()
+        self.run: ChunkedRun | None = None
+        self._decoder: StreamDecoder = dialect.stream_decoder()
+        self._encoder = encoder
+        self._byok = byok
+        self._clean = clean  # takes out of an error's words what no client may read
+        self._framer = sse.Framer() if dialect.framing == "sse" else None
+        self._lines = ndjson.Framer() if dialect.framing == "ndjson" else None
+        self._usage: ir.Usage | None = None
+        self._stop: ir.StopReason | None = None
+        self._produced = False
+        self._held: list[ir.StreamEvent] = []
+        self._unsent = b""  # what the end of a cut stream brought
+        self._runs = Runs(dialect)
+        self._said: list[ir.StreamEvent] = []  # by what was read last
+        self._cast: tuple[bytes, bytes] | None = None  # what stands around a text of the run that goes on
+        self._steady: Mould | None = None  # of that run, while nothing else came
+
+    @property
+    def usage(self) -> ir.Usage | None:
+        return self._usage
+
+    @property
+    def stop(self) -> ir.StopReason | None:
+        return self._stop
+
+    @property
+    def torn(self) -> bool:
+        return False
+
+    def feed(self, chunk: bytes) -> bytes:
+        steady, cast = self._steady, self._cast
+        if steady is not None and cast is not None and (text := steady.single(chunk)) is not None:
+            good, chars = mould.written([text])
+            if good:
+                self._encoder.said(chars)
+                return b"%b%b%b" % (cast[0], good[0], cast[1])
+        self._steady = None
+        return self._fed(chunk)
+
+    def _fed(self, chunk: bytes) -> bytes:
+        if self.done:
+            self.edits["surplus_dropped"] += 1
+            return b""
+        if self._framer is None:
+            assert self._lines is not None
+            return self._encode(map(Frame, self._lines.feed(chunk)))
+        block = self._framer.take(chunk)
+        return self._translated(block) if block else b""
+
+    def close(self) -> bytes:
+        out = b""
+        if not self.done:
+            try:
+                out = self._emit([event for frame in self._last_frames() for event in self._decoder.feed(frame)])
+            except UpstreamBroken:
+                self.edits["cut_frames"] += 1  # half a frame says nothing; what is missing shows below
+            if not self.done:
+                out += self._emit(self._decoder.close())
+        if self.done:
+            return out
+        if self._stop is None:
+            self._unsent = out
+            raise UpstreamBroken(ENDLESS if self._produced else EMPTY)
+        self.edits["terminator_added"] += 1
+        return out + self._emit([ir.End()])
+
+    def fail(self, error: GatewayError) -> bytes:
+        self.done = True
+        return self._unsent + self._encoder.fail(error)
+
+    def _translated(self, block: bytes) -> bytes:
+        """Runs of text by what their frames have in common, whatever else there is frame by frame."""
+        assert self._framer is not None
+        out = []
+        while block and not self.done:
+            if self._cast is not None:
+                run, block = self._run(block, *self._cast)
+                out.append(run)
+                if not block:
+                    self._steady = self._runs.mould if self._framer.closed else None
+                    break
+            piece, block = self._runs.first_frame(block)
+            out.append(self._encode(self._framer.read(piece)))
+            self._learn(piece)
+        if block:
+            self.edits["surplus_dropped"] += 1
+        return out[0] if len(out) == 1 else b"".join(out)
+
+    def _run(self, block: bytes, head: bytes, tail: bytes) -> tuple[bytes, bytes]:
+        texts, rest = self._runs.cut(block)
+        good, chars = mould.written(texts) if texts else (texts, 0)
+        if len(good) < len(texts):
+            rest = self._runs.behind(good, block)
+        if not good:
+            return b"", rest
+        self._encoder.said(chars)
+        return b"%b%b%b" % (head, (tail + head).join(good), tail), rest
+
+    def _learn(self, piece: bytes) -> None:
+        self._cast = None
+        if self.done or len(self._said) != 1 or (event := self._said[0]).__class__ is not ir.TextDelta:
+            return
+        if self.committed and self._runs.learn(piece):
+            self._cast = self._encoder.cast(event)
+
+    def _last_frames(self) -> Iterable[Frame]:
+        if self._framer is not None:
+            return self._framer.close()
+        assert self._lines is not None
+        return map(Frame, self._lines.close())
+
+    def _encode(self, frames: Iterable[Frame]) -> bytes:
+        """Everything that one read brought, as one piece of bytes. What stands before a broken frame leaves as if it
+        had come alone."""
+        events: list[ir.StreamEvent] = []
+        try:
+            for frame in frames:
+                events += self._decoder.feed(frame)
+            self._said = events
+        except UpstreamBroken as error:
+            if not self.committed and not any(map(bears_content, events)):
+                raise
+            out = self._emit(events)
+            if self.done:
+                return out
+            self.failure, self.done = error, True
+            return out + self._encoder.fail(error)
+        return self._emit(events) if events else b""
+
+    def _emit(self, events: list[ir.StreamEvent]) -> bytes:
+        for position, event in enumerate(events):
+            match event:
+                case ir.UsageReport(usage):
+                    self._usage = usage if self._usage is None else self._usage.merged(usage)
+                case ir.Start(usage=usage) if usage is not None:
+                    self._usage = usage if self._usage is None else self._usage.merged(usage)
+                case ir.Finish(stop):
+                    self._stop = stop
+                case ir.Failure():
+                    return self._failed(events[:position], event)
+                case ir.End():
+                    return self._ended(events[: position + 1], surplus=len(events) > position + 1)
+            self._produced = self._produced or bears_content(event)
+        return self._out(events)
+
+    def _out(self, events: list[ir.StreamEvent]) -> bytes:
+        if self.committed:
+            return self._encoder.feed(events)
+        self._held += events
+        bearing = self._produced or self._stop is not None or self.done
+        if not bearing and len(self._held) <= HELD_EVENTS:
+            return b""
+        self.committed = True
+        held, self._held = self._held, []
+        return self._encoder.feed(held)
+
+    def _ended(self, events: list[ir.StreamEvent], *, surplus: bool) -> bytes:
+        if self._stop is None:
+            if not self._produced:
+                raise UpstreamBroken(EMPTY)
+            events = [*events[:-1], *self._decoder.close(), ir.Finish("unknown"), events[-1]]
+        self.done = True
+        self.edits["surplus_dropped"] += surplus
+        return self._out(events)
+
+    def _failed(self, before: list[ir.StreamEvent], failure: ir.Failure) -> bytes:
+        error = failures.of_stream(failure, byok=self._byok)
+        if not self.committed and not any(map(bears_content, before)):
+            raise error
+        out = self._out(before)
+        error.message = self._clean(error.message)
+        self.failure, self.done = error, True
+        return out + self._encoder.fail(error)
+
+
+def bears_content(event: ir.StreamEvent) -> bool:
+    """Whether an event is output, so that nobody else may answer after it."""
+    match event:
+        case ir.TextDelta(text=text) | ir.ThinkingDelta(text=text) | ir.RefusalDelta(text=text):
+            return bool(text)
+        case ir.PartStart(shell=ir.Text(text=text) | ir.Thinking(text=text, redacted=None) | ir.Refusal(text=text)):
+            return bool(text)
+        case ir.PartStart() | ir.ArgumentsDelta() | ir.CitationDelta() | ir.AudioDelta() | ir.SignatureDelta():
+            return True
+    return False
