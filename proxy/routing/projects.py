@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from proxy.routing.sections import ProjectSection
 from proxy.routing.table import Project, Table, merged
 
+LONGEST_NAME = 128  # characters
 # What no default can stand in for: the caller's own word, or nobody's.
 NOT_DEFAULTS = frozenset(
     {
@@ -80,6 +81,8 @@ def problems(sections: Mapping[str, ProjectSection], table: Table) -> Iterator[t
     """(path, message) of each."""
     for name, section in sections.items():
         path = f"projects.{name}"
+        if not (name.strip() and name.isprintable() and len(name) <= LONGEST_NAME):
+            yield path, f"a name of 1 to {LONGEST_NAME} printable characters is needed"
         if section.parent is not None and section.parent not in sections:
             yield f"{path}.parent", _unknown("project", section.parent, sections)
         for provider in section.providers or ():
@@ -106,8 +109,8 @@ def _circles(sections: Mapping[str, ProjectSection]) -> Iterator[tuple[str, str]
     told: set[str] = set()
     for name in sections:
         line = _lineage(name, sections)
-        last = sections[line[-1]].parent or ""
-        if last in line and not told.intersection(line):
+        last = sections[line[-1]].parent
+        if last is not None and last in line and not told.intersection(line):
             told.update(line)
             round_ = line[line.index(last) :]
             yield f"projects.{round_[0]}.parent", f"comes round to itself: {' -> '.join((*round_, round_[0]))}"

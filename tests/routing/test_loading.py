@@ -348,6 +348,12 @@ WRONG: dict[str, tuple[str, str, str]] = {
         "projects.x.parent",
         "no project is called 'teem'; did you mean 'team'?",
     ),
+    "a project without a name": ('[projects.""]', "projects.", "a name of 1 to 128 printable characters is needed"),
+    "a project whose name nobody can read": (
+        '[projects."a\\u0000b"]',
+        "projects.a\0b",
+        "a name of 1 to 128 printable characters is needed",
+    ),
     "a project that is its own parent": ('[projects.x]\nparent = "x"', "projects.x.parent", "itself: x -> x"),
     "projects that come round": (
         '[projects.x]\nparent = "y"\n[projects.y]\nparent = "z"\n[projects.z]\nparent = "y"',
