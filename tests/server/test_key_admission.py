@@ -154,6 +154,48 @@ async def test_a_publishable_key_reaches_conversations_and_the_list_of_models_al
     assert (await gw.post("/v1/route", CHAT.request(), key.bearer)).status == 403
 
 
+SURFACES: dict[str, tuple[str, dict[str, Any]]] = {
+    "chat": ("/v1/chat/completions", CHAT.request()),
+    "messages": ("/v1/messages", MESSAGES.request()),
+    "responses": ("/v1/responses", {"model": "first", "input": "Say hello."}),
+}
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streams"])
+@pytest.mark.parametrize(("path", "body"), SURFACES.values(), ids=SURFACES)
+async def test_who_may_not_is_told_in_the_shape_of_each_surface(
+    path: str, body: dict[str, Any], stream: bool, start: Start, upstream: ScriptedUpstream
+) -> None:
+    gw = await start(provider("first", upstream) + '[projects.x]\nmodels = ["other"]\n[projects.gone]\n')
+    ended = await make(gw, "ended")
+    await gw.over_socket("POST", f"/admin/keys/{ended.id}/revoke", {})
+    outside, admin = await make(gw, project="x"), await make(gw, scopes=["admin:write"])
+    orphan = await make(gw, project="gone")
+    gw.config.write_text(gw.config.read_text().replace("[projects.gone]\n", ""))
+    assert (await gw.over_socket("POST", "/admin/reload", {})).status == 200
+    messages = path == "/v1/messages"
+    for headers, status, kind, code in (
+        ({}, 401, "authentication_error" if messages else "invalid_request_error", "invalid_api_key"),
+        (ended.bearer, 401, "authentication_error" if messages else "invalid_request_error", "invalid_api_key"),
+        (outside.bearer, 403, "permission_error", "not_allowed"),
+        (admin.bearer, 403, "permission_error", "not_allowed"),
+        (orphan.bearer, 403, "permission_error", "not_allowed"),
+    ):
+        answer = await gw.post(path, {**body, "stream": stream}, headers)
+        assert (answer.status, answer.headers["x-should-retry"]) == (status, "false")
+        assert answer.headers["Content-Type"] == "application/json"
+        error = answer.json["error"]
+        assert error["type"] == kind
+        if messages:
+            assert answer.json["type"] == "error"
+            assert answer.json["request_id"] == answer.headers["request-id"] == answer.request_id
+            assert error["details"]["error_code"] == code
+        else:
+            assert error.keys() == {"message", "type", "param", "code"}
+            assert error["code"] == code
+    assert upstream.seen == []
+
+
 async def test_an_admin_key_is_none_for_inference(start: Start, upstream: ScriptedUpstream) -> None:
     gw = await start(provider("first", upstream))
     key = await make(gw, scopes=["admin:read", "admin:write"])
