@@ -125,7 +125,9 @@ def account(call: Call, opening: Opening, usage: ir.Usage | None) -> None:
     attempt.usage = decision.usage = usage
     cost = price.cost_nanos(usage) if price is not None and usage is not None else None
     attempt.cost_nanos = cost
-    known = cost is not None and (stream is None or stream.done)
+    known = cost is not None and (
+        stream is None or (stream.done and stream.failure is None and attempt.outcome == "ok")
+    )
     guess = None if known else _guess(call, opening, usage, cost)
     charged, before = call.guessed, 0
     if len(decision.attempts) > 1:
