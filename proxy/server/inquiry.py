@@ -5,9 +5,11 @@ It goes out on the provider's own connections with the first of the house's keys
 
 from __future__ import annotations
 
+from attrs import evolve
+
 from proxy.dialects import UPSTREAMS
 from proxy.errors import UpstreamBroken
-from proxy.routing.table import Provider
+from proxy.routing.table import Duration, Provider
 from proxy.server.outgoing import AGENT
 from proxy.server.snapshot import Snapshot
 from proxy.server.upstream import Outgoing
@@ -17,15 +19,23 @@ LARGEST = 4 << 20  # bytes of one answer
 
 
 async def ask(
-    snapshot: Snapshot, provider: Provider, instance: str, path: str, body: bytes = b"", *, rooted: bool = False
+    snapshot: Snapshot,
+    provider: Provider,
+    instance: str,
+    path: str,
+    body: bytes = b"",
+    *,
+    rooted: bool = False,
+    queueing: bool = True,
 ) -> tuple[int, bytes]:
     """Status and body. `instance` is this process, in the hop header: a gateway that asks itself would never end.
-    Raises GatewayError where no whole answer comes."""
+    Raises GatewayError where no whole answer comes; Overloaded where, without `queueing`, no connection is free."""
+    timeouts = snapshot.table.timeouts.overridden(provider.timeouts)
     outgoing = Outgoing(
         path=path,
         headers=_headers(provider, instance),
         body=body,
-        timeouts=snapshot.table.timeouts.overridden(provider.timeouts),
+        timeouts=timeouts if queueing else evolve(timeouts, queue=Duration(0.0)),
         method="POST" if body else "GET",
         rooted=rooted,
     )

@@ -177,7 +177,9 @@ class Probing:
         """The status, where it is below 500. Raises GatewayError."""
         try:
             async with asyncio.timeout(min(DEADLINE, target.every)):
-                status, body = await inquiry.ask(snapshot, provider, self.instance, target.path, rooted=target.rooted)
+                status, body = await inquiry.ask(
+                    snapshot, provider, self.instance, target.path, rooted=target.rooted, queueing=False
+                )
         except TimeoutError as exc:
             raise UpstreamTimeout("The probe was not answered in time.") from exc
         if status >= 500:

@@ -59,19 +59,20 @@ async def test_what_came_is_kept_and_charged_and_the_end_is_told(
     upstream.plays([STREAM_HEAD, *map(piece, begun(tongue)), *ending(tongue)])
     answer = await gw.post(tongue.path, asking(tongue, "first", stream=True))
     assert answer.status == 200
-    assert tongue.read_stream(answer.body) == "".join(WORDS)
+    said = tongue.read_stream(answer.body)
+    assert said
+    assert "".join(WORDS).startswith(said)  # a reset takes back what was not read yet
     assert terminator(tongue) not in answer.body
     assert b'"stop"' not in answer.body
     assert b"end_turn" not in answer.body
     row = await gw.row(answer.request_id)
     assert (row["status"], row["outcome"], row["attempts"][0]["outcome"]) == (200, code, code)
-    _kept(row, tongue)
+    _kept(row, tongue, len(said) // len(WORDS[0]))
 
 
-def _kept(row: dict[str, Any], tongue: Tongue) -> None:
+def _kept(row: dict[str, Any], tongue: Tongue, words: int) -> None:
     assert row["estimated"]
-    assert isinstance(row["charged_nanos"], int)
-    assert row["charged_nanos"] >= 20 * 100_000  # of 80 words, as they are estimated
+    assert row["charged_nanos"] >= words // 4 * 100_000  # as they are estimated, by their bytes
     assert row["bytes_committed"]
     if tongue is MESSAGES:
         assert row["usage"]["input"] == 7  # its providers say that first
@@ -92,7 +93,7 @@ async def test_a_client_that_leaves_is_charged_with_what_came(
     await gw.quiet()
     row = await gw.row()
     assert (row["status"], row["outcome"], row["gone_phase"]) == (499, "client_closed", "stream")
-    _kept(row, tongue)
+    _kept(row, tongue, len(WORDS))
 
 
 # -- too slow to begin -------------------------------------------------------------------------------------------

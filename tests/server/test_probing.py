@@ -215,7 +215,7 @@ async def test_what_is_unclear_rests_nobody_and_ends_a_rest_by_probes(
 async def test_a_provider_whose_connections_are_all_in_use_is_not_judged(
     upstream: ScriptedUpstream, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    table = block(upstream.root + "/v1", more="connections = 1\nqueue = 0")
+    table = block(upstream.root + "/v1", more="connections = 1")
     async with running(table, home, monkeypatch) as (served, it, target):
         upstream.plays([SILENCE])
         asking = asyncio.ensure_future(served.ask(model="p"))
