@@ -63,8 +63,8 @@ class Account:
     days: dict[int, int] = field(factory=dict)
     leases: list[tuple[int, int]] = field(factory=list)  # until when, how much; the first to end first
     reserved: int = 0
-    spent: int = 0
-    start: int = 0  # first day of the period
+    spent: int = 0  # in the period, which lasts from `start_ms` up to `end_ms`
+    start_ms: int = 0
     end_ms: int = 0
     _bands: tuple[tuple[int, int], ...] = ()
     _told: int = 0  # bands passed
@@ -78,8 +78,8 @@ class Account:
         self.terms = terms
         self._bands = terms.bands if terms is not None else ()
         self._begin(now_ms)
-        if first:
-            self._tell_from(sum(self.spent >= nanos for _, nanos in self._bands))
+        if not first:
+            self._tell_from(0)
 
     def lease(self, until_ms: int, nanos: int) -> None:
         self.leases.append((until_ms, nanos))
@@ -87,8 +87,9 @@ class Account:
         self.reserved += nanos
 
     def turn(self, now_ms: int) -> None:
-        """Lets a period that is over go, and leases. A clock that is set back opens no period again."""
-        if now_ms >= self.end_ms:
+        """Takes up the period that the clock points to, and lets leases go that are over. A clock that was ahead, and
+        is set back, comes back to a period with all that was spent in it."""
+        if not self.start_ms <= now_ms < self.end_ms:
             self._begin(now_ms)
         leases = self.leases
         while leases and leases[0][0] <= now_ms:
@@ -117,16 +118,16 @@ class Account:
             days[day] += charged
         else:
             days[day] = charged
-        if day < self.start:
-            return NO_ALERTS  # it began in the period before, and is that one's
+        if not self.start_ms <= at_ms < self.end_ms:
+            return NO_ALERTS  # it began in another period, and is that one's
         self.spent += charged
         return self._due() if self.spent >= self._next else NO_ALERTS
 
     def _begin(self, now_ms: int) -> None:
-        self.start, end = period_of(self.terms.period if self.terms is not None else "none", now_ms)
-        self.end_ms = end * DAY_MS
-        self.spent = sum(nanos for day, nanos in self.days.items() if day >= self.start)
-        self._tell_from(0)
+        first, after = period_of(self.terms.period if self.terms is not None else "none", now_ms)
+        self.start_ms, self.end_ms = first * DAY_MS, after * DAY_MS
+        self.spent = sum(nanos for day, nanos in self.days.items() if first <= day < after)
+        self._tell_from(sum(self.spent >= nanos for _, nanos in self._bands))
 
     def _tell_from(self, band: int) -> None:
         self._told = band
@@ -137,9 +138,7 @@ class Account:
         due = []
         while self._told < len(self._bands) and self.spent >= self._bands[self._told][1]:
             mark = self._bands[self._told][0]
-            due.append(
-                Alert(self.name, mark, self.spent, self.terms.limit_nanos, self.terms.period, self.start * DAY_MS)
-            )
+            due.append(Alert(self.name, mark, self.spent, self.terms.limit_nanos, self.terms.period, self.start_ms))
             self._tell_from(self._told + 1)
         return tuple(due)
 

@@ -85,12 +85,24 @@ def test_a_new_period_begins_with_nothing_spent_and_keeps_what_is_under_way() ->
     assert it.spent == 7
 
 
-def test_a_clock_that_is_set_back_opens_no_period_again() -> None:
-    it = account(100, "daily")
+def test_a_clock_that_is_set_back_comes_back_to_what_was_spent() -> None:
+    it = account(100, "daily", alert=500)
+    assert [alert.mark for alert in it.settle(0, 60, NOW)] == [500, 600]
     it.turn(NOW + DAY_MS)
-    it.settle(0, 60, NOW + DAY_MS)
-    it.turn(NOW - 5 * DAY_MS)
-    assert it.spent == 60
+    assert it.settle(0, 7, NOW + DAY_MS) == ()
+    it.turn(NOW)
+    assert (it.spent, it.holds(40), it.holds(41)) == (60, True, False)
+    assert [alert.mark for alert in it.settle(0, 20, NOW)] == [700, 800]
+    assert it.settle(0, 50, NOW + DAY_MS) == ()  # it began while the clock was ahead
+    it.turn(NOW + DAY_MS)
+    assert it.spent == 57
+
+
+def test_a_clock_that_was_ahead_leaves_no_budget_open() -> None:
+    it = account(100, "monthly", now=at("2100-01-01T00:00:00"))
+    it.turn(NOW)
+    it.settle(0, 100, NOW)
+    assert not it.holds(1)
 
 
 def test_what_a_dead_process_reserved_counts_until_its_lease_ends() -> None:

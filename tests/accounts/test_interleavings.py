@@ -1,5 +1,6 @@
 """Calls of several keys of one project in any order: they come, reserve, try again, grow, fail, are left and settled
-while time passes and the table changes. A model of the books that knows nothing but sums says who is let through."""
+while time passes, the clock is set and the table changes. A model of the books that knows nothing but sums says who is
+let through."""
 
 from __future__ import annotations
 
@@ -63,15 +64,15 @@ class Used:
 class Interleavings(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.books, self.now = Books(), 0
+        self.books, self.now, self.ahead = Books(), 0, 0  # seconds; `ahead` is the clock on the wall
         self.calls: list[Call] = []
         self.charges: list[tuple[str, int, int]] = []  # what a ledger would say: account, day, nano-USD
         self.used: dict[str, Used] = {}
-        self.told: dict[str, list[int]] = {}
+        self.told: dict[tuple[str, int], list[int]] = {}  # bands by account and period
 
     @property
     def now_ms(self) -> int:
-        return START_MS + self.now * 1000
+        return START_MS + (self.now + self.ahead) * 1000
 
     @initialize(of_keys=st.tuples(budgets, budgets), of_project=budgets, each=st.tuples(limits, limits, limits, limits))
     def open(
@@ -229,18 +230,26 @@ class Interleavings(RuleBasedStateMachine):
         assert call.permit.settle(99, 99, float(self.now)) == ()  # once
 
     def _hear(self, account: Account, alerts: list[Alert]) -> None:
-        told = self.told.setdefault(account.name, [])
-        told += [alert.mark for alert in alerts]
-        assert told == sorted(set(told)), "each band once, and in their order"
+        for alert in alerts:
+            told = self.told.setdefault((account.name, alert.period_start_ms), [])
+            told.append(alert.mark)
+            assert told == sorted(set(told)), "each band once, and in their order"
 
     # -- what happens around it ------------------------------------------------------------------------------
 
     @rule(seconds=st.sampled_from([0, 1, 30, 60, 61, 3600, 86_400]))
     def wait(self, seconds: int) -> None:
         self.now += seconds
+        self._turn()
+
+    @rule(days=st.sampled_from([-40, -1, 0, 1, 40]))
+    def set_clock(self, days: int) -> None:
+        """It was wrong, or is from now on; what had been spent in a period that it comes back to is spent."""
+        self.ahead = days * 86_400
+        self._turn()
+
+    def _turn(self) -> None:
         for account in self.books.accounts.values():
-            if self.now_ms >= account.end_ms:
-                self.told[account.name] = []
             account.turn(self.now_ms)
 
     @rule(number=st.integers(0, 2), terms=budgets)
@@ -256,14 +265,14 @@ class Interleavings(RuleBasedStateMachine):
             self.budgets[number] = terms
         self._stand()
         if before != terms:
-            self.told[names[number]] = []
+            self.told = {key: told for key, told in self.told.items() if key[0] != names[number]}
 
     # -- what holds ------------------------------------------------------------------------------------------
 
     def _spent(self, account: Account, now_ms: int | None = None) -> int:
         period = account.terms.period if account.terms is not None else "none"
-        first = account.start if now_ms is None else max(account.start, period_of(period, now_ms)[0])
-        return sum(nanos for name, day, nanos in self.charges if name == account.name and day >= first)
+        first, after = period_of(period, account.start_ms if now_ms is None else now_ms)
+        return sum(nanos for name, day, nanos in self.charges if name == account.name and first <= day < after)
 
     def _reserved(self, account: Account) -> int:
         return sum(call.nanos for call in self.calls if account in self._accounts(call))

@@ -361,6 +361,10 @@ A_DAY = (
     ("2026-03-09T00:00:01", 402),
     ("2026-03-10T00:00:01", 200),
     ("2026-03-10T00:00:02", 402),
+    ("2100-01-01T00:00:00", 200),  # far ahead
+    ("2026-03-10T00:00:03", 402),  # and right again
+    ("2026-03-11T00:00:01", 200),
+    ("2026-03-11T00:00:02", 402),
 )
 
 
@@ -378,7 +382,7 @@ async def test_a_days_budget_begins_anew_once_whatever_the_clock_and_its_zone_do
         assert spent(bed.daemon.state) == {f"key:{key.id}": sum(row["charged_nanos"] for row in rows)}
     tell(
         "P12",
-        "a daily budget over local midnight, a change to DST, a leap second and a clock set back by four hours",
+        "a daily budget over local midnight, a change to DST, a leap second, a clock set back and one that was ahead",
         "it begins anew at 00:00 UTC, once a day; else 402",
         "200, `ok`, or 402, `insufficient_quota`; charged to the day in UTC",
         "test_a_days_budget_begins_anew_once_whatever_the_clock_and_its_zone_do",
