@@ -26,6 +26,8 @@ class Permit:
     tokens: int = 0  # reserved of each meter
     nanos: int = 0  # reserved of each account
     model: Meter | None = None  # of the candidate that is tried just now
+    model_tokens: int = 0  # reserved of that one
+    asked: tuple[int, int] = (0, 0)  # tokens to read, and to write at most
 
     @property
     def key_id(self) -> str | None:
@@ -48,16 +50,16 @@ class Permit:
         self.entered = True
 
     def take_tokens(self, reading: int, writing: int, now: float) -> None:
-        """Reserves what a request will probably read and write. Of what it may write no more than a limit holds, so
-        that a request fits into an unused minute whatever it leaves open. Raises LimitReached."""
-        meters, least = self.standing.meters, self.standing.tpm
-        amount = reading + (writing if least is None else min(writing, max(0, least - reading)))
+        """Reserves what a request will probably read and write, so much of it that a request fits into an unused minute
+        whatever it leaves open. Raises LimitReached."""
+        meters = self.standing.meters
+        amount = _fitted(reading, writing, self.standing.tpm)
         for meter in meters:
             if (refusal := meter.token_refusal(amount, now)) is not None:
                 raise limit_reached(meter, *refusal)
         for meter in meters:
             meter.reserved += amount
-        self.tokens = amount
+        self.tokens, self.asked = amount, (reading, writing)
 
     def choose(self, model: Meter | None, now: float) -> None:
         """Takes a place at a candidate whose model has limits of its own, and leaves the one before. Raises
@@ -67,16 +69,17 @@ class Permit:
         self._leave_model(0, now)
         if model is None:
             return
-        refusal = model.refusal(now) or model.token_refusal(self.tokens, now)
+        amount = _fitted(*self.asked, model.terms.tpm)
+        refusal = model.refusal(now) or model.token_refusal(amount, now)
         if refusal is not None:
             raise limit_reached(model, *refusal)
         model.enter(now)
-        model.reserved += self.tokens
-        self.model = model
+        model.reserved += amount
+        self.model, self.model_tokens = model, amount
 
     def _leave_model(self, used: int, now: float) -> None:
         if self.model is not None:
-            self.model.leave(self.tokens, used, now)
+            self.model.leave(self.model_tokens, used, now)
             self.model = None
 
     # -- budgets ---------------------------------------------------------------------------------------------
@@ -118,6 +121,11 @@ class Permit:
             if due := account.settle(self.nanos, charged, self.at_ms):
                 alerts += due
         return alerts
+
+
+def _fitted(reading: int, writing: int, most: int | None) -> int:
+    """Of what may be written no more than a limit of so many tokens holds beside what is read."""
+    return reading + (writing if most is None else min(writing, max(0, most - reading)))
 
 
 def told(name: str) -> str:

@@ -4,6 +4,7 @@ let through."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 
 import pytest
@@ -47,7 +48,8 @@ class Call:
 
     permit: Permit
     at_ms: int
-    tokens: int = 0
+    reading: int = 0
+    writing: int = 0
     nanos: int = 0
     took: bool = False  # its tokens
     model: bool = False  # holds a place at the model that is limited
@@ -59,6 +61,11 @@ class Used:
 
     requests: list[int] = field(factory=list)
     tokens: list[tuple[int, int]] = field(factory=list)
+
+
+def fitted(reading: int, writing: int, meters: Iterable[Meter]) -> int:
+    """Of what may be written no more than the least of the limits holds."""
+    return reading + min([writing, *(max(0, it.terms.tpm - reading) for it in meters if it.terms.tpm is not None)])
 
 
 class Interleavings(RuleBasedStateMachine):
@@ -110,8 +117,14 @@ class Interleavings(RuleBasedStateMachine):
             return True
         used = self.used.setdefault(meter.name, Used())
         lately = sum(tokens for moment, tokens in used.tokens if moment > self.now - 61)
-        reserved = sum(call.tokens for call in self.calls if meter in self._meters(call))
-        return lately + reserved + amount <= meter.terms.tpm
+        return lately + self._taken(meter) + amount <= meter.terms.tpm
+
+    def _taken(self, meter: Meter) -> int:
+        """Reserved by calls that run: of what they may write no more than a limit of theirs holds."""
+        return sum(self._tokens(call, meter) for call in self.calls if meter in self._meters(call) and call.took)
+
+    def _tokens(self, call: Call, meter: Meter) -> int:
+        return fitted(call.reading, call.writing, (meter,) if meter is self.model else call.permit.standing.meters)
 
     def _meters(self, call: Call) -> tuple[Meter, ...]:
         return (*call.permit.standing.meters, self.model) if call.model else call.permit.standing.meters
@@ -141,13 +154,11 @@ class Interleavings(RuleBasedStateMachine):
         call = self._pick(number)
         if call.took:
             return
-        standing = call.permit.standing
-        assert standing is not None
-        least = min((meter.terms.tpm for meter in standing.meters if meter.terms.tpm is not None), default=None)
-        amount = reading + (writing if least is None else min(writing, max(0, least - reading)))
-        if all(self._holds(meter, amount) for meter in standing.meters):
+        meters = call.permit.standing.meters
+        amount = fitted(reading, writing, meters)
+        if all(self._holds(meter, amount) for meter in meters):
             call.permit.take_tokens(reading, writing, float(self.now))
-            call.tokens, call.took = amount, True
+            call.reading, call.writing, call.took = reading, writing, True
         else:
             with pytest.raises(LimitReached):
                 call.permit.take_tokens(reading, writing, float(self.now))
@@ -166,7 +177,7 @@ class Interleavings(RuleBasedStateMachine):
         elif was or not limited:
             call.model = was
             call.permit.choose(self.model if limited else None, float(self.now))
-        elif self._room(self.model) and self._holds(self.model, call.tokens):
+        elif self._room(self.model) and self._holds(self.model, self._tokens(call, self.model)):
             call.permit.choose(self.model, float(self.now))
             call.model = True
             self.used.setdefault(self.model.name, Used()).requests.append(self.now)
@@ -285,7 +296,7 @@ class Interleavings(RuleBasedStateMachine):
         meters = [*self.books.meters.values(), *([self.model] if hasattr(self, "model") else [])]
         for meter in meters:
             mine = [call for call in self.calls if meter in self._meters(call)]
-            assert (meter.running, meter.reserved) == (len(mine), sum(call.tokens for call in mine))
+            assert (meter.running, meter.reserved) == (len(mine), self._taken(meter))
             assert meter.terms.parallel is None or meter.running <= meter.terms.parallel
 
     def teardown(self) -> None:

@@ -78,6 +78,23 @@ def test_what_is_left_open_never_keeps_a_request_out_of_an_unused_minute() -> No
         permit(Books(), tpm=100).take_tokens(101, 0, 0.0)
 
 
+def test_nor_does_it_keep_one_out_of_an_unused_minute_of_a_model() -> None:
+    model, it = Meter("model:m", LimitTerms(tpm=100)), permit(Books(), tpm=9000)
+    it.enter(0.0)
+    it.take_tokens(30, 4096, 0.0)
+    it.choose(model, 0.0)
+    assert (it.tokens, model.reserved) == (4126, 100)
+    it.settle(0, 40, 0.0)
+    assert (model.reserved, model.tokens.used) == (0, 40)
+    other = Permit()  # without a key, too
+    other.take_tokens(60, 0, 0.0)
+    other.choose(model, 0.0)
+    large = Permit()
+    large.take_tokens(101, 0, 100.0)
+    with pytest.raises(LimitReached, match="the model m is reached: 100 tokens per minute"):
+        large.choose(Meter("model:m", model.terms), 100.0)
+
+
 def test_the_models_own_limit_is_taken_and_given_back_as_candidates_change() -> None:
     model, it = Meter("model:m", LimitTerms(parallel=1, tpm=10)), permit(Books(), rpm=5)
     it.enter(0.0)
