@@ -68,6 +68,7 @@ def test_a_key_may_be_stored_before_the_first_start(
 ) -> None:
     (home / "routes.toml").write_text(TABLE)
     monkeypatch.setenv("POINTSMAN_MASTER_KEY", MASTER)
+    (home / "state").rmdir()
     assert command("set", *PLACE, key=OWN)[0] == 0
     assert [it["state"] for it in orjson.loads(command("list", "--json")[1])] == ["good"]
     monkeypatch.delenv("POINTSMAN_MASTER_KEY")

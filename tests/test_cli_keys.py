@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,6 @@ def command(home: Path, capsys: pytest.CaptureFixture[str]) -> Command:
         told = capsys.readouterr()
         return code, told.out, told.err
 
-    (home / "state").mkdir(exist_ok=True)
     return run
 
 
@@ -130,10 +130,28 @@ async def test_while_the_gateway_runs_the_command_goes_through_it(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="takes root, as it does to be a danger")
-def test_a_file_that_root_makes_belongs_to_the_directorys_owner(command: Command, home: Path) -> None:
-    os.chown(home / "state", 65534, 65534)
+def test_what_root_makes_belongs_to_the_owner_of_where_it_lies(command: Command, home: Path) -> None:
+    os.chown(home, 65534, 65534)
     assert command("create", "--name", "ci")[0] == 0
-    assert {file.stat().st_uid for file in (home / "state").iterdir()} == {65534}
+    state = home / "state"
+    assert {it.stat().st_uid for it in (state, *state.iterdir())} == {65534}
+    assert command("create", "--name", "again")[0] == 0
+
+
+def test_a_key_may_be_made_before_there_is_any_state(command: Command, home: Path) -> None:
+    code, _, err = command("list")
+    assert (code, "there is no such file" in err, (home / "state").exists()) == (3, True, False)
+    assert command("create", "--name", "", "--rpm", "1")[0] == 1
+    assert not (home / "state").exists()
+    assert command("create", "--name", "ci")[0] == 0
+    assert stat.S_IMODE((home / "state").stat().st_mode) == 0o700
+
+
+def test_a_state_directory_that_cannot_be_made_is_told(command: Command, home: Path) -> None:
+    (home / "state").symlink_to(home / "nowhere" / "at" / "all")
+    code, out, err = command("create", "--name", "ci")
+    assert (code, out) == (1, "")
+    assert err.startswith(f"pointsman: The state directory {home / 'state'} cannot be made")
 
 
 def test_keys_that_other_tables_made_stay_good(home: Path, command: Command) -> None:

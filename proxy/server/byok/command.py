@@ -14,7 +14,7 @@ from proxy.accounts.vault import read_key
 from proxy.routing.table import Table
 from proxy.server.byok.admin import ROOM, check_place
 from proxy.server.byok.vault import Vault
-from proxy.server.keys.command import ask, give_back
+from proxy.server.keys.command import ask, give_back, make_home
 
 
 class VaultDesk(Protocol):
@@ -53,6 +53,7 @@ class Direct:
     def put(self, project: str, provider: str, key: str, *, only_known: bool) -> dict[str, Any]:
         check_place(self.table, project, provider)
         if self.vault.masters.now is not None and not self.vault.store.path.exists():
+            make_home(self.vault.store.path.parent)
             self.vault.store.forget_unused()  # makes the file, so that a key may be there before the first start
         stored, _ = self.vault.put(project, provider, read_key({"key": key}), only_known=only_known)
         give_back(self.vault.store.path)

@@ -108,8 +108,10 @@ class Direct:
     projects: Collection[str]
 
     def create(self, wanted: dict[str, Any]) -> dict[str, Any]:
-        key, whole = self.keys.create(read_wanted(wanted, self.projects, self.keys.now_ms()), self.prefix)
-        self._give_back()
+        asked = read_wanted(wanted, self.projects, self.keys.now_ms())
+        make_home(self.keys.store.path.parent)
+        key, whole = self.keys.create(asked, self.prefix)
+        give_back(self.keys.store.path)
         return {"key": whole, **self._shown(key)}
 
     def list(self) -> list[dict[str, Any]]:
@@ -128,17 +130,30 @@ class Direct:
     def _shown(self, key: Key) -> dict[str, Any]:
         return self.keys.shown(key)[0]
 
-    def _give_back(self) -> None:
-        give_back(self.keys.store.path)
+
+def make_home(directory: Path) -> None:
+    """As the gateway would at its first start. Raises DeskRefused."""
+    if directory.exists():
+        return
+    missing = [it for it in (directory, *directory.parents) if not it.exists()]
+    try:
+        directory.mkdir(parents=True, mode=0o700)
+        for made in reversed(missing):
+            _give(made, made.parent)
+    except OSError as exc:
+        raise DeskRefused(f"The state directory {directory} cannot be made: {exc.strerror}.") from exc
 
 
 def give_back(path: Path) -> None:
     """A file that root has just made belongs to whom the directory belongs."""
-    if os.geteuid() != 0:
-        return
-    owner = path.parent.stat()
     for file in (path, *path.parent.glob(f"{path.name}-*")):
-        os.chown(file, owner.st_uid, owner.st_gid)
+        _give(file, path.parent)
+
+
+def _give(made: Path, directory: Path) -> None:
+    if os.geteuid() == 0:
+        owner = directory.stat()
+        os.chown(made, owner.st_uid, owner.st_gid)
 
 
 def runs(path: Path) -> bool:
