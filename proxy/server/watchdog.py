@@ -140,7 +140,7 @@ class Watchdog:
             return  # called off by another one that was looked at just now
         self._page = None
         if self._writing is not None:
-            if now >= self._writing + STUCK_WRITE:
+            if now >= self._stuck(self._writing):
                 self._abandon()
                 return
         else:
@@ -151,6 +151,12 @@ class Watchdog:
             if now >= self._span:
                 self._span, self._came = now + SPAN, 0
         self._put_down(now)
+
+    def _stuck(self, since: float) -> float:
+        """When a client that takes nothing just now is given up. One that takes a byte now and then has no longer than
+        `total` for it."""
+        due = since + STUCK_WRITE
+        return due if self._plain else min(due, self._started + self._timeouts.total)
 
     def _due(self) -> tuple[float, str]:
         """The nearest deadline and what to say when it passes."""
@@ -174,7 +180,7 @@ class Watchdog:
         limits, started = self._timeouts, self._started
         nearest = now + min(limits.idle, STUCK_WRITE)
         if self._writing is not None:
-            nearest = min(nearest, self._writing + STUCK_WRITE)
+            nearest = min(nearest, self._stuck(self._writing))
         elif self._plain:
             nearest = min(nearest, started + limits.answer)
         elif self._begun:

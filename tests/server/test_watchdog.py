@@ -278,7 +278,7 @@ def test_a_client_that_takes_a_byte_now_and_then_has_no_longer_than_the_total() 
     dog.writing()
     watched.clock.move(40)
     assert watched.told == []
-    watched.clock.move(20)
+    watched.clock.move(2)
     assert watched.told == ["abandoned"]
 
 
