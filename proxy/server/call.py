@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -69,6 +70,7 @@ class Call:
     clock: Callable[[], float] = time.monotonic  # of limits
     now: Callable[[], float] = time.time
     lease: Callable[[Lease], None] = field(default=lambda lease: None, repr=False)  # notes what is reserved
+    task: asyncio.Task[Any] | None = field(default=None, repr=False)  # that serves it
     dialect: Dialect = field(init=False)  # the client's
     operation: Operation | None = field(init=False)  # what it asks for; None is a conversation
     prefix: str = field(init=False)  # of our headers
@@ -153,6 +155,16 @@ class Call:
         )
         attempts.append(attempt)
         return attempt
+
+    def interrupt(self) -> None:
+        """Ends the wait for whatever it waits for."""
+        if self.task is not None:
+            self.task.cancel()
+
+    def interrupted(self) -> bool:
+        """Whether a cancellation was the `interrupt`, and the client is still there to be told."""
+        there = self.request.transport is not None
+        return self.task is not None and not self.task.uncancel() and there
 
     def abandon(self) -> None:
         """Hangs up: the client does not read."""

@@ -14,7 +14,7 @@ from typing import Any
 from aiohttp import web
 from attrs import frozen
 
-from proxy.errors import UpstreamError
+from proxy.errors import GatewayError, UpstreamError
 from proxy.routing.table import OFF
 from proxy.routing.world import Pick
 from proxy.server.attempt import Opening, open_answer
@@ -76,9 +76,14 @@ async def _committed(call: Call, pick: Pick, prepared: Prepared, opening: asynci
     try:
         return await opening
     except UpstreamError as error:
-        call.decision.outcome = error.code
-        answer.put(call.dialect.stream_encoder(call.voice()).fail(error))
-        raise AlreadyAnswered(await answer.end(), error) from error
+        raise AlreadyAnswered(await tell(call, error), error) from error
+
+
+async def tell(call: Call, error: GatewayError) -> web.StreamResponse:
+    """In the stream, whose head has left and which has no content yet."""
+    call.decision.outcome = error.code
+    call.answer.put(call.dialect.stream_encoder(call.voice()).fail(error))
+    return await call.answer.end()
 
 
 def _head(call: Call, pick: Pick, prepared: Prepared) -> tuple[Headers, Stock]:

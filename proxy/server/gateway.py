@@ -22,12 +22,11 @@ from proxy.metrics import Metrics
 from proxy.routing.facts import read_stream
 from proxy.routing.plan import Plan, resolve
 from proxy.routing.table import OFF
-from proxy.server import billing, counting, intake, restated
+from proxy.server import billing, counting, early, intake, restated
 from proxy.server.alerts import Alerts
 from proxy.server.attempt import Opening
 from proxy.server.call import Call, Surface
 from proxy.server.delivery import deliver
-from proxy.server.early import AlreadyAnswered
 from proxy.server.identity import request_id
 from proxy.server.inbound import Request
 from proxy.server.ledger import Attempt, Decision, Ledger
@@ -58,20 +57,26 @@ class Gateway:
     turnstile: Turnstile = field(factory=Turnstile)
     alerts: Alerts = field(factory=Alerts)
     own: OwnKeys = field(factory=OwnKeys)  # providers' keys of projects
-    running: int = 0
+    _calls: set[Call] = field(factory=set)  # under way
     _open: dict[Call, Opening] = field(factory=dict)  # answers under way
     _idle: asyncio.Event | None = None  # set whenever the last request has ended, once somebody waits for it
+
+    @property
+    def running(self) -> int:
+        return len(self._calls)
 
     async def serve(self, request: Request, surface: Surface) -> web.StreamResponse:
         """Never raises but for cancellation: whatever goes wrong is answered in the surface's own words."""
         call = self._begin(request, surface)
         try:
             return await self._answered(call)
-        except AlreadyAnswered as answered:
+        except early.AlreadyAnswered as answered:
             return answered.response
         except GatewayError as error:
             return self._refused(call, error)
         except asyncio.CancelledError:
+            if call.cut is not None and call.interrupted():
+                return await self._cut_off(call, call.cut)
             if not call.delivered:
                 self._left(call)
             raise
@@ -86,7 +91,6 @@ class Gateway:
     def _begin(self, request: Request, surface: Surface) -> Call:
         snapshot = self.current
         snapshot.users += 1
-        self.running += 1
         visitor, identity = visitor_of(request, snapshot), request_id()
         decision = Decision(
             identity,
@@ -95,10 +99,12 @@ class Gateway:
             client_request_id=visitor.client_id,
             config=snapshot.table.revision,
         )
-        return Call(
+        call = Call(
             surface, request, visitor, identity, snapshot, decision,
-            clock=self.clock, now=self.now, lease=self.ledger.lease,
+            clock=self.clock, now=self.now, lease=self.ledger.lease, task=asyncio.current_task(),
         )  # fmt: skip
+        self._calls.add(call)
+        return call
 
     async def _answered(self, call: Call) -> web.StreamResponse:
         request, visitor, surface = call.request, call.visitor, call.surface
@@ -193,20 +199,25 @@ class Gateway:
 
     async def drained(self, seconds: float) -> bool:
         """Waits until no request runs, for so long at most."""
-        if not self.running:
+        if not self._calls:
             return True
         idle = self._idle = self._idle or asyncio.Event()
         idle.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await idle.wait()
-        return not self.running
+        return not self._calls
 
     def cut(self) -> None:
-        """Ends every answer under way; each is told in its own stream."""
-        for call, opening in list(self._open.items()):
-            call.cut = Overloaded("The gateway is shutting down; the answer was cut off.", retry_after=1.0)
-            opening.reply.expire(call.cut.message)
+        """Ends every request under way: it is told so in its own stream, or by the answer that it has not had yet."""
+        for call in list(self._calls):
+            opening = self._open.get(call)
+            if opening is not None:
+                call.cut = Overloaded("The gateway is shutting down; the answer was cut off.", retry_after=1.0)
+                opening.reply.expire(call.cut.message)
+            else:
+                call.cut = Overloaded("The gateway is shutting down; send the request again.", retry_after=1.0)
+                call.interrupt()
 
     # -- how it ended ----------------------------------------------------------------------------------------
 
@@ -229,6 +240,15 @@ class Gateway:
         response = web.Response(status=answer.status, headers=headers, body=answer.body)
         if not call.request.content.is_eof():
             response.force_close()  # the rest of the body is not worth reading
+        return response
+
+    async def _cut_off(self, call: Call, error: GatewayError) -> web.StreamResponse:
+        """Nobody has answered so far."""
+        if call.answer.begun:
+            with suppress(ClientGone):
+                return await early.tell(call, error)
+        response = self._refused(call, error)
+        response.force_close()
         return response
 
     def _left(self, call: Call) -> None:
@@ -257,11 +277,11 @@ class Gateway:
     def _finish(self, call: Call) -> None:
         """The one place where a request ends. Awaits nothing: a cancelled request is settled like any other."""
         call.snapshot.users -= 1
-        self.running -= 1
+        self._calls.discard(call)
         self.turnstile.release(call.held)
         if call.inside:
             self.turnstile.leave()
-        if not self.running and self._idle is not None:
+        if not self._calls and self._idle is not None:
             self._idle.set()
         decision = call.decision
         decision.duration_ms = call.elapsed_ms()

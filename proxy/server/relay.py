@@ -174,7 +174,7 @@ class _Chain:
             self._blame(pick, key, answered.error)
             raise
         except asyncio.CancelledError:
-            attempt.outcome = "client_closed"
+            attempt.outcome = "client_closed" if call.cut is None else call.cut.code
             raise
         except GatewayError as error:
             attempt.outcome = error.code

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from gateway import Running, Start, provider
+from gateway import Running, Start, provider, settles
 from playbook import CHAT, MESSAGES, Tongue
-from upstream import ScriptedUpstream, plain, streamed
+from upstream import SILENCE, STREAM_HEAD, Script, ScriptedUpstream, head, piece, plain, streamed, within
 
 EXCHANGES = ("lean", "plain")
 BOTH = pytest.mark.parametrize("tongue", [CHAT, MESSAGES], ids=["chat", "messages"])
@@ -65,6 +65,72 @@ async def test_what_does_not_finish_is_told_in_its_own_stream(
     row = await running.row()
     assert (row["status"], row["outcome"]) == (200, "gateway_overloaded")
     assert (await upstream.asked()).gone.is_set()
+
+
+NO_ANSWER_YET: dict[str, tuple[Script, bool, int | None]] = {
+    "no byte came for a plain answer": ([SILENCE], False, None),
+    "no byte came for a stream": ([SILENCE], True, None),
+    "half of a plain answer is here": ([head(Content_Length=5000), b'{"id":', SILENCE], False, None),
+    "the stream has no content yet": ([STREAM_HEAD, piece(b": alive\n\n"), SILENCE], True, None),
+    "its body has not come": ([SILENCE], False, 10),
+}
+
+
+@BOTH
+@pytest.mark.parametrize(("script", "stream", "cut"), NO_ANSWER_YET.values(), ids=NO_ANSWER_YET)
+async def test_who_has_no_answer_at_the_end_is_told_so(
+    upstream: ScriptedUpstream, start: Start, tongue: Tongue, script: Script, stream: bool, cut: int | None
+) -> None:
+    upstream.plays(script)
+    running = await start(provider("first", upstream, tongue))
+    assert running.app is not None
+    gateway = running.app.gateway
+    client = await running.connect()
+    await client.request(tongue, tongue.request(stream=stream), cut=cut)
+    seen = await upstream.asked() if cut is None else None
+    await settles(lambda: bool(gateway.running))
+    await running.app.stop(drain=0)
+    status, headers, body = await client.answer()
+    assert (status, headers["connection"], headers["retry-after"]) == (503, "close", "1")
+    assert b"shutting down" in body
+    assert b"gateway_overloaded" in body
+    row = await running.row()
+    assert (row["status"], row["outcome"]) == (503, "gateway_overloaded")
+    assert [attempt["outcome"] for attempt in row["attempts"]] == ["gateway_overloaded"] * (cut is None)
+    if seen is not None:
+        await within(seen.gone)
+
+
+async def test_who_waits_for_a_place_at_the_end_is_told_so(upstream: ScriptedUpstream, start: Start) -> None:
+    upstream.plays([SILENCE])
+    running = await start(provider("first", upstream), "concurrency = 1")
+    assert running.app is not None
+    turnstile = running.app.gateway.turnstile
+    clients = [await running.connect() for _ in range(3)]
+    for client in clients:
+        await client.request(CHAT, CHAT.request())
+    await settles(lambda: turnstile.waiting == 2)
+    await running.app.stop(drain=0)
+    assert [(await client.answer())[0] for client in clients] == [503] * 3
+    assert len(upstream.seen) == 1
+    assert (turnstile.inside, turnstile.waiting, turnstile.held) == (0, 0, 0)
+
+
+async def test_who_has_a_head_and_no_content_at_the_end_is_told_in_the_stream(
+    upstream: ScriptedUpstream, start: Start
+) -> None:
+    upstream.plays([SILENCE])
+    running = await start(provider("first", upstream, more='timeouts = { commit_after = "1ms" }'))
+    assert running.app is not None
+    client = await running.connect()
+    await client.request(CHAT, CHAT.request(stream=True))
+    await client.until(b"keep-alive")
+    await running.app.stop(drain=0)
+    told = await client.rest()
+    assert b"shutting down" in told
+    assert told.endswith(b"0\r\n\r\n")
+    row = await running.row()
+    assert (row["status"], row["outcome"]) == (200, "gateway_overloaded")
 
 
 async def test_a_request_on_an_idle_connection_is_still_served_and_told_that_it_closes(
