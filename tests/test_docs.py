@@ -154,7 +154,9 @@ class Served:
 
     def run(self, *command: str) -> str:
         wide = {**BARE, "COLUMNS": "160"}  # a page's width, wherever the tests run
-        done = subprocess.run(command, cwd=ROOT, env=wide, capture_output=True, text=True, timeout=GUARD_S, check=False)
+        done = subprocess.run(
+            command, cwd=ROOT, env=wide, capture_output=True, text=True, timeout=6 * GUARD_S, check=False
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 
