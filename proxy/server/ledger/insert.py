@@ -18,16 +18,17 @@ from proxy.server.ledger.rows import Value
 T = TypeVar("T")
 
 # Rows of one statement. Whatever their number, a few statements take them, and these stay prepared.
-SIZES = (128, 96, 64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2, 1)
+SIZES = (128, 112, 96, 80, 64, 56, 48, 40, *range(32, 0, -1))
 MANY = 8  # rows of one kind that are worth a statement of their own
 BAD_ROW = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, OverflowError)
 PLANS = Into("plans", ("decision", "plan"))
 
 
-def insert_rows(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
+def insert_rows(connection: sqlite3.Connection, rows: Sequence[Row], last: int) -> None:
     """Within a transaction, which is void after any exception: one of `BAD_ROW` where a row breaks the tables' rules,
-    or is there."""
-    numbered = list(enumerate(rows, _last_id(connection) + 1))
+    or is there. Ids go on behind `last` in the order of the rows, whatever statements take them: pages show rows of one
+    millisecond by it."""
+    numbered = list(enumerate(rows, last + 1))
     _put(connection, [(row.kind, id, row.values) for id, row in numbered])
     _insert_rest(connection, numbered)
 
@@ -37,7 +38,7 @@ def insert_each(
 ) -> list[Row]:
     """Those that are new. A row that breaks the rules is told, and holds up no other. Ids are ours and unique: the same
     one again is the same request, recorded twice or sent again after a commit whose answer was lost."""
-    new, last = [], _last_id(connection)
+    new, last = [], last_id(connection)
     for row in rows:
         connection.execute("SAVEPOINT one")
         try:
@@ -59,8 +60,7 @@ def insert(connection: sqlite3.Connection, into: Into, rows: Iterable[Sequence[A
         connection.execute(_statement(into, len(part)), list(chain.from_iterable(part)))
 
 
-def _last_id(connection: sqlite3.Connection) -> int:
-    """Ids go on in the order of the rows, whatever statements take them: pages show rows of one millisecond by it."""
+def last_id(connection: sqlite3.Connection) -> int:
     (last,) = connection.execute("SELECT coalesce(max(id), 0) FROM decisions").fetchone()
     return int(last)
 

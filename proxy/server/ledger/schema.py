@@ -72,13 +72,13 @@ def _marking() -> Iterator[str]:
         "CREATE TABLE marks (kind TEXT NOT NULL, value TEXT NOT NULL, block INTEGER NOT NULL,"
         " PRIMARY KEY (kind, value, block)) WITHOUT ROWID"
     )
-    yield "CREATE INDEX marks_by_block ON marks (block)"
     for column in MARKED:
         yield (
             f"INSERT INTO marks SELECT DISTINCT '{column}', {column}, at_ms >> {BLOCK_BITS} FROM decisions"  # noqa: S608
             f" WHERE {column} IS NOT NULL"
         )
         yield f"DROP INDEX decisions_by_{column.removesuffix('_id')}"
+    yield "CREATE INDEX marks_by_block ON marks (block)"  # for the retention
     marks = ", ".join(f"('{column}', NEW.{column}, NEW.at_ms >> {BLOCK_BITS})" for column in MARKED)
     yield (
         "CREATE TRIGGER decisions_marked AFTER INSERT ON decisions WHEN NEW.booked = 0"  # noqa: S608

@@ -22,7 +22,7 @@ import structlog
 from proxy.server.ledger.booking import Bookings
 from proxy.server.ledger.building import ATTEMPT_BYTES, ROW_BYTES, Row, Rows
 from proxy.server.ledger.checkpoints import Checkpoints
-from proxy.server.ledger.insert import BAD_ROW, insert_each, insert_rows
+from proxy.server.ledger.insert import BAD_ROW, insert_each, insert_rows, last_id
 from proxy.server.ledger.records import Decision, Lease
 from proxy.server.ledger.retention import STEP_PAGES, Retention, sweep
 from proxy.server.ledger.schema import LedgerRefused, check, open_writer, refusal
@@ -87,6 +87,7 @@ class Ledger:
         self._leasing: dict[str, Lease] = {}  # by request; one that ends before it is written never is
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
+        self._last_id: int | None = None  # of the rows in the file; None where it has to be asked
         self._stalled_at: float | None = None
         self._retry_at, self._backoff = 0.0, BACKOFF_FIRST
         self._written_at = 0.0  # when the last batch was begun
@@ -311,22 +312,33 @@ class Ledger:
             refused += 1
             self._report("ledger_row_refused", exc, row.request_id)
 
-        new = rows
         self._checkpoints.give_way()
         connection.execute("BEGIN IMMEDIATE")
-        try:
-            insert_rows(connection, rows)
-        except BAD_ROW:
-            connection.execute("ROLLBACK")
-            connection.execute("BEGIN IMMEDIATE")
-            new = insert_each(connection, rows, refuse)
-        self._bookings.book(connection, new)
+        self._bookings.book(connection, self._insert(connection, rows, refuse))
         self._bookings.settle(connection, rows)
         self._bookings.lease(connection, self._leasing)
         connection.execute("COMMIT")
         self._bookings.done()
         self._checkpoints.committed(connection, BATCH_PAGES + sum([row.weight for row in rows]) // ROW_PAGE)
         return len(rows) - refused
+
+    def _insert(
+        self, connection: sqlite3.Connection, rows: Sequence[Row], refuse: Callable[[Row, Exception], None]
+    ) -> Sequence[Row]:
+        """Those that are new. All at once, if they are; where another process has written, from its last id on; else
+        one by one."""
+        for known in dict.fromkeys((self._last_id, None)):
+            last = last_id(connection) if known is None else known
+            try:
+                insert_rows(connection, rows, last)
+            except BAD_ROW:
+                connection.execute("ROLLBACK")
+                connection.execute("BEGIN IMMEDIATE")
+            else:
+                self._last_id = last + len(rows)
+                return rows
+        self._last_id = None
+        return insert_each(connection, rows, refuse)
 
     def _stall(self, exc: Exception) -> None:
         if self._stalled_at is None:
@@ -392,6 +404,7 @@ class Ledger:
         """Rolls back what is open."""
         connection, self._connection = self._connection, None
         self._bookings.doubt()
+        self._last_id = None
         if connection is not None:
             with suppress(sqlite3.Error):  # on a disk that fails; the next one is opened in its place
                 connection.close()
