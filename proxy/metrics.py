@@ -390,7 +390,7 @@ class Metrics:
         ended = series.requests.get((intent, status, outcome)) or self._ended(series, intent, status, outcome)
         ended.value += 1
         series.duration.observe(duration_s)
-        series.overhead.observe(max(0.0, overhead_s))
+        series.overhead.observe(overhead_s if overhead_s > 0 else 0.0)
         answers = series.answers
         if answers is None:
             return
@@ -402,7 +402,7 @@ class Metrics:
             if outcome == "ok" and usage is not None and usage.output is not None and usage.output > 1:
                 answers.per_token.observe(max(0.0, duration_s - ttft_s) / (usage.output - 1))
         if cost_nanos is not None:
-            (answers.byok_cost() if byok else answers.cost).value += max(0, cost_nanos)
+            (answers.byok_cost() if byok else answers.cost).value += cost_nanos if cost_nanos > 0 else 0
         elif status < 400 or status == 499:
             answers.unknown_cost.value += 1
 

@@ -53,8 +53,10 @@ class Window:
 
     def idle_in(self, now: float) -> float:
         """Seconds until nothing is used any more."""
-        newest = next(reversed(self._slots), None)
-        return 0.0 if newest is None else max(newest + MINUTE + 1 - now, 0.0)
+        for newest in reversed(self._slots):
+            left = newest + MINUTE + 1 - now
+            return left if left > 0 else 0.0
+        return 0.0
 
     def until(self, surplus: int, now: float) -> float | None:
         """Seconds until at least so much is used no more; None where it is not even all that is used."""
@@ -121,7 +123,8 @@ class Meter:
             return None
         if now >= requests.turns_at:
             requests.turn(now)
-        return max(0, most - requests.used)
+        left = most - requests.used
+        return left if left > 0 else 0
 
     def tokens_left(self, now: float) -> int | None:
         most, tokens = self.terms.tpm, self.tokens
@@ -129,4 +132,5 @@ class Meter:
             return None
         if now >= tokens.turns_at:
             tokens.turn(now)
-        return max(0, most - tokens.used - self.reserved)
+        left = most - tokens.used - self.reserved
+        return left if left > 0 else 0

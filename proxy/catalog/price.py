@@ -109,7 +109,9 @@ class Price:
             if rates.output is not None:
                 return None
             written = 0  # embeddings have neither an output price nor an output: nothing is unknown about them
-        audio_in, audio_out = min(usage.audio_input or 0, fresh), min(usage.audio_output or 0, written)
+        audio_in, audio_out = usage.audio_input or 0, usage.audio_output or 0
+        if audio_in or audio_out:
+            audio_in, audio_out = min(audio_in, fresh), min(audio_out, written)
         counts = (fresh - audio_in, audio_in, read, write_5m, write_1h, written - audio_out, audio_out)
         pico = rates.request or 0
         for tokens, rate in zip(counts, rates.by_class, strict=True):

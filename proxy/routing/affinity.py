@@ -14,6 +14,7 @@ from attrs import define, field
 from proxy.routing.names import Candidate
 
 TRACKED = 50_000
+DIGITS = 32  # of a conversation's key
 
 
 @define
@@ -50,4 +51,4 @@ def conversation_key(scope: str, session: str | None, system: str, first_turn: s
     if not session and not first_turn:
         return None
     text = f"s\0{scope}\0{session}" if session else f"h\0{scope}\0{system}\0{first_turn}"
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:DIGITS]

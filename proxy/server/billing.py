@@ -45,7 +45,9 @@ def take_tokens(call: Call, facts: Facts) -> None:
     if permit.standing.meters or call.snapshot.gate.models:
         most = call.snapshot.table.server.reserve_output
         said = facts.shape.max_tokens
-        writing = (most if said is None else min(said, most)) * facts.shape.n
+        if said is not None and said < most:
+            most = said
+        writing = most * facts.shape.n
         permit.take_tokens(facts.tokens, writing, call.clock())
 
 

@@ -284,7 +284,8 @@ class Gateway:
         if not self._calls and self._idle is not None:
             self._idle.set()
         decision = call.decision
-        decision.duration_ms = call.elapsed_ms()
+        duration = time.monotonic() - call.started
+        decision.duration_ms = int(duration * 1000)
         if decision.model is None:
             billing.close(call)
         permit = call.permit
@@ -295,12 +296,11 @@ class Gateway:
             for alert in alerts:
                 self.alerts.tell(alert)
         decision.facts = call.facts
-        self._count(call)
+        self._count(call, duration)
         self.ledger.record(decision)
 
-    def _count(self, call: Call) -> None:
+    def _count(self, call: Call, duration: float) -> None:
         decision = call.decision
-        duration = time.monotonic() - call.started
         self.metrics.request_done(
             surface=decision.surface,
             model=decision.model,
@@ -309,7 +309,7 @@ class Gateway:
             status=decision.status,
             outcome=decision.outcome,
             duration_s=duration,
-            overhead_s=max(0.0, (call.first_byte_s or duration) - call.upstream_wait),
+            overhead_s=(call.first_byte_s or duration) - call.upstream_wait,
             ttft_s=None if decision.ttfb_ms is None else decision.ttfb_ms / 1000,
             usage=decision.usage,
             cost_nanos=decision.cost_nanos,

@@ -31,30 +31,29 @@ def limit_headers(call: Call, *, refused: bool = False) -> Headers:
 def headers_of(permit: Permit, dialect: str, now: float, wall: float, given_back: int = 0) -> Headers:
     """In the names of that dialect; `wall` is the time of day."""
     requests, tokens = tightest(permit.standing.meters, now)
+    names, said = (ANTHROPIC, _moment) if dialect == "anthropic" else (OPENAI, duration)
     headers: Headers = []
     if requests is not None:
         left, meter = requests
-        headers += _three(dialect, "requests", meter.terms.rpm or 0, left, meter.requests.idle_in(now), wall)
+        reset = said(meter.requests.idle_in(now), wall)
+        headers += zip(names["requests"], (str(meter.terms.rpm), str(left), reset), strict=True)
     if tokens is not None:
         left, meter = tokens
         if given_back:
             left = max(0, (meter.terms.tpm or 0) - meter.tokens.used - meter.reserved + given_back)
-        headers += _three(dialect, "tokens", meter.terms.tpm or 0, left, meter.tokens.idle_in(now), wall)
+        reset = said(meter.tokens.idle_in(now), wall)
+        headers += zip(names["tokens"], (str(meter.terms.tpm), str(left), reset), strict=True)
     return headers
 
 
-def _three(dialect: str, what: str, limit: int, left: int, seconds: float, wall: float) -> Headers:
-    if dialect == "anthropic":
-        when = datetime.fromtimestamp(wall + seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        names = ANTHROPIC[what]
-    else:
-        when, names = duration(seconds), OPENAI[what]
-    return [(names[0], str(limit)), (names[1], str(left)), (names[2], when)]
-
-
-def duration(seconds: float) -> str:
-    """As OpenAI writes it, after Go: `1m0s`, `7s`, `120ms`."""
+def duration(seconds: float, wall: float = 0.0) -> str:
+    """As OpenAI writes it, after Go: `1m0s`, `7s`, `120ms`. Whenever it is asked."""
     if seconds < 1:
         return f"{round(seconds * 1000)}ms"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}m{rest}s" if minutes else f"{rest}s"
+
+
+def _moment(seconds: float, wall: float) -> str:
+    """As Anthropic writes it."""
+    return datetime.fromtimestamp(wall + seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

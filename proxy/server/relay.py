@@ -132,10 +132,11 @@ class _Chain:
         self.call.snapshot.world.health.asked(pick.candidate.provider)
         while True:
             tries += 1
-            key = credentials.choose(self.call, pick, self.relay.clock())
+            now = self.relay.clock()
+            key = credentials.choose(self.call, pick, now)
             error = None
             try:
-                return await self._try(pick, key)
+                return await self._try(pick, key, now)
             except UpstreamError as exc:
                 error = exc
             except PASSED_OVER as exc:
@@ -147,16 +148,16 @@ class _Chain:
                 return None
             await asyncio.sleep(wait)
 
-    async def _try(self, pick: Pick, key: Credential) -> Opening:
+    async def _try(self, pick: Pick, key: Credential, now: float) -> Opening:
         call, relay, candidate = self.call, self.relay, pick.candidate
         billing.reserve(call, pick, byok=key.apart)
         hops = f"{call.visitor.hops},{relay.instance}" if call.visitor.hops else relay.instance
         try:
             prepared = prepare(call, pick, key, hops)
         except errors.Unsupported as refused:
-            prepared = await prepare_fetched(call, pick, key, hops, refused)
+            prepared, now = await prepare_fetched(call, pick, key, hops, refused), relay.clock()
         attempt = call.begin_attempt(candidate, byok=key.apart)
-        health, latencies, now = call.snapshot.world.health, call.snapshot.world.latencies, relay.clock()
+        health, latencies = call.snapshot.world.health, call.snapshot.world.latencies
         trial = health.begin(candidate, key.index, now)
         waits = latencies.waits(candidate, now) if call.stream and call.operation is None else None
         in_flight = relay.metrics.in_flight(candidate.provider)
