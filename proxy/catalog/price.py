@@ -55,20 +55,17 @@ class Price:
     output_audio: int | None = field(default=None, validator=_rate)
     request: int | None = field(default=None, validator=_rate)  # pico-USD, once for each
     tiers: tuple[Tier, ...] = field(default=(), converter=_ascending)
-    # What a token costs: of input, of sound in it, read from a cache, written for 5 minutes, for an hour, of output, of
-    # sound in it.
-    by_class: tuple[int | None, ...] = field(init=False, eq=False, repr=False)
+    # What a token costs that is read from a cache, written for 5 minutes, for an hour, of sound in input and in output.
+    special: tuple[int | None, ...] = field(init=False, eq=False, repr=False)
 
-    @by_class.default
-    def _by_class(self) -> tuple[int | None, ...]:
+    @special.default
+    def _special(self) -> tuple[int | None, ...]:
         write = _first(self.cache_write_5m, self.input)
         return (
-            self.input,
-            _first(self.input_audio, self.input),
             _first(self.cache_read, self.input),
             write,
             _first(self.cache_write_1h, write),
-            self.output,
+            _first(self.input_audio, self.input),
             _first(self.output_audio, self.output),
         )
 
@@ -109,12 +106,12 @@ class Price:
             if rates.output is not None:
                 return None
             written = 0  # embeddings have neither an output price nor an output: nothing is unknown about them
-        audio_in, audio_out = usage.audio_input or 0, usage.audio_output or 0
-        if audio_in or audio_out:
-            audio_in, audio_out = min(audio_in, fresh), min(audio_out, written)
-        counts = (fresh - audio_in, audio_in, read, write_5m, write_1h, written - audio_out, audio_out)
+        audio_in, audio_out = min(usage.audio_input or 0, fresh), min(usage.audio_output or 0, written)
+        counts = [(fresh - audio_in, rates.input), (written - audio_out, rates.output)]
+        if read or write_5m or write_1h or audio_in or audio_out:
+            counts += zip((read, write_5m, write_1h, audio_in, audio_out), rates.special, strict=True)
         pico = rates.request or 0
-        for tokens, rate in zip(counts, rates.by_class, strict=True):
+        for tokens, rate in counts:
             if tokens:
                 if rate is None:
                     return None

@@ -15,9 +15,9 @@ from proxy.server import billing
 from proxy.server.attempt import Opening
 from proxy.server.call import Call
 from proxy.server.downstream import Headers, Stock
-from proxy.server.early import KEEP_ALIVE, SSE
+from proxy.server.early import KEEP_ALIVE
 from proxy.server.heading import heading
-from proxy.server.respond import STREAM_HEADERS, content_type_of, cost_header
+from proxy.server.respond import SSE, STREAM_HEADERS, content_type_of, cost_header
 from proxy.server.upstream import Reply
 from proxy.server.upstream.exchange import Through
 from proxy.streams import Stream

@@ -23,10 +23,9 @@ from proxy.server.downstream import Headers, Stock
 from proxy.server.heading import heading
 from proxy.server.ledger import Attempt
 from proxy.server.outgoing import Prepared
-from proxy.server.respond import STREAM_HEADERS
+from proxy.server.respond import SSE, STREAM_HEADERS
 from proxy.server.watchdog import Agenda
 
-SSE = "text/event-stream; charset=utf-8"
 KEEP_ALIVE = b": keep-alive\n\n"
 PACE = 10.0  # seconds between comments
 

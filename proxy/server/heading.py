@@ -8,7 +8,9 @@ from proxy.routing.names import Candidate
 from proxy.server.call import Call
 from proxy.server.downstream import Headers, Stock
 from proxy.server.ratelimits import THEIRS, limit_headers
-from proxy.server.respond import SERVER, dropped_header, plan_headers
+from proxy.server.respond import JSON, SERVER, SSE, dropped_header, plan_headers
+
+OWN_TYPES = frozenset({JSON, SSE})
 
 
 def heading(
@@ -23,7 +25,9 @@ def heading(
 ) -> tuple[Headers, Stock]:
     """`passed` are the provider's own words. Where we say the same they give way."""
     identity = call.request_id
-    headers = [("Content-Type", content_type), ("X-Request-Id", identity)]
+    headers = [("X-Request-Id", identity)]
+    if content_type not in OWN_TYPES:
+        headers.append(("Content-Type", content_type))
     if call.surface.dialect == "anthropic":
         headers.append(("request-id", identity))
     limits = limit_headers(call)
@@ -34,14 +38,15 @@ def heading(
     if dropped:
         headers += dropped_header(call.prefix, dropped)
     headers += more
-    return headers, _stock(call, candidate, fallback=fallback)
+    return headers, _stock(call, candidate, content_type, fallback=fallback)
 
 
-def _stock(call: Call, candidate: Candidate, *, fallback: bool) -> Stock:
-    """What was decided: the same for all who get this plan and this answer to it."""
+def _stock(call: Call, candidate: Candidate, content_type: str, *, fallback: bool) -> Stock:
+    """What was decided, and what is sent: the same for all who get this plan and this answer to it."""
     plan, attempts = call.plan, len(call.decision.attempts)
     assert plan is not None
-    key = candidate.provider, candidate.model, attempts, fallback
+    own_type = content_type if content_type in OWN_TYPES else ""
+    key = candidate.provider, candidate.model, attempts, fallback, own_type
     stock: Stock | None = plan.told.get(key)
     if stock is None:
         told = plan_headers(
@@ -52,5 +57,6 @@ def _stock(call: Call, candidate: Candidate, *, fallback: bool) -> Stock:
             attempts=attempts,
             fallback=fallback,
         )
-        stock = plan.told[key] = Stock([("Server", SERVER), *told])
+        kind = [("Content-Type", own_type)] if own_type else []
+        stock = plan.told[key] = Stock([*kind, ("Server", SERVER), *told])
     return stock

@@ -199,6 +199,8 @@ def check_turns(body: Mapping[str, Any], dialect: str) -> None:
             f'{member} {what}: send it such as [{{"role": "user", "content": "Hello"}}].', param=member
         )
     for number, turn in enumerate(turns):
+        if turn.__class__ is dict and turn.get("role").__class__ is str and turn.get("content").__class__ is str:
+            continue  # as nearly all are
         if not isinstance(turn, dict):
             param = f"{member}[{number}]"
             raise errors.InvalidRequest(f"{param} is an object with role and content, not {_kind(turn)}.", param=param)

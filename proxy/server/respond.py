@@ -20,6 +20,7 @@ from proxy.wire.headers import answer_headers, join_capped, printable
 
 Headers = list[tuple[str, str]]
 JSON = "application/json"
+SSE = "text/event-stream; charset=utf-8"
 OURS = ("retry-after", "retry-after-ms", "x-should-retry")  # said in our own words on an error
 STREAM_HEADERS: Headers = [("Cache-Control", "no-cache"), ("X-Accel-Buffering", "no")]  # no proxy may collect events
 SERVER = "pointsman"  # and no version: it would only help who looks for an old one
