@@ -221,7 +221,7 @@ def _headers(
     """Later ones replace earlier ones: the dialect's defaults, the client's that may pass, the table's, the
     credential."""
     native = dialect.speaks == call.surface.spoken.speaks
-    passed = request_headers(call.visitor.passing, dialect.name, native, credential.byok)
+    passed = request_headers(call.visitor.headers.items(), dialect.name, native, credential.byok)
     kind = JSON if call.form is None else call.request.headers["Content-Type"]
     own = (*passed, *extra, ("Content-Type", kind), ("Accept", _accepted(call)))
     return _merged(call.snapshot.table.providers[pick.candidate.provider], dialect, credential.secret, own, hops)

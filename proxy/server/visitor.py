@@ -48,7 +48,7 @@ class Visitor:
     headers: CIMultiDictProxy[str] = field(init=False, repr=False)
     project: Project | None = field(init=False, default=None)
     steers: bool = field(init=False, default=True)  # a header or the project has a say in where the request goes
-    passing: tuple[tuple[str, str], ...] = field(init=False, default=(), repr=False)  # what a provider may get of them
+    passing: tuple[tuple[str, str], ...] = field(init=False, default=(), repr=False)  # beside a key of the house
     _standing: Standing | None = field(init=False, default=None)
     _client: dict[str | None, str | None] = field(init=False, factory=dict)  # who asked, by who connected last
 

@@ -129,16 +129,13 @@ def request_headers(client_headers: Pairs, dialect: str, native: bool, byok: boo
 
 
 def may_pass(client_headers: Pairs) -> tuple[tuple[str, str], ...]:
-    """Those of a client's headers that `request_headers` looks at, whoever the provider is."""
+    """Those of a client's headers that `request_headers` looks at without `byok`, whoever the provider is: what says
+    which requests go out with the same headers."""
     return tuple((name, value) for name, value in client_headers if _is_looked_at(name.lower()))
 
 
 def _is_looked_at(lower: str) -> bool:
-    return (
-        lower in ("connection", "idempotency-key")
-        or any(_any_of(lower, names) for names in _OPEN_REQUEST.values())
-        or any(lower in names for names in _ACCOUNT.values())
-    )
+    return lower == "connection" or any(_any_of(lower, names) for names in _OPEN_REQUEST.values())
 
 
 def left_behind(client_headers: Pairs, dialect: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.wire.headers import answer_headers, join_capped, printable, request_headers, retry_after
+from proxy.wire.headers import answer_headers, join_capped, may_pass, printable, request_headers, retry_after
 
 unhurried = settings(deadline=None)  # a busy machine is no failure
 SHARED = Path(__file__).parents[2].parent / "shared"
@@ -339,3 +339,33 @@ def test_recorded_answers_tell_nothing_of_their_front_ends(pairs: list[tuple[str
     assert all(name.startswith(heads) for name in told)
     ids = {"request-id", "x-request-id", "apim-request-id", "x-amzn-requestid", "cf-ray"}
     assert ("x-upstream-request-id" in told) == any(name.lower() in ids for name, _ in pairs)
+
+
+# -- which requests are alike -------------------------------------------------------------------------------------
+
+HEADER = st.sampled_from(
+    [
+        "Anthropic-Beta",
+        "anthropic-version",
+        "OpenAI-Beta",
+        "OpenAI-Organization",
+        "Idempotency-Key",
+        "Connection",
+        "X-A",
+    ]
+)
+
+
+@unhurried
+@given(st.lists(st.tuples(HEADER, st.sampled_from(["1", "x-a", "anthropic-beta, close"]))))
+def test_what_may_pass_is_all_that_the_headers_beside_a_house_key_depend_on(sent: list[tuple[str, str]]) -> None:
+    for dialect in ("openai-chat", "openai-responses", "anthropic", "workers-ai", "gemini", "ollama"):
+        for native in (True, False):
+            passed = request_headers(sent, dialect, native, byok=False)
+            assert request_headers(may_pass(sent), dialect, native, byok=False) == passed
+
+
+def test_an_idempotency_key_makes_no_other_request_of_one() -> None:
+    assert may_pass([("Idempotency-Key", "1"), ("OpenAI-Organization", "o"), ("OpenAI-Beta", "b")]) == (
+        ("OpenAI-Beta", "b"),
+    )
