@@ -188,10 +188,11 @@ class Connection(RequestHandler):
         self._body = None
         if self._ahead:
             data, self._ahead = self._ahead, b""
-            if self._held_back:
-                self._held_back = False
-                self._resume_transport_reading()
             self._begin(data)
+        if self._held_back and len(self._ahead) <= AHEAD:
+            self._held_back = False
+            if not (self._buffer_paused or self._reading_paused):  # by aiohttp, where the rest is its own now
+                self._resume_transport_reading()
 
     # -- what goes wrong -------------------------------------------------------------------------------------
 

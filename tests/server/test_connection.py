@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 from gateway import RawClient, Running, Start, provider, settles
 from playbook import CHAT
-from upstream import SILENCE, ScriptedUpstream, plain, streamed
+from upstream import SILENCE, Script, ScriptedUpstream, Seen, plain, streamed
 
 from proxy.server.connection import Connection
 from proxy.server.listener import Listener
@@ -105,11 +105,18 @@ async def test_what_is_sent_ahead_without_end_is_held_back(
     padded, count = asked(body=DOCUMENT + b" " * (AHEAD // 4)), 80
     sending = asyncio.ensure_future(client.send(padded * count))
     await settles(lambda: bool(listener_of(running).connections) and connection_of(running)._held_back)
-    assert len(connection_of(running)._ahead) < AHEAD + (1 << 18)
-    upstream.plays(plain(CHAT.answer("late")))
+    ahead: list[int] = []
+
+    def late(_: Seen) -> Script:
+        ahead.append(len(connection_of(running)._ahead))
+        return plain(CHAT.answer("late"))
+
+    upstream.answers(late)
     go_on.set()
     assert await answers(client, count) == [200] * count
     await sending
+    assert max(ahead) < AHEAD + (1 << 18)
+    assert not connection_of(running)._held_back
 
 
 BIG = b'{"model":"first","messages":[{"role":"user","content":"%b"}]}' % (b"x" * (1 << 20))
