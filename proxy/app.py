@@ -351,8 +351,8 @@ class App:
         grace = self.gateway.current.table.server.drain if seconds is None else seconds
         await self._last_requests(min(grace, LAST_REQUESTS))
         for runner in self._runners:
-            if runner.server is not None:
-                runner.server.pre_shutdown()
+            if isinstance(runner.server, Listener):
+                runner.server.hang_up_on_idle()
         if not await self.gateway.drained(grace):
             self.gateway.cut()
             await self.gateway.drained(LAST_WORDS)

@@ -90,6 +90,13 @@ class Listener(web.Server):
         next(idle, next(reversed(self._connections))).force_close()
         self.turned_away += 1
 
+    def hang_up_on_idle(self) -> None:
+        """aiohttp's `pre_shutdown` would leave them open and not listen to them any more, nor to bodies on their way.
+        Whoever is served meanwhile may ask once more: the answer says that the connection closes."""
+        for connection in list(self._connections):
+            if isinstance(connection, Connection) and connection.idle:
+                connection.force_close()
+
     async def close_slow_heads(self, seconds: float) -> None:
         """For ever: ends connections that take longer than that to send a head. aiohttp has one clock for idle
         connections and half-sent heads; a reader of half a head is worth less patience than an idle client."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import orjson
 import pytest
 from gateway import Running, Start, provider, settles
 from playbook import CHAT, MESSAGES, Tongue
@@ -44,6 +45,49 @@ async def test_a_stream_finishes_within_the_drain(upstream: ScriptedUpstream, st
             continue
     go_on.set()
     assert b"two" in await client.rest()
+    await stopping
+
+
+UNUSUAL = "X-Odd:  two blanks"  # for which a connection is aiohttp's, whatever the exchange
+
+
+async def test_idle_connections_are_hung_up_on_while_others_are_still_served(
+    upstream: ScriptedUpstream, start: Start
+) -> None:
+    go_on = asyncio.Event()
+    said, unsaid = halves(CHAT)
+    upstream.plays(plain(CHAT.answer("Hi")), plain(CHAT.answer("Hi")), streamed([*said, go_on, *unsaid]))
+    running = await start(provider("first", upstream))
+    assert running.app is not None
+    fresh, used, unusual, busy = [await running.connect() for _ in range(4)]
+    for client, more in ((used, ()), (unusual, (UNUSUAL,))):
+        await client.request(CHAT, CHAT.request(), *more)
+        assert (await client.answer())[0] == 200
+    await busy.request(CHAT, CHAT.request(stream=True))
+    await busy.until(b"one")
+    stopping = asyncio.ensure_future(running.app.stop(drain=20))
+    assert [await client.rest() for client in (fresh, used, unusual)] == [b""] * 3
+    assert running.app.gateway.running
+    go_on.set()
+    assert b"two" in await busy.rest()
+    await stopping
+
+
+async def test_a_body_still_arrives_while_the_process_stops(upstream: ScriptedUpstream, start: Start) -> None:
+    upstream.plays(plain(CHAT.answer("Hi")))
+    running = await start(provider("first", upstream))
+    assert running.app is not None
+    app, idle = running.app, await running.connect()
+    sending = [await running.connect() for _ in range(2)]
+    document = orjson.dumps(CHAT.request())
+    for client, more in zip(sending, ((), (UNUSUAL,)), strict=True):
+        await client.request(CHAT, document, *more, cut=10)
+    await settles(lambda: app.gateway.running == len(sending))
+    stopping = asyncio.ensure_future(app.stop(drain=20))
+    assert await idle.rest() == b""
+    for client in sending:
+        await client.send(document[10:])
+        assert (await client.answer())[0] == 200
     await stopping
 
 
