@@ -25,6 +25,7 @@ from upstream import GUARD_S, Script, ScriptedUpstream, Seen
 from proxy.app import LEDGER
 from proxy.server.ledger import Decisions, Filter
 
+START_S = 6 * GUARD_S  # a table of hundreds of providers, on a machine that is busy
 ROOT = Path(__file__).parents[2]
 HOUSE_KEY = "canary-house-key-5ad1f0c2"
 CALLER_KEY = "canary-caller-key-77b0e1d9"
@@ -65,9 +66,9 @@ class Daemon:
     def lines(self) -> list[dict[str, Any]]:
         return [orjson.loads(raw) for raw in self.log.read_bytes().splitlines() if raw.startswith(b"{")]
 
-    async def says(self, event: str, times: int = 1) -> dict[str, Any]:
+    async def says(self, event: str, times: int = 1, *, guard: float = GUARD_S) -> dict[str, Any]:
         """Waits for so many lines of an event; the last of them."""
-        async with asyncio.timeout(GUARD_S):
+        async with asyncio.timeout(guard):
             while True:
                 found = [line for line in self.lines() if line.get("event") == event]
                 if len(found) >= times:
@@ -84,29 +85,31 @@ class Daemon:
             return await self.child.wait()
 
     async def post(self, tongue: Tongue, document: Any, headers: Mapping[str, str] | None = None) -> Got:
+        """As clients ask that keep their connection."""
         body = document if isinstance(document, bytes) else orjson.dumps(document)
         lines = [f"{name}: {value}" for name, value in (headers or {}).items()]
         return await self.raw(
             "\r\n".join(
                 [
-                    f"POST {tongue.path} HTTP/1.1", "Host: localhost", "Connection: close",
-                    "Content-Type: application/json", f"Content-Length: {len(body)}", *lines, "", "",
+                    f"POST {tongue.path} HTTP/1.1", "Host: localhost", "Content-Type: application/json",
+                    f"Content-Length: {len(body)}", *lines, "", "",
                 ]
-            ).encode() + body
+            ).encode() + body,
+            kept=True,
         )  # fmt: skip
 
     async def get(self, path: str, *, admin: bool = False) -> Got:
         port = int((self.admin if admin else self.base).rpartition(":")[2])
         return await self.raw(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode(), port)
 
-    async def raw(self, sent: bytes, port: int | None = None) -> Got:
-        """Sends, and reads to the connection's end."""
+    async def raw(self, sent: bytes, port: int | None = None, *, kept: bool = False) -> Got:
+        """Sends, and reads to the connection's end; where it is `kept`, to the answer's."""
         async with asyncio.timeout(GUARD_S * 2):
             reader, writer = await asyncio.open_connection("127.0.0.1", port or self.port)
             try:
                 writer.write(sent)
                 await writer.drain()
-                received = await _to_the_end(reader)
+                received = await _received(reader, _has_ended if kept else lambda so_far: False)
             finally:
                 writer.transport.abort()
         return parsed(received)
@@ -151,14 +154,21 @@ class Daemon:
         return resident, len(links), sum(link.startswith("socket:") for link in links)
 
 
-async def _to_the_end(reader: asyncio.StreamReader) -> bytes:
-    parts: list[bytes] = []
-    try:
-        while data := await reader.read(1 << 16):
-            parts.append(data)
-    except ConnectionError:
-        pass
-    return b"".join(parts)
+async def _received(reader: asyncio.StreamReader, enough: Callable[[bytearray], bool]) -> bytes:
+    received = bytearray()
+    with suppress(ConnectionError):
+        while not enough(received) and (data := await reader.read(1 << 16)):
+            received += data
+    return bytes(received)
+
+
+def _has_ended(received: bytearray) -> bool:
+    """Whether that is an answer up to its end."""
+    head = bytes(received[: received.find(b"\r\n\r\n") + 4])
+    if not head:
+        return False
+    length = re.search(rb"\r\ncontent-length: (\d+)\r\n", head, re.IGNORECASE)
+    return len(received) >= len(head) + int(length[1]) if length else received.endswith(b"\r\n0\r\n\r\n")
 
 
 def parsed(received: bytes) -> Got:
@@ -200,7 +210,7 @@ async def daemon(
     config.write_text(whole(table, SETTING + "\n" + server))
     started = await launched(config, home / "state", home / "log", env)
     try:
-        told = await started.says("serving")
+        told = await started.says("serving", guard=START_S)
         started.base, started.admin = f"http://{told['listen'][0]}", f"http://{told['admin'][0]}"
         yield started
     finally:
