@@ -29,6 +29,7 @@ from proxy.routing.affinity import TRACKED
 
 AT_ONCE = 16
 RATE = 60.0  # requests a second while it is measured
+MOST = 4 * AT_ONCE  # under way at once: on a machine that is held up, a crowd would be measured, and not what is left
 FAULTY = 0.05  # of the first provider's attempts
 TOLERANCE = 0.05  # by which the last third's memory may exceed the second's
 SAMPLE = 0.5  # seconds
@@ -147,13 +148,13 @@ class Soak:
         await asyncio.gather(*(worker() for _ in range(AT_ONCE)))
 
     async def load(self, seconds: float) -> None:
-        """At its rate; each request begins at its time, whatever became of those before it."""
+        """At its rate; each request begins at its time, or is left out while too many are under way."""
         loop, under_way = asyncio.get_running_loop(), set[asyncio.Task[None]]()
         began, due = loop.time(), 0.0
         while due < seconds:
             await asyncio.sleep(max(0.0, began + due - loop.time()))
             due += 1 / RATE
-            if len(under_way) < 50 * AT_ONCE:
+            if len(under_way) < MOST:
                 task = asyncio.create_task(self.one())
                 under_way.add(task)
                 task.add_done_callback(under_way.discard)
