@@ -56,6 +56,14 @@ def key_bytes(text: str) -> bytes | None:
     return raw if len(raw) == MASTER_KEY_BYTES else None
 
 
+KEYS_OWN = r"(?<=_live_[A-Za-z0-9]{12}_)[A-Za-z0-9]+"  # the secret of a virtual key, whose form accounts.keys has
+
+
+def hide_keys(text: str) -> str:
+    """Less the secrets of virtual keys: what a client names wrongly may be one, and is repeated to it."""
+    return re.sub(KEYS_OWN, MASK, text) if "_live_" in text else text
+
+
 class Scrubber:
     """Replaces known secrets, and what looks like a credential, in any text.
 
@@ -65,7 +73,7 @@ class Scrubber:
 
     SHAPES = re.compile(
         r"(?i)(bearer\s+|[?&](?:api_?)?key=)[^\s\"'&<>]{8,}|\b(?:sk|pk|gsk|xai|neu_live|neu_test)[-_][A-Za-z0-9_\-]{12,}"
-        r"|(?<=_live_[A-Za-z0-9]{12}_)[A-Za-z0-9]{16,}"
+        rf"|{KEYS_OWN}"
     )
     SHORTEST = 8
 

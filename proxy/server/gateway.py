@@ -17,11 +17,12 @@ from attrs import define, field
 
 from proxy.accounts.keys import ALL_SURFACES, CHAT_SURFACES
 from proxy.accounts.vault import OwnKeys
-from proxy.errors import ClientGone, GatewayError, Internal, Overloaded
+from proxy.errors import ClientGone, GatewayError, Internal, InvalidRequest, Overloaded
 from proxy.metrics import Metrics
 from proxy.routing.facts import read_stream
 from proxy.routing.plan import Plan, resolve
 from proxy.routing.table import OFF
+from proxy.secret import hide_keys
 from proxy.server import billing, counting, early, intake, restated
 from proxy.server.alerts import Alerts
 from proxy.server.attempt import Opening
@@ -182,7 +183,10 @@ class Gateway:
         call.byok = visitor.brought()
         if not self.own.empty:
             self._take_stored(call)
-        decision.requested = str(call.document.get("model") or "")[:LONGEST_MODEL]
+        requested = str(call.document.get("model") or "")[:LONGEST_MODEL]
+        if hide_keys(requested) != requested:
+            raise InvalidRequest("model holds a key of this gateway, and no model's name.", param="model")
+        decision.requested = requested
         facts = call.facts = intake.read_facts(call)
         decision.requested = facts.requested[:LONGEST_MODEL]
         plan = call.plan = decision.plan = resolve(facts, call.snapshot.world, self.dice, self.clock())

@@ -15,6 +15,7 @@ from proxy import errors
 from proxy.dialects.dialect import Dialect
 from proxy.errors import GatewayError
 from proxy.routing.plan import Plan
+from proxy.secret import hide_keys
 from proxy.wire import json_text
 from proxy.wire.headers import answer_headers, join_capped, printable
 
@@ -108,6 +109,7 @@ def error_answer(error: GatewayError, dialect: Dialect, request_id: str, *, trie
         ]
     if foreign is not None and foreign.body and foreign.dialect == dialect.speaks and status == foreign.status:
         return ErrorAnswer(status, headers, foreign.body)
+    error.message = hide_keys(error.message)
     return ErrorAnswer(status, headers, json_text.write(dialect.write_error(error, status, request_id)))
 
 

@@ -231,6 +231,24 @@ async def test_who_is_not_admitted_leaves_no_row_and_is_counted(start: Start, up
     assert 'pointsman_not_admitted_total{outcome="invalid_api_key"} 1' in metrics
 
 
+@pytest.mark.parametrize("tongue", TONGUES.values(), ids=TONGUES)
+async def test_a_key_that_stands_where_none_belongs_is_repeated_to_nobody(
+    tongue: Tongue, start: Start, upstream: ScriptedUpstream
+) -> None:
+    """Somebody mixed two variables up. Files, log and answers are looked into by `home` and `Answer`."""
+    gw = await start(provider("first", upstream))
+    key = await make(gw)
+    headers = {**key.bearer, **({"anthropic-version": "2023-06-01"} if tongue.name == "anthropic" else {})}
+    for path in (f"/v1/{key.whole}", f"/v1/models/{key.whole}", f"/{key.whole}/v1/models", f"/v1/models/x{key.whole}y"):
+        assert (await gw.get(gw.base + path, headers)).status == 404
+        assert (await gw.post(path, {}, headers)).status in (404, 405)
+        assert (await gw.get(gw.admin + path, headers)).status == 404
+    for model in (key.whole, f"openai/{key.whole}"):
+        answer = await gw.ask(tongue, model, headers=headers)
+        assert (answer.status, b"model holds a key" in answer.body) == (400, True)
+        assert (await gw.row(answer.request_id))["requested"] == ""
+
+
 # -- a walk over the router's own list of paths ------------------------------------------------------------------
 
 
