@@ -39,9 +39,9 @@ class Keys:
         return int(self.now() * 1000)
 
     def load(self) -> None:
-        """Reads every key. Raises LedgerRefused."""
+        """Takes over what the file has that the ring has not. Raises LedgerRefused."""
         with self._changing:
-            self._seen, keys = self.store.load()
+            self._seen, keys = self.store.news(self.ring.by_id) if len(self.ring) else self.store.load()
             self.ring.replace(keys)
 
     def create(self, wanted: Wanted, prefix: str) -> tuple[Key, str]:
@@ -94,7 +94,7 @@ class Keys:
 
     def one(self, id: str) -> Key:
         """Raises UnknownPath for a key that is not there."""
-        found = next((key for key in self.all() if key.id == id), None)
+        found = self.store.find(id)
         if found is None:
             raise UnknownPath("No key has this id; GET /admin/keys and `pointsman keys list` show them all.")
         return found

@@ -4,7 +4,7 @@ it."""
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,13 @@ COLUMNS = (
     "former", "former_until_ms", "last_used_ms", "terms",
 )  # fmt: skip
 SELECT = f"SELECT {', '.join(COLUMNS)} FROM keys ORDER BY created_ms, id"  # noqa: S608  constants
+SELECT_ONE = f"SELECT {', '.join(COLUMNS)} FROM keys WHERE id = ?"  # noqa: S608
+SELECT_CHANGING = "SELECT id, digest, revoked_ms FROM keys"  # what changes of a key once it is made
 INSERT = f"INSERT INTO keys ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
 ROTATE = "UPDATE keys SET digest = ?, last_four = ?, former = ?, former_until_ms = ? WHERE id = ?"
 REVOKE = "UPDATE keys SET revoked_ms = coalesce(revoked_ms, ?) WHERE id = ?"
 TOUCH = "UPDATE keys SET last_used_ms = max(coalesce(last_used_ms, 0), ?) WHERE id = ?"
-SPENT = "SELECT account, sum(nanos) FROM spend WHERE account LIKE 'key:%' GROUP BY account"
-SPENT_SINCE = "SELECT coalesce(sum(nanos), 0) FROM spend WHERE account = ? AND day >= ?"
+SPENT = "SELECT coalesce(sum(nanos), 0), coalesce(sum(nanos) FILTER (WHERE day >= ?), 0) FROM spend WHERE account = ?"
 
 
 @frozen
@@ -45,6 +46,27 @@ class KeyStore:
 
         return access.look(self.path, both)
 
+    def news(self, known: Mapping[str, Key]) -> tuple[int, list[Key]]:
+        """As `load`, with those of the `known` that are as they were: of thousands few have changed."""
+
+        def both(connection: sqlite3.Connection) -> tuple[int, list[Key]]:
+            keys = []
+            for id, digest, revoked_ms in connection.execute(SELECT_CHANGING):
+                key = known.get(id)
+                if key is None or key.digest != digest or key.revoked_ms != revoked_ms:
+                    key = _key(connection.execute(SELECT_ONE, (id,)).fetchone())
+                keys.append(key)
+            return access.counted(connection, "key_changes"), keys
+
+        return access.look(self.path, both)
+
+    def find(self, id: str) -> Key | None:
+        def one(connection: sqlite3.Connection) -> Key | None:
+            row = connection.execute(SELECT_ONE, (id,)).fetchone()
+            return None if row is None else _key(row)
+
+        return access.look(self.path, one)
+
     def changes(self) -> int:
         """Grows with every change of a key, by whichever process."""
         return access.look(self.path, lambda connection: access.counted(connection, "key_changes"))
@@ -53,8 +75,7 @@ class KeyStore:
         """By key id, as the ledger has it."""
 
         def sums(connection: sqlite3.Connection) -> dict[str, Spend]:
-            totals = {account.removeprefix("key:"): nanos for account, nanos in connection.execute(SPENT)}
-            return {key.id: Spend(totals.get(key.id, 0), _since(connection, key, now_ms)) for key in keys}
+            return {key.id: _spend(connection, key, now_ms) for key in keys}
 
         return access.look(self.path, sums)
 
@@ -73,13 +94,9 @@ class KeyStore:
         access.write(self.path, TOUCH, (now_ms, id))
 
 
-def _since(connection: sqlite3.Connection, key: Key, now_ms: int) -> int:
-    """Nano-USD of the budget's period."""
-    if key.budget is None:
-        return 0
-    first, _ = period_of(key.budget.period, now_ms)
-    (nanos,) = connection.execute(SPENT_SINCE, (f"key:{key.id}", first)).fetchone()
-    return int(nanos)
+def _spend(connection: sqlite3.Connection, key: Key, now_ms: int) -> Spend:
+    first, _ = period_of("none" if key.budget is None else key.budget.period, now_ms)
+    return Spend(*connection.execute(SPENT, (first, f"key:{key.id}")).fetchone())
 
 
 def _row(key: Key) -> tuple[Any, ...]:
