@@ -242,6 +242,47 @@ async def test_with_the_callers_own_key_the_budget_is_left_alone(start: Start, u
     assert (await gw.ask(headers=key.bearer)).status == 402
 
 
+TERMS: dict[str, tuple[str, int]] = {  # what the table says next of the project, and what the next request gets
+    "less than is spent": ("budget = { limit = 0.000001 }", 402),
+    "more": ("budget = { limit = 1 }", 200),
+    "nothing": ("", 200),
+    "what is spent without a budget counts in one": ("budget = { limit = 0.000001 }", 402),
+    "another period": ('budget = { limit = 1, period = "daily" }', 200),
+    "none at all": ("budget = { limit = 0 }", 402),
+    "a limit beside it": ("budget = { limit = 1 }\nlimits = { rpm = 1 }", 200),
+    "the limit is reached": ("budget = { limit = 1 }\nlimits = { rpm = 1 }", 429),
+    "the limit is gone": ("budget = { limit = 1 }", 200),
+}
+
+
+async def test_a_changed_budget_holds_from_the_next_request_on_and_forgets_nothing(
+    start: Start, upstream: ScriptedUpstream
+) -> None:
+    """A stream that runs all the while is settled in the end, once, whatever was said in between."""
+    go_on, words = asyncio.Event(), CHAT.stream("Hello.")
+    upstream.plays(streamed([*words[:2], go_on, *words[2:]]), plain(CHAT.answer("Hello.")))
+    gw = await start(provider("first", upstream, models=PRICED) + "[projects.x]\nbudget = { limit = 1 }\n")
+    assert gw.app is not None
+    text = gw.config.read_text()
+    key = await make(gw, project="x")
+    client = await gw.connect()
+    await client.request(CHAT, CHAT.request("first", stream=True), f"Authorization: Bearer {key.whole}")
+    await client.until(b"Hello.")
+    assert (await gw.ask(headers=key.bearer)).status == 200
+    for what, (terms, status) in TERMS.items():
+        gw.config.write_text(text.replace("budget = { limit = 1 }", terms))
+        assert (await gw.over_socket("POST", "/admin/reload", {})).status == 200
+        assert (await gw.ask(headers=key.bearer)).status == status, what
+    go_on.set()
+    await client.until(b"[DONE]")
+    await gw.quiet()
+    await gw.settled()
+    account = gw.app.books.accounts["project:x"]
+    assert (account.spent, account.reserved) == (spent(gw.state)["project:x"], 0)
+    assert len(upstream.seen) == 2 + sum(status == 200 for _, status in TERMS.values())
+    assert {(meter.running, meter.reserved) for meter in gw.app.books.meters.values()} == {(0, 0)}
+
+
 # -- what outlives the process -----------------------------------------------------------------------------------
 
 
