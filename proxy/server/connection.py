@@ -1,8 +1,12 @@
-"""One client connection: lean for as long as each request is an ordinary one, aiohttp's from the first on that is not.
+"""One client connection: lean while its requests are ordinary ones, aiohttp's from one on that is not.
 
 Lean requests run in the one task that aiohttp starts for a connection, one after the other. The fields of aiohttp's own
 connection say of them what they say of its requests, so its timer, its shutdown and its cancellation hold for both.
 `tests/server/test_connection.py` checks what is relied upon. What comes behind a request waits for its end.
+
+A connection comes back from aiohttp where its parser certainly stands between two requests: it was given each head up
+to its blank line, told of one request for it, and was given as many bytes more as its Content-Length says. Behind a
+chunked body, an upgrade or an error nobody else knows where the next request begins, and aiohttp keeps it for good.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 from aiohttp import web
+from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
 
 from proxy.dialects import DIALECTS
@@ -21,6 +26,7 @@ from proxy.server.downstream import send
 from proxy.server.identity import request_id
 from proxy.server.ordinary import AHEAD, Body, Known, OrdinaryRequest
 from proxy.server.respond import error_answer, id_headers
+from proxy.wire.request_head import END
 
 if TYPE_CHECKING:
     from proxy.server.listener import Listener
@@ -28,10 +34,65 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 
+class Place:
+    """Where a parser stands that is given what `cut` gives."""
+
+    __slots__ = ("_end", "_needs", "_odd", "head_ended")
+
+    def __init__(self) -> None:
+        self._odd = False  # a line of the head ends otherwise than by CRLF, or was cut there
+        self._end = b""  # of a head that is still incomplete
+        self._needs = 0  # bytes of the body
+        self.head_ended = False  # by the piece that was cut
+
+    def between(self) -> bool:
+        """Two requests."""
+        return not (self._end or self._needs)
+
+    def cut(self, data: bytes) -> tuple[bytes, bytes]:
+        """What belongs to a head or a body, and the rest."""
+        self.head_ended = False
+        if self._needs:
+            size = min(len(data), self._needs)
+            self._needs -= size
+            return data[:size], data[size:]
+        kept = len(self._end)
+        looked = self._end + data
+        at = looked.find(END)
+        self._odd = self._odd or b"\n" in looked[:at].replace(b"\r\n", b"")
+        if at < 0:
+            self._end = looked[1 - len(END) :]
+            return data, b""
+        self._end, self.head_ended = b"", True
+        size = at + len(END) - kept
+        return data[:size], data[size:]
+
+    def follows(self, message: RawRequestMessage | Any) -> bool:
+        """Whether it is known what comes behind that head, of which the parser told."""
+        if self._odd or not isinstance(message, RawRequestMessage) or message.chunked or message.upgrade:
+            return False
+        if message.method == "CONNECT" or "Transfer-Encoding" in message.headers:
+            return False
+        self._needs = int(message.headers.get("Content-Length", "0"))
+        return True
+
+
 class Connection(RequestHandler):
     """Bad HTTP is answered in JSON and told in one log line, without the sender's bytes."""
 
-    __slots__ = ("_ahead", "_arrived", "_body", "_held_back", "_known", "_listener", "head_since", "lean", "remote")
+    __slots__ = (
+        "_ahead",
+        "_arrived",
+        "_body",
+        "_held_back",
+        "_known",
+        "_listener",
+        "_place",
+        "_returns",
+        "head_since",
+        "lean",
+        "remote",
+    )
 
     def __init__(self, listener: Listener, *, lean: bool, **more: Any) -> None:
         super().__init__(listener, **more)
@@ -44,6 +105,8 @@ class Connection(RequestHandler):
         self._body: Body | None = None  # of the lean request that has arrived or runs
         self._ahead = b""  # what came behind it
         self._held_back = False
+        self._place = Place() if lean else None  # of aiohttp's parser, where it is known
+        self._returns = False  # from aiohttp, just now
 
     @property
     def idle(self) -> bool:
@@ -58,7 +121,10 @@ class Connection(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         if not self.lean:
-            self._parsed(data)
+            if not (data and self._waits() and self._return(data)):
+                self._parsed(data)
+            return
+        if not data:  # as aiohttp has it told that reading goes on
             return
         body = self._body
         if body is None:
@@ -74,16 +140,39 @@ class Connection(RequestHandler):
                 self._pause_transport_reading()
 
     def _parsed(self, data: bytes) -> None:
-        super().data_received(data)
+        place = self._place
+        if place is None or not data:
+            super().data_received(data)
+            data = b""
+        while data:
+            piece, data = place.cut(data) if place is not None else (data, b"")
+            count = self._request_count
+            super().data_received(piece)
+            told = self._request_count - count
+            if place is not None and (told != place.head_ended or (told and not place.follows(self._messages[-1][0]))):
+                self._place = place = None
         if self._messages or self._current_request is not None:
             self.head_since = None
         elif self.head_since is None:
             self.head_since = self._loop.time()
 
     async def start(self) -> None:
+        while await self._lean_ones():
+            try:
+                await super().start()
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if not self._returns or task is None or task.cancelling():
+                    raise
+                self._returns = False
+            else:
+                return
+
+    async def _lean_ones(self) -> bool:
+        """Until aiohttp takes over; False where the connection ends."""
         while self.lean:
             if self._force_close:
-                return
+                return False
             request = self._arrived
             if request is None:
                 self._waiter = self._loop.create_future()
@@ -92,8 +181,8 @@ class Connection(RequestHandler):
                 finally:
                     self._waiter = None
             elif not await self._served(request):
-                return
-        await super().start()
+                return False
+        return True
 
     # -- lean ------------------------------------------------------------------------------------------------
 
@@ -107,9 +196,12 @@ class Connection(RequestHandler):
                 self._hand_over(data)
                 return
             known, length, start = found
-            self._known = known
         else:
             length, start = match
+        self._take(data, known, length, start)
+
+    def _take(self, data: bytes, known: Known, length: int, start: int) -> None:
+        self._known = known
         end = start + length
         body = self._body = Body(self, data[start:end], length)
         if len(data) > end:
@@ -120,11 +212,25 @@ class Connection(RequestHandler):
         self._wake()
 
     def _hand_over(self, data: bytes) -> None:
-        """To aiohttp, for good: where its parser has bytes, nobody else knows where the next request begins."""
         self.lean = False
-        self._known = None
         self._wake()
         self._parsed(data)
+
+    def _waits(self) -> bool:
+        """Whether aiohttp, and its parser, do nothing but wait for a request."""
+        if self._place is None or not self._place.between() or self._messages or self._close or self._force_close:
+            return False
+        return self._waiter is not None and not self._waiter.done()
+
+    def _return(self, data: bytes) -> bool:
+        """From aiohttp, whose task ends in a cancelled wait, if this is an ordinary request."""
+        found = self._listener.heads.find(data)
+        if found is None or self._waiter is None:
+            return False
+        self._returns = self.lean = True
+        self._waiter.cancel()
+        self._take(data, *found)
+        return True
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

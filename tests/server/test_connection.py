@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
+from typing import Any
 
 import pytest
 from aiohttp import web
+from aiohttp.http import HttpVersion11
+from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
 from gateway import RawClient, Running, Start, provider, settles
+from multidict import CIMultiDict, CIMultiDictProxy
 from playbook import CHAT
 from upstream import SILENCE, Script, ScriptedUpstream, Seen, plain, streamed
+from yarl import URL
 
-from proxy.server.connection import Connection
+from proxy.server.connection import Connection, Place
 from proxy.server.listener import Listener
 from proxy.server.ordinary import AHEAD, MOST_HEADS, Heads
 
@@ -51,7 +56,7 @@ async def answers(client: RawClient, count: int) -> list[int]:
     return [(await client.answer())[0] for _ in range(count)]
 
 
-async def test_a_connection_is_lean_until_a_request_is_unusual(
+async def test_a_connection_is_lean_while_requests_are_ordinary(
     running: Running, exchange: str, upstream: ScriptedUpstream
 ) -> None:
     client = await running.connect()
@@ -60,12 +65,82 @@ async def test_a_connection_is_lean_until_a_request_is_unusual(
         assert await answers(client, 1) == [200]
         assert connection_of(running).lean == (exchange == "lean")
     assert len(listener_of(running).heads) == (exchange == "lean")
-    await client.send(asked("X-Odd:  two blanks"))
-    assert await answers(client, 1) == [200]
-    assert not connection_of(running).lean
-    await client.send(asked())
-    assert await answers(client, 1) == [200]
-    assert len(upstream.seen) == 5
+    assert len(upstream.seen) == 3
+
+
+CHUNKED = asked("Transfer-Encoding: chunked", body=b"%x\r\n%b\r\n0\r\n\r\n" % (len(DOCUMENT), DOCUMENT)).replace(
+    b"\r\nContent-Length: %d" % (len(DOCUMENT) + 11), b""
+)
+# What is sent, and whether it is known where the next request begins.
+ODD = {
+    "a body and an odd header": (asked("X-Odd:  two blanks"), True),
+    "a body and a header of other letters": (asked("X-Odd: \u00e4"), True),
+    "no body": (b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", True),
+    "a body of no bytes": (asked(body=b""), True),
+    "a body that is waited for": (asked("Expect: 100-continue"), True),
+    "a chunked body": (CHUNKED, False),
+    "a line end in front": (b"\r\n" + asked(), True),
+    "two line ends in front": (b"\r\n\r\n" + asked(), False),
+}
+
+
+@pytest.mark.parametrize(("raw", "returns"), ODD.values(), ids=ODD)
+@pytest.mark.parametrize("cut", [False, True], ids=["whole", "cut"])
+async def test_an_unusual_request_is_aiohttps_and_the_next_ordinary_one_is_not(
+    running: Running, exchange: str, raw: bytes, returns: bool, cut: bool
+) -> None:
+    client = await running.connect()
+    for turn in range(3):
+        await client.send(asked())
+        assert await answers(client, 1) == [200]
+        assert connection_of(running).lean == (exchange == "lean" and (returns or not turn))
+        for piece in (raw[:60], raw[60:]) if cut else (raw,):
+            await client.send(piece)
+            await asyncio.sleep(0)
+        assert (await client.answer())[0] in (200, 400)
+        assert not connection_of(running).lean
+
+
+def test_a_parsers_place_is_known_as_long_as_it_was_cut_that_way() -> None:
+    raw = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+    for cut in range(1, len(raw)):
+        place = Place()
+        assert place.cut(raw[:cut]) == (raw[:cut], b"")
+        assert (place.head_ended, place.between()) == (False, False)
+        assert place.cut(raw[cut:] + b"POST") == (raw[cut:], b"POST")
+        assert (place.head_ended, place.between()) == (True, True)
+
+
+HEAD = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n"
+UNKNOWN = {
+    "a line that ends in a line feed alone": (HEAD.replace(b"a\r", b"a"), {}),
+    "a first line that does": (HEAD.replace(b"1.1\r", b"1.1"), {}),
+    "a chunked body": (HEAD, {"chunked": True}),
+    "an upgrade": (HEAD, {"upgrade": True}),
+    "a tunnel": (HEAD, {"method": "CONNECT"}),
+    "a transfer coding": (HEAD, {"headers": CIMultiDictProxy(CIMultiDict({"transfer-encoding": "identity"}))}),
+}
+MESSAGE = RawRequestMessage(
+    "POST", "/", HttpVersion11, CIMultiDictProxy(CIMultiDict({"content-length": "3"})), (), False, None, False, False,
+    URL("/"),
+)  # fmt: skip
+
+
+def test_behind_a_head_stand_as_many_bytes_as_it_says() -> None:
+    place = Place()
+    assert place.cut(HEAD + b"abcd") == (HEAD, b"abcd")
+    assert place.follows(MESSAGE)
+    assert place.cut(b"ab") == (b"ab", b"")
+    assert not place.between()
+    assert place.cut(b"cd") == (b"c", b"d")
+    assert place.between()
+
+
+@pytest.mark.parametrize(("raw", "differs"), UNKNOWN.values(), ids=UNKNOWN)
+def test_behind_some_heads_nothing_is_known(raw: bytes, differs: dict[str, Any]) -> None:
+    place = Place()
+    place.cut(raw)
+    assert not place.follows(MESSAGE._replace(**differs))
 
 
 BETWEEN = {
