@@ -21,7 +21,7 @@ from proxy.server.respond import SSE, STREAM_HEADERS, content_type_of, cost_head
 from proxy.server.upstream import Reply
 from proxy.server.upstream.exchange import Through
 from proxy.streams import Stream
-from proxy.wire.headers import answer_headers
+from proxy.wire.headers import answer_headers, printable
 
 JSON = "application/json"
 LAST_WORDS = 0.5  # seconds
@@ -71,6 +71,12 @@ def _head(call: Call, opening: Opening, content_type: str, more: Headers) -> tup
     )
 
 
+def _content_type(opening: Opening, ours: str) -> str:
+    """The provider's own, unless it repeats a key or is more than a header may hold."""
+    theirs = opening.headers.get("content-type", ours)
+    return theirs if theirs == ours or theirs == printable(theirs) else ours
+
+
 def _status(opening: Opening) -> int:
     return opening.reply.status if opening.prepared.native else 200
 
@@ -81,12 +87,12 @@ def _status(opening: Opening) -> int:
 async def _deliver_whole(call: Call, opening: Opening) -> web.StreamResponse:
     """Head and body in one write. A stream that came as a document leaves as one, too."""
     billing.account(call, opening, opening.usage)
-    decision, theirs = call.decision, opening.reply.headers
+    decision = call.decision
     if call.framed:
         headers, stock = _head(call, opening, SSE, [])
     else:
-        content_type = theirs.get("content-type", JSON)
-        if content_type != JSON and content_type_of(theirs) != JSON:
+        content_type = _content_type(opening, JSON)
+        if content_type != JSON and content_type_of(opening.headers) != JSON:
             content_type = JSON
         headers, stock = _head(call, opening, content_type, cost_header(call.prefix, decision.cost_nanos))
     decision.status = _status(opening)
@@ -110,7 +116,7 @@ async def _deliver_late(call: Call, opening: Opening) -> web.StreamResponse:
 async def _deliver_large(call: Call, opening: Opening) -> web.StreamResponse:
     """Too large to judge, or nothing that could be: it flows as it comes. A cut upstream becomes a cut connection,
     never a short answer."""
-    content_type = opening.reply.headers.get("content-type", OCTETS) if opening.opaque else JSON
+    content_type = _content_type(opening, OCTETS) if opening.opaque else JSON
     more = STREAM_HEADERS if content_type_of({"content-type": content_type}) == "text/event-stream" else []
     answer, reply, sink = call.answer, opening.reply, _Sink(call, opening)
     call.decision.status = _status(opening)
@@ -143,7 +149,7 @@ async def _deliver_large(call: Call, opening: Opening) -> web.StreamResponse:
 async def _deliver_stream(call: Call, opening: Opening, stream: Stream) -> web.StreamResponse:
     call.phase = "stream"
     native = opening.prepared.native and content_type_of(opening.reply.headers) == "text/event-stream"
-    content_type = opening.reply.headers["content-type"] if native else SSE
+    content_type = _content_type(opening, SSE) if native else SSE
     answer, sink = call.answer, _Sink(call, opening)
     call.decision.status = 200 if answer.begun else _status(opening)
     try:

@@ -395,6 +395,32 @@ async def test_good_json_under_a_wrong_type_is_judged_by_its_content(
     assert answer.headers["Content-Type"] == "application/json"
 
 
+PARAMETERS = {
+    "a charset passes": ("charset=utf-8", True),
+    "a key does not": ("x=canary-house-key-0001", False),
+    "nor what is no ASCII": ("x=\xe9", False),
+    "nor what is longer than a header may be": ("x=" + "y" * 2000, False),
+}
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+@pytest.mark.parametrize(("parameter", "passes"), PARAMETERS.values(), ids=PARAMETERS)
+async def test_what_stands_behind_the_content_type(
+    upstream: ScriptedUpstream, start: Start, parameter: str, passes: bool, stream: bool
+) -> None:
+    kind = "text/event-stream" if stream else "application/json"
+    theirs = f"{kind}; {parameter}"
+    begun = head(200, theirs, Transfer_Encoding="chunked")
+    upstream.plays(
+        streamed(CHAT.stream("Hi"), stream_head=begun) if stream else plain(CHAT.answer("Hi"), content_type=theirs)
+    )
+    gw = await start(provider("first", upstream))
+    answer = await gw.ask(stream=stream)
+    assert answer.status == 200
+    ours = "text/event-stream; charset=utf-8" if stream else "application/json"
+    assert answer.headers["Content-Type"] == (theirs if passes else ours)
+
+
 @both_surfaces
 async def test_a_stream_under_a_wrong_type_is_judged_by_its_content(
     upstream: ScriptedUpstream, start: Start, tongue: Tongue
