@@ -14,14 +14,14 @@ from typing import Generic, TypeVar
 
 from attrs import define, field, fields, frozen
 
-from proxy.routing.facts import Facts
+from proxy.routing.facts import NO_PREFERENCES, Facts
 
 MOST = 512  # plans
 LONGEST = 1024  # characters of the names in a request
 VARYING = frozenset({"shape", "tokens", "headers", "conversation", "continues", "past"})
 
 _stable: Callable[[Facts], tuple[Hashable, ...]] = attrgetter(
-    *(it.name for it in fields(Facts) if it.name not in VARYING)
+    *(it.name for it in fields(Facts) if it.name not in VARYING | {"preferences"})
 )
 _T = TypeVar("_T")
 
@@ -57,4 +57,5 @@ class Memo(Generic[_T]):
 
 
 def _key(facts: Facts) -> Hashable:
-    return facts.shape.needs, facts.shape.max_tokens, _stable(facts)
+    wishes = facts.preferences if facts.preferences is not NO_PREFERENCES else None  # whose hash is no quick one
+    return facts.shape.needs, facts.shape.max_tokens, wishes, _stable(facts)

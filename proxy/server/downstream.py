@@ -82,9 +82,9 @@ class Downstream(Protocol):
 
 
 def answer_to(request: Request, *, lean: bool) -> Downstream:
-    if isinstance(request, web.BaseRequest) and not (lean and request.version == HttpVersion11):
-        return PlainAnswer(request)
-    return LeanAnswer(request)
+    if (lean and request.version == HttpVersion11) or not isinstance(request, web.BaseRequest):
+        return LeanAnswer(request)
+    return PlainAnswer(request)
 
 
 class PlainAnswer:
