@@ -11,6 +11,7 @@ from proxy import ir
 from proxy.dialects.places import Places
 from proxy.errors import InvalidRequest
 
+_MEDIA = (ir.Image, ir.File, ir.Audio, ir.Video)
 # In either alphabet, with line breaks, as MIME has them, and with or without its padding.
 _BASE64 = re.compile(r"[A-Za-z0-9+/_\-\s]*={0,2}\s*")
 
@@ -29,13 +30,17 @@ def check(request: ir.Request) -> None:
                     said = f"{path}: no call with the id {part.call_id!r} stands before this result of one."
                     raise InvalidRequest(said, param=path)
                 for place, inner in enumerate(part.content):
-                    _check_data(inner, places.inside(path, place))
-            else:
-                _check_data(part, places.part(at, index))
+                    if not _is_sound(inner):
+                        raise _no_base64(places.inside(path, place))
+            elif not _is_sound(part):
+                raise _no_base64(places.part(at, index))
 
 
-def _check_data(part: ir.Part, path: str) -> None:
-    if not isinstance(part, ir.Image | ir.File | ir.Audio | ir.Video) or not isinstance(part.source, ir.Blob):
-        return
-    if not part.source.data or not _BASE64.fullmatch(part.source.data):
-        raise InvalidRequest(f"{path}: its data are no base64.", param=path)
+def _is_sound(part: ir.Part) -> bool:
+    if not isinstance(part, _MEDIA) or not isinstance(part.source, ir.Blob):
+        return True
+    return bool(part.source.data) and _BASE64.fullmatch(part.source.data) is not None
+
+
+def _no_base64(path: str) -> InvalidRequest:
+    return InvalidRequest(f"{path}: its data are no base64.", param=path)

@@ -10,6 +10,7 @@ from attrs import define, field
 from proxy import ir
 from proxy.dialects.anthropic.words import part_path
 
+_SIGNED = (ir.Text, ir.ToolCall)
 _ITEM = re.compile(r"input\[(\d+)\]")
 
 
@@ -60,8 +61,9 @@ class Places:
         """Of texts and, if so wished, of calls: they are Gemini's, and nobody else is sent them."""
         for at, message in enumerate(self.request.messages):
             for index, part in enumerate(message.parts):
-                signed = isinstance(part, ir.Text | ir.ToolCall) and part.signature is not None
-                if signed and (calls or isinstance(part, ir.Text)):
+                if not isinstance(part, _SIGNED) or part.signature is None:
+                    continue
+                if calls or isinstance(part, ir.Text):
                     yield self._proof(at, index, part)
 
     def _proof(self, at: int, index: int, part: ir.Part) -> str:

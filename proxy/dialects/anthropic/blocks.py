@@ -14,6 +14,7 @@ from proxy.errors import InvalidRequest
 from proxy.wire import json_text
 
 NAME = "anthropic"
+_WHOLE = (ir.Opaque, ir.ServerCall, ir.ServerResult)  # are kept whole, in `raw`
 
 
 class BlockReader:
@@ -33,13 +34,16 @@ class BlockReader:
         return tuple(part for part in parts if not (isinstance(part, ir.Text) and not part.text and not part.citations))
 
     def block(self, raw: Any, path: str, *, within: bool = False) -> ir.Part:
+        match raw:
+            case {"type": "text", "text": str() as text} if len(raw) == 2:  # nearly every one
+                return ir.Text(text)
         fields = Fields(raw, path)
         kind = fields.need_text("type")
         if within and kind in ("tool_use", "tool_result"):
             raise InvalidRequest(f"{path}: a {kind} cannot stand in a tool result.", param=path)
         read = _READERS.get(kind)
         part = read(self, fields) if read else _other(kind, fields)
-        if not isinstance(part, ir.Opaque | ir.ServerCall | ir.ServerResult):  # those are kept whole, in `raw`
+        if not isinstance(part, _WHOLE):
             self.unsaid |= fields.rest()
         return part
 

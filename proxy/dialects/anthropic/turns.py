@@ -83,8 +83,13 @@ class TurnWriter:
         self._given = message.role != "assistant"
         if message.name is not None and message.role != "tool":
             self.dropped.append(f"{self._places.turn(at)}.name")
-        written = (self.block(part, self._places.part(at, index)) for index, part in enumerate(message.parts))
-        return [block for block in written if block is not None]
+        blocks = []
+        for index, part in enumerate(message.parts):
+            plain = part.__class__ is ir.Text and not part.citations  # nothing of it can need its place
+            block = self.block(part, "" if plain else self._places.part(at, index))
+            if block is not None:
+                blocks.append(block)
+        return blocks
 
     def block(self, part: ir.Part, path: str) -> Block | None:
         """None where nothing is left of the part; `dropped` then names it, unless it said nothing."""

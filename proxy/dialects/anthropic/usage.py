@@ -56,6 +56,8 @@ def write_usage(usage: ir.Usage) -> dict[str, Any]:
 
 
 def _count(value: Any) -> int | None:
+    if value.__class__ is int and 0 <= value <= _SANE:
+        return int(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     if not 0 <= value <= _SANE or value != int(value):
