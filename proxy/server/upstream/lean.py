@@ -26,7 +26,7 @@ from proxy.server.upstream.slots import Slots
 from proxy.wire.http1 import BadHttp, Head, Parser
 
 HIGH, LOW = 256 << 10, 64 << 10  # bytes that wait to be read, past which the provider is held back, and let go again
-LARGE, FIRST = 16 << 10, 8 << 10  # of more bytes than that in a read, so many are parsed before anybody asks for more
+LARGE, FIRST = 16 << 10, 4 << 10  # of more bytes than that in a read, so many are parsed before anybody asks for more
 HEADS = 512  # request heads that are kept rendered
 NO_HTTP = "The provider's answer is not proper HTTP."
 NO_ANSWER = "The provider closed the connection without an answer."
