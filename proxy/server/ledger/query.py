@@ -1,5 +1,8 @@
 """Reading the ledger: pages of decisions, newest first, and one decision with its attempts and plan.
 
+What is rare has an index of its own. A value that many rows have is looked for in the blocks of time that are marked
+with it, newest first; a block is a second, so whatever it holds besides is soon passed over.
+
 Each call has its own short-lived read-only connection, so any thread may call and no reader holds the WAL back.
 Every value reaches SQL as a parameter; the text of a statement is put together from the constants below.
 """

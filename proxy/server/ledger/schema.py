@@ -3,7 +3,7 @@
 A file that cannot be used is refused with a sentence for its operator. It is never deleted, emptied or replaced.
 
 `synchronous=FULL`: rows carry money, and with NORMAL a power cut could take back what was committed. It costs one
-fsync per batch, so at most 20 a second with batches of 50 ms, in the writer thread, where no request waits for it.
+fsync per batch, so at most 50 a second with batches of 20 ms, in the writer thread, where no request waits for it.
 """
 
 from __future__ import annotations

@@ -35,10 +35,8 @@ TIDY_SECONDS = 60.0
 
 # What a decision weighs before it is a row, about: objects and strings are bounded, so counting them would cost more
 # than it says.
-BATCH_PAGES, ROW_PAGE = 12, 6_000  # pages that a batch writes of itself, and bytes of rows for one more
-
 QUEUED_BYTES = ROW_BYTES + ATTEMPT_BYTES + 4096
-
+BATCH_PAGES, ROW_PAGE = 12, 6_000  # pages that a batch writes of itself, and bytes of rows for one more
 
 OLD_LEASE = "SELECT 1 FROM leases WHERE until_ms < ? LIMIT 1"
 DROP_LEASES = "DELETE FROM leases WHERE until_ms < ?"
