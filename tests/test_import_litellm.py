@@ -145,6 +145,9 @@ def test_servers_of_the_house_are_local_and_keys_go_to_the_environment() -> None
         "X-Team": "research",
     }
     assert table.providers["localhost-9000"].endpoints == ("chat", "embeddings")
+    vectors = table.models["bge"].price
+    assert vectors is not None
+    assert (vectors.input, vectors.output) == (Decimal("0.02"), Decimal(0))
     assert not table.providers["localhost-9000"].missing_key
     (rule,) = table.rules
     assert (rule.models, rule.use) == (("claude-*",), ("localhost-9000/large",))

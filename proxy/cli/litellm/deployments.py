@@ -115,7 +115,7 @@ def deployment(entry: Mapping[str, Any], report: Report, keys: dict[str, str]) -
         at_vendor=not base,
         local=vendor is OWN or name.startswith("ollama") if _at_home(base or vendor.base_url) else False,
         headers=tuple(_headers(given, group, report).items()),
-        fields=_fields(given, info, group, report),
+        fields=_fields(given, info, group, mode, report),
         weight=_weight(given),
         order=_whole(given.get("order")) or 0,
     )
@@ -229,13 +229,13 @@ def _mode(vendor: str, native: str) -> str:
 # -- what is known of the model ----------------------------------------------------------------------------------
 
 
-def _fields(given: Mapping[str, Any], info: Mapping[str, Any], group: str, report: Report) -> dict[str, Any]:
+def _fields(given: Mapping[str, Any], info: Mapping[str, Any], group: str, mode: str, report: Report) -> dict[str, Any]:
     known = {**info, **given}
     fields: dict[str, Any] = {}
     for name, ours in (("max_input_tokens", "context"), ("max_output_tokens", "max_output")):
         if (tokens := _whole(info.get(name))) is not None:
             fields[ours] = tokens
-    if price := _price(known, group, report):
+    if price := _price(known, group, mode, report):
         fields["price"] = price
     times = {"answer": given.get("timeout"), "first_event": given.get("stream_timeout")}
     if timeouts := {name: time for name, value in times.items() if (time := duration(value)) is not None}:
@@ -246,7 +246,7 @@ def _fields(given: Mapping[str, Any], info: Mapping[str, Any], group: str, repor
     return fields
 
 
-def _price(known: Mapping[str, Any], group: str, report: Report) -> dict[str, Decimal]:
+def _price(known: Mapping[str, Any], group: str, mode: str, report: Report) -> dict[str, Decimal]:
     """USD per million tokens."""
     price = {
         ours: rate
@@ -259,6 +259,8 @@ def _price(known: Mapping[str, Any], group: str, report: Report) -> dict[str, De
         )
         if (rate := _rate(known.get(theirs))) is not None
     }
+    if mode == "embeddings" and "input" in price:
+        price.setdefault("output", Decimal(0))  # vectors are no tokens
     if price and not {"input", "output"} <= price.keys():
         report.left("a price for input or for output alone", "a price has both", group)
         return {}
