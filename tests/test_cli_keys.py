@@ -69,6 +69,14 @@ def test_a_key_is_made_listed_rotated_and_revoked_while_nothing_runs(command: Co
             assert secret.strip().rpartition("_")[2].encode() not in file.read_bytes()
 
 
+@pytest.mark.parametrize("form", ["{id}", "neu_live_{id}", "{whole}"])
+def test_a_key_is_found_by_its_id_by_what_is_shown_of_it_and_by_the_whole(command: Command, form: str) -> None:
+    _, whole, _ = command("create", "--name", "found in a log")
+    id = whole.split("_")[2]
+    assert command("revoke", form.format(id=id, whole=whole.strip()))[0] == 0
+    assert [(key["id"], key["revoked"]) for key in listed(command)] == [(id, True)]
+
+
 REFUSED: dict[str, tuple[list[str], str]] = {
     "a name of nothing": (["create", "--name", ""], "name: "),
     "an unknown project": (["create", "--name", "x", "--project", "p"], "project: no project has that name"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import sys
 import time
@@ -100,6 +101,12 @@ def revoke(desk: Desk, options: argparse.Namespace) -> None:
         print(f"Key {revoked['id']} ({revoked['name']}) is revoked.", file=sys.stderr)
 
 
+def _id(text: str) -> str:
+    """Of what messages call a key by, or of the whole that somebody found: its id."""
+    found = re.fullmatch(r"[A-Za-z0-9]+_live_([A-Za-z0-9]+)(?:_[A-Za-z0-9]+)?", text)
+    return text if found is None else found[1]
+
+
 def _budget(budget: dict[str, Any] | None) -> str:
     return f"{budget['spent_usd']} of {budget['limit_usd']}, {budget['period']}" if budget else UNKNOWN
 
@@ -159,6 +166,6 @@ def _verb(
 ) -> argparse.ArgumentParser:
     parser = add_verb(verbs, keys, name, work, example)
     if id:
-        parser.add_argument("id", metavar="ID", help="the 12 characters in the middle of the key")
+        parser.add_argument("id", type=_id, metavar="ID", help="the 12 characters in the middle of the key")
     parser.add_argument("--json", action="store_true")
     return parser
