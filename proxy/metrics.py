@@ -74,7 +74,7 @@ _ALL = (
     Spec("pointsman_requests_total", "counter", (*ANSWERED, "intent", "status", "outcome"), "requests",
          "Requests ended, by who answered, what was asked for, what the client got and the error code, or ok."),
     Spec("pointsman_not_admitted_total", "counter", ("outcome",), "requests",
-         "Requests turned away before they were read, by error code: a wrong key, a limit. They have no record."),
+         "Requests turned away for want of a key that is good, by error code. They have no record."),
     Spec("pointsman_request_duration_seconds", "histogram", (*ANSWERED, "streamed"), "seconds",
          "From a request's arrival to the end of its answer.", SECONDS),
     Spec("pointsman_overhead_seconds", "histogram", ("surface", "provider"), "seconds",

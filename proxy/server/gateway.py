@@ -293,7 +293,7 @@ class Gateway:
         if decision.model is None:
             billing.close(call)
         permit = call.permit
-        if permit is None or not permit.entered:
+        if permit is None:
             self.metrics.not_admitted(decision.outcome)
             return  # no row, so that nobody can fill the ledger from outside
         if alerts := permit.settle(decision.charged_nanos, billing.tokens_used(call), self.clock()):

@@ -139,6 +139,20 @@ async def test_what_a_refused_request_had_reserved_is_told_as_left(start: Start,
         assert answer.headers["x-ratelimit-remaining-tokens"] == "10000"
 
 
+@pytest.mark.parametrize("limits", [{"rpm": 1}, {"tpm": 60}], ids=["of requests", "of tokens"])
+async def test_who_is_refused_for_a_limit_has_a_record_that_says_so(
+    limits: dict[str, int], start: Start, upstream: ScriptedUpstream
+) -> None:
+    upstream.plays(plain(CHAT.answer("Hello.")))
+    gw = await start(provider("first", upstream))
+    key = await make(gw, limits=limits)
+    answers = [await gw.ask(max_tokens=55, headers=key.bearer) for _ in range(2)]
+    rows = [await gw.row(answer.request_id) for answer in answers]
+    told = [(row["status"], row["outcome"], row["key_id"], len(row["attempts"])) for row in rows]
+    assert told == [(200, "ok", key.id, 1), (429, "rate_limit_exceeded", key.id, 0)]
+    assert rows[1]["charged_nanos"] == 0
+
+
 async def test_a_limited_model_is_passed_over_for_the_next(
     start: Start, upstream: ScriptedUpstream, second: ScriptedUpstream
 ) -> None:
