@@ -398,6 +398,18 @@ async def test_a_pooled_connection_found_closed_costs_nothing(
     assert await whole(client) == b"two"  # the second request met a connection that was just being closed
 
 
+async def test_a_pooled_connection_that_closes_on_a_request_it_had_time_to_read_is_a_failure(
+    client: Upstream, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The provider may have worked on it, and bill it."""
+    monkeypatch.setattr("proxy.server.upstream.plain.STALE_WITHIN", 0.05)
+    upstream.plays(plain(b"one"), [0.1, CUT], plain(b"two"))
+    assert await whole(client) == b"one"
+    with pytest.raises(UpstreamBroken):
+        await whole(client)
+    assert len(upstream.seen) == 2
+
+
 async def test_a_fresh_connection_found_closed_is_a_failure(client: Upstream, upstream: ScriptedUpstream) -> None:
     upstream.plays([CUT], plain(b"two"))
     with pytest.raises(UpstreamBroken):

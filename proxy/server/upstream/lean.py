@@ -21,7 +21,7 @@ from yarl import URL
 from proxy.errors import UpstreamBroken, UpstreamError, UpstreamTimeout
 from proxy.routing.table import Provider
 from proxy.server.upstream.exchange import Outgoing, Reply, Take, Through
-from proxy.server.upstream.plain import CUT, LINGER, MOST_SURPLUS, STALE_TRIES, PlainUpstream, finite, unsent
+from proxy.server.upstream.plain import CUT, LINGER, MOST_SURPLUS, STALE_TRIES, PlainUpstream, finite, too_soon, unsent
 from proxy.server.upstream.slots import Slots
 from proxy.wire.http1 import BadHttp, Head, Parser
 
@@ -368,14 +368,14 @@ class LeanUpstream(PlainUpstream):
 
     async def _exchanged(self, outgoing: Outgoing) -> LeanReply:
         """A pooled connection that its provider closed meanwhile costs nothing but another try, as on the plain way."""
-        request = self._rendered(outgoing)
+        request, clock = self._rendered(outgoing), asyncio.get_running_loop().time
         for last in (*[False] * STALE_TRIES, True):
             connection, handler, reused = await self._acquired(outgoing.timeouts.connect)
-            reply = LeanReply(connection, handler)
+            reply, began = LeanReply(connection, handler), clock()
             try:
                 await reply.begin(request, outgoing.body)
             except _Stale as stale:
-                if last or not reused:
+                if last or not reused or not too_soon(clock() - began):
                     raise UpstreamBroken(NO_ANSWER, detail=str(stale.__cause__)) from stale
             else:
                 return reply

@@ -26,6 +26,7 @@ from proxy.server.upstream.resolver import OwnThread
 from proxy.server.upstream.slots import Slots
 
 STALE_TRIES = 3  # pooled connections that turn out closed, before a failure counts
+STALE_WITHIN = 5.0  # seconds in which they do: a provider that closes later had the request, and may have worked on it
 LINGER = 1.0  # seconds that an answer may take to end once its last event is here
 MOST_SURPLUS = 4  # reads
 MOST_UNREAD = 16  # answers on one connection that nobody has looked at yet, interim ones included
@@ -167,9 +168,11 @@ class PlainUpstream:
 
     async def _sent(self, outgoing: Outgoing) -> aiohttp.ClientResponse:
         """A pooled connection that its provider closed meanwhile costs nothing but another try: no byte of an answer
-        came, and nobody read the request."""
+        came, and there was no time to work on one."""
+        clock = asyncio.get_running_loop().time
         for last in (*[False] * STALE_TRIES, True):
             _reused.set(False)
+            began = clock()
             try:
                 return await self._session.request(
                     outgoing.method,
@@ -181,7 +184,8 @@ class PlainUpstream:
                     proxy=self._proxy,
                 )
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as exc:
-                if last or not _reused.get() or isinstance(exc, aiohttp.ClientConnectorError):
+                stale = _reused.get() and too_soon(clock() - began)
+                if last or not stale or isinstance(exc, aiohttp.ClientConnectorError):
                     raise unsent(exc) from exc
             except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as exc:
                 raise unsent(exc) from exc
@@ -233,6 +237,11 @@ class _Connector(aiohttp.TCPConnector):
         super().__init__(**kwargs)
         self._factory: Any = partial(_Protocol, loop=self._loop)
         self._used: WeakSet[Any] = WeakSet()
+
+
+def too_soon(seconds: float) -> bool:
+    """Whether a connection that closed so long after it was used again, without an answer, did not close over that."""
+    return seconds < STALE_WITHIN
 
 
 def finite(seconds: float) -> float | None:
