@@ -67,7 +67,7 @@ def test_every_secret_of_the_file_is_known_to_the_scrubber_and_shown_by_nobody()
     }
     for word in ("p-0123456789", "a-literal-key", "hidden", "org-0123456789"):
         assert word not in repr(table)
-    assert table.warnings == ("providers.p.api_key: a literal key in the file; ${VARIABLE} or file: keeps it out",)
+    assert table.warnings == ("providers.p.api_keys[1]: a literal key in the file; ${VARIABLE} or file: keeps it out",)
 
 
 @pytest.mark.parametrize(
