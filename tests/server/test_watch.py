@@ -322,7 +322,7 @@ async def test_what_cannot_be_read_is_told(home: Path, make: Callable[[Path], ob
     with pytest.raises(TableUnreadable) as refused:
         await read_table(path, max_bytes=100)
     assert refused.value.message == f"{path} {message}"
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before  # fewer where what others left was collected meanwhile
 
 
 async def test_a_name_that_cannot_be_is_told() -> None:
