@@ -59,7 +59,7 @@ run-local: $(VENV)/.run $(VENV)/.local ## serve a small language model of this m
 
 # -- test ---------------------------------------------------------------------------------------------------------
 
-test: $(VENV)/.test ## the fast tests: four minutes on two cores
+test: $(VENV)/.test ## the fast tests: three to four minutes on two cores
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
 
 # Libraries that docs/clients.md shows, in an environment of their own: they want other versions of the SDKs.
