@@ -487,11 +487,17 @@ async def test_who_fails_always_is_not_asked_more_than_there_are_requests(bed: B
         )
         assert {one.status for one in got} <= {500, 503}
         assert bed.provider.upstream.heads - before <= AMPLIFIED * len(got) * len(slots)
+        gate = asyncio.Event()
+        for slot in (f"failing-{tongue.surface}", f"ailing-{tongue.surface}"):
+            bed.provider.plays(slot, [gate, *plain(tongue.error("api_error", "no"), 500)])
         before = bed.provider.upstream.heads
-        got = await asyncio.gather(*(bed.daemon.post(tongue, asking(tongue, asked, stream=False)) for _ in range(100)))
+        asks = [asyncio.ensure_future(bed.daemon.post(tongue, asking(tongue, asked, stream=False))) for _ in range(100)]
+        first, _ = await asyncio.wait(asks, return_when=asyncio.FIRST_COMPLETED)
+        gate.set()  # until now no provider has answered
+        got = await asyncio.gather(*asks)
         assert {one.status for one in got} <= {500, 503}
         refused = [one for one in got if one.status == 503]
-        assert refused  # at once, while all of them rest: nobody was asked for these
+        assert all(one.result().status == 503 for one in first)  # at once, while all of them rest
         assert bed.provider.upstream.heads - before <= AMPLIFIED * (len(got) - len(refused)) * len(slots)
         assert all(b"all_candidates_cooling" in one.body and one.headers["retry-after"] for one in refused)
     done = "1,000 clients at once to a provider that fails all, nobody behind, or somebody who fails as well"
