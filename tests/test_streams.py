@@ -63,6 +63,19 @@ def cuts(raw: bytes) -> Iterable[tuple[bytes, ...]]:
     yield tuple(raw[at : at + 1] for at in range(len(raw)))
 
 
+NO_UTF8 = {
+    "a byte of no character": b"\xff",
+    "an overlong one": b"\xc0\xaf",
+    "half a surrogate pair": b"\xed\xa0\x80",
+    "half a character": b"\xe2\x82",
+}
+
+
+def misspelt(theirs: Tongue, raw: bytes = b"\xff") -> list[bytes]:
+    """Frames of which the first is no text."""
+    return [theirs.text("bad").replace(b"bad", raw), theirs.text("behind")]
+
+
 TEXT = "Grüße 😀\u2028"
 
 
@@ -87,6 +100,8 @@ def script(theirs: Tongue, name: str) -> bytes:
         "a terminator and no word": [theirs.start, theirs.end],
         "surplus": [*good, theirs.text("more"), error],
         "garbage before content": [theirs.start, b"data: {{{\n\n", *good[1:]],
+        "no UTF-8 before content": [theirs.start, *misspelt(theirs), *good[1:]],
+        "no UTF-8 after content": [*good[:-2], *misspelt(theirs), *good[-2:]],
     }
     return b"".join(parts[name])
 
@@ -95,7 +110,8 @@ NAMES = (
     "a good one", "with CRLF", "with keep-alives", "with a BOM", "without its terminator",
     "without its last blank line", "an error after content", "an error after content without its blank line",
     "an error before content", "an end after content", "an end before content", "an end in a frame", "nothing",
-    "a finish and no word", "a terminator and no word", "surplus", "garbage before content",
+    "a finish and no word", "a terminator and no word", "surplus", "garbage before content", "no UTF-8 before content",
+    "no UTF-8 after content",
 )  # fmt: skip
 
 
@@ -135,6 +151,7 @@ RAISES = {
     "nothing": UpstreamBroken,
     "a terminator and no word": UpstreamBroken,
     "garbage before content": UpstreamBroken,
+    "no UTF-8 before content": UpstreamBroken,
 }
 
 
@@ -205,6 +222,49 @@ def test_garbage_after_content_takes_no_content_along(tongue: Tongue, theirs: To
             assert b"more" in played.out
             assert b"behind" not in played.out
             assert played.failure is UpstreamBroken
+
+
+@all_kinds
+@pytest.mark.parametrize("raw", NO_UTF8.values(), ids=NO_UTF8)
+@pytest.mark.parametrize("before", [0, 1, 20], ids="{} frames of text before".format)
+def test_what_is_not_utf8_ends_the_stream_with_an_error(
+    tongue: Tongue, theirs: Tongue, raw: bytes, before: int
+) -> None:
+    """Wherever it comes: alone, amid a run, cut."""
+    words = [theirs.text(f"w{n} ") for n in range(before)]
+    reads = [
+        theirs.start,
+        theirs.opening,
+        theirs.text("Hi "),
+        *words,
+        *misspelt(theirs, raw),
+        theirs.finish,
+        theirs.end,
+    ]
+    whole = b"".join(reads)
+    for pieces in (reads, [whole], [whole[at : at + 50] for at in range(0, len(whole), 50)]):
+        played = play(made(tongue, theirs), pieces)
+        assert (played.failed, played.failure, played.done) == (None, UpstreamBroken, True)
+        assert played.out.isascii()
+        assert played.out.count(b"UTF-8" if tongue is theirs else b'"error":') == 1
+        assert (b"behind" in played.out, tongue.end in played.out) == (False, False)
+        assert tongue.read_stream(played.out) == "Hi " + "".join(f"w{n} " for n in range(before))
+
+
+@both_surfaces
+@pytest.mark.parametrize("frame", [b": \xff\n\n", b"event: \xff\ndata: {}\n\n", b"\xff: x\n\n"])
+def test_what_is_no_event_has_to_be_utf8_as_well(tongue: Tongue, frame: bytes) -> None:
+    assert play(made(tongue, tongue), [tongue.start, frame]).failed is UpstreamBroken
+    after = play(made(tongue, tongue), [tongue.start, tongue.opening, tongue.text("Hi"), frame])
+    assert (after.failure, b"\xff" in after.out) == (UpstreamBroken, False)
+
+
+@both_surfaces
+def test_surplus_that_is_not_utf8_is_surplus(tongue: Tongue) -> None:
+    good = b"".join(tongue.stream("Hi"))
+    for pieces in ([good + b": \xff\n\n"], [good, b": \xff\n\n"]):
+        played = play(made(tongue, tongue), pieces)
+        assert (played.out, played.failure, played.done) == (good, None, True)
 
 
 # -- the commit --------------------------------------------------------------------------------------------------
@@ -419,6 +479,77 @@ def test_an_error_that_leaves_is_cleaned(tongue: Tongue, theirs: Tongue) -> None
         out = play(stream, pieces).out
         assert b"k-123" not in out
         assert b"Bad key ***." in out
+
+
+KEYED = {
+    "alone": [b": the key is k-123\n\n"],
+    "several lines": [b": a\n:k-123\n: k-123 \n\n"],
+    "with CRLF": [b": the key is k-123\r\n\r\n"],
+    "with CR": [b": a\r:k-123\r\r"],
+    "thrice": [b": k-123\n\n"] * 3,
+}
+
+
+def discreet(tongue: Tongue) -> Passthrough:
+    return Passthrough(DIALECTS[tongue.name], VOICE, clean=lambda text: text.replace("k-123", "***"))
+
+
+@both_surfaces
+@pytest.mark.parametrize("comments", KEYED.values(), ids=KEYED)
+@pytest.mark.parametrize("inside", [False, True], ids=["alone", "above the data"])
+def test_no_comment_tells_a_key_wherever_it_stands(tongue: Tongue, comments: list[bytes], inside: bool) -> None:
+    """Before content, behind it, between the frames of a run, in every frame of one, behind the end."""
+    good = [frame for frame in (tongue.start, tongue.opening, *map(tongue.text, "abcdefghijklmnopqrst")) if frame]
+    said = [comment.rstrip(b"\r\n") + b"\n" if inside else comment for comment in comments]
+    frames = [piece for frame in good for piece in (*said, frame)] + [
+        *good[-9:],
+        *said,
+        tongue.finish,
+        *said,
+        tongue.end,
+    ]
+    raw = b"".join(frames)
+    clean = raw.replace(b"k-123", b"***")
+    for pieces in ([raw], frames, [raw[at : at + 50] for at in range(0, len(raw), 50)], [raw + said[0]]):
+        stream = discreet(tongue)
+        assert play(stream, pieces).out == clean
+        assert stream.edits["comment_masked"] > 0
+    assert play(discreet(tongue), [raw.replace(b"k-123", b"k-456")]).out == raw.replace(b"k-123", b"k-456")
+
+
+@both_surfaces
+def test_no_tail_tells_a_key_in_a_comment(tongue: Tongue) -> None:
+    begun = [tongue.start, tongue.opening, tongue.text("Hi")]
+    for tail in (b": k-123", b": k-123\n", b": k-123\n\n"):
+        for frames in (begun, [*begun, tongue.finish], tongue.stream("Hi")):
+            assert b"k-123" not in play(discreet(tongue), [*frames, tail]).out
+
+
+@both_surfaces
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_a_giant_frame_tells_no_key_in_a_comment(tongue: Tongue, end: bytes) -> None:
+    """It leaves in pieces, so comments are not kept whole, or a key might be cut."""
+    big = end.join(
+        [b": k-123", tongue.text("y" * 300_000).rstrip(b"\n"), b": k-123" * 30_000, b": k-123", b"id: 1", b""]
+    )
+    raw = b"".join([tongue.start, tongue.opening, tongue.text("Hi"), big + end, tongue.finish, tongue.end])
+    for size in (10_000, 65_539, 70_001, len(raw)):
+        out = play(discreet(tongue), [raw[at : at + size] for at in range(0, len(raw), size)]).out
+        assert b"k-12" not in out
+        assert tongue.read_stream(out.replace(b"\r\n", b"\n").replace(b"\r", b"\n")) == "Hi" + "y" * 300_000
+        assert out.endswith(tongue.end)
+
+
+@both_surfaces
+def test_a_giant_frame_that_is_not_utf8_can_only_be_broken_off(tongue: Tongue) -> None:
+    raw = b"".join([tongue.start, tongue.opening, tongue.text("Hi"), tongue.text("ü" * 200_000)])
+    for size in (9_999, 70_001):
+        stream = made(tongue, tongue)
+        assert b"".join(stream.feed(raw[at : at + size]) for at in range(0, len(raw), size)) == raw
+    bad = raw[:-1000] + b"\xff" + raw[-1000:]
+    stream = made(tongue, tongue)
+    played = play(stream, [bad[at : at + 10_000] for at in range(0, len(bad), 10_000)])
+    assert (played.failed, stream.torn, b"\xff" in played.out) == (UpstreamBroken, True, False)
 
 
 @all_kinds

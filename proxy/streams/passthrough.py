@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections import Counter
 from collections.abc import Callable, Iterable
 
@@ -19,6 +20,7 @@ from proxy.wire.sse import Frame
 
 WORTH_LEARNING = 8  # frames that have to stand behind one in a read before it is worth while to make a mould of it
 LONGEST = 32 << 20  # bytes of one frame: what is longer has no end
+NO_TEXT = "The provider's stream is not UTF-8."
 
 
 class Passthrough:
@@ -26,7 +28,9 @@ class Passthrough:
 
     Three edits are made and counted: the usage chunk that we asked for and the client did not is taken out, a
     terminator missing after a finish reason is added, bytes behind the terminator are dropped. A near-compatible
-    provider's frames are mended one by one.
+    provider's frames are mended one by one. What no client may read is masked in errors and comments; what events say
+    is the provider's. A frame that is not UTF-8 ends the stream with an error: what a client would make of it, nobody
+    knows.
     """
 
     def __init__(
@@ -57,6 +61,8 @@ class Passthrough:
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._oversize: bytearray | None = None  # the frame in hand, where it outgrew the border's buffer
+        self._spelling = codecs.getincrementaldecoder("utf-8")()  # of that one
+        self._muted = False  # amid a comment of that one
         self._unsent = b""  # what the end of a cut stream brought
         self._parted = False  # the frame behind the end has come, or something else
         self._runs = Runs(dialect) if dialect.framing == "sse" and dialect.mend_frame is None else None
@@ -73,7 +79,7 @@ class Passthrough:
 
     @property
     def torn(self) -> bool:
-        return self._borders.overflowed
+        return self._borders.overflowed or self._oversize is not None
 
     @property
     def farewell(self) -> bool:
@@ -82,7 +88,7 @@ class Passthrough:
     def feed(self, chunk: bytes) -> bytes:
         steady = self._steady
         if steady is not None:
-            if steady.holds(chunk):  # as nearly every read of a slow stream
+            if steady.holds(chunk) and (chunk.isascii() or sse.is_text(chunk)):  # as nearly every read of a slow stream
                 return chunk
             self._steady = self.run = None
         return self._fed(chunk)
@@ -95,9 +101,11 @@ class Passthrough:
         if not block:
             return b""
         if self.done:
-            return self._parting(block)
+            return self._parting(self._discreet(block))
         if self._borders.overflowed or self._oversize is not None:
             return self._released(self._pass_oversize(block))
+        if not (block.isascii() or sse.is_text(block)):
+            return self._misspelt(block)
         return self._passed(block) if self.committed else self._before_commit(block)
 
     def close(self) -> bytes:
@@ -134,6 +142,35 @@ class Passthrough:
         self.done = True
         return self._unsent + self._dialect.stream_encoder(self._voice).fail(error)
 
+    def _misspelt(self, block: bytes) -> bytes:
+        """What stands before the frame that is not UTF-8 leaves as if it had come alone, and an error behind it."""
+        good = []
+        for _, raw in self._split(block):
+            if not sse.is_text(raw):
+                break
+            good.append(raw)
+        sound = b"".join(good)
+        out = b"" if not sound else self._passed(sound) if self.committed else self._before_commit(sound)
+        if not self.committed:
+            raise UpstreamBroken(NO_TEXT)
+        if self.done or self.failure is not None:
+            self.edits["surplus_dropped"] += self.done
+            self.done = True
+            return out
+        self.failure, self.done = UpstreamBroken(NO_TEXT), True
+        return out + self._dialect.stream_encoder(self._voice).fail(self.failure)
+
+    def _discreet(self, block: bytes) -> bytes:
+        """Less what a client may not read in comments. Runs need no look: what they are made of has had its own."""
+        if not sse.holds_comment(block):
+            return block
+        out = sse.with_comments(block, self._masked)
+        self.edits["comment_masked"] += out != block
+        return out
+
+    def _masked(self, raw: bytes) -> bytes:
+        return self._clean(raw.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
+
     def _ends_well(self) -> bool:
         return self.done or self._tap.stop is not None
 
@@ -154,6 +191,7 @@ class Passthrough:
     def _before_commit(self, block: bytes) -> bytes:
         """Holds lifecycle frames; the first frame that bears content lets all go."""
         at = 0
+        block = self._discreet(block)
         for frame, raw in self._split(block):
             at += len(raw)
             sight = Sight.LIFECYCLE if frame is None else self._tap.look(frame)
@@ -193,12 +231,15 @@ class Passthrough:
     def _passed(self, block: bytes) -> bytes:
         """A run of text needs no look, nor does what stands before the first frame that a probe hits."""
         if self._mend is not None:
-            return self._after(list(self._split(block)))
+            return self._after(list(self._split(self._discreet(block))))
         rest = block if self._runs is None else self._runs.cut(block)[1]
         if not rest:
             if self._runs is not None and self._borders.closed:
                 self._steady, self.run = self._runs.mould, self._runs.chunked()
             return block
+        if sse.holds_comment(rest):
+            run, rest = block[: len(block) - len(rest)], self._discreet(rest)
+            block = run + rest
         hits = [at for probe in self._probes if (at := rest.find(probe)) >= 0]
         if not hits:
             if self._runs is not None:
@@ -222,8 +263,7 @@ class Passthrough:
                 continue
             out.append(self._mended(frame, raw))
             if sight is Sight.ERROR and self._tap.error is not None:
-                told = out[-1].decode("utf-8", "surrogateescape")
-                out[-1] = self._clean(told).encode("utf-8", "surrogateescape")
+                out[-1] = self._masked(out[-1])
                 self.failure = failures.of_stream(self._tap.error, byok=self._byok)
             elif sight is Sight.END:
                 self.done = True
@@ -267,16 +307,32 @@ class Passthrough:
         collected = self._oversize = self._oversize if self._oversize is not None else bytearray()
         if len(collected) + len(block) > LONGEST:
             raise UpstreamBroken(f"The provider sent an event of more than {LONGEST} bytes.")
+        out = self._silenced(block, begins_line=not collected or collected.endswith((b"\n", b"\r")))
         collected += block
+        try:
+            self._spelling.decode(block, not self._borders.overflowed)
+        except UnicodeDecodeError as exc:
+            raise UpstreamBroken(NO_TEXT) from exc
         if self._borders.overflowed:
-            return block
+            return out
         self._oversize = None
         for frame, raw in self._split(bytes(collected)):
             sight = self._look(frame, raw)
             if sight is Sight.ERROR and self._tap.error is not None:
                 self.failure = failures.of_stream(self._tap.error, byok=self._byok)
             self.done = self.done or sight is Sight.END
-        return block
+        return out
+
+    def _silenced(self, block: bytes, *, begins_line: bool) -> bytes:
+        """Of a frame that leaves in pieces a comment may be cut, and a key in it: the colon alone leaves."""
+        if self._muted:
+            block = block[sse.line_end(block) :]
+        before = b"" if begins_line else b"."
+        lines = before + block
+        if sse.holds_comment(lines):
+            lines = sse.with_comments(lines, lambda _: b":")
+        self._muted = lines.endswith((b"\n:", b"\r:")) or lines == b":" or (self._muted and not block)
+        return lines[len(before) :]
 
 
 def _last_frame(block: bytes) -> bytes:

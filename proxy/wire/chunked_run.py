@@ -9,6 +9,7 @@ from __future__ import annotations
 from operator import itemgetter
 
 from proxy.wire.mould import Mould, ends_early
+from proxy.wire.sse import is_text
 
 LONGEST_LINE = 18  # bytes of a size and its CRLF
 KNOWN = 1024  # lengths of frames whose beginning is kept
@@ -32,7 +33,7 @@ class ChunkedRun:
         line = self._single.get(len(data))
         if line is not None and data.startswith(line) and data.endswith(self._end):
             text = data[len(line) : -len(self._end)]
-            if not (b'"' in text or b"\n" in text or b"\r" in text):
+            if not (b'"' in text or b"\n" in text or b"\r" in text) and (data.isascii() or is_text(data)):
                 return len(data), self._least + len(text)
         return self._several(data)
 
@@ -55,7 +56,7 @@ class ChunkedRun:
         parts[0] = parts[0][len(self._end) :]
         parts[1::2] = texts
         run = b"".join((*parts, self._end))
-        if not data.startswith(run) or ends_early(b" ".join(texts)):
+        if not data.startswith(run) or ends_early(b" ".join(texts)) or not (data.isascii() or is_text(run)):
             return 0, 0
         return len(run), sum(lengths) - len(lengths)
 

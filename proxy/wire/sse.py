@@ -11,7 +11,7 @@ stream with bare CRs until the next one comes.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 
 from proxy.errors import UpstreamBroken
@@ -19,6 +19,8 @@ from proxy.record import record
 
 _BOM = b"\xef\xbb\xbf"
 _BORDER = re.compile(rb"\n\n|[\r\n]\r\n?")
+_LINE_END = re.compile(rb"[\r\n]")
+_COMMENT = re.compile(rb"(?:\A(?:\xef\xbb\xbf)?|(?<=[\r\n])):[^\r\n]*")
 _BORDER_ENDS = (b"\n\n", b"\n\r\n", b"\r\r\n", b"\n\r", b"\r\r")  # whatever stands before these, a blank line ends here
 
 
@@ -150,6 +152,36 @@ def split_frames(block: bytes) -> Iterator[tuple[Frame | None, bytes]]:
             data, event, ident = _fields(_with_lf(raw if start else raw.removeprefix(_BOM)))
             yield (None if data is None else Frame(data, event, ident or b"")), raw
         start = end
+
+
+def is_text(block: bytes) -> bool:
+    """Whether these are UTF-8, as all of a stream has to be."""
+    try:
+        block.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def holds_comment(block: bytes) -> bool:
+    """Of a block that begins with a line. Sought from behind: that way it is the LF that is looked for, not the colon,
+    of which JSON is full."""
+    return (
+        block.rfind(b"\n:") >= 0
+        or block.startswith((b":", b"\xef\xbb\xbf:"))
+        or (b"\r" in block and block.rfind(b"\r:") >= 0)
+    )
+
+
+def with_comments(block: bytes, said: Callable[[bytes], bytes]) -> bytes:
+    """The same, its comments as `said` has them; each has its colon, and no line end."""
+    return _COMMENT.sub(lambda found: said(found[0]), block)
+
+
+def line_end(block: bytes) -> int:
+    """Where the line ends with which it begins, or all of it."""
+    found = _LINE_END.search(block)
+    return len(block) if found is None else found.start()
 
 
 def encode(data: bytes, event: bytes = b"") -> bytes:

@@ -343,15 +343,20 @@ for coding in ("gzip", "br", "x-own"):
 def bad_text(raw: bytes) -> Sent:
     def script(tongue: Tongue, stream: bool) -> Script:
         if stream:
-            middle = [tongue.text("one"), tongue.text("two").replace(b"two", raw)]
-            return streamed([tongue.start, *([tongue.opening] if tongue.opening else []), *middle, SILENCE])
+            return streamed([*begun(tongue), tongue.text("two").replace(b"two", raw), SILENCE], last=False)
         return plain(orjson.dumps(tongue.answer("onetwo")).replace(b"onetwo", raw))
 
     return script
 
 
+def no_text_first(tongue: Tongue, _stream: bool) -> Script:
+    bad = [frame.replace(b"one", b"\xff") for frame in frames(tongue, "one", "two")]
+    return streamed([*bad, SILENCE], last=False)
+
+
 for name, raw in {"invalid UTF-8": b"\xff\xfe", "overlong": b"\xc0\xaf", "encoded surrogates": b"\xed\xa0\x80"}.items():
-    fault("U41", name, bad_text(raw), BROKEN, None)
+    fault("U41", name, bad_text(raw), BROKEN, told("bad_upstream_response"))
+fault("U41", "invalid UTF-8 before content", no_text_first, None, BROKEN)
 
 
 def escaped(tongue: Tongue, stream: bool) -> Script:
@@ -546,6 +551,14 @@ both(
     "400 that repeats the key",
     failing(400, "invalid_request_error", REPEATED, anthropic_x=HOUSE_KEY, x_ratelimit_limit_x=HOUSE_KEY),
     fails(400, "upstream_rejected", on=False),
+)
+COMMENT = f": asked with {HOUSE_KEY}\n\n".encode()
+fault(
+    "U66",
+    "comments in a stream that repeat the key",
+    lambda t, _s: streamed([piece for frame in frames(t, "one", "two") for piece in (COMMENT, frame)]),
+    None,
+    GOOD,
 )
 for said in ("86400", "Wed, 21 Oct 2099 07:28:00 GMT"):
     both(

@@ -27,6 +27,8 @@ RUNS: dict[str, tuple[bytes, bytes]] = {
     "several": (framed(b"a", b"", b"longer", b"x" * 300), b""),
     "an escaped quote": (framed(b'\\"a\\"'), b""),
     "an escaped quote among others": (framed(b"a", b'\\"', b"b"), b""),
+    "letters of all kinds": (framed("ü".encode(), "\u2028😀".encode()), b""),
+    "another frame behind, and that no UTF-8": (framed(b"a", "ü".encode()), chunk(b"data: \xff\n\n")),
     "other frames behind": (framed(b"a", b"b"), chunk(b"data: {}\n\n") + chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"),
     "half a chunk behind": (framed(b"a", b"b"), framed(b"c")[:9]),
     "half a line end behind": (framed(b"a", b"b"), framed(b"c")[:-1]),
@@ -47,6 +49,8 @@ NONE: dict[str, bytes] = {
     "two frames in a chunk": chunk((MOULD.head + b"a" + MOULD.tail) * 2),
     "a frame in two chunks": chunk(MOULD.head) + chunk(b"a" + MOULD.tail),
     "more than blank lines between": framed(b"a").replace(b"\n\n\r\n", b"\n\n\n\r\n"),
+    "no UTF-8": framed(b"\xff"),
+    "no UTF-8 among others": framed(b"a", b"\xc0\xaf", b"\xc3\xbc"),
     "the end": b"0\r\n\r\n",
 }
 
