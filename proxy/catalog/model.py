@@ -30,7 +30,13 @@ class ModelInfo:
     quality: int | None = field(default=None, validator=_score)  # 0 to 100, the operator's judgement or a prior
     reasoning: int | None = field(default=None, validator=_score)  # 0 to 100
     local: bool = False  # on the operator's own machines: nothing leaves the house
+    listed_as: str | None = None  # the id of this very model in the table, where it goes by another name
     chat: bool = True  # False: it embeds, ranks or draws, and no strategy chooses it for a conversation
+
+    @property
+    def terms_id(self) -> str:
+        """By which the table's limits and timeouts hold."""
+        return self.listed_as or self.id
 
     @capabilities.validator
     def _known(self, _: object, value: frozenset[str] | None) -> None:

@@ -2,7 +2,7 @@
 
 What the table says wins over what the provider's list says, and that over the price library and the priors by family.
 Names that only a pattern or `provider/native-id` covers are described when first asked for, and remembered within a
-bound.
+bound. Where such a name means a model that is listed, that one's price, limits and timeouts hold.
 
 A model that only its provider's list names goes by its own name. Where that name means something else already, to the
 table or to a provider that stands before its own in the file, it goes by `provider/native-id`.
@@ -10,12 +10,12 @@ table or to a provider that stands before its own in the file, it goes by `provi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from proxy.catalog import Family, Listed, ModelInfo, Price, PriceBook, Quote, chats, family
 from proxy.routing import directive
@@ -58,6 +58,8 @@ class Models:
     gone: frozenset[str] = frozenset()
     _found: dict[tuple[str, str], Discovered] = field(factory=dict, repr=False)  # by provider and native name
     _described: dict[tuple[str, str], ModelInfo] = field(factory=dict, repr=False)
+    _ids: dict[tuple[str, str], str] = field(factory=dict, repr=False)  # listed ones by provider and native name
+    _names: dict[tuple[str, str], tuple[str, ...]] = field(factory=dict, repr=False)  # by provider and id
 
     @classmethod
     def build(cls, table: Table, book: PriceBook, discovered: Iterable[Discovered] = ()) -> Models:
@@ -109,8 +111,37 @@ class Models:
         if found is None:
             if len(self._described) >= REMEMBERED:
                 self._described.clear()
-            found = self._described[key] = self._of_entry(ModelEntry(id, provider, native))
+            found = self._described[key] = self._otherwise(id, provider, native)
         return found
+
+    def _otherwise(self, id: str, provider: str, native: str) -> ModelInfo:
+        found = self._found.get((provider, native))
+        listed_as = self._ids.get((provider, found.listed.native if found is not None else native))
+        entry = self.table.models.get(listed_as) if listed_as is not None else None
+        info = self._of_entry(ModelEntry(id, provider, native, price=entry.price if entry is not None else None))
+        return evolve(info, listed_as=listed_as)
+
+    def names(self, info: ModelInfo) -> tuple[str, ...]:
+        """All that this very model may be asked for by: a boundary that goes by names holds for each of them. Two
+        entries of the table are two models, also where they mean the same one of a provider."""
+        key = (info.provider, info.id)
+        names = self._names.get(key)
+        if names is None:
+            if len(self._names) >= REMEMBERED:
+                self._names.clear()
+            names = self._names[key] = tuple(dict.fromkeys(self._all_names(info)))
+        return names
+
+    def _all_names(self, info: ModelInfo) -> Iterator[str]:
+        yield info.terms_id
+        yield info.id
+        found = self._found.get((info.provider, info.native))
+        for native in (info.native, *(found.listed.also if found is not None else ())):
+            yield f"{info.provider}/{native}"
+            meaning = self.meaning(native)
+            other = meaning.info if meaning is not None else None
+            if other is not None and _place(other) == _place(info) and other.id not in self.table.models:
+                yield native
 
     def _list(self, discovered: Iterable[Discovered]) -> None:
         listed = {id: self._of_entry(entry) for id, entry in self.table.models.items()}
@@ -132,6 +163,9 @@ class Models:
                     also.setdefault(name, id)
         self.listed, self.gone = listed, frozenset(gone)
         self.also = {name: id for name, id in also.items() if name not in listed}
+        for id, info in listed.items():
+            if id == info.native or _place(info) not in self._ids:
+                self._ids[_place(info)] = id
 
     def _is_gone(self, entry: ModelEntry) -> bool:
         found = self._found.get((entry.provider, entry.native))
@@ -188,6 +222,10 @@ class Models:
         if free:
             return FREE, "local"
         return (quote.price, self.book.source) if quote is not None else (None, None)
+
+
+def _place(info: ModelInfo) -> tuple[str, str]:
+    return info.provider, info.native
 
 
 FREE = Price.per_million({"input": 0, "output": 0})  # what runs on one's own machines costs nothing by the token

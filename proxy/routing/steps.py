@@ -46,7 +46,7 @@ def _policy(facts: Facts, world: World) -> Judge | None:
             return "its price is unknown, and a budget counts what has a price"
         if project is None:
             return None
-        return project.objection(providers[name], pick.candidate.model, pick.candidate.native)
+        return project.objection(providers[name], world.models.names(pick.info))
 
     return judge
 

@@ -278,13 +278,12 @@ class Project:
     budget: Budget | None = None
     limits: Limits | None = None
 
-    def objection(self, provider: Provider, model: str, native: str) -> str | None:
-        """Why it may not use this model of this provider; None where it may."""
+    def objection(self, provider: Provider, names: tuple[str, ...]) -> str | None:
+        """Why it may not use this provider's model, which may be asked for by any of these names; None where it may."""
         if self.providers is not None and provider.name not in self.providers:
             return f"the project {self.name} may not use the provider {provider.name}"
         if self.local_only and not (provider.local or provider.embedded):
             return f"the project {self.name} stays on local providers"
-        names = (model, f"{provider.name}/{native}")
         if any(_among(names, allowed) is None for allowed in self.models):
             return f"the project {self.name} may not use this model"
         if (entry := _among((provider.name, *names), self.disabled)) is not None:

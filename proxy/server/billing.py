@@ -59,7 +59,7 @@ def reserve(call: Call, pick: Pick, *, byok: bool) -> None:
         return
     gate = call.snapshot.gate
     if gate.models or permit.model is not None:
-        permit.choose(gate.model_meter(pick.candidate.model), call.clock())
+        permit.choose(gate.model_meter(pick.info.terms_id), call.clock())
     if not permit.standing.budgeted or byok or facts.surface == "count_tokens":
         return
     output = output_reserved(pick, facts, call.snapshot.table.server.reserve_output)

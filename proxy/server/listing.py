@@ -81,7 +81,10 @@ def _entries(
     listed, usable = world.models.listed, set[str]()
     bounds = table.projects.get(viewer.project) if viewer.project is not None else None
     for id, info in listed.items():
-        if bounds is not None and bounds.objection(table.providers[info.provider], id, info.native) is not None:
+        if (
+            bounds is not None
+            and bounds.objection(table.providers[info.provider], world.models.names(info)) is not None
+        ):
             continue
         state = _state(world, info, now, viewer)
         if state in ("ready", "cooling"):
@@ -148,7 +151,7 @@ class _Leading:
         provider = self.world.table.providers[info.provider]
         if info.id in self.world.models.listed or not _has_key(provider, self.viewer):
             return False
-        return self.bounds is None or self.bounds.objection(provider, info.id, info.native) is None
+        return self.bounds is None or self.bounds.objection(provider, self.world.models.names(info)) is None
 
 
 def _named(id: str, more: Mapping[str, Any]) -> Entry:

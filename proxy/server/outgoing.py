@@ -131,7 +131,7 @@ def _made_way(call: Call, pick: Pick, credential: Credential, hops: str) -> Way:
         _headers(call, pick, dialect, credential, hops),
         table.timeouts_for(
             provider.name,
-            candidate.model,
+            pick.info.terms_id,
             call.plan.profile if call.plan is not None else None,
             call.decision.project,
         ),

@@ -215,17 +215,19 @@ def test_a_native_name_behind_its_provider_is_described_by_the_list() -> None:
 # -- who is chosen -----------------------------------------------------------------------------------------------
 
 
-def facts(*wanted: str, turn: str = "hello") -> Facts:
+def facts(*wanted: str, turn: str = "hello", project: str | None = None) -> Facts:
     shape = ir.Shape(needs=frozenset(), chars=len(turn), turns=(turn,))
-    return Facts(surface="chat", dialect="openai-chat", endpoint="chat", wanted=wanted, shape=shape, tokens=10)
+    return Facts(
+        surface="chat", dialect="openai-chat", endpoint="chat", wanted=wanted, shape=shape, tokens=10, project=project
+    )
 
 
-def plan(catalog: Models, *wanted: str, turn: str = "hello") -> Plan:
-    return resolve(facts(*wanted, turn=turn), World(catalog.table, catalog), lambda: 0.5, 0.0)
+def plan(catalog: Models, *wanted: str, turn: str = "hello", project: str | None = None) -> Plan:
+    return resolve(facts(*wanted, turn=turn, project=project), World(catalog.table, catalog), lambda: 0.5, 0.0)
 
 
-def chain(catalog: Models, *wanted: str, turn: str = "hello") -> list[str]:
-    return [pick.candidate.model for pick in plan(catalog, *wanted, turn=turn).chain]
+def chain(catalog: Models, *wanted: str, turn: str = "hello", project: str | None = None) -> list[str]:
+    return [pick.candidate.model for pick in plan(catalog, *wanted, turn=turn, project=project).chain]
 
 
 def test_strategies_choose_among_what_was_discovered() -> None:
@@ -273,3 +275,24 @@ def test_a_suffix_still_works_behind_a_discovered_name() -> None:
 
 def test_without_a_list_the_catalog_is_the_tables() -> None:
     assert set(Models.build(table(), PriceBook()).listed) == {"llama3.1", "fast", "gpt-4o"}
+
+
+BOUNDED = (
+    TABLE
+    + """
+[projects.without]
+disabled = ["mistral"]
+[projects.only]
+models = ["mistral"]
+[projects.tagged]
+disabled = ["mistral:latest"]
+"""
+)
+
+
+@pytest.mark.parametrize("name", ["mistral", "mistral:latest", "ollama/mistral", "ollama/mistral:latest"])
+def test_a_projects_boundary_holds_for_every_name_of_a_discovered_model(name: str) -> None:
+    catalog = models(*ollama("mistral:latest"), text=BOUNDED)
+    assert len(chain(catalog, name)) == 1
+    for project, left in (("without", 0), ("only", 1), ("tagged", 0)):
+        assert len(chain(catalog, name, project=project)) == left, project

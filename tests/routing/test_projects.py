@@ -57,6 +57,37 @@ def test_no_way_of_asking_leads_past_the_boundary(name: str) -> None:
     assert set(chain(own_key)) <= {"home"}
 
 
+NAMED = """
+[models.own]
+provider = "q"
+native = "q-9"
+[models.twin]
+provider = "p"
+native = "a"
+"""
+# what a project names -> by which other names the same model may be asked for
+OTHER_NAMES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "an id, and the provider's own name": ("a", ("a", "p/a")),
+    "an id with another native name": ("own", ("own", "q/q-9", "q-9")),
+    "a name that a pattern covers": ("q-x", ("q-x", "q/q-x")),
+    "a pattern": ("q-*", ("q-1", "q/q-1", "own", "q/q-9")),
+    "the provider's own name": ("q/q-9", ("q/q-9", "q-9", "own")),
+    "the native name of an id": ("q-9", ("q-9", "q/q-9", "own")),
+}
+
+
+@pytest.mark.parametrize(("entry", "names"), OTHER_NAMES.values(), ids=OTHER_NAMES)
+def test_a_boundary_holds_for_every_name_of_a_model(entry: str, names: tuple[str, ...]) -> None:
+    world = world_of(f'{HOUSE}{NAMED}[projects.without]\ndisabled = ["{entry}"]\n[projects.only]\nmodels = ["{entry}"]')
+    for name in names:
+        assert chain(planned(world, name, project="without")) == [], name
+        assert chain(planned(world, name, project="only")) == [name]
+    others = ["b", "q/b", "twin"]
+    for name in others:
+        assert chain(planned(world, name, project="without")) == [name]
+        assert chain(planned(world, name, project="only")) == []
+
+
 def test_what_a_boundary_empties_is_a_403_that_says_why() -> None:
     world = world_of(f'{HOUSE}[projects.x]\nproviders = ["q"]')
     plan = planned(world, "a", project="x")

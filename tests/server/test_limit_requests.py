@@ -165,6 +165,21 @@ async def test_a_limited_model_is_passed_over_for_the_next(
     assert answers[1].headers["X-Nyuro-Fallback-Used"] == "true"
 
 
+async def test_a_models_limits_and_price_hold_by_whatever_name_it_is_asked_for(
+    start: Start, upstream: ScriptedUpstream
+) -> None:
+    upstream.plays(plain(CHAT.answer("Hello.")))
+    terms = 'native = "gpt-9"\nlimits = { rpm = 2 }\nprice = { input = 1, output = 10 }'
+    table = provider("first", upstream, models={"own": terms}, more='models = ["gpt-*"]')
+    gw = await start(table.replace('native = "native-of-own"\n', ""))
+    key = await make(gw, budget={"limit": 1})  # which takes nothing of unknown price
+    answers = [await gw.ask(model=name, headers=key.bearer) for name in ("own", "gpt-9", "first/gpt-9")]
+    assert [answer.status for answer in answers] == [200, 200, 429]
+    assert "The limit of the model own is reached" in answers[2].json["error"]["message"]
+    assert [row["cost_nanos"] for row in await gw.rows(3)] == [27_000, 27_000, None]
+    assert upstream.seen[1].json["model"] == "gpt-9"
+
+
 async def test_a_request_larger_than_any_minute_is_refused_clearly(start: Start, upstream: ScriptedUpstream) -> None:
     gw = await start(provider("first", upstream, MESSAGES))
     key = await make(gw, limits={"tpm": 2})
