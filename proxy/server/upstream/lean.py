@@ -20,8 +20,19 @@ from yarl import URL
 
 from proxy.errors import UpstreamBroken, UpstreamError, UpstreamTimeout
 from proxy.routing.table import Provider
+from proxy.server.upstream.at_hand import QUIET, AtHand
 from proxy.server.upstream.exchange import Outgoing, Reply, Take, Through
-from proxy.server.upstream.plain import CUT, LINGER, MOST_SURPLUS, STALE_TRIES, PlainUpstream, finite, too_soon, unsent
+from proxy.server.upstream.plain import (
+    CUT,
+    KEEP_ALIVE,
+    LINGER,
+    MOST_SURPLUS,
+    STALE_TRIES,
+    PlainUpstream,
+    finite,
+    too_soon,
+    unsent,
+)
 from proxy.server.upstream.slots import Slots
 from proxy.wire.http1 import BadHttp, Head, Parser
 
@@ -50,6 +61,8 @@ class Handler(ResponseHandler):
             self.reply.received(data)
         elif self.used:
             self.force_close()  # it spoke while nobody asked: what it said is no answer to any request
+            if self.transport is not None:
+                self.transport.close()
         else:
             super().data_received(data)
 
@@ -66,7 +79,8 @@ class LeanReply:
     status: int
     headers: dict[str, str]
 
-    def __init__(self, connection: Connection, handler: Handler) -> None:
+    def __init__(self, connection: Connection, handler: Handler, home: AtHand[Handler] | None = None) -> None:
+        """`home` takes the connection when it may serve again, in the pool's place."""
         self.queued_s = 0.0
         self._connection = connection
         self._handler = handler
@@ -85,6 +99,7 @@ class LeanReply:
         self._error: UpstreamError | None = None
         self._begun = False
         self._surplus = 0
+        self._home = home
         handler.reply = self
 
     # -- the connection's side -----------------------------------------------------------------------------------
@@ -180,10 +195,12 @@ class LeanReply:
         if self._paused:
             self._resume()
         head = self._parser.head
-        if head is not None and head.reusable and not self._parser.surplus:
-            connection.release()
-        else:
+        if head is None or not head.reusable or self._parser.surplus:
             connection.close()
+        elif self._home is not None:
+            self._home.put(connection, handler)
+        else:
+            connection.release()
         self._release()
 
     def holds(self, slot: Slots) -> None:
@@ -224,8 +241,23 @@ class LeanReply:
         else:
             transport.write(request)
             transport.write(body)
+        return await self.head()
+
+    async def came(self) -> None:
+        """Waits until the head is here, or nothing comes any more."""
         while self._parser.head is None and self._error is None:
             await self._wait()
+
+    def at_once(self) -> tuple[Head, bytes] | None:
+        """The answer, if all of it came with its head; it can be read all the same."""
+        parser, parts = self._parser, self._parts
+        if not parser.done or parser.head is None or self._error is not None or len(parts) != 1:
+            return None
+        return parser.head, parts[0]
+
+    async def head(self) -> Head:
+        """See `begin`."""
+        await self.came()
         if self._parser.head is None:
             assert self._error is not None
             if not self._begun and isinstance(self._error, UpstreamBroken):
@@ -338,12 +370,15 @@ class LeanReply:
 class LeanUpstream(PlainUpstream):
     """A provider's session as the plain one has it. Requests through an egress proxy take the plain way."""
 
+    keep_alive = KEEP_ALIVE - QUIET  # in the pool, where a connection comes when it has been idle so long at hand
+
     def __init__(self, provider: Provider) -> None:
         super().__init__(provider)
-        connector = self._session.connector
+        connector, loop = self._session.connector, asyncio.get_running_loop()
         assert isinstance(connector, aiohttp.TCPConnector)
         self._connector = connector
-        self._connector._factory = functools.partial(Handler, asyncio.get_running_loop())  # type: ignore[assignment]
+        self._connector._factory = functools.partial(Handler, loop)  # type: ignore[assignment]
+        self._at_hand: AtHand[Handler] = AtHand(loop)
         self._request: ClientRequest | None = None
         self._heads: dict[tuple[str, bool, str, tuple[tuple[str, str], ...]], bytes] = {}
         base = URL(provider.base_url)
@@ -371,7 +406,7 @@ class LeanUpstream(PlainUpstream):
         request, clock = self._rendered(outgoing), asyncio.get_running_loop().time
         for last in (*[False] * STALE_TRIES, True):
             connection, handler, reused = await self._acquired(outgoing.timeouts.connect)
-            reply, began = LeanReply(connection, handler), clock()
+            reply, began = LeanReply(connection, handler, self._at_hand), clock()
             try:
                 await reply.begin(request, outgoing.body)
             except _Stale as stale:
@@ -381,8 +416,14 @@ class LeanUpstream(PlainUpstream):
                 return reply
         raise AssertionError("unreachable: the last try returns or raises")
 
+    async def close(self) -> None:
+        self._at_hand.close()
+        await super().close()
+
     async def _acquired(self, connect: float) -> tuple[Connection, Handler, bool]:
         """A connection, new or pooled, and whether it has been used before."""
+        if (found := self._at_hand.take()) is not None:
+            return *found, True
         if self._request is None:
             loop = asyncio.get_running_loop()
             self._request = ClientRequest("POST", URL(self._provider.base_url), loop=loop, session=self._session)

@@ -130,6 +130,8 @@ class PlainReply:
 class PlainUpstream:
     """One provider's session: its connections, TLS settings, DNS cache and limits."""
 
+    keep_alive = KEEP_ALIVE
+
     def __init__(self, provider: Provider) -> None:
         self._provider = provider
         self._slots = Slots(provider.connections, provider.queue)
@@ -139,7 +141,7 @@ class PlainUpstream:
             connector=_Connector(
                 limit=0,  # the slots are the limit: their queue can be measured and bounded
                 ssl=tls.context_of(provider) or (True if _is_clear(provider) else tls.system()),
-                keepalive_timeout=KEEP_ALIVE,
+                keepalive_timeout=self.keep_alive,
                 resolver=OwnThread(),
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
