@@ -1,7 +1,8 @@
 """Limits: requests and tokens per minute, and requests at a time, of a key, a project or a model.
 
-A minute is the last sixty seconds, by a clock that is never set; it is kept in slots of one second, so that what is
-used counts for sixty to sixty-one seconds and never for less. Tokens of requests under way are reserved and count until
+A minute is the last sixty seconds, by a clock that is never set. What comes within one second is kept together, and
+counts until the last of it is a minute old: for sixty to sixty-one seconds, and never for less. So nobody is ever told to
+wait for more than a minute: SDKs take no Retry-After above 60 for meant. Tokens of requests under way are reserved and count until
 these end; what they really took counts from their end on.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 from attrs import define, field, frozen, validators
 
-MINUTE = 60  # slots
+MINUTE = 60  # seconds
 
 _most = validators.optional(validators.ge(1))
 
@@ -29,41 +30,44 @@ class Window:
     """What was used in the last minute, by second. `turn` is due before anything is read, from `turns_at` on."""
 
     used: int = 0
-    turns_at: int = MINUTE + 1
-    _slots: dict[int, int] = field(factory=dict)  # oldest first
-    _oldest: int = 0  # no slot is older
+    turns_at: float = MINUTE
+    _slots: dict[int, list[float]] = field(factory=dict)  # by second, oldest first: when last, and how much
 
     def turn(self, now: float) -> None:
         if now < self.turns_at:
             return
-        oldest = int(now) - MINUTE
-        if oldest > self._oldest:
-            while self._slots and (slot := next(iter(self._slots))) < oldest:
-                self.used -= self._slots.pop(slot)
-            self._oldest = oldest if not self._slots else max(oldest, next(iter(self._slots)))
-            self.turns_at = self._oldest + MINUTE + 1
+        slots, minute_ago = self._slots, now - MINUTE
+        for second in list(slots):
+            last, amount = slots[second]
+            if last > minute_ago:
+                self.turns_at = last + MINUTE
+                return
+            self.used -= int(amount)
+            del slots[second]
+        self.turns_at = now + MINUTE
 
     def add(self, amount: int, now: float) -> None:
-        slot, slots = int(now), self._slots
-        if slot in slots:
-            slots[slot] += amount
+        slot = self._slots.get(int(now))
+        if slot is None:
+            self._slots[int(now)] = [now, amount]
         else:
-            slots[slot] = amount
+            slot[0] = now
+            slot[1] += amount
         self.used += amount
 
     def idle_in(self, now: float) -> float:
         """Seconds until nothing is used any more."""
-        for newest in reversed(self._slots):
-            left = newest + MINUTE + 1 - now
-            return left if left > 0 else 0.0
+        for last, _ in reversed(self._slots.values()):
+            return max(last + MINUTE - now, 0.0)
         return 0.0
 
     def until(self, surplus: int, now: float) -> float | None:
         """Seconds until at least so much is used no more; None where it is not even all that is used."""
-        for slot, amount in self._slots.items():
-            surplus -= amount
-            if surplus <= 0:
-                return max(slot + MINUTE + 1 - now, 0.0)
+        left: float = surplus
+        for last, amount in self._slots.values():
+            left -= amount
+            if left <= 0:
+                return max(last + MINUTE - now, 0.0)
         return None
 
 

@@ -109,14 +109,14 @@ class Interleavings(RuleBasedStateMachine):
     def _room(self, meter: Meter) -> bool:
         used = self.used.setdefault(meter.name, Used())
         terms, running = meter.terms, sum(meter in self._meters(call) for call in self.calls)
-        lately = sum(moment > self.now - 61 for moment in used.requests)
+        lately = sum(moment > self.now - 60 for moment in used.requests)
         return (terms.parallel is None or running < terms.parallel) and (terms.rpm is None or lately < terms.rpm)
 
     def _holds(self, meter: Meter, amount: int) -> bool:
         if meter.terms.tpm is None:
             return True
         used = self.used.setdefault(meter.name, Used())
-        lately = sum(tokens for moment, tokens in used.tokens if moment > self.now - 61)
+        lately = sum(tokens for moment, tokens in used.tokens if moment > self.now - 60)
         return lately + self._taken(meter) + amount <= meter.terms.tpm
 
     def _taken(self, meter: Meter) -> int:

@@ -29,13 +29,28 @@ def test_a_window_holds_what_came_within_a_minute_and_nothing_older_than_61_seco
 def test_a_window_knows_when_there_will_be_room() -> None:
     window = Window()
     window.add(5, 10.5)
+    window.add(5, 10.75)  # of one second, which goes as a whole
     window.add(5, 20.0)
-    assert window.until(5, 30.0) == 71 - 30
-    assert window.until(6, 30.0) == 81 - 30
-    assert window.until(11, 30.0) is None
-    assert window.idle_in(30.0) == 81 - 30
-    window.turn(71.0)
-    assert window.used == 5
+    assert window.until(1, 30.0) == window.until(10, 30.0) == 70.75 - 30
+    assert window.until(11, 30.0) == 80 - 30
+    assert window.until(16, 30.0) is None
+    assert window.idle_in(30.0) == 80 - 30
+    for now, used in ((70.5, 15), (70.75, 5), (79.5, 5), (80.0, 0)):
+        window.turn(now)
+        assert window.used == used
+    assert window.idle_in(80.0) == 0
+
+
+@given(st.floats(0, 10**6), st.lists(st.floats(0, 3), max_size=20))
+def test_nobody_is_told_to_wait_for_more_than_a_minute_nor_too_short_a_time(began: float, steps: list[float]) -> None:
+    meter, now = Meter("key:a", LimitTerms(rpm=3)), began
+    for passes in steps:
+        now += passes
+        if (refusal := meter.refusal(now)) is None:
+            meter.enter(now)
+            continue
+        assert refusal[1] <= 60
+        assert meter.refusal(now + refusal[1] + 1e-6) is None
 
 
 def permit(books: Books, **limits: int) -> Permit:
@@ -48,8 +63,8 @@ def test_a_refused_request_is_told_when_to_come_again() -> None:
         permit(books, rpm=3).enter(100.0)
     with pytest.raises(LimitReached, match="the key aaaaaaaaaaaa is reached: 3 requests per minute") as refused:
         permit(books, rpm=3).enter(130.0)
-    assert refused.value.retry_after == 31
-    permit(books, rpm=3).enter(161.0)
+    assert refused.value.retry_after == 30
+    permit(books, rpm=3).enter(160.0)
 
 
 def test_requests_at_a_time_count_until_they_end() -> None:
