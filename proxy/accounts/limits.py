@@ -1,12 +1,14 @@
 """Limits: requests and tokens per minute, and requests at a time, of a key, a project or a model.
 
 A minute is the last sixty seconds, by a clock that is never set. What comes within one second is kept together, and
-counts until the last of it is a minute old: for sixty to sixty-one seconds, and never for less. So nobody is ever told to
-wait for more than a minute: SDKs take no Retry-After above 60 for meant. Tokens of requests under way are reserved and count until
-these end; what they really took counts from their end on.
+counts until the last of it is a minute old: for sixty to sixty-one seconds, and never for less. So nobody is ever told
+to wait for more than a minute: SDKs take no Retry-After above 60 for meant. Tokens of requests under way are reserved
+and count until these end; what they really took counts from their end on.
 """
 
 from __future__ import annotations
+
+from collections import deque
 
 from attrs import define, field, frozen, validators
 
@@ -31,40 +33,37 @@ class Window:
 
     used: int = 0
     turns_at: float = MINUTE
-    _slots: dict[int, list[float]] = field(factory=dict)  # by second, oldest first: when last, and how much
+    _seconds: deque[list[float]] = field(factory=deque)  # oldest first: when the last of it came, and how much
+    _newest: list[float] = field(factory=list)
+    _ends: float = 0.0  # the newest second
 
     def turn(self, now: float) -> None:
         if now < self.turns_at:
             return
-        slots, minute_ago = self._slots, now - MINUTE
-        for second in list(slots):
-            last, amount = slots[second]
-            if last > minute_ago:
-                self.turns_at = last + MINUTE
-                return
-            self.used -= int(amount)
-            del slots[second]
-        self.turns_at = now + MINUTE
+        seconds, minute_ago = self._seconds, now - MINUTE
+        while seconds and seconds[0][0] <= minute_ago:
+            self.used -= int(seconds.popleft()[1])
+        self.turns_at = (seconds[0][0] if seconds else now) + MINUTE
 
     def add(self, amount: int, now: float) -> None:
-        slot = self._slots.get(int(now))
-        if slot is None:
-            self._slots[int(now)] = [now, amount]
+        if now < self._ends:
+            newest = self._newest
+            newest[0] = now
+            newest[1] += amount
         else:
-            slot[0] = now
-            slot[1] += amount
+            self._newest = [now, amount]
+            self._seconds.append(self._newest)
+            self._ends = int(now) + 1
         self.used += amount
 
     def idle_in(self, now: float) -> float:
         """Seconds until nothing is used any more."""
-        for last, _ in reversed(self._slots.values()):
-            return max(last + MINUTE - now, 0.0)
-        return 0.0
+        return max(self._newest[0] + MINUTE - now, 0.0) if self._seconds else 0.0
 
     def until(self, surplus: int, now: float) -> float | None:
         """Seconds until at least so much is used no more; None where it is not even all that is used."""
         left: float = surplus
-        for last, amount in self._slots.values():
+        for last, amount in self._seconds:
             left -= amount
             if left <= 0:
                 return max(last + MINUTE - now, 0.0)
