@@ -15,11 +15,14 @@ from pathlib import Path
 SECRET = re.compile(
     rb"canary-(?!answer|bytes|detail|prompt)[A-Za-z0-9-]+|[A-Za-z0-9]{1,32}_live_[A-Za-z0-9]{12}_[A-Za-z0-9]{43}"
 )
+MARKS = (b"canary-", b"_live_")  # one stands in every secret, and to look for them costs a hundredth of the pattern
 WRITTEN_BY_TESTS = frozenset({".toml", ".secret", ".json", ".yaml", ".sh", ".py", ".pem", ".gguf"})
 
 
 def leaks(data: bytes) -> list[str]:
     """The secrets in it, cut so that a failing test does not tell them to its own log either."""
+    if not any(mark in data for mark in MARKS):
+        return []
     return sorted({found.decode()[:24] + "…" for found in SECRET.findall(data)})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import inspect
 import os
 import shutil
@@ -57,6 +58,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
         if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
             item.obj = _guarded(item.obj, SLOW_GUARD_S if item.get_closest_marker("slow") else GUARD_S)
+
+
+def pytest_collection_finish() -> None:
+    """The tests themselves, fifteen thousand of them, would be looked through anew in every collection of garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 def _guarded(test: Callable[..., Awaitable[None]], seconds: float) -> Callable[..., Awaitable[None]]:

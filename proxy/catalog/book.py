@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,8 +103,9 @@ class PriceBook:
         return None
 
 
+@cache
 def load_prices(path: Path = PRICES) -> PriceBook:
-    """Read the price list: some 240 KB, a few milliseconds. Not on a request's way.
+    """Read the price list, once in a process: some 240 KB, several milliseconds. Not on a request's way.
 
     Raises OSError, and ValueError for a file that is not a price list.
     """
