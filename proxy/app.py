@@ -53,7 +53,7 @@ from proxy.server.probing import Probing
 from proxy.server.relay import Relay
 from proxy.server.reload import Builder, Reloader, load_table
 from proxy.server.snapshot import Snapshot
-from proxy.server.stalled import Stalled
+from proxy.server.stalled import Stalled, hang_up_on_leavers
 from proxy.server.watch import read_table, watch
 
 log = structlog.get_logger()
@@ -117,12 +117,15 @@ class App:
     _runners: list[web.ServerRunner] = field(factory=list)
     _tasks: set[asyncio.Task[Any]] = field(factory=set)
     _admin_socket: Path | None = None
+    _open_files: int = 0  # that the process may have
+    _shared: tuple[int, int] = (0, 0)  # how many clients may connect, and be served
+    _data: Listener | None = None
     _secrets: dict[Secret, None] = field(factory=dict, repr=False)  # of every table that has served
 
     async def start(self) -> None:
         """Raises StartRefused, TableUnreadable, TableRejected, LedgerRefused or ListenRefused; nothing stays open."""
         check_parser()
-        open_files = raise_open_files()
+        self._open_files = raise_open_files()
         table = await asyncio.to_thread(load_table, await read_table(self.config), self.env)
         if self.log is not None:
             self.log.set_scrubber(Scrubber(table.secrets))
@@ -140,7 +143,7 @@ class App:
             _check_reach(server, keys=bool(self.keys.ring))
             await asyncio.to_thread(fill, self.books, state / LEDGER, self.keys.ring, self.keys.now_ms())
             self._build(table, state)
-            await self._listen(table, state, open_files)
+            await self._listen(table, state)
         except BaseException:
             await self.stop(drain=0)
             raise
@@ -185,6 +188,7 @@ class App:
         self.probing.moved()
         self.metrics.known(models=snapshot.world.models.listed, providers=snapshot.table.providers)
         self.vault.masters = Masters.of(snapshot.table)
+        self._share_descriptors(snapshot.table)
         self._keep_unsaid((*snapshot.table.secrets, *self.vault.own.secrets))
 
     def _keep_unsaid(self, secrets: Iterable[Secret]) -> None:
@@ -233,7 +237,7 @@ class App:
                 f"The state directory {state} cannot be made ({exc.strerror}): set STATE_DIRECTORY to one that can."
             ) from exc
 
-    async def _listen(self, table: Table, state: Path, open_files: int) -> None:
+    async def _listen(self, table: Table, state: Path) -> None:
         server = table.server
         sockets = [s for address in server.listen for s in open_listeners(parse_listen(address), self.env)]
         admin_sockets = [*open_listeners(parse_listen(server.admin), self.env), *self._open_admin_socket(state)]
@@ -255,18 +259,29 @@ class App:
             ordinary=ordinary_paths(self.gateway),
             lean=lambda: self.gateway.current.table.server.exchange == "lean",
         )
-        data.most = client_connections(open_files, sum(provider.connections for provider in table.providers.values()))
-        if data.most < server.concurrency:
-            log.warning(
-                "open_files_low",
-                message=f"{open_files} descriptors let {data.most} clients connect, fewer than concurrency in [server] "
-                "lets in: raise LimitNOFILE= (ulimit -n) or lower concurrency.",
-            )
+        self._data = data
+        self._share_descriptors(table)
         self.metrics.collect_from("pointsman_connections_turned_away_total", lambda: data.turned_away)
         self.addresses = await self._serve(data, sockets)
         self._begin(data.close_slow_heads(server.header_timeout))
         self._begin(Stalled(lambda: data.connections).run())
+        self._begin(hang_up_on_leavers(lambda: data.unread))
         self.admin_addresses = await self._serve(Listener(admin.paths(), keep_alive=server.keep_alive), admin_sockets)
+
+    def _share_descriptors(self, table: Table) -> None:
+        """Between clients and providers, as many as the table in force lets those have."""
+        data = self._data
+        if data is None:
+            return
+        providers = sum(provider.connections for provider in table.providers.values())
+        data.most = client_connections(self._open_files, providers)
+        before, self._shared = self._shared, (data.most, table.server.concurrency)
+        if self._shared != before and data.most < table.server.concurrency:
+            log.warning(
+                "open_files_low",
+                message=f"{self._open_files} descriptors let {data.most} clients connect, fewer than concurrency in "
+                "[server] lets in: raise LimitNOFILE= (ulimit -n) or lower concurrency.",
+            )
 
     def _open_admin_socket(self, state: Path) -> list[socket.socket]:
         """For commands and operators of this machine; its file mode says who they are."""

@@ -17,8 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 from aiohttp import web
+from aiohttp.http import HttpVersion10, HttpVersion11
+from aiohttp.http_exceptions import BadHttpMessage
 from aiohttp.http_parser import RawRequestMessage
-from aiohttp.web_protocol import RequestHandler
+from aiohttp.streams import EMPTY_PAYLOAD
+from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from proxy.dialects import DIALECTS
 from proxy.errors import ClientGone, GatewayError, Internal, InvalidRequest
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from proxy.server.listener import Listener
 
 log = structlog.get_logger()
+VERSIONS = (HttpVersion11, HttpVersion10)
 
 
 class Place:
@@ -69,12 +73,18 @@ class Place:
 
     def follows(self, message: RawRequestMessage | Any) -> bool:
         """Whether it is known what comes behind that head, of which the parser told."""
-        if self._odd or not isinstance(message, RawRequestMessage) or message.chunked or message.upgrade:
+        if self._odd or not isinstance(message, RawRequestMessage) or message.chunked or _changes(message):
             return False
         if message.method == "CONNECT" or "Transfer-Encoding" in message.headers:
             return False
         self._needs = int(message.headers.get("Content-Length", "0"))
         return True
+
+
+def _changes(message: RawRequestMessage) -> bool:
+    """Whether aiohttp takes what comes behind for another protocol's, until the answer says otherwise. Of any other
+    upgrade it knows nothing, as little as this gateway does."""
+    return bool(message.upgrade) and message.headers.get("Upgrade", "").lower() == "websocket"
 
 
 class Connection(RequestHandler):
@@ -142,7 +152,9 @@ class Connection(RequestHandler):
     def _parsed(self, data: bytes) -> None:
         place = self._place
         if place is None or not data:
+            count = self._request_count
             super().data_received(data)
+            self._judge(self._request_count - count)
             data = b""
         while data:
             piece, data = place.cut(data) if place is not None else (data, b"")
@@ -151,10 +163,37 @@ class Connection(RequestHandler):
             told = self._request_count - count
             if place is not None and (told != place.head_ended or (told and not place.follows(self._messages[-1][0]))):
                 self._place = place = None
+            self._judge(told)
         if self._messages or self._current_request is not None:
             self.head_since = None
         elif self.head_since is None:
             self.head_since = self._loop.time()
+
+    def _judge(self, told: int) -> None:
+        """The requests of which aiohttp's parser has just told. It takes HTTP/2.0 for a version that can be answered,
+        and loses what comes in one packet with an upgrade that it does not know, unless that was cut off: the next
+        bytes would be read from amid a request, so there are none."""
+        for at in range(-told, 0):
+            message, payload = self._messages[at]
+            if not isinstance(message, RawRequestMessage):
+                continue
+            if message.version not in VERSIONS:
+                self._messages[at] = (_ErrInfo(400, BadHttpMessage("another version of HTTP"), ""), EMPTY_PAYLOAD)
+            elif message.upgrade and self._place is None and not _changes(message):
+                self._messages[at] = (message._replace(should_close=True), payload)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._listener.unread.discard(self)
+        super().connection_lost(exc)
+
+    def _pause_transport_reading(self) -> None:
+        super()._pause_transport_reading()
+        if self.transport is not None:
+            self._listener.unread.add(self)
+
+    def _resume_transport_reading(self) -> None:
+        self._listener.unread.discard(self)
+        super()._resume_transport_reading()
 
     async def start(self) -> None:
         while await self._lean_ones():

@@ -55,6 +55,7 @@ class Listener(web.Server):
         self._below = {path[:-1]: methods for path, methods in paths.items() if path.endswith("/*")}
         self.most: float = float("inf")  # connections
         self.turned_away = 0  # connections closed for want of room
+        self.unread: set[RequestHandler] = set()  # connections whose clients are held back
         self.stopping = False
         super().__init__(
             self._dispatch,

@@ -3,12 +3,15 @@
 One look over all connections, now and then, at how much of their answers the kernel has not taken yet: what stays the
 same, and is not nothing, has no reader. A stream to a provider has a nearer clock of its own, in `server.watchdog`;
 this one is for whole answers, lists and error texts, and for whatever was left when its request ended.
+
+And clients that have sent so much ahead that they are not read: it is the kernel that knows when they leave.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+import select
+from collections.abc import Callable, Collection, Iterable
 from weakref import WeakKeyDictionary
 
 from aiohttp.web_protocol import RequestHandler
@@ -16,6 +19,8 @@ from aiohttp.web_protocol import RequestHandler
 from proxy.server.watchdog import STUCK_WRITE
 
 LOOK = 5.0  # seconds between two looks
+LISTEN = 0.25  # and at who is not read
+LEAVING = getattr(select, "POLLRDHUP", select.POLLHUP)  # an end or a reset, whatever waits before it
 Connections = Callable[[], Iterable[RequestHandler]]
 
 
@@ -47,3 +52,24 @@ class Stalled:
                 self._unsent[transport] = (unsent, now)
             elif now - since >= self._patience:
                 transport.abort()
+
+
+async def hang_up_on_leavers(unread: Callable[[], Collection[RequestHandler]]) -> None:
+    """For ever: ends connections that are not read and whose clients have hung up. A half-close counts, as it does
+    where it is read. One that waits behind what the kernel has no room for is not known to anybody."""
+    while True:
+        await asyncio.sleep(LISTEN)
+        if unread():
+            for connection in _leaving(unread()):
+                if connection.transport is not None:
+                    connection.transport.abort()
+
+
+def _leaving(connections: Iterable[RequestHandler]) -> list[RequestHandler]:
+    poll, by_descriptor = select.poll(), {}
+    for connection in connections:
+        socket = None if connection.transport is None else connection.transport.get_extra_info("socket")
+        if socket is not None and (descriptor := socket.fileno()) >= 0:
+            by_descriptor[descriptor] = connection
+            poll.register(descriptor, LEAVING)
+    return [by_descriptor[descriptor] for descriptor, _ in poll.poll(0)]

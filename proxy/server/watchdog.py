@@ -11,8 +11,11 @@ import asyncio
 from collections.abc import Callable
 from math import ceil
 
+import structlog
+
 from proxy.routing.table import Timeouts
 
+log = structlog.get_logger()
 SPAN = 5  # seconds over which the rate of an answer is measured
 STUCK_WRITE = 60.0  # seconds without a client taking a byte; then it is not reading
 PAGES = 10  # of the agenda, in a second
@@ -65,7 +68,10 @@ class Agenda:
         now = self.now()
         for page in sorted(page for page in self._pages if page / PAGES <= now):
             for watchdog in self._pages.pop(page, ()):
-                watchdog.look(now)
+                try:
+                    watchdog.look(now)
+                except Exception as exc:  # a fault of ours in one answer's end is none of the others'
+                    log.exception("internal_error", error=type(exc).__name__)
         first = min(self._pages, default=None)
         if first is not None and first < self._next:
             self._set(first)

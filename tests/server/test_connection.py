@@ -116,10 +116,12 @@ UNKNOWN = {
     "a line that ends in a line feed alone": (HEAD.replace(b"a\r", b"a"), {}),
     "a first line that does": (HEAD.replace(b"1.1\r", b"1.1"), {}),
     "a chunked body": (HEAD, {"chunked": True}),
-    "an upgrade": (HEAD, {"upgrade": True}),
+    "an upgrade to what aiohttp speaks": (
+        HEAD, {"upgrade": True, "headers": CIMultiDictProxy(CIMultiDict({"upgrade": "WebSocket"}))},
+    ),
     "a tunnel": (HEAD, {"method": "CONNECT"}),
     "a transfer coding": (HEAD, {"headers": CIMultiDictProxy(CIMultiDict({"transfer-encoding": "identity"}))}),
-}
+}  # fmt: skip
 MESSAGE = RawRequestMessage(
     "POST", "/", HttpVersion11, CIMultiDictProxy(CIMultiDict({"content-length": "3"})), (), False, None, False, False,
     URL("/"),
@@ -141,6 +143,72 @@ def test_behind_some_heads_nothing_is_known(raw: bytes, differs: dict[str, Any])
     place = Place()
     place.cut(raw)
     assert not place.follows(MESSAGE._replace(**differs))
+
+
+VERSIONS = ("HTTP/0.9", "HTTP/1.2", "HTTP/2.0", "HTTP/3.0", "HTTP/9.9")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("behind", [b"", asked()], ids=["alone", "and another behind it"])
+async def test_another_version_of_http_is_refused_in_our_own(
+    running: Running, upstream: ScriptedUpstream, version: str, behind: bytes
+) -> None:
+    for raw in (asked(), b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"):
+        client = await running.connect()
+        await client.send(raw.replace(b"HTTP/1.1", version.encode()) + behind)
+        said = await client.rest()
+        assert re.findall(rb"HTTP/[0-9.]+ \d+", said) == [b"HTTP/1.0 400"]
+    assert not upstream.seen
+
+
+UPGRADES = ("h2c", "websocket", "foo/2")
+
+
+@pytest.mark.parametrize("protocol", UPGRADES)
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+async def test_what_comes_behind_an_upgrade_is_answered_or_the_connection_ends(
+    running: Running, upstream: ScriptedUpstream, exchange: str, protocol: str, chunked: bool
+) -> None:
+    """Never is a request read from its middle on: aiohttp's parser loses what one packet brings behind such a head."""
+    lines = (
+        f"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: {protocol}\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n".encode()
+    )
+    first = (CHUNKED if chunked else asked()).replace(b"Content-Type", lines + b"Content-Type")
+    hidden = b"POST /v1/chat/completions HTTP/1.1\r\nHost: hidden\r\nContent-Length: 0\r\n\r\n"
+    body = b'{"model":"first","messages":[{"role":"user","content":"%b"}]}' % hidden.replace(b"\r\n", rb"\r\n")
+    raw = first + asked(body=body + b"\n" * 20 + hidden, length=len(body) + 20 + len(hidden))
+    stays = protocol == "websocket" or (exchange == "lean" and not chunked)
+    for cut in (len(raw), len(raw) - len(hidden), len(first) + 9, len(first), len(first) - 5, len(first) - 99):
+        asking, client = len(upstream.seen), await running.connect()
+        await client.send(raw[:cut])
+        await asyncio.sleep(0)
+        await client.send(raw[cut:])
+        assert await answers(client, 1) == [200]
+        if stays:
+            assert await answers(client, 1) == [400]  # what stands behind the object makes it no JSON
+            client.leave()
+        else:
+            assert re.findall(rb"HTTP/1.1 \d+", await client.rest()) in ([], [b"HTTP/1.1 400"])
+        assert len(upstream.seen) == asking + 1
+
+
+async def test_who_is_held_back_and_leaves_takes_the_provider_along(
+    upstream: ScriptedUpstream, running: Running
+) -> None:
+    """Nobody reads that connection: it is the kernel that is asked."""
+    upstream.plays([SILENCE])
+    for leaves in (RawClient.leave, lambda client: client.writer.close()):
+        asking, client = len(upstream.seen), await running.connect()
+        await client.send(asked())
+        await upstream.asked(asking + 1)
+        sending = asyncio.ensure_future(client.send(asked() * 1500))  # fits into what the kernel holds
+        await settles(lambda: bool(listener_of(running).unread))
+        await sending
+        leaves(client)
+        await upstream.until(lambda it: not it.open)
+        await running.quiet()
+        assert (await running.rows())[0]["outcome"] == "client_closed"
+        await settles(lambda: not listener_of(running).unread)
 
 
 BETWEEN = {

@@ -15,6 +15,9 @@ from gateway import Running, Start, process, provider, serve, settles, whole
 from playbook import CHAT
 from upstream import Script, ScriptedUpstream, plain, streamed
 
+from proxy.server.daemon import client_connections
+from proxy.server.listener import Listener
+
 LOOPS = ("uvloop",)
 
 
@@ -130,6 +133,21 @@ async def test_a_reload_says_what_only_a_restart_changes(upstream: ScriptedUpstr
         gw.config.write_text(whole(provider("first", upstream), "ledger_days = 7"))
         await gw.over_socket("POST", "/admin/reload", {})
     assert "server.ledger_days" in [line.get("key") for line in lines if line["event"] == "restart_needed"]
+
+
+async def test_a_reload_shares_the_descriptors_anew(upstream: ScriptedUpstream, start: Start) -> None:
+    gw = await start(provider("first", upstream))
+    assert gw.app is not None
+    listener = gw.app._runners[0].server
+    assert isinstance(listener, Listener)
+    before, gw.app._open_files = listener.most, 3_000
+    with structlog.testing.capture_logs() as lines:
+        for connections, concurrency in ((500, 2_400), (2_500, 1_400), (2_500, 1_500), (2_500, 1_500), (500, 1_500)):
+            block = provider("first", upstream, more=f"connections = {connections}")
+            gw.config.write_text(whole(block, f"concurrency = {concurrency}"))
+            await gw.over_socket("POST", "/admin/reload", {})
+            assert listener.most == client_connections(3_000, connections) != before
+    assert len([line for line in lines if line["event"] == "open_files_low"]) == 1
 
 
 async def test_a_removed_providers_streams_finish_however_many_reloads_come(

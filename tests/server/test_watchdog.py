@@ -12,6 +12,7 @@ from attrs import define, evolve, field
 from backlog import full_backlog
 from gateway import Start, chain, provider
 from playbook import MESSAGES, TONGUES, Tongue
+from structlog.testing import capture_logs
 from upstream import SILENCE, STREAM_HEAD, Script, ScriptedUpstream, head, piece, plain, streamed, within
 
 from proxy.routing.table import Duration, Timeouts
@@ -190,6 +191,24 @@ class Watched:
             self.agenda, self.limits, self.told.append, lambda: self.told.append("abandoned"),
             plain=self.plain, started=self.clock.now,
         )  # fmt: skip
+
+
+def test_a_fault_in_one_answers_end_keeps_no_other_from_its_own() -> None:
+    watched = Watched()
+
+    def breaks(_: str) -> None:
+        raise RuntimeError("a fault of ours")
+
+    for number in range(6):
+        watched.dog()
+        if number % 2:
+            Watchdog(watched.agenda, LIMITS, breaks, lambda: None, plain=False, started=watched.clock.now)
+    watched.clock.move(5)
+    watched.dog()
+    with capture_logs() as lines:
+        watched.clock.move(10)
+    assert watched.told == ["The provider sent no first event in time."] * 7
+    assert [line["event"] for line in lines] == ["internal_error"] * 3
 
 
 def test_the_first_event_is_due_at_its_time() -> None:
