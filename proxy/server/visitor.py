@@ -5,6 +5,7 @@ again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 
 from attrs import define, field
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -99,7 +100,7 @@ def _read(head: Head, snapshot: Snapshot) -> Visitor:
     except Unauthenticated:
         key, torn = None, True
     given = headers.get("X-Request-Id", "")[:LONGEST_ID]
-    byok = byok_of(headers, table.server.header_prefix, table.providers)
+    brought = _key_headers(headers, table.server.header_prefix)
     return Visitor(
         sent=headers,
         key=key,
@@ -109,8 +110,8 @@ def _read(head: Head, snapshot: Snapshot) -> Visitor:
         media_type=media_type(headers),
         ordinary=is_json(media_type(headers)) and not is_encoded(headers),
         hops=headers.get("x-pointsman-hops", ""),
-        byok=byok,
-        misfit=_misfit(headers, table.server.header_prefix, key) if byok else "",
+        byok=_byok(brought, table.providers) if brought else NONE,
+        misfit=_misfit(brought, table.providers, key) if brought else "",
         session=next((headers[name] for name in SESSION_HEADERS if name in headers), None),
         forwarded=tuple(headers.getall("X-Forwarded-For", ())),
     )
@@ -121,25 +122,36 @@ def presented_by(headers: CIMultiDictProxy[str]) -> str | None:
     return presented(*(headers.getall(name, ()) for name in KEY_HEADERS))
 
 
-def byok_of(headers: CIMultiDictProxy[str], prefix: str, providers: Iterable[str]) -> Mapping[str, Secret]:
-    """Keys that the caller brings, by provider: `<prefix>Key-<provider>`, in any case."""
+def _key_headers(headers: CIMultiDictProxy[str], prefix: str) -> list[tuple[str, str, str]]:
+    """Keys that the caller brings, `<prefix>Key-<provider>` in any case: the header, the provider in lower case, the
+    key."""
     start = f"{prefix}key-".lower()
-    brought = {
-        lower.removeprefix(start): Secret(value.strip())
+    return [
+        (name, lower.removeprefix(start), value.strip())
         for name, value in headers.items()
         if (lower := name.lower()).startswith(start) and value.strip()
-    }
-    return {name: brought[name.lower()] for name in providers if name.lower() in brought} if brought else NONE
+    ]
 
 
-def _misfit(headers: CIMultiDictProxy[str], prefix: str, key: str | None) -> str:
-    start, seen = f"{prefix}key-".lower(), dict[str, str]()
-    for name, value in headers.items():
-        if not (lower := name.lower()).startswith(start) or not (own := value.strip()):
-            continue
-        if own == key:
+def _byok(brought: Iterable[tuple[str, str, str]], providers: Iterable[str]) -> Mapping[str, Secret]:
+    """By provider, as the table spells it."""
+    keys = {provider: Secret(value) for _, provider, value in brought}
+    return {name: keys[name.lower()] for name in providers if name.lower() in keys}
+
+
+def _misfit(brought: Iterable[tuple[str, str, str]], providers: Iterable[str], key: str | None) -> str:
+    """Why they cannot be meant. One for nobody would be ignored, and the house would pay for what its owner would."""
+    known, seen = {name.lower(): name for name in providers}, dict[str, str]()
+    for name, provider, value in brought:
+        if value == key:
             return f"{name} holds the key of this gateway itself, which no provider gets."
-        if seen.setdefault(lower, own) != own:
+        if provider not in known:
+            near = get_close_matches(provider[:LONGEST_ID], known, n=3, cutoff=0.4)
+            hint = (
+                f"nearest: {', '.join(known[it] for it in near)}" if near else f"known are {', '.join(known.values())}"
+            )
+            return f"{name[:LONGEST_ID]}: no provider is called {provider[:LONGEST_ID]!r}; {hint}."
+        if seen.setdefault(provider, value) != value:
             return f"{name} stands twice, with different keys."
     return ""
 

@@ -96,15 +96,20 @@ async def test_what_cannot_be_meant_as_a_providers_key_is_refused_and_sent_nowhe
             (f"X-Nyuro-Key-first: {OWN}", f"X-Nyuro-Key-first: {OWN}9"), 400, b"stands twice, with different keys",
         ),
         "the gateway's own": ((f"X-Nyuro-Key-first: {key.whole}",), 400, b"holds the key of this gateway itself"),
+        "for nobody": ((f"X-Nyuro-Key-fisrt: {OWN}",), 400, b"no provider is called 'fisrt'; nearest: first"),
+        "the gateway's own, for nobody": ((f"X-Nyuro-Key-x: {key.whole}",), 400, b"the key of this gateway itself"),
+        "for nobody, beside a good one": (
+            (f"X-Nyuro-Key-first: {OWN}", f"X-Nyuro-Key-zzz: {OWN}"), 400, b"'zzz'; known are first",
+        ),
+        "without a name": ((f"X-Nyuro-Key-: {OWN}",), 400, b"no provider is called ''"),
+        "nothing, for nobody": (("X-Nyuro-Key-zzz: ",), 200, b"Hello."),
     }  # fmt: skip
     for lines, status, said in sent.values():
         client = await gw.connect()
         await client.request(CHAT, CHAT.request(), bearer, *lines)
         got, _, body = await client.answer()
         assert (got, said in body) == (status, True)
-    assert len(upstream.seen) == 1
-    for nowhere in ("X-Nyuro-Key-nobody", "X-Nyuro-Key-"):
-        assert (await gw.ask(headers={**key.bearer, nowhere: key.whole})).status == 200
+    assert len(upstream.seen) == 2
     assert key.whole.encode() not in b"".join(seen.raw for seen in upstream.seen)
 
 
