@@ -57,23 +57,39 @@ def key_bytes(text: str) -> bytes | None:
 
 
 KEYS_OWN = r"(?<=_live_[A-Za-z0-9]{12}_)[A-Za-z0-9]+"  # the secret of a virtual key, whose form accounts.keys has
+# Providers' keys, by how they begin. Models are called xai-grok-… and the like: there one long run tells a key.
+PROVIDERS_OWN = (
+    r"\b(?:(?:sk|pk|gsk)[-_][A-Za-z0-9_\-]{12,}"
+    r"|(?:xai|hf|r8|fw|csk|pplx|nvapi|tgp_v1)[-_][A-Za-z0-9]{20,}|AIza[A-Za-z0-9_\-]{30,})"
+)
+_KEYS = re.compile(f"{KEYS_OWN}|{PROVIDERS_OWN}")
+
+
+def hide_own(text: str) -> str:
+    """Less the secrets of virtual keys."""
+    return re.sub(KEYS_OWN, MASK, text) if "_live_" in text else text
 
 
 def hide_keys(text: str) -> str:
-    """Less the secrets of virtual keys: what a client names wrongly may be one, and is repeated to it."""
-    return re.sub(KEYS_OWN, MASK, text) if "_live_" in text else text
+    """Less what looks like a key, ours or a provider's: what a client names wrongly may be one, and would be repeated
+    to it and recorded."""
+    return _KEYS.sub(MASK, text)
+
+
+def holds_key(text: str) -> bool:
+    return _KEYS.search(text) is not None
 
 
 class Scrubber:
     """Replaces known secrets, and what looks like a credential, in any text.
 
     Known values are matched exactly; shorter ones than eight characters are left alone, since masking them would
-    mangle ordinary words. Shapes: bearer tokens, `sk-…`, `key=…` in URLs, the secret of a virtual key.
+    mangle ordinary words. Shapes: bearer tokens, `sk-…` and its like, `key=…` in URLs, the secret of a virtual key.
     """
 
     SHAPES = re.compile(
-        r"(?i)(bearer\s+|[?&](?:api_?)?key=)[^\s\"'&<>]{8,}|\b(?:sk|pk|gsk|xai|neu_live|neu_test)[-_][A-Za-z0-9_\-]{12,}"
-        rf"|{KEYS_OWN}"
+        r"(?i)(bearer\s+|[?&](?:api_?)?key=)[^\s\"'&<>]{8,}|\bneu_(?:live|test)[-_][A-Za-z0-9_\-]{12,}"
+        rf"|{PROVIDERS_OWN}|{KEYS_OWN}"
     )
     SHORTEST = 8
 

@@ -19,6 +19,7 @@ from proxy.routing.names import DEEPEST, is_known, nearest
 from proxy.routing.strategies import SORTS, STRATEGIES, draw
 from proxy.routing.table import Profile
 from proxy.routing.world import Pick, World, serves
+from proxy.secret import hide_keys
 
 MOST_TWICE = 256  # picks of one entry among which doubles are left for the plan to pass over
 MOST_NAMED = 16  # unknown entries in a sentence
@@ -27,7 +28,8 @@ EMBEDDED_REASON = "no provider is configured, so the embedded one joins"
 
 @define
 class Expansion:
-    """The picks of one request and how they came about. `unknown` are the entries that stand for nothing."""
+    """The picks of one request and how they came about. `unknown` are the entries that stand for nothing, less what
+    looks like a key."""
 
     case: Case
     picks: list[Pick] = field(factory=list)
@@ -200,7 +202,7 @@ class Expansion:
             self.intent = self.intent or intent
 
     def _unknown(self, name: str, why: str) -> list[Pick]:
-        self.unknown.append((name, why))
+        self.unknown.append((hide_keys(name), why))
         return []
 
     def not_found(self) -> str:

@@ -21,6 +21,7 @@ from proxy.catalog import Family, Listed, ModelInfo, Price, PriceBook, Quote, ch
 from proxy.routing import directive
 from proxy.routing.names import find_pattern, split_native
 from proxy.routing.table import ModelEntry, PriceEntry, Table
+from proxy.secret import holds_key
 
 REMEMBERED = 4096  # described pattern names; one more empties the memory
 
@@ -89,6 +90,8 @@ class Models:
             return Meaning("alias", f"alias {name} -> {', '.join(targets)}", targets=targets)
         if (profile := table.profiles.get(name)) is not None:
             return Meaning("profile", f"profile {name}", targets=profile.models)
+        if holds_key(name):
+            return None  # in a wrong place; no pattern may hand it to another provider than its own
         if (found := find_pattern(name, table.providers.values())) is not None:
             provider, pattern = found
             info = self.describe(name, provider.name, name)

@@ -30,6 +30,7 @@ from proxy.routing.steps import STEPS
 from proxy.routing.strategies import SORTS
 from proxy.routing.table import OFF, Table
 from proxy.routing.world import NANOS, Dice, Pick, World, worst_nanos
+from proxy.secret import hide_keys
 
 MOST = 16  # candidates of one chain
 MOST_TOLD = 64  # of those dropped; a count stands for the others
@@ -235,6 +236,8 @@ def resolve(facts: Facts, world: World, dice: Dice, now: float) -> Plan:
     rule = first_match(case) if table.rules else None
     expansion = Expansion(case)
     expansion.expand(rule.use if rule else facts.wanted)
+    if expansion.unknown:
+        facts = evolve(facts, wanted=tuple(map(hide_keys, facts.wanted)))  # for the record
     order = _sorted(expansion.picks, case)
     reasons = list(expansion.reasons)
     if rule is not None:

@@ -22,7 +22,7 @@ from proxy.metrics import Metrics
 from proxy.routing.facts import read_stream
 from proxy.routing.plan import Plan, resolve
 from proxy.routing.table import OFF
-from proxy.secret import hide_keys
+from proxy.secret import hide_keys, hide_own
 from proxy.server import billing, counting, early, intake, restated
 from proxy.server.alerts import Alerts
 from proxy.server.attempt import Opening
@@ -184,12 +184,15 @@ class Gateway:
         if not self.own.empty:
             self._take_stored(call)
         requested = str(call.document.get("model") or "")[:LONGEST_MODEL]
-        if hide_keys(requested) != requested:
+        if hide_own(requested) != requested:
             raise InvalidRequest("model holds a key of this gateway, and no model's name.", param="model")
-        decision.requested = requested
-        facts = call.facts = intake.read_facts(call)
-        decision.requested = facts.requested[:LONGEST_MODEL]
-        plan = call.plan = decision.plan = resolve(facts, call.snapshot.world, self.dice, self.clock())
+        try:
+            facts = intake.read_facts(call)
+            plan = call.plan = decision.plan = resolve(facts, call.snapshot.world, self.dice, self.clock())
+        except GatewayError:
+            decision.requested = hide_keys(requested)
+            raise
+        call.facts, decision.requested = plan.facts, plan.requested[:LONGEST_MODEL]
         return plan
 
     def _take_stored(self, call: Call) -> None:

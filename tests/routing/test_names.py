@@ -141,3 +141,39 @@ def test_a_name_of_any_length_is_compared_within_a_bound() -> None:
 def test_of_thousands_of_names_the_likeliest_are_compared() -> None:
     many = [f"maker/model-{n}" for n in range(20_000)]
     assert nearest("gpt-4o-mimi", table_of(HOUSE), [*many, "gpt-4o-mini"])[0] == "gpt-4o-mini"
+
+
+KEYS = {
+    "OpenAI's": "sk-proj-Ab3dEf6hIj9kLm2nOp5qRs8t",
+    "an old one of OpenAI's": "sk-0123456789abcdefghij",
+    "Anthropic's": "sk-ant-api03-Ab3dEf6h_Ij9kLm2n-Op5qRs8t",
+    "OpenRouter's": "sk-or-v1-0123456789abcdef0123456789abcdef",
+    "Groq's": "gsk_Ab3dEf6hIj9kLm2nOp5qRs8t",
+    "xAI's": "xai-Ab3dEf6hIj9kLm2nOp5qRs8tUv1w",
+    "Google's": "AIzaSyAb3dEf6hIj9kLm2nOp5qRs8tUv1wXy4z0",
+}
+
+
+@pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
+@pytest.mark.parametrize("entry", ["{0}", "q/{0}", "profile:{0}", "any-{0}", "{0}:floor"])
+def test_a_providers_key_in_the_place_of_a_name_goes_nowhere_and_is_repeated_to_nobody(entry: str, key: str) -> None:
+    """Not even where a pattern takes every name."""
+    plan = planned(world_of(HOUSE.replace('"q-*"', '"*"')), entry.format(key))
+    assert isinstance(plan.refusal, errors.UnknownModel)
+    assert (plan.chain, plan.refusal.code) == ((), "model_not_found")
+    assert key not in str((plan.as_json(), plan.facts.as_json(), plan.requested, plan.refusal.message))
+    beside = planned(world_of(HOUSE), "a", entry.format(key))
+    assert [pick.candidate.model for pick in beside.chain] == ["a"]
+    assert key not in str((beside.as_json(), beside.facts.as_json()))
+
+
+@pytest.mark.parametrize(
+    "name", ["xai-grok-4-fast-reasoning", "task-forty-two-of-many", "sk-7b", "hf_small-model-of-ours"]
+)
+def test_a_name_that_only_begins_like_a_key_is_a_name(name: str) -> None:
+    assert planned(world_of(HOUSE), f"q/{name}").chain[0].candidate.native == name
+
+
+def test_what_the_table_names_is_a_name_whatever_it_looks_like() -> None:
+    plan = planned(world_of(HOUSE + '[models.sk-0123456789abcdef]\nprovider = "p"'), "sk-0123456789abcdef")
+    assert (plan.requested, len(plan.chain)) == ("sk-0123456789abcdef", 1)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
-from gateway import Answer, gateway, provider
+import pytest
+from gateway import Answer, Start, gateway, provider
 from keyed import make
 from playbook import CHAT, MESSAGES
 from upstream import CUT, Script, ScriptedUpstream, head, plain, streamed
@@ -71,3 +73,35 @@ async def test_no_secret_is_in_any_file_log_metric_record_or_error(home: Path, u
     assert len(text.getvalue()) > 1000
     for secret in secrets:
         assert not [place for place in everything if secret.encode() in place], secret
+
+
+MISPLACED = "sk-proj-canary-misplaced-0001"
+PLACES: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
+    "the name": ({"model": MISPLACED}, {}),
+    "a provider's own name": ({"model": f"first/{MISPLACED}"}, {}),
+    "another name": ({"models": ["first/x", MISPLACED]}, {}),
+    "a name that is refused for its suffix": ({"model": f"{MISPLACED};sort:nothing"}, {}),
+    "the wish for a provider": ({"provider": {"only": [MISPLACED]}}, {}),
+    "a name, where another member is wrong": ({"model": MISPLACED, "sort": "nothing"}, {}),
+    "the profile's header": ({}, {"X-Nyuro-Profile": MISPLACED}),
+    "the header of names": ({}, {"X-Nyuro-Models": MISPLACED}),
+    "the header of the sort": ({}, {"X-Nyuro-Sort": MISPLACED}),
+}
+
+
+@pytest.mark.parametrize(("members", "headers"), PLACES.values(), ids=PLACES)
+async def test_a_providers_key_in_a_wrong_place_is_recorded_logged_and_repeated_nowhere(
+    members: dict[str, Any], headers: dict[str, str], start: Start, upstream: ScriptedUpstream
+) -> None:
+    """All that a gateway says and keeps is looked into: `canaries`."""
+    upstream.plays(plain(CHAT.answer("Hello.")))
+    gw = await start(provider("first", upstream, more='models = ["*"]'))
+    body = CHAT.request("first") | members
+    answer = await gw.post(CHAT.path, body, headers)
+    await gw.post("/v1/route", body, headers)
+    await gw.get(f"{gw.base}/v1/models/{MISPLACED}")
+    assert answer.status in (200, 400, 404)
+    row = await gw.row(answer.request_id)
+    assert MISPLACED not in str(row)
+    assert MISPLACED.encode() not in b"".join(seen.raw for seen in upstream.seen)
+    await gw.over_socket("GET", f"/admin/decisions/{answer.request_id}")
