@@ -34,9 +34,9 @@ SLOTS = {  # name: more keys of the provider
     "narrow": 'connections = 1\nqueue = 1\ntimeouts = { queue = "300ms" }',
     "cookies": "",
     "surplus": "",
-    "comments": 'timeouts = { idle = "1s", first_content = "2s", total = "3s" }',
+    "comments": 'timeouts = { idle = "2s", first_content = "4s", total = "8s" }',
     "flood": "",
-    "long": 'timeouts = { idle = "2s" }',
+    "long": 'timeouts = { idle = "3s" }',
     "half": "",
     "slow": "connections = 4\nqueue = 4\n" + 'timeouts = { queue = "500ms" }',
 }
@@ -436,7 +436,7 @@ async def test_a_stream_is_not_cut_for_its_length(bed: Bed) -> None:
 
     async def beat() -> None:
         for gate in gates:
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.75)
             gate.set()
 
     beating = asyncio.ensure_future(beat())
@@ -516,7 +516,8 @@ async def test_a_slow_provider_holds_up_nobody_else(bed: Bed) -> None:
         await asyncio.sleep(0.01)
     for _ in range(20):
         assert CHAT.read_text((await bed.ask("healthy")).json) == "healthy"
-    await asyncio.sleep(0.6)
+    while sum(one.done() for one in slow) < 16:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
     go_on.set()
     statuses = sorted(got.status for got in await asyncio.gather(*slow))
     assert statuses == [200] * 4 + [503] * 16
