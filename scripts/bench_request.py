@@ -166,7 +166,7 @@ class Unwritten(Ledger):
 
 
 def _said(**more: Any) -> dict[str, Any]:
-    return {"id": "x-1", "object": "chat.completion", "created": 1, "model": "native", **more}
+    return {"id": "x-1", "object": "chat.completion", "created": 1, "model": "native"} | more
 
 
 USAGE = {"prompt_tokens": 128, "completion_tokens": 40, "total_tokens": 168}
@@ -185,7 +185,8 @@ MESSAGE_ANSWER = orjson.dumps(
 
 def _chunk(delta: dict[str, Any], finish: str | None = None, **more: Any) -> bytes:
     choice = {"index": 0, "delta": delta, "finish_reason": finish}
-    return b"data: %b\n\n" % orjson.dumps(_said(choices=[] if more else [choice], **more))
+    said = _said(object="chat.completion.chunk", choices=[] if more else [choice], **more)
+    return b"data: %b\n\n" % orjson.dumps(said)
 
 
 CHAT_STREAM = b"".join(

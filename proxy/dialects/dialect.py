@@ -67,6 +67,10 @@ class Tap(Protocol):
     error: ir.Failure | None
     produced: bool  # content of any kind was seen
 
+    @property
+    def plain(self) -> bool:
+        """Whether nothing that was seen makes a difference to how a later frame is judged."""
+
     def look(self, frame: Frame) -> ir.Sight:
         """Raises UpstreamBroken where the frame cannot be this dialect's (not JSON, no known shape)."""
 
@@ -87,6 +91,11 @@ class Reading:
 
 def no_mould(raw: bytes) -> Mould | None:
     """For dialects whose frames of text are never alike."""
+    return None
+
+
+def no_preamble(raw: bytes) -> bytes | None:
+    """For dialects no two of whose streams have frames in common."""
     return None
 
 
@@ -160,4 +169,6 @@ class Dialect(Upstream):
     mend_frame: Callable[[bytes, str], bytes] | None = None
     mend_answer: Callable[[bytes, str], bytes] | None = None
     reads: frozenset[str] = field(factory=frozenset)  # top-level members that the gateway itself reads
+    # Of a raw frame, what all frames of its stream begin with and the tap does not read; None where nothing tells it.
+    preamble: Callable[[bytes], bytes | None] = no_preamble
     operations: Mapping[str, Operation] = field(factory=dict)  # by name, which is its path's tail: "audio/speech"

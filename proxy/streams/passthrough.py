@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import codecs
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from proxy import ir
 from proxy.dialects import failures
 from proxy.dialects.dialect import Dialect, Voice
 from proxy.errors import GatewayError, UpstreamBroken
 from proxy.ir import Sight
+from proxy.streams.familiar import Glance
 from proxy.streams.runs import Runs
 from proxy.streams.stream import EMPTY, ENDLESS, HELD_BYTES, HELD_EVENTS
-from proxy.wire import ndjson, sse
+from proxy.wire import sse
 from proxy.wire.chunked_run import ChunkedRun
 from proxy.wire.mould import Mould
 from proxy.wire.sse import Frame
 
-WORTH_LEARNING = 8  # frames that have to stand behind one in a read before it is worth while to make a mould of it
 LONGEST = 32 << 20  # bytes of one frame: what is longer has no end
 COLON = 58
 NO_TEXT = "The provider's stream is not UTF-8."
@@ -55,18 +55,16 @@ class Passthrough:
         self._clean = clean  # takes out of an error's words what no client may read
         self._probes = dialect.probes
         self._mend = dialect.mend_frame
-        self._borders = sse.Borders() if dialect.framing == "sse" else ndjson.Borders()
-        self._split: Callable[[bytes], Iterable[tuple[Frame | None, bytes]]] = (
-            sse.split_frames if dialect.framing == "sse" else _split_lines
-        )
+        self._borders = sse.Borders()
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._oversize: bytearray | None = None  # the frame in hand, where it outgrew the border's buffer
-        self._spelling = codecs.getincrementaldecoder("utf-8")()  # of that one
+        self._spelling: codecs.IncrementalDecoder | None = None  # of that one
         self._muted = False  # amid a comment of that one
         self._unsent = b""  # what the end of a cut stream brought
         self._parted = False  # the frame behind the end has come, or something else
-        self._runs = Runs(dialect) if dialect.framing == "sse" and dialect.mend_frame is None else None
+        self._runs = Runs(dialect) if dialect.mend_frame is None else None
+        self._glance = Glance(dialect, self._tap) if dialect.mend_frame is None else None
         self._steady: Mould | None = None  # what was read last was a run of these, up to a border, and may go on
         self.run: ChunkedRun | None = None  # the same
 
@@ -115,7 +113,7 @@ class Passthrough:
         if tail and self.farewell:
             return tail if self._parting(tail + b"\n\n") else b""
         if tail and not self.done and self._is_whole(tail):
-            border = _missing_border(tail, self._dialect.framing)
+            border = _missing_border(tail)
             out = self.feed(border)
             # The frame leaves as it came, a terminator too: bytes are not ours to mend. But an error keeps the end that
             # it was given, or a client would not dispatch it and take what came for all; so does a mended frame, and
@@ -146,7 +144,7 @@ class Passthrough:
     def _misspelt(self, block: bytes) -> bytes:
         """What stands before the frame that is not UTF-8 leaves as if it had come alone, and an error behind it."""
         good = []
-        for _, raw in self._split(block):
+        for raw in sse.raw_frames(block):
             if not sse.is_text(raw):
                 break
             good.append(raw)
@@ -178,12 +176,9 @@ class Passthrough:
     def _parting(self, block: bytes) -> bytes:
         """The frame that may stand behind the end, as it came; anything else is surplus."""
         self._parted = True
-        out = b""
-        for frame, raw in self._split(block):
-            if frame is None or frame.data.strip() != self._dialect.farewell:
-                break
-            out = raw
-            break
+        first = sse.raw_frames(block)[0]
+        frame = sse.read_frame(first)
+        out = first if frame is not None and frame.data.strip() == self._dialect.farewell else b""
         self.edits["surplus_dropped"] += bool(block[len(out) :].strip())
         return out
 
@@ -193,29 +188,56 @@ class Passthrough:
         """Holds lifecycle frames; the first frame that bears content lets all go."""
         at = 0
         block = self._discreet(block)
-        for frame, raw in self._split(block):
+        for raw in sse.raw_frames(block):
             at += len(raw)
-            sight = Sight.LIFECYCLE if frame is None else self._tap.look(frame)
-            if sight is Sight.ERROR and self._tap.error is not None:
-                raise failures.of_stream(self._tap.error, byok=self._byok)
-            if sight is Sight.END and self._tap.stop is None and not self._tap.produced:
-                raise UpstreamBroken(EMPTY)
-            if sight in (Sight.LIFECYCLE, Sight.USAGE):
-                self._hold(frame, raw, sight)
+            sight = self._first_sight(raw)
+            if sight is Sight.LIFECYCLE or sight is Sight.USAGE:
+                self._hold(raw, sight)
                 if not self.committed:
                     continue
                 return self._released(self._passed(block[at:]))
-            out = self._after([(frame, raw)], looked_at=sight, behind=block[at:])
-            if self._runs is not None and len(block) - at > WORTH_LEARNING * len(raw):
-                self._runs.learn(raw)
-            return self._released(out if self.done else out + self._passed(block[at:]))
+            out = self._after([raw], sight, behind=block[at:])
+            return self._released(out if self.done or at == len(block) else out + self._passed(block[at:]))
         return b""
 
-    def _hold(self, frame: Frame | None, raw: bytes, sight: Sight) -> None:
+    def _first_sight(self, raw: bytes) -> Sight:
+        """Raises what makes a failed attempt. A piece of text shows by its mould what it is, and the next ones of its
+        kind are known by it."""
+        glance, runs, tap = self._glance, self._runs, self._tap
+        if glance is not None and runs is not None:
+            known = glance.at(raw)
+            if known is Sight.CONTENT:
+                runs.mould = glance.mould
+            elif known is None and runs.begin(raw):
+                assert runs.mould is not None
+                tap.produced, known = True, Sight.CONTENT
+                glance.learn_text(runs.mould)
+            if known is not None and known is not Sight.END:
+                return known
+        frame = sse.read_frame(raw)
+        if frame is None:
+            return Sight.LIFECYCLE
+        sight = self._looked(raw, frame)
+        if sight is Sight.ERROR and tap.error is not None:
+            raise failures.of_stream(tap.error, byok=self._byok)
+        if sight is Sight.END and tap.stop is None and not tap.produced:
+            raise UpstreamBroken(EMPTY)
+        return sight
+
+    def _looked(self, raw: bytes, frame: Frame) -> Sight:
+        """The tap's judgement, remembered."""
+        tap, glance = self._tap, self._glance
+        usage, plain = tap.usage, tap.plain
+        sight = tap.look(frame)
+        if plain and glance is not None:
+            glance.learn(raw, sight, usage)
+        return sight
+
+    def _hold(self, raw: bytes, sight: Sight) -> None:
         if sight is Sight.USAGE and self._strip_usage:
             self.edits["usage_removed"] += 1
             return
-        self._held.append(self._mended(frame, raw))
+        self._held.append(raw if self._mend is None else self._mended(raw))
         self._held_bytes += len(raw)
         self.committed = len(self._held) > HELD_EVENTS or self._held_bytes > HELD_BYTES
 
@@ -231,11 +253,11 @@ class Passthrough:
 
     def _passed(self, block: bytes) -> bytes:
         """A run of text needs no look, nor does what stands before the first frame that a probe hits."""
-        if self._mend is not None:
-            return self._after(list(self._split(self._discreet(block))))
-        rest = block if self._runs is None else self._runs.cut(block)[1]
+        if self._runs is None:
+            return self._after(sse.raw_frames(self._discreet(block)))
+        rest = self._runs.cut(block)[1]
         if not rest:
-            if self._runs is not None and self._borders.closed:
+            if self._borders.closed:
                 self._steady, self.run = self._runs.mould, self._runs.chunked()
             return block
         if rest[0] == COLON or rest.rfind(b"\n:") >= 0 or rest.find(b"\r") >= 0:  # seldom
@@ -244,52 +266,62 @@ class Passthrough:
         # From behind it is the first letter that is sought: nearly twice as fast where there is nothing to be found.
         hits = [rest.find(probe) for probe in self._probes if rest.rfind(probe) >= 0]
         if not hits:
-            if self._runs is not None:
-                self._runs.learn(_last_frame(rest))
+            self._runs.learn(_last_frame(rest))
             return block
         quiet = len(block) - len(rest)
-        if self._runs is not None and b"\r" not in rest and (border := rest.rfind(b"\n\n", 0, min(hits))) > 0:
+        if b"\r" not in rest and (border := rest.rfind(b"\n\n", 0, min(hits))) > 0:
             quiet += border + 2
-        return block[:quiet] + self._after(list(self._split(block[quiet:])))
+        out = self._after(sse.raw_frames(block[quiet:]))
+        return block[:quiet] + out if quiet else out
 
-    def _after(
-        self, pieces: list[tuple[Frame | None, bytes]], looked_at: Sight | None = None, behind: bytes = b""
-    ) -> bytes:
+    def _after(self, frames: list[bytes], looked_at: Sight | None = None, behind: bytes = b"") -> bytes:
         """Looks at the frames that a probe hits; `looked_at` is what the first one was already found to be, `behind`
         what stands behind the last."""
         out: list[bytes] = []
-        for position, (frame, raw) in enumerate(pieces):
-            sight = looked_at if position == 0 and looked_at is not None else self._look(frame, raw)
+        for position, raw in enumerate(frames):
+            sight = looked_at if position == 0 and looked_at is not None else self._look(raw)
             if sight is Sight.USAGE and self._strip_usage:
                 self.edits["usage_removed"] += 1
                 continue
-            out.append(self._mended(frame, raw))
+            out.append(raw if self._mend is None else self._mended(raw))
             if sight is Sight.ERROR and self._tap.error is not None:
                 out[-1] = self._masked(out[-1])
                 self.failure = failures.of_stream(self._tap.error, byok=self._byok)
             elif sight is Sight.END:
                 self.done = True
             if self.done:
-                surplus = b"".join((*(raw for _, raw in pieces[position + 1 :]), behind))
+                surplus = b"".join((*frames[position + 1 :], behind))
                 if self.farewell and surplus:
                     out.append(self._parting(surplus))
-                elif not self.farewell:
+                elif not self.farewell and (surplus or not self._borders.closed):
                     self.edits["surplus_dropped"] += bool((surplus + self._borders.held).strip())
                 break
         return b"".join(out)
 
-    def _look(self, frame: Frame | None, raw: bytes) -> Sight:
-        """The tap's judgement. What it cannot read passes all the same: the client's own parser will judge."""
-        if frame is None or not any(probe in raw for probe in self._probes):
+    def _look(self, raw: bytes) -> Sight:
+        """The same, of a frame that a probe hits. What the tap cannot read passes all the same: the client's own parser
+        will judge."""
+        if raw == self._dialect.terminator:
+            return Sight.END
+        for probe in self._probes:
+            if probe in raw:
+                break
+        else:
+            return Sight.LIFECYCLE
+        if self._glance is not None and (known := self._glance.at(raw)) is not None:
+            return known
+        frame = sse.read_frame(raw)
+        if frame is None:
             return Sight.LIFECYCLE
         try:
-            return self._tap.look(frame)
+            return self._looked(raw, frame)
         except UpstreamBroken:
             self.edits["unreadable_frames"] += 1
             return Sight.CONTENT
 
-    def _mended(self, frame: Frame | None, raw: bytes) -> bytes:
-        return raw if self._mend is None or frame is None else self._mend(raw, self._voice.request_id)
+    def _mended(self, raw: bytes) -> bytes:
+        """A frame of a near-compatible provider's."""
+        return raw if self._mend is None or sse.read_frame(raw) is None else self._mend(raw, self._voice.request_id)
 
     def _is_whole(self, tail: bytes) -> bool:
         """Whether a tail without its blank line is a whole frame all the same, as some providers send their last
@@ -299,7 +331,7 @@ class Passthrough:
                 not raw.strip() or raw.lstrip().startswith(b":")
                 if frame is None
                 else self._dialect.tap().look(frame) is not None
-                for frame, raw in self._split(tail + b"\n\n")
+                for frame, raw in sse.split_frames(tail + b"\n\n")
             )
         except UpstreamBroken:
             return False
@@ -311,6 +343,7 @@ class Passthrough:
             raise UpstreamBroken(f"The provider sent an event of more than {LONGEST} bytes.")
         out = self._silenced(block, begins_line=not collected or collected.endswith((b"\n", b"\r")))
         collected += block
+        self._spelling = self._spelling or codecs.getincrementaldecoder("utf-8")()
         try:
             self._spelling.decode(block, not self._borders.overflowed)
         except UnicodeDecodeError as exc:
@@ -318,8 +351,8 @@ class Passthrough:
         if self._borders.overflowed:
             return out
         self._oversize = None
-        for frame, raw in self._split(bytes(collected)):
-            sight = self._look(frame, raw)
+        for raw in sse.raw_frames(bytes(collected)):
+            sight = self._look(raw)
             if sight is Sight.ERROR and self._tap.error is not None:
                 self.failure = failures.of_stream(self._tap.error, byok=self._byok)
             self.done = self.done or sight is Sight.END
@@ -342,14 +375,6 @@ def _last_frame(block: bytes) -> bytes:
     return block if border < 0 else block[border + 2 :]
 
 
-def _missing_border(tail: bytes, framing: str) -> bytes:
-    """What makes a frame of a tail: a line end, and for events a blank line."""
-    if framing != "sse":
-        return b"\n"
+def _missing_border(tail: bytes) -> bytes:
+    """What makes a frame of a tail: a line end and a blank line, or what is left of them."""
     return b"\r" if tail.endswith(b"\r") else b"\n" if tail.endswith(b"\n") else b"\n\n"
-
-
-def _split_lines(block: bytes) -> Iterable[tuple[Frame | None, bytes]]:
-    for line in block.splitlines(keepends=True):
-        stripped = line.strip()
-        yield (Frame(stripped) if stripped else None), line

@@ -40,6 +40,11 @@ class Runs:
         border = -1 if self._misses >= MOULDS or b"\r" in block else block.find(b"\n\n")
         return (block, b"") if border < 0 else (block[: border + 2], block[border + 2 :])
 
+    def begin(self, raw: bytes) -> bool:
+        """Whether a frame is a piece of text and nothing else, so that more of its kind may follow."""
+        mould = self.mould = self._make(raw)
+        return mould is not None and mould.single(raw) not in (None, b"")
+
     def learn(self, raw: bytes) -> bool:
         """From one frame; whether it is a piece of text that more may follow of its kind."""
         self.mould = None

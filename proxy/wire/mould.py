@@ -7,13 +7,11 @@ pass for one: no bare quote and no line end, hence nothing that ends the string,
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
 from operator import itemgetter
 from typing import Any
 
 import orjson
-from attrs import field, frozen
 
 from proxy.wire import sse
 
@@ -21,24 +19,19 @@ MARK = b"x"  # stands for the text where a mould is tried out
 _BEFORE, _BEHIND = 3, 7  # bytes of a tail and of the next head by which a run is parted: a short search is a fast one
 
 
-@frozen
 class Mould:
     """`head` ends with the quote that opens the text, `tail` begins with the one that closes it and ends with a blank
     line."""
 
-    head: bytes
-    tail: bytes
-    _least: int = field(init=False, repr=False)  # bytes of a frame
-    _between: bytes = field(init=False, repr=False)
-    _seam: bytes = field(init=False, repr=False)  # of what stands between, the bytes around the border
-    _text: Callable[[bytes], bytes] = field(init=False, repr=False)  # of what stands from one seam to the next
+    __slots__ = ("_between", "_least", "_seam", "_text", "head", "tail")
 
-    def __attrs_post_init__(self) -> None:
-        around_text = slice(len(self.head) - _BEHIND, _BEFORE - len(self.tail))
-        object.__setattr__(self, "_least", len(self.head) + len(self.tail))
-        object.__setattr__(self, "_between", self.tail + self.head)
-        object.__setattr__(self, "_seam", self.tail[-_BEFORE:] + self.head[:_BEHIND])
-        object.__setattr__(self, "_text", itemgetter(around_text))
+    def __init__(self, head: bytes, tail: bytes) -> None:
+        self.head = head
+        self.tail = tail
+        self._least = len(head) + len(tail)  # bytes of a frame
+        self._between = tail + head
+        self._seam = tail[-_BEFORE:] + head[:_BEHIND]  # of what stands between, the bytes around the border
+        self._text = itemgetter(slice(len(head) - _BEHIND, _BEFORE - len(tail)))  # of what stands between two seams
 
     def single(self, block: bytes) -> bytes | None:
         """The text of a block that is one frame; None where there is more, or its text has quotes."""
@@ -113,12 +106,11 @@ def around(raw: bytes, marker: bytes) -> tuple[Mould, Any] | None:
     end = raw.find(b'"', start)
     if start < len(marker) or end < 0 or b"\\" in raw[start:end] or b"\r" in raw:
         return None
-    mould = Mould(raw[:start], raw[end:])
-    frames = list(sse.split_frames(mould.head + MARK + mould.tail))
-    if len(frames) != 1 or (frame := frames[0][0]) is None or frame.id:
+    head, tail = raw[:start], raw[end:]
+    if raw.find(b"\n\n") != len(raw) - 2 or (frame := sse.read_frame(head + MARK + tail)) is None or frame.id:
         return None
     try:
-        return mould, orjson.loads(frame.data)
+        return Mould(head, tail), orjson.loads(frame.data)
     except orjson.JSONDecodeError:
         return None
 

@@ -154,6 +154,24 @@ def split_frames(block: bytes) -> Iterator[tuple[Frame | None, bytes]]:
         start = end
 
 
+def raw_frames(block: bytes) -> list[bytes]:
+    """The same bytes, and nothing read of them."""
+    if b"\r" in block:
+        return [raw for _, raw in split_frames(block)]
+    pieces = block.split(b"\n\n")
+    rest = pieces.pop()
+    frames = [piece + b"\n\n" for piece in pieces]
+    if rest:
+        frames.append(rest)
+    return frames
+
+
+def read_frame(raw: bytes) -> Frame | None:
+    """One of `raw_frames`, as `split_frames` has it."""
+    data, event, ident = _fields(_with_lf(raw.removeprefix(_BOM)))
+    return None if data is None else Frame(data, event, ident or b"")
+
+
 def is_text(block: bytes) -> bool:
     """Whether these are UTF-8, as all of a stream has to be."""
     try:

@@ -13,7 +13,7 @@ from proxy.dialects.anthropic.requests import decode_request
 from proxy.dialects.anthropic.shape import read_shape
 from proxy.dialects.anthropic.stream_decoder import StreamDecoder, text_mould
 from proxy.dialects.anthropic.stream_encoder import MESSAGE_STOP, StreamEncoder
-from proxy.dialects.anthropic.tap import PROBES, Tap
+from proxy.dialects.anthropic.tap import PROBES, Tap, preamble
 from proxy.dialects.dialect import Dialect, Operation
 from proxy.errors import Unsupported
 
@@ -73,6 +73,7 @@ DIALECT = Dialect(
     operations={"count_tokens": Operation(read_shape, check_count)},
     types=TYPES,
     text_mould=text_mould,
+    preamble=preamble,
     reads=frozenset(
         {"model", "stream", "max_tokens", "messages", "system", "tools", "tool_choice", "thinking", "output_config",
          "output_format", "metadata"}

@@ -19,6 +19,11 @@ PROBES = (b"message_delta", b"message_start", b"message_stop", b'"error"')
 _TEXTS = ("text", "thinking", "partial_json", "signature")
 
 
+def preamble(raw: bytes) -> bytes:
+    """Nothing in an event is the stream's own."""
+    return b""
+
+
 @define
 class Tap:
     usage: ir.Usage | None = None
@@ -27,6 +32,10 @@ class Tap:
     error: ir.Failure | None = None
     produced: bool = False
     _over: bool = field(default=False)
+
+    @property
+    def plain(self) -> bool:
+        return not self._over
 
     def look(self, frame: Frame) -> ir.Sight:
         """Raises UpstreamBroken on what is no JSON object. An unknown type counts as content: it may be some."""

@@ -16,7 +16,7 @@ from proxy.dialects.openai_chat.request_writer import encode_request
 from proxy.dialects.openai_chat.shape import read_shape
 from proxy.dialects.openai_chat.stream_reader import StreamDecoder, text_mould
 from proxy.dialects.openai_chat.stream_writer import StreamEncoder
-from proxy.dialects.openai_chat.tap import PROBES, Tap
+from proxy.dialects.openai_chat.tap import PROBES, Tap, preamble
 from proxy.dialects.openai_chat.vocabulary import NAME, READS, TYPES
 
 
@@ -53,4 +53,5 @@ DIALECT = Dialect(
     asks_usage=takes_stream_options,
     text_mould=text_mould,
     operations=OPERATIONS,
+    preamble=preamble,
 )

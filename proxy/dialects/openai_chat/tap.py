@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import orjson
 from attrs import define
 
 from proxy import ir
 from proxy.dialects.openai_chat.answer_reader import broken_off, choice_failure, has_output
 from proxy.dialects.openai_chat.failure import failure_in
-from proxy.dialects.openai_chat.relatives import BROKEN_OFF
+from proxy.dialects.openai_chat.relatives import BROKEN_OFF, USAGE_BESIDE
 from proxy.dialects.openai_chat.stream_reader import DONE, parse
 from proxy.dialects.openai_chat.usage import usage_of
 from proxy.dialects.openai_chat.vocabulary import stop_reason
@@ -32,6 +33,22 @@ PROBES = (
     b"[DONE]",
 )
 _SILENT = frozenset({"role", "content"})
+_CHOICES = b'"choices":'
+_UNREAD = frozenset({"id", "object", "created", "model", "system_fingerprint", "service_tier", "provider"})
+
+
+def preamble(raw: bytes) -> bytes | None:
+    """What stands before the choices, if it is the same in all chunks and nothing of it is read."""
+    end = raw.find(_CHOICES)
+    if end < 0 or not raw.startswith(b"data: {") or raw.find(b"\n", 0, end) >= 0:
+        return None
+    try:
+        said = orjson.loads(b"%b%b0}" % (raw[6:end], _CHOICES))
+    except orjson.JSONDecodeError:
+        return None
+    del said["choices"]
+    same = said.get("object") != "error" and _UNREAD.issuperset(said)
+    return raw[:end] if same and not any(value.__class__ in (dict, list) for value in said.values()) else None
 
 
 @define
@@ -45,8 +62,12 @@ class Tap:
     _called: bool = False
     _refused: bool = False
 
+    @property
+    def plain(self) -> bool:
+        return not (self._called or self._refused)
+
     def look(self, frame: Frame) -> ir.Sight:
-        if frame.data.strip() == DONE:
+        if frame.data[:1] != b"{" and frame.data.strip() == DONE:
             return ir.Sight.END
         chunk = parse(frame)
         self._facts(chunk)
@@ -66,7 +87,7 @@ class Tap:
     def _facts(self, chunk: dict[str, Any]) -> None:
         if isinstance(model := chunk.get("model"), str) and model:
             self.model = model
-        if (usage := usage_of(chunk)) is not None:
+        if (chunk.get("usage") is not None or USAGE_BESIDE in chunk) and (usage := usage_of(chunk)) is not None:
             self.usage = usage if self.usage is None else self.usage.merged(usage)
 
     def _choices(self, choices: list[Any]) -> ir.Sight:
@@ -74,7 +95,7 @@ class Tap:
         for choice in choices:
             if not isinstance(choice, dict):
                 raise UpstreamBroken("The provider sent a choice that is not an object.")
-            if failure := choice_failure(choice):
+            if "error" in choice and (failure := choice_failure(choice)):
                 self.error = failure
                 return ir.Sight.ERROR
             if self._says(choice):
@@ -99,4 +120,6 @@ class Tap:
             return True
         self._called = self._called or bool(delta.get("tool_calls"))
         self._refused = self._refused or bool(delta.get("refusal"))
-        return any(has_output(value) for name, value in delta.items() if name not in _SILENT)
+        return not _SILENT.issuperset(delta) and any(
+            has_output(value) for name, value in delta.items() if name not in _SILENT
+        )

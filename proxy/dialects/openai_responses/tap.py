@@ -32,6 +32,10 @@ class Tap:
     produced: bool = False
     _over: bool = False
 
+    @property
+    def plain(self) -> bool:
+        return not self._over
+
     def look(self, frame: Frame) -> ir.Sight:
         """An unknown type counts as content: it may be some. What follows the end is nothing."""
         if self._over or frame.data.strip() == DONE:

@@ -1,0 +1,114 @@
+"""Frames known at a glance mean what the tap finds them to mean, and nothing is known that hangs on more than bytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+from playbook import CHAT, chunk, event
+from playbook import MESSAGES as ANTHROPIC
+
+from proxy import ir
+from proxy.dialects import DIALECTS
+from proxy.dialects.dialect import Dialect
+from proxy.ir import Sight
+from proxy.streams.familiar import Glance
+from proxy.wire import sse
+
+OPENAI, MESSAGES = DIALECTS["openai-chat"], DIALECTS["anthropic"]
+
+
+def sights(dialect: Dialect, frames: list[bytes], *, glancing: bool) -> tuple[list[Sight], list[bool], Any]:
+    """What each frame means, whether it was known, and what the tap knows in the end."""
+    tap = dialect.tap()
+    glance = Glance(dialect, tap)
+    found, known = [], []
+    for raw in frames:
+        sight = glance.at(raw) if glancing else None
+        known.append(sight is not None)
+        if sight is None:
+            frame = sse.read_frame(raw)
+            assert frame is not None
+            usage, plain = tap.usage, tap.plain
+            sight = tap.look(frame)
+            if plain and glancing:
+                glance.learn(raw, sight, usage)
+            if glancing and (mould := dialect.text_mould(raw)) is not None:
+                glance.learn_text(mould)
+        found.append(sight)
+    return found, known, (tap.usage, tap.stop, tap.produced, tap.error)
+
+
+CALL = {"tool_calls": [{"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": ""}}]}
+BEGUN = chunk({"role": "assistant", "content": ""})
+STREAMS: dict[str, tuple[Dialect, list[bytes]]] = {
+    "a chat": (OPENAI, CHAT.stream("Hello", " you")),
+    "a chat with escapes": (OPENAI, CHAT.stream("a\n\"b\"", "\\", "é")),
+    "a chat of nothing": (OPENAI, [BEGUN, chunk({"content": ""}), chunk({}, "stop")]),
+    "a call that ends with stop": (OPENAI, [BEGUN, chunk(CALL), chunk({}, "stop")]),
+    "a refusal": (OPENAI, [BEGUN, chunk({"refusal": "No"}), chunk({}, "stop")]),
+    "a chat whose usage stands in each chunk": (
+        OPENAI, [chunk({"content": "a"}, usage={"prompt_tokens": n, "completion_tokens": n}) for n in (1, 2)],
+    ),
+    "a message": (MESSAGES, ANTHROPIC.stream("Hello", " you")),
+    "a message with a ping": (MESSAGES, [ANTHROPIC.start, event("ping"), *ANTHROPIC.stream("Hello")[1:]]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("dialect", "frames"), STREAMS.values(), ids=STREAMS)
+def test_a_glance_finds_what_a_look_finds(dialect: Dialect, frames: list[bytes]) -> None:
+    looked, _, told = sights(dialect, frames, glancing=False)
+    for _ in range(3):
+        for name in STREAMS:  # whatever was learnt of others meanwhile
+            sights(*STREAMS[name], glancing=True)
+        glanced, _, seen = sights(dialect, frames, glancing=True)
+        assert (glanced, seen) == (looked, told)
+
+
+def test_a_second_stream_is_known_but_for_its_usage() -> None:
+    def stream(id: str) -> list[bytes]:
+        return [raw.replace(b"chatcmpl-1", id.encode()) for raw in CHAT.stream("Hello", " you")]
+
+    sights(OPENAI, stream("one"), glancing=True)
+    _, known, told = sights(OPENAI, stream("two"), glancing=True)
+    assert known[:-1] == [True] * (len(known) - 1)
+    assert told[0] == ir.Usage(7, output=2) or told[0] is None
+
+
+TEXT = {"choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": None}]}
+ROLE = {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]}
+UNKNOWN: dict[str, dict[str, Any]] = {
+    "an error before the choices": {"error": {"message": "no"}, **ROLE},
+    "an object that is an error": {"object": "error", "message": "no", **ROLE},
+    "usage before the choices": {"usage": {"prompt_tokens": 1, "completion_tokens": 1}, **ROLE},
+    "choices within another member": {"id": {"choices": []}, **ROLE},
+    "text behind an error": {"error": {"message": "no"}, **TEXT},
+}
+
+
+@pytest.mark.parametrize("said", UNKNOWN.values(), ids=UNKNOWN)
+def test_what_stands_before_the_choices_is_not_overlooked(said: dict[str, Any]) -> None:
+    for known in (ROLE, TEXT):
+        raw = b"data: %b\n\n" % orjson.dumps({"id": "1", "object": "chat.completion.chunk", **known})
+        sights(OPENAI, [raw], glancing=True)
+    raw = b"data: %b\n\n" % orjson.dumps(said)
+    assert Glance(OPENAI, OPENAI.tap()).at(raw) is None
+
+
+BROKEN = {
+    "half an escape": b"a\\",
+    "a control character": b"a\x01",
+    "no escape": b"\\x",
+    "a quote": b'","x":"',
+    "nothing": b"",
+    "no UTF-8": b"\xff",
+}
+
+
+@pytest.mark.parametrize("text", BROKEN.values(), ids=BROKEN)
+def test_a_text_that_is_no_json_is_not_known(text: bytes) -> None:
+    good = b"data: %b\n\n" % orjson.dumps({"id": "1", **TEXT})
+    sights(OPENAI, [good], glancing=True)
+    assert Glance(OPENAI, OPENAI.tap()).at(good) is Sight.CONTENT
+    assert Glance(OPENAI, OPENAI.tap()).at(good.replace(b"Hi", text)) is not Sight.CONTENT
