@@ -43,6 +43,14 @@ def listed(command: Command) -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.parametrize("span", ["99999999d", "9" * 400 + "s", "1", "-1d", "soon"])
+def test_a_span_past_all_sense_is_refused_in_a_sentence(span: str, command: Command) -> None:
+    for words in (("create", "--name", "ci", f"--expires={span}"), ("rotate", "x" * 12, f"--grace={span}")):
+        with pytest.raises(SystemExit) as ended:
+            command(*words)
+        assert ended.value.code == 2
+
+
 def test_a_key_is_made_listed_rotated_and_revoked_while_nothing_runs(command: Command, home: Path) -> None:
     code, whole, note = command("create", "--name", "ci", "--expires", "90d", "--budget", "0.5", "--rpm", "3")
     assert code == 0

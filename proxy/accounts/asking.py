@@ -18,6 +18,7 @@ from proxy.errors import InvalidRequest
 LONGEST_NAME = 128
 MOST_USD = 1_000_000_000
 MOST_COUNT = 1_000_000_000
+LAST_MS = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp()) * 1000  # of the calendar, but for a day
 LONGEST_GRACE = 366 * 86_400  # seconds
 DEFAULT_GRACE = 86_400
 UNPRICED = ("refuse", "allow")
@@ -96,8 +97,8 @@ def _time(value: Any, now_ms: int) -> int | None:
         moment = round((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1000)
     except (TypeError, ValueError, OverflowError) as exc:
         raise _wrong("expires_at", "a time such as 2027-01-31T00:00:00Z is needed") from exc
-    if moment <= now_ms:
-        raise _wrong("expires_at", "the time is past")
+    if not now_ms < moment < LAST_MS:
+        raise _wrong("expires_at", "the time is past" if moment <= now_ms else "a time before 9999-12-31 is needed")
     return moment
 
 
@@ -106,6 +107,8 @@ def _budget(value: Any) -> BudgetTerms | None:
         return None
     given = _members(value, "budget", ("limit", "period", "alert", "unpriced"))
     limit = _number(given.get("limit"), "budget.limit", MOST_USD)
+    if 0 < limit * NANOS < 1:
+        raise _wrong("budget.limit", "it is less than can be counted: nine decimals are the most")
     alert = None if given.get("alert") is None else _number(given["alert"], "budget.alert", 1)
     period, unpriced = given.get("period", "none"), given.get("unpriced", "refuse")
     if period not in PERIODS:

@@ -24,6 +24,7 @@ from proxy.server.ledger import Decisions, LedgerRefused
 from proxy.server.reload import load_table
 from proxy.server.watch import TableUnreadable, read_table
 
+LONGEST_SPAN = 100 * 366 * 86_400.0  # seconds
 REFUSED = (StartRefused, TableUnreadable, ListenRefused, LedgerRefused)
 
 
@@ -139,7 +140,10 @@ def seconds(text: str) -> float:
     unit = {"s": 1, "m": 60, "h": 3600, "d": 86400}.get(text[-1:])
     if unit is None or not text[:-1].replace(".", "", 1).isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is no span of time such as 90s, 15m, 1h or 7d")
-    return float(text[:-1]) * unit
+    span = float(text[:-1]) * unit
+    if span > LONGEST_SPAN:
+        raise argparse.ArgumentTypeError(f"{text[:20]} is more than a hundred years")
+    return span
 
 
 def state_option(parser: argparse.ArgumentParser) -> None:
