@@ -102,6 +102,7 @@ def test_settings_become_sections_and_the_routers_word_counts() -> None:
     assert (table.health.failures, table.health.rest, table.health.longest) == (5, 600.0, 600.0)
     assert table.server.concurrency == 500
     assert table.projects["litellm"].budget == Budget(Decimal("250.5"), "monthly")
+    assert "max_budget for 30d: the period is monthly, by the calendar, in UTC" in notes_of("balanced")
 
 
 def test_wildcards_reach_what_they_reached() -> None:

@@ -152,6 +152,8 @@ def _budget(said: Mapping[str, Any], report: Report) -> dict[str, Any] | None:
     report.changed(
         "max_budget", f"it binds the keys of one project: pointsman keys create --name NAME --project {PROJECT}"
     )
+    if period != "none":
+        report.changed(f"max_budget for {span}", f"the period is {period}, by the calendar, in UTC")
     return {"limit": limit, "period": period}
 
 
