@@ -1,10 +1,11 @@
-"""Say what one request costs between the server side and the provider's connection: microseconds, and calls.
+"""Say what one request costs between the two sockets: microseconds, and calls.
 
     python scripts/bench_request.py [--profile chat]
 
 Everything is on: a key of a project with a budget and limits, an alias for a chain of three, metrics, headers, usage.
-Left out are both connections, the ledger's thread and the log's: the request is there, the answer too. Times are the
-quickest of many batches; the number of calls of Python functions is the same on every machine.
+Left out are the sockets, the client's connection, the ledger's thread and the log's: the request is there, the answer
+comes in the loop's next turn. Times are the quickest of many batches; the number of calls of Python functions is the
+same on every machine.
 """
 
 from __future__ import annotations
@@ -17,26 +18,28 @@ import pstats
 import random
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
 import orjson
 import uvloop
 from aiohttp import web
-from aiohttp.http import HttpVersion11
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from proxy.accounts.keys import ENTROPY, Key, KeyRing, digest_of, mint
 from proxy.catalog import PriceBook
 from proxy.metrics import Metrics
+from proxy.routing.table import Provider
 from proxy.server.endpoints import CHAT
 from proxy.server.gateway import Gateway
 from proxy.server.inbound import Head
 from proxy.server.ledger import Decision, Lease, Ledger
+from proxy.server.ordinary import Body, Known, OrdinaryRequest
 from proxy.server.relay import Relay
 from proxy.server.reload import Builder, load_table
-from proxy.server.upstream import Outgoing
+from proxy.server.upstream import LeanUpstream
+from proxy.server.upstream.lean import Handler
 
 TABLE = """
 [projects.bench]
@@ -66,6 +69,7 @@ class Client(asyncio.Transport):
     """A connection that takes whatever it gets, and its protocol."""
 
     writing_paused = False
+    _task_handler = None
     peername = ("127.0.0.1", 4711)
 
     def __init__(self) -> None:
@@ -86,70 +90,34 @@ class Client(asyncio.Transport):
         """As above."""
 
 
-class Asked:
-    """A request whose body has come."""
+class Wire(asyncio.Transport):
+    """A provider's connection, the provider behind it: whatever is asked, the answer comes in the loop's next turn."""
 
-    version = HttpVersion11
-    keep_alive = True
-    remote = "127.0.0.1"
-    method = "POST"
+    def __init__(self, answer: bytes) -> None:
+        super().__init__()
+        loop = asyncio.get_running_loop()
+        self._answer, self._soon = answer, loop.call_soon
+        self.protocol = Handler(loop)
+        self.protocol.transport = self  # without a socket nobody connects it
 
-    def __init__(self, head: Head, body: bytes, client: Client) -> None:
-        self.head = head
-        self.raw_path, self.headers = head.raw_path, head.headers
-        self.protocol = self.transport = client
-        self.content_length = self.total_bytes = len(body)
-        self.content = self
-        self._body = body
-
-    def is_eof(self) -> bool:
-        return True
-
-    def read_nowait(self) -> bytes:
-        return self._body
-
-
-class Reply:
-    """An answer that is there."""
-
-    status = 200
-    queued_s = 0.0
-
-    def __init__(self, headers: Mapping[str, str], chunks: list[bytes]) -> None:
-        self.headers = headers
-        self._chunks = chunks
-
-    async def chunk(self) -> bytes:
-        return self._chunks.pop(0) if self._chunks else b""
-
-    async def read(self, limit: int) -> tuple[bytes, bool]:
-        return self._chunks.pop(), True
-
-    async def pour(self, take: Callable[[bytes], bool]) -> bool:
-        while data := await self.chunk():
-            if not take(data):
-                return False
-        return True
-
-    async def finish(self) -> bool:
+    def is_closing(self) -> bool:
         return False
 
-    def close(self) -> None:
-        self._chunks.clear()
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self._soon(self.protocol.data_received, self._answer)
 
-    def expire(self, message: str) -> None:
-        raise AssertionError(message)
+    def release(self) -> None:
+        """The pool does not get it."""
+
+    close = abort = pause_reading = resume_reading = release
 
 
-class Upstream:
-    def __init__(self, headers: Mapping[str, str], chunks: list[bytes]) -> None:
-        self._headers, self._chunks = headers, chunks
-
-    async def send(self, outgoing: Outgoing) -> Reply:
-        return Reply(dict(self._headers), list(self._chunks))
-
-    async def close(self) -> None:
-        """Holds nothing."""
+def wired(answer: bytes) -> LeanUpstream:
+    """A provider with one connection, which is at hand."""
+    upstream = LeanUpstream(Provider("wired", ("openai-chat",), base_url="http://127.0.0.1:1"))
+    wire = Wire(answer)
+    upstream._at_hand.put(cast(Any, wire), wire.protocol)
+    return upstream
 
 
 class Unwritten(Ledger):
@@ -193,7 +161,15 @@ CHAT_STREAM = b"".join(
     (_chunk({"role": "assistant", "content": ""}), _chunk({"content": "Hello"}), _chunk({}, "stop"),
      _chunk({}, usage=USAGE), b"data: [DONE]\n\n")
 )  # fmt: skip
-PLAIN, EVENTS = {"content-type": "application/json"}, {"content-type": "text/event-stream"}
+PLAIN, EVENTS = "application/json", "text/event-stream"
+
+
+def _answer(kind: str, body: bytes) -> bytes:
+    """On the wire; a stream in one chunk."""
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nx-request-id: req_0123456789abcdef\r\n".encode()
+    if kind == EVENTS:
+        return b"%bTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (head, len(body), body)
+    return b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body)
 
 
 def _asked(model: str, **more: Any) -> bytes:
@@ -202,15 +178,15 @@ def _asked(model: str, **more: Any) -> bytes:
 
 
 # name -> the request's body; what each dialect's providers answer
-KINDS: dict[str, tuple[bytes, dict[str, str], bytes, bytes]] = {
+KINDS: dict[str, tuple[bytes, str, bytes, bytes]] = {
     "chat": (_asked("gpt"), PLAIN, CHAT_ANSWER, b""),
     "stream": (_asked("gpt", stream=True, stream_options={"include_usage": True}), EVENTS, CHAT_STREAM, b""),
     "translated": (_asked("claude"), PLAIN, b"", MESSAGE_ANSWER),
 }
 
 
-def gateway() -> tuple[Gateway, str]:
-    """With one key; its upstreams are for the caller to set."""
+def gateway(answers: Mapping[str, bytes]) -> tuple[Gateway, str]:
+    """With one key; and what providers answer, by their dialect."""
     id, whole = mint("neu", os.urandom(ENTROPY))
     key = Key(id, "bench", "neu", digest_of(whole), whole[-4:], 0, project="bench")
     text = TABLE
@@ -218,7 +194,7 @@ def gateway() -> tuple[Gateway, str]:
         for place in ("first", "second", "third"):
             text += PROVIDER.format(place=place, dialect=dialect, name=name, path=path)
     builder = Builder(PriceBook(), KeyRing([key]))
-    builder.pool.opener = lambda provider, exchange: cast(Any, Upstream({}, []))
+    builder.pool.opener = lambda provider, exchange: wired(answers[provider.dialects[0]])
     snapshot = builder.build(load_table(text.encode()))
     metrics = Metrics()
     metrics.known(models=snapshot.world.models.listed, providers=snapshot.table.providers)
@@ -231,17 +207,22 @@ class Asking:
     """One request of a kind, again and again."""
 
     def __init__(self, kind: str) -> None:
-        self._body, headers, chat, message = KINDS[kind]
-        self._gateway, key = gateway()
-        upstreams = cast(dict[str, Any], self._gateway.current.upstreams)
-        for name in upstreams:
-            upstreams[name] = Upstream(headers, [message if name.endswith("anthropic") else chat])
+        self._body, kind_of_answer, chat, message = KINDS[kind]
+        answers = {"openai-chat": _answer(kind_of_answer, chat), "anthropic": _answer(kind_of_answer, message)}
+        self._gateway, key = gateway(answers)
         sent = {"Host": "127.0.0.1:9240", "Content-Type": "application/json", "Authorization": f"Bearer {key}"}
-        self._head = Head("/v1/chat/completions", CIMultiDictProxy(CIMultiDict(sent)))
+        head = Head("/v1/chat/completions", CIMultiDictProxy(CIMultiDict(sent)))
+        self._known = Known(b"", b"", head, lambda request: self._gateway.serve(request, CHAT))
         self.client = Client()
 
+    async def end(self) -> None:
+        for upstream in self._gateway.current.upstreams.values():
+            await upstream.close()
+
     def __call__(self) -> Awaitable[web.StreamResponse]:
-        return self._gateway.serve(cast(Any, Asked(self._head, self._body, self.client)), CHAT)
+        client, size = cast(Any, self.client), len(self._body)
+        request = OrdinaryRequest(self._known, size, Body(client, self._body, size), client, "127.0.0.1", True)
+        return self._known.handler(request)
 
 
 @contextmanager
@@ -268,6 +249,7 @@ async def calls(kind: str) -> tuple[int, int]:
         assert b"prompt_tokens" in ask.client.got or ask.client.got == END, ask.client.got
     with counting() as counts:
         await ask()
+    await ask.end()
     return counts["call"], counts["c_call"]
 
 
@@ -279,6 +261,7 @@ async def microseconds(kind: str, batches: int) -> float:
         for _ in range(BATCH):
             await ask()
         best = min(best, (time.thread_time_ns() - began) / BATCH / 1000)
+    await ask.end()
     return best
 
 
@@ -291,6 +274,7 @@ async def profile(kind: str) -> None:
     for _ in range(2000):
         await ask()
     profiler.disable()
+    await ask.end()
     pstats.Stats(profiler).sort_stats("tottime").print_stats(70)
 
 

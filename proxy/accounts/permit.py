@@ -104,6 +104,27 @@ class Permit:
         self.nanos = nanos
         return True
 
+    def board(self, reading: int, writing: int, nanos: int, now: float, now_ms: int) -> bool:
+        """`enter`, `take_tokens` and `cover` in one; False, and nothing taken, where one of them would refuse."""
+        standing = self.standing
+        meters, accounts = standing.meters, standing.accounts
+        amount = _fitted(reading, writing, standing.tpm)
+        for meter in meters:
+            if meter.refusal(now) is not None or meter.token_refusal(amount, now) is not None:
+                return False
+        for account in accounts:
+            account.turn(now_ms)
+            if not account.holds(nanos):
+                return False
+        for meter in meters:
+            meter.enter(now)
+            meter.reserved += amount
+        if nanos:
+            for account in accounts:
+                account.reserved += nanos
+        self.entered, self.tokens, self.asked, self.nanos = True, amount, (reading, writing), nanos
+        return True
+
     # -- the end ---------------------------------------------------------------------------------------------
 
     def settle(self, charged: int, tokens: int, now: float) -> tuple[Alert, ...]:

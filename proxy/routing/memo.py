@@ -38,10 +38,14 @@ class Kept(Generic[_T]):
 class Memo(Generic[_T]):
     _kept: dict[Hashable, Kept[_T]] = field(factory=dict)
 
-    def find(self, facts: Facts) -> _T | None:
+    def kept(self, facts: Facts) -> Kept[_T] | None:
+        """Whether or not such a request finds room there."""
         if facts.past is not None or facts.sort is not None or facts.ceiling is not None:
             return None
-        kept = self._kept.get(_key(facts))
+        return self._kept.get(_key(facts))
+
+    def find(self, facts: Facts) -> _T | None:
+        kept = self.kept(facts)
         if kept is None or (kept.window is not None and facts.tokens + (facts.shape.max_tokens or 0) > kept.window):
             return None  # it has to find room
         return kept.plan

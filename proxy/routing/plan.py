@@ -302,6 +302,11 @@ def _remembered(facts: Facts, world: World, now: float) -> Plan | None:
         pinned = world.affinity.pinned(facts.conversation, now, lifetime)
         if pinned is not None and pinned != plan.chain[0].candidate:
             return None
+    return recalled(plan, facts, pinned)
+
+
+def recalled(plan: Plan, facts: Facts, pinned: Candidate | None) -> Plan:
+    """A plan that was kept, for another request."""
     return Plan(
         requested=plan.requested,
         intent=plan.intent,

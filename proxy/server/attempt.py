@@ -20,6 +20,7 @@ from proxy.errors import Foreign, UpstreamBroken, UpstreamError, UpstreamTimeout
 from proxy.metrics import Number
 from proxy.routing.world import Pick
 from proxy.server.call import Call
+from proxy.server.credentials import NO_CREDENTIAL, Credential
 from proxy.server.ledger import Attempt
 from proxy.server.outgoing import Prepared
 from proxy.server.respond import content_type_of
@@ -57,7 +58,7 @@ class Opening:
     body: bytes = b""
     whole: bool = True
     usage: ir.Usage | None = None
-    key_index: int | None = None  # which of our credentials it was asked with
+    credential: Credential = NO_CREDENTIAL  # that it was asked with
     in_flight: Number | None = None  # where it counts, until it is over
     opaque: bool = False  # flows unread, under its own content type
     edits: Mapping[str, int] = NO_EDITS  # of a plain answer; see `streams.Stream.edits`
@@ -70,7 +71,7 @@ class Opening:
 
 async def open_answer(call: Call, pick: Pick, prepared: Prepared, attempt: Attempt, agenda: Agenda) -> Opening:
     """Raises UpstreamError for whatever fails before content; CancelledError as it comes. Closes what it gives up."""
-    began = agenda.now()
+    began = agenda.now() if call.begun is None else call.begun.began
     sending = _Sending()
     watchdog = Watchdog(
         agenda, prepared.outgoing.timeouts, sending.expire, call.abandon, plain=not call.stream, started=began
@@ -80,7 +81,7 @@ async def open_answer(call: Call, pick: Pick, prepared: Prepared, attempt: Attem
         reply = await sending.sent(call, pick, prepared)
         attempt.status = reply.status
         headers = _clean_headers(call, reply.headers)
-        attempt.upstream_request_id = _upstream_id(headers)
+        attempt.upstream_request_id = upstream_id(headers)
         opening = Opening(pick, prepared, reply, watchdog, attempt, headers)
         if reply.status not in SUCCESS:
             await _refused(call, opening)
@@ -104,7 +105,7 @@ async def open_answer(call: Call, pick: Pick, prepared: Prepared, attempt: Attem
     return opening
 
 
-def _upstream_id(headers: Mapping[str, str]) -> str | None:
+def upstream_id(headers: Mapping[str, str]) -> str | None:
     for name in UPSTREAM_IDS:
         if name in headers:
             return headers[name][:128]
@@ -142,7 +143,11 @@ class _Sending:
         cancelling = task.cancelling()
         call.phase = "connect"
         try:
-            self._reply = await call.snapshot.upstreams[pick.candidate.provider].send(prepared.outgoing)
+            begun, call.begun = call.begun, None
+            if begun is not None:
+                self._reply = await begun.answer(prepared.outgoing)
+            else:
+                self._reply = await call.snapshot.upstreams[pick.candidate.provider].send(prepared.outgoing)
         except asyncio.CancelledError as exc:
             if self._expired and task.uncancel() <= cancelling:
                 raise UpstreamTimeout("The provider did not answer in time.") from exc

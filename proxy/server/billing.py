@@ -21,6 +21,7 @@ PLAIN_BYTES_PER_TOKEN = 4
 LEASE_MS = 600_000  # how long a reservation of a process that died counts as spent
 MOST_CHARGED = 10**15  # nano-USD of one request: what a provider says beyond a million USD is no count of tokens
 AT_WORK = ("first_byte", "plain")  # phases in which a provider has the request
+LONGEST_MODEL = 256  # characters of what a client asked for, in the record
 UNBOUND = 1 << 62  # bytes
 TEXTS = frozenset({"chat", "completions"})  # endpoints whose answers are as long as what was written
 TOP_UP = 4  # a stream that outgrows what is reserved for it gets a quarter of that on top, and so on
@@ -43,12 +44,16 @@ def take_tokens(call: Call, facts: Facts) -> None:
     if permit is None or facts.surface == "count_tokens":
         return
     if permit.standing.meters or call.snapshot.gate.models:
-        most = call.snapshot.table.server.reserve_output
-        said = facts.shape.max_tokens
-        if said is not None and said < most:
-            most = said
-        writing = most * facts.shape.n
-        permit.take_tokens(facts.tokens, writing, call.clock())
+        permit.take_tokens(facts.tokens, writing_reserved(call, facts), call.clock())
+
+
+def writing_reserved(call: Call, facts: Facts) -> int:
+    """Tokens of output that limits are asked for, whoever will write them."""
+    most = call.snapshot.table.server.reserve_output
+    said = facts.shape.max_tokens
+    if said is not None and said < most:
+        most = said
+    return most * facts.shape.n
 
 
 def reserve(call: Call, pick: Pick, *, byok: bool) -> None:

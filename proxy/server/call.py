@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import define, field, frozen
 
@@ -26,6 +26,9 @@ from proxy.server.snapshot import Snapshot
 from proxy.server.visitor import Visitor
 from proxy.wire import multipart
 from proxy.wire.splice import Member
+
+if TYPE_CHECKING:
+    from proxy.server.begun import Begun
 
 NOTHING: Mapping[str, Any] = {}
 
@@ -91,6 +94,7 @@ class Call:
     byok: Mapping[str, Secret] = field(default=NONE, repr=False)  # brought by the caller, or stored by its project
     stored: frozenset[str] = NOBODY  # of these, the providers whose key its project stored
     locked: frozenset[str] = NOBODY  # providers whose key its project stored, and that does not open
+    begun: Begun | None = None  # a first attempt that goes on
     phase: GonePhase = "body"
     held: int = 0  # bytes of the body, counted against the memory for all bodies
     inside: bool = False  # has one of the places for requests under way
@@ -150,8 +154,9 @@ class Call:
     def begin_attempt(self, candidate: Candidate, *, byok: bool) -> Attempt:
         decision = self.decision
         attempts = decision.attempts
+        started_ms = self.elapsed_ms() if self.begun is None else self.begun.started_ms
         attempt = Attempt(
-            len(attempts) + 1, candidate.model, candidate.provider, candidate.native, self.elapsed_ms(), byok=byok
+            len(attempts) + 1, candidate.model, candidate.provider, candidate.native, started_ms, byok=byok
         )
         attempts.append(attempt)
         return attempt

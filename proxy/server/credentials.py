@@ -18,6 +18,9 @@ class Credential:
     apart: bool = False  # whose it is pays: not of a provider that takes anybody's, whom the house has all the same
 
 
+NO_CREDENTIAL = Credential()
+
+
 def choose(call: Call, pick: Pick, now: float) -> Credential:
     """Where all of them rest, the one that does for the shortest time."""
     provider = call.snapshot.table.providers[pick.candidate.provider]
@@ -25,7 +28,7 @@ def choose(call: Call, pick: Pick, now: float) -> Credential:
     if own is not None:
         return Credential(own, byok=True, apart=not provider.keyless)
     if not provider.credentials:
-        return Credential()
+        return NO_CREDENTIAL
     health = call.snapshot.world.health
     index = 0 if health.is_quiet(now) else fit(call, provider.name, now)
     if index is None:

@@ -171,6 +171,15 @@ async def send(request: Request, response: web.Response) -> Left:
     return await LeanAnswer(request).whole(response.status, headers, body or b"")
 
 
+def write_whole(request: Request, stock: Stock, headers: Headers, body: bytes) -> Left:
+    """A good answer of a length that the connection takes; it is open."""
+    transport = request.protocol.transport
+    assert transport is not None
+    head = up_to_length(200, stock, headers, stays=request.keep_alive)
+    transport.write(b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body))
+    return STAYS if request.keep_alive else CLOSES
+
+
 class LeanAnswer:
     def __init__(self, request: Request) -> None:
         self.begun = False
@@ -181,14 +190,16 @@ class LeanAnswer:
 
     async def whole(self, status: int, headers: Headers, body: bytes, stock: Stock = NO_STOCK) -> Left:
         self.begun, self.sent = True, len(body)
-        self._write(b"%bContent-Length: %d\r\n\r\n%b" % (self._up_to_length(status, headers, stock), len(body), body))
+        head = up_to_length(status, stock, headers, stays=self._request.keep_alive)
+        self._write(b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body))
         if self._protocol.writing_paused:  # or a client that asks on and reads nothing has all its answers held here
             await self.drained()
         return STAYS if self._request.keep_alive else CLOSES
 
     async def begin(self, status: int, headers: Headers, stock: Stock = NO_STOCK) -> None:
         self.begun = True
-        self._head = b"%bTransfer-Encoding: chunked\r\n\r\n" % self._up_to_length(status, headers, stock)
+        head = up_to_length(status, stock, headers, stays=self._request.keep_alive)
+        self._head = b"%bTransfer-Encoding: chunked\r\n\r\n" % head
         if self._protocol.transport is not None:
             self._protocol.transport.set_write_buffer_limits(UNSENT)
 
@@ -248,11 +259,12 @@ class LeanAnswer:
             raise ClientGone(GONE)
         transport.write(data)
 
-    def _up_to_length(self, status: int, headers: Headers, stock: Stock) -> bytes:
-        """A head up to what says where the body ends."""
-        start = _starts.get(status) or _start(status)
-        ends = b"" if self._request.keep_alive else b"Connection: close\r\n"
-        return b"".join((start, stock.lines, _rendered(headers), _date(int(time.time())), ends))
+
+def up_to_length(status: int, stock: Stock, headers: Headers, *, stays: bool) -> bytes:
+    """A head up to what says where the body ends."""
+    start = _starts.get(status) or _start(status)
+    ends = b"" if stays else b"Connection: close\r\n"
+    return b"".join((start, stock.lines, _rendered(headers), _date(int(time.time())), ends))
 
 
 _starts: dict[int, bytes] = {}

@@ -28,6 +28,7 @@ from proxy.server.alerts import Alerts
 from proxy.server.attempt import Opening
 from proxy.server.call import Call, Surface
 from proxy.server.delivery import deliver
+from proxy.server.express import Express, Ride
 from proxy.server.identity import request_id
 from proxy.server.inbound import Request
 from proxy.server.ledger import Attempt, Decision, Ledger
@@ -36,11 +37,11 @@ from proxy.server.ratelimits import THEIRS, limit_headers
 from proxy.server.relay import Relay
 from proxy.server.respond import error_answer, id_headers, plan_headers
 from proxy.server.snapshot import Snapshot
+from proxy.server.track import learn
 from proxy.server.visitor import FORM, visitor_of
 from proxy.streams import Stream
 
 log = structlog.get_logger()
-LONGEST_MODEL = 256  # characters of what a client asked for, in the record
 
 
 @define(eq=False)
@@ -58,19 +59,27 @@ class Gateway:
     turnstile: Turnstile = field(factory=Turnstile)
     alerts: Alerts = field(factory=Alerts)
     own: OwnKeys = field(factory=OwnKeys)  # providers' keys of projects
-    _calls: set[Call] = field(factory=set)  # under way
+    calls: set[Call | Ride] = field(factory=set)  # under way
     _open: dict[Call, Opening] = field(factory=dict)  # answers under way
+    _express: Express = field(init=False)
     _idle: asyncio.Event | None = None  # set whenever the last request has ended, once somebody waits for it
+
+    @_express.default
+    def _its_own(self) -> Express:
+        return Express(self)
 
     @property
     def running(self) -> int:
-        return len(self._calls)
+        return len(self.calls)
 
     async def serve(self, request: Request, surface: Surface) -> web.StreamResponse:
         """Never raises but for cancellation: whatever goes wrong is answered in the surface's own words."""
-        call = self._begin(request, surface)
+        ride = self._express.board(request, surface)
+        if ride is not None and (left := await ride.answered()) is not None:
+            return left
+        call, plan = (self._begin(request, surface), None) if ride is None else ride.handed_over()
         try:
-            return await self._answered(call)
+            return await (self._answered(call) if plan is None else self._relayed(call, plan))
         except early.AlreadyAnswered as answered:
             return answered.response
         except GatewayError as error:
@@ -104,7 +113,7 @@ class Gateway:
             surface, request, visitor, identity, snapshot, decision,
             clock=self.clock, now=self.now, lease=self.ledger.lease, task=asyncio.current_task(),
         )  # fmt: skip
-        self._calls.add(call)
+        self.calls.add(call)
         return call
 
     async def _answered(self, call: Call) -> web.StreamResponse:
@@ -161,7 +170,9 @@ class Gateway:
         opening.forget()
         self._open[call] = opening
         try:
-            return await deliver(call, opening)
+            response = await deliver(call, opening)
+            learn(call, opening, self.metrics)
+            return response
         finally:
             del self._open[call]
             self._learn(call, opening)
@@ -183,7 +194,7 @@ class Gateway:
         call.byok = visitor.brought()
         if not self.own.empty:
             self._take_stored(call)
-        requested = str(call.document.get("model") or "")[:LONGEST_MODEL]
+        requested = str(call.document.get("model") or "")[: billing.LONGEST_MODEL]
         if hide_own(requested) != requested:
             raise InvalidRequest("model holds a key of this gateway, and no model's name.", param="model")
         try:
@@ -192,7 +203,7 @@ class Gateway:
         except GatewayError:
             decision.requested = hide_keys(requested)
             raise
-        call.facts, decision.requested = plan.facts, plan.requested[:LONGEST_MODEL]
+        call.facts, decision.requested = plan.facts, plan.requested[: billing.LONGEST_MODEL]
         return plan
 
     def _take_stored(self, call: Call) -> None:
@@ -206,19 +217,19 @@ class Gateway:
 
     async def drained(self, seconds: float) -> bool:
         """Waits until no request runs, for so long at most."""
-        if not self._calls:
+        if not self.calls:
             return True
         idle = self._idle = self._idle or asyncio.Event()
         idle.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await idle.wait()
-        return not self._calls
+        return not self.calls
 
     def cut(self) -> None:
         """Ends every request under way: it is told so in its own stream, or by the answer that it has not had yet."""
-        for call in list(self._calls):
-            opening = self._open.get(call)
+        for call in list(self.calls):
+            opening = self._open.get(call) if isinstance(call, Call) else None
             if opening is not None:
                 call.cut = Overloaded("The gateway is shutting down; the answer was cut off.", retry_after=1.0)
                 opening.reply.expire(call.cut.message)
@@ -275,21 +286,16 @@ class Gateway:
         if (rate := tokens_per_s(opening.stream, opening.attempt)) is not None:
             world.latencies.observe_rate(candidate, rate)
         if call.late_failure is not None:
-            world.health.failed(candidate, opening.key_index, call.late_failure, self.clock())
+            world.health.failed(candidate, opening.credential.index, call.late_failure, self.clock())
         elif call.operation is not None or world.table.routing.affinity == OFF:
             return
         elif call.facts is not None and call.facts.conversation and call.plan is not None and len(call.plan.chain) > 1:
             world.affinity.pin(call.facts.conversation, candidate, self.clock())
 
     def _finish(self, call: Call) -> None:
-        """The one place where a request ends. Awaits nothing: a cancelled request is settled like any other."""
-        call.snapshot.users -= 1
-        self._calls.discard(call)
-        self.turnstile.release(call.held)
-        if call.inside:
-            self.turnstile.leave()
-        if not self._calls and self._idle is not None:
-            self._idle.set()
+        """The one place where a request ends that went the way of all. Awaits nothing: a cancelled request is settled
+        like any other."""
+        self.ended(call, call.snapshot, call.held, inside=call.inside)
         decision = call.decision
         duration = time.monotonic() - call.started
         decision.duration_ms = int(duration * 1000)
@@ -303,20 +309,32 @@ class Gateway:
             for alert in alerts:
                 self.alerts.tell(alert)
         decision.facts = call.facts
-        self._count(call, duration)
+        intent = call.plan.intent if call.plan is not None else "none"
+        overhead = (call.first_byte_s or duration) - call.upstream_wait
+        client = call.visitor.client(call.request.remote or None, call.snapshot.proxies)
+        self.count(decision, client, intent, duration, overhead)
         self.ledger.record(decision)
 
-    def _count(self, call: Call, duration: float) -> None:
-        decision = call.decision
+    def ended(self, call: Call | Ride, snapshot: Snapshot, held: int, *, inside: bool) -> None:
+        """Gives back what a request had of the process."""
+        snapshot.users -= 1
+        self.calls.discard(call)
+        self.turnstile.release(held)
+        if inside:
+            self.turnstile.leave()
+        if not self.calls and self._idle is not None:
+            self._idle.set()
+
+    def count(self, decision: Decision, client: str | None, intent: str, duration: float, overhead: float) -> None:
         self.metrics.request_done(
             surface=decision.surface,
             model=decision.model,
             provider=decision.provider,
-            intent=call.plan.intent if call.plan is not None else "none",
+            intent=intent,
             status=decision.status,
             outcome=decision.outcome,
             duration_s=duration,
-            overhead_s=(call.first_byte_s or duration) - call.upstream_wait,
+            overhead_s=overhead,
             ttft_s=None if decision.ttfb_ms is None else decision.ttfb_ms / 1000,
             usage=decision.usage,
             cost_nanos=decision.cost_nanos,
@@ -327,7 +345,6 @@ class Gateway:
             self.metrics.attempt_done(provider=attempt.provider, outcome=attempt.outcome)
         if decision.gone_phase is not None:
             self.metrics.client_gone(decision.gone_phase)
-        client = call.visitor.client(call.request.remote or None, call.snapshot.proxies)
         self.tell(log_fields(decision, client))
 
 

@@ -38,10 +38,10 @@ def heading(
     if dropped:
         headers += dropped_header(call.prefix, dropped)
     headers += more
-    return headers, _stock(call, candidate, content_type, fallback=fallback)
+    return headers, stock_of(call, candidate, content_type, fallback=fallback)
 
 
-def _stock(call: Call, candidate: Candidate, content_type: str, *, fallback: bool) -> Stock:
+def stock_of(call: Call, candidate: Candidate, content_type: str, *, fallback: bool) -> Stock:
     """What was decided, and what is sent: the same for all who get this plan and this answer to it."""
     plan, attempts = call.plan, len(call.decision.attempts)
     assert plan is not None

@@ -134,18 +134,18 @@ def parse(body: bytes, reads: frozenset[str]) -> tuple[Mapping[str, Any], list[M
         raise errors.InvalidJson(f"The body is not valid JSON: {_where(exc, body)}.") from exc
     if not isinstance(document, dict):
         raise errors.InvalidJson(f"The body is an object with a model and what to answer, not {_kind(document)}.")
-    if splice.each_once(body, document, _read_here(reads)):
+    if splice.each_once(body, document, read_here(reads)):
         return document, None
     found = splice.members(body)
     if len(found) != len(document):
-        twice = sorted(splice.duplicates(found) & _read_here(reads))
+        twice = sorted(splice.duplicates(found) & read_here(reads))
         if twice:
             raise errors.InvalidRequest(f"{twice[0]} stands twice in the body; send it once.", param=twice[0])
     return document, found
 
 
 @cache
-def _read_here(reads: frozenset[str]) -> frozenset[str]:
+def read_here(reads: frozenset[str]) -> frozenset[str]:
     """A dialect's members that we read, and our own."""
     return reads | reading.EXTENSIONS
 
@@ -265,7 +265,7 @@ def read_facts(call: Call) -> Facts:
         surface.endpoint,
         wishes.wanted,
         shape,
-        reading.estimate_tokens(shape, 0 if call.form is not None or call.body.isascii() else _wide(call.body)),
+        reading.estimate_tokens(shape, 0 if call.form is not None or call.body.isascii() else wide(call.body)),
         call.stream,
         wishes.sort,
         wishes.partitioned,
@@ -322,6 +322,6 @@ def _outranked(call: Call, prefix: str) -> CIMultiDictProxy[str]:
     return CIMultiDictProxy(CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in out))
 
 
-def _wide(body: bytes) -> int:
+def wide(body: bytes) -> int:
     """Bytes beyond one per character."""
     return len(body) - len(body.decode("utf-8", "replace"))

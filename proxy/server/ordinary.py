@@ -131,6 +131,10 @@ class Body:
     def is_eof(self) -> bool:
         return not self.needs
 
+    def ready(self) -> bytes | None:
+        """All of it, if it came in one piece; it can be read all the same."""
+        return self._parts[0] if not self.needs and len(self._parts) == 1 else None
+
     def read_nowait(self) -> bytes:
         parts = self._parts
         whole = parts[0] if len(parts) == 1 else b"".join(parts)
@@ -205,6 +209,11 @@ class OrdinaryRequest:
     @property
     def transport(self) -> asyncio.Transport | None:
         return self.protocol.transport
+
+    def interrupt(self) -> None:
+        """Ends the wait of whoever serves it, whatever is waited for."""
+        if self.protocol._task_handler is not None:
+            self.protocol._task_handler.cancel()
 
     def _cancel(self, exc: BaseException) -> None:
         """As aiohttp's connection asks of its requests when it ends."""

@@ -61,6 +61,18 @@ class Turnstile:
         self.inside += 1
         return True
 
+    def board(self, size: int) -> bool:
+        """`check`, `hold` and `enters_at_once` in one; False, and nothing done, where one of them would refuse or
+        wait."""
+        held, limits = self.held, self.limits
+        if self.memory_high or self._waiting or self.inside >= limits.concurrency:
+            return False
+        if held and held + size > limits.body_memory:
+            return False
+        self.inside += 1
+        self.held = held + size
+        return True
+
     async def enter(self) -> None:
         """Raises Overloaded at once where too many wait already, and after `queue_wait` where no place became free."""
         self.check()

@@ -86,7 +86,8 @@ class _Chain:
             if window is not None and not (pick.info.context is not None and pick.info.context > window):
                 continue
             now = self.relay.clock()
-            if not health.is_quiet(now) and pick not in put_off and self._yields(pick, waiting, now):
+            under_way = self.call.begun is not None
+            if not (under_way or health.is_quiet(now)) and pick not in put_off and self._yields(pick, waiting, now):
                 put_off.append(pick)
                 waiting.append(pick)
                 continue
@@ -133,7 +134,8 @@ class _Chain:
         while True:
             tries += 1
             now = self.relay.clock()
-            key = credentials.choose(self.call, pick, now)
+            begun = self.call.begun
+            key = begun.credential if begun is not None else credentials.choose(self.call, pick, now)
             error = None
             try:
                 return await self._try(pick, key, now)
@@ -150,7 +152,8 @@ class _Chain:
 
     async def _try(self, pick: Pick, key: Credential, now: float) -> Opening:
         call, relay, candidate = self.call, self.relay, pick.candidate
-        billing.reserve(call, pick, byok=key.apart)
+        if call.begun is None:
+            billing.reserve(call, pick, byok=key.apart)
         hops = f"{call.visitor.hops},{relay.instance}" if call.visitor.hops else relay.instance
         try:
             prepared = prepare(call, pick, key, hops)
@@ -202,7 +205,7 @@ class _Chain:
 
     def _praise(self, pick: Pick, key: Credential, opening: Opening) -> None:
         call, world, queued_s, now = self.call, self.call.snapshot.world, opening.reply.queued_s, self.relay.clock()
-        opening.key_index = key.index
+        opening.credential = key
         self.relay.metrics.queued(pick.candidate.provider, queued_s)
         call.decision.queue_ms = (call.decision.queue_ms or 0) + int(queued_s * 1000)
         world.health.succeeded(pick.candidate, key.index, now)

@@ -27,6 +27,7 @@ class Snapshot:
     proxies: Proxies  # whose word counts for who asked
     hosts: tuple[str, ...] = ()  # of providers: internal names that no error text may carry to a client
     ways: dict[Hashable, Any] = field(factory=dict, repr=False)  # see `server.outgoing`
+    tracks: dict[Hashable, Any] = field(factory=dict, repr=False)  # see `server.track`
     users: int = 0
 
 

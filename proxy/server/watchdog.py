@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from math import ceil
+from typing import Protocol
 
 import structlog
 
@@ -22,6 +23,11 @@ PAGES = 10  # of the agenda, in a second
 NEVER = float("inf")
 
 
+class Looks(Protocol):
+    def look(self, now: float) -> None:
+        """Its time has come."""
+
+
 class Agenda:
     """Who is to be looked at when. One timer, set for the first page on which anybody stands."""
 
@@ -30,7 +36,7 @@ class Agenda:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self.now = loop.time
-        self._pages: dict[int, set[Watchdog]] = {}
+        self._pages: dict[int, set[Looks]] = {}
         self._next: float = NEVER  # the page that the timer is set for
         self._timer: asyncio.TimerHandle | None = None
 
@@ -38,7 +44,7 @@ class Agenda:
     def of_running_loop(cls) -> Agenda:
         return cls(asyncio.get_running_loop())
 
-    def put(self, watchdog: Watchdog, when: float) -> int:
+    def put(self, watchdog: Looks, when: float) -> int:
         """The page it stands on."""
         page = ceil(when * PAGES)
         due = self._pages.get(page)
@@ -50,7 +56,7 @@ class Agenda:
             due.add(watchdog)
         return page
 
-    def strike(self, watchdog: Watchdog, page: int) -> None:
+    def strike(self, watchdog: Looks, page: int) -> None:
         due = self._pages.get(page)
         if due is not None:
             due.discard(watchdog)

@@ -243,6 +243,19 @@ class LeanReply:
             transport.write(body)
         return await self.head()
 
+    def write(self, head: bytes, body: bytes) -> None:
+        """Of a request whose head ends before the digits of its length."""
+        transport = self._handler.transport
+        assert transport is not None  # or it was not at hand
+        transport.write(b"%b%d\r\n\r\n%b" % (head, len(body), body))
+
+    def unused(self) -> None:
+        """Nothing was written."""
+        self._handler.reply = None
+        if self._home is not None:
+            self._home.put(self._connection, self._handler)
+        self._release()
+
     async def came(self) -> None:
         """Waits until the head is here, or nothing comes any more."""
         while self._parser.head is None and self._error is None:
@@ -382,29 +395,51 @@ class LeanUpstream(PlainUpstream):
         self._request: ClientRequest | None = None
         self._heads: dict[tuple[str, bool, str, tuple[tuple[str, str], ...]], bytes] = {}
         base = URL(provider.base_url)
-        self._plain = self._proxy is not None or base.user is not None or base.scheme not in ("http", "https")
+        self.goes_plain = self._proxy is not None or base.user is not None or base.scheme not in ("http", "https")
 
     async def send(self, outgoing: Outgoing) -> Reply:
-        if self._plain:
+        if self.goes_plain:
             return await super().send(outgoing)
+        return await self._sent_within(STALE_TRIES, outgoing)
+
+    def begin(self) -> LeanReply | None:
+        """An exchange for which there is a place, and a connection at hand; `write` comes next, or `unused`. None where
+        that takes waiting."""
+        if not self._at_hand or not self._slots.take_at_once():
+            return None
+        found = self._at_hand.take()
+        if found is None:
+            self._slots.release()
+            return None
+        reply = LeanReply(*found, self._at_hand)
+        reply.holds(self._slots)
+        return reply
+
+    async def resumed(self, reply: LeanReply, began: float, outgoing: Outgoing) -> Reply:
+        """As `send`, of an exchange that `begin` began then."""
+        try:
+            await reply.head()
+        except _Stale as stale:
+            if not too_soon(asyncio.get_running_loop().time() - began):
+                raise UpstreamBroken(NO_ANSWER, detail=str(stale.__cause__)) from stale
+            return await self._sent_within(STALE_TRIES - 1, outgoing)
+        return _as_it_is(reply)
+
+    async def _sent_within(self, tries: int, outgoing: Outgoing) -> LeanReply:
         queued_s = await self._slots.take(outgoing.timeouts.queue)
         try:
-            reply = await self._exchanged(outgoing)
+            reply = await self._exchanged(outgoing, tries)
         except BaseException:
             self._slots.release()
             raise
         reply.queued_s = queued_s
         reply.holds(self._slots)
-        coding = reply.headers.get("content-encoding")
-        if coding is not None and coding.strip().lower() not in ("", "identity"):
-            reply.close()
-            raise UpstreamBroken("The provider compressed its answer although it was asked not to.")
-        return reply
+        return _as_it_is(reply)
 
-    async def _exchanged(self, outgoing: Outgoing) -> LeanReply:
+    async def _exchanged(self, outgoing: Outgoing, tries: int) -> LeanReply:
         """A pooled connection that its provider closed meanwhile costs nothing but another try, as on the plain way."""
         request, clock = self._rendered(outgoing), asyncio.get_running_loop().time
-        for last in (*[False] * STALE_TRIES, True):
+        for last in (*[False] * tries, True):
             connection, handler, reused = await self._acquired(outgoing.timeouts.connect)
             reply, began = LeanReply(connection, handler, self._at_hand), clock()
             try:
@@ -444,13 +479,18 @@ class LeanUpstream(PlainUpstream):
 
     def _rendered(self, outgoing: Outgoing) -> bytes:
         """The request's head."""
+        head = self.head_of(outgoing)
+        return b"%b%d\r\n\r\n" % (head, len(outgoing.body)) if outgoing.method == "POST" else head + b"\r\n"
+
+    def head_of(self, outgoing: Outgoing) -> bytes:
+        """The request's head, up to the digits of its length."""
         key = outgoing.method, outgoing.rooted, outgoing.path, outgoing.headers
         head = self._heads.get(key)
         if head is None:
             if len(self._heads) >= HEADS:
                 self._heads.clear()
             head = self._heads[key] = self._render(outgoing)
-        return b"%b%d\r\n\r\n" % (head, len(outgoing.body)) if outgoing.method == "POST" else head + b"\r\n"
+        return head
 
     def _render(self, outgoing: Outgoing) -> bytes:
         url = self._url(outgoing.path, outgoing.rooted)
@@ -463,6 +503,15 @@ class LeanUpstream(PlainUpstream):
             raise UpstreamBroken("A header of the request holds a line end.")
         text = "\r\n".join((*lines, "Content-Length: " if outgoing.method == "POST" else ""))
         return text.encode("utf-8", "surrogateescape")
+
+
+def _as_it_is(reply: LeanReply) -> LeanReply:
+    """Raises UpstreamBroken where the answer is compressed."""
+    coding = reply.headers.get("content-encoding")
+    if coding is not None and coding.strip().lower() not in ("", "identity"):
+        reply.close()
+        raise UpstreamBroken("The provider compressed its answer although it was asked not to.")
+    return reply
 
 
 @functools.lru_cache(maxsize=64)

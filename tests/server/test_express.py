@@ -1,0 +1,346 @@
+"""The short way of requests whose kind came before: whatever happens on it, client, provider and record see what they
+would have seen on the way of all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from gateway import RawClient, Running, Start, gateway, provider, settles
+from keyed import make
+from limited import inline
+from playbook import CHAT, MESSAGES, TONGUES, Tongue
+from upstream import CUT, LAST, RESET, SILENCE, Script, ScriptedUpstream, head, piece, plain
+
+from proxy.server.express import Express, Ride
+
+LOOPS = ("uvloop",)
+# What no two requests have in common.
+VARYING = {"request_id", "at_ms", "ttfb_ms", "duration_ms", "started_ms", "id", "config", "plan"}
+DATED = {"date", "x-request-id", "request-id", "x-nyuro-config"}
+PRICE = {"first": "price = { input = 2.5, output = 10 }", "second": "price = { input = 1, output = 4 }"}
+
+
+def good(tongue: Tongue, text: str = "Hello.", **headers: Any) -> Script:
+    return plain(tongue.answer(text), x_request_id="up-1", **headers)
+
+
+def body(tongue: Tongue, text: str = "Hello.") -> bytes:
+    return orjson.dumps(tongue.answer(text))
+
+
+def without_usage(tongue: Tongue) -> Script:
+    return plain({name: value for name, value in tongue.answer("Hello.").items() if name != "usage"})
+
+
+def in_two_writes(tongue: Tongue) -> Script:
+    whole = body(tongue)
+    return [head(Content_Length=len(whole)) + whole[:20], 0.01, whole[20:]]
+
+
+def in_chunks(tongue: Tongue) -> Script:
+    whole = body(tongue)
+    return [head(Transfer_Encoding="chunked") + piece(whole[:20]) + piece(whole[20:]) + LAST]
+
+
+# What the provider does with a third request, when two of its kind went well.
+TURNS: dict[str, Callable[[Tongue], Script]] = {
+    "a good answer": good,
+    "a good answer with limits of the provider's": lambda tongue: good(
+        tongue, x_ratelimit_limit_requests="5", anthropic_ratelimit_tokens_limit="7", openai_processing_ms="12"
+    ),
+    "a good answer that says how it is written": lambda tongue: plain(
+        tongue.answer("Hello."), content_type="application/json; charset=utf-8"
+    ),
+    "a good answer that came in two writes": in_two_writes,
+    "a good answer in chunks": in_chunks,
+    "a good answer on a connection that then closes": lambda tongue: good(tongue, Connection="close"),
+    "a good answer and more behind it": lambda tongue: [b"".join(map(bytes, good(tongue))) + b"more"],  # type: ignore[arg-type]
+    "a long answer": lambda tongue: good(tongue, "Hello. " * 4000),
+    "another status that is good": lambda tongue: plain(tongue.answer("Hello."), status=201),
+    "an answer without usage": without_usage,
+    "an empty answer": lambda tongue: plain(b""),
+    "an error under 200": lambda tongue: plain(tongue.error("server_error", "No.")),
+    "a page": lambda tongue: plain(b"<html></html>", content_type="text/html"),
+    "broken JSON": lambda tongue: plain(b'{"choices": ['),
+    "a compressed answer": lambda tongue: good(tongue, Content_Encoding="gzip"),
+    "a header that repeats our key": lambda tongue: good(tongue, x_ratelimit_key="canary-house-key-0001"),
+    "an interim answer first": lambda tongue: [b"HTTP/1.1 103 Early Hints\r\n\r\n", *good(tongue)],
+    "400": lambda tongue: plain(tongue.error("invalid_request_error", "No."), status=400),
+    "401 of our key": lambda tongue: plain(tongue.error("authentication_error", "No."), status=401),
+    "429": lambda tongue: plain(tongue.error("rate_limit_error", "No."), status=429),
+    "503": lambda tongue: plain(tongue.error("server_error", "No."), status=503),
+    "529": lambda tongue: plain(tongue.error("overloaded_error", "No."), status=529),
+    "closed without an answer": lambda tongue: [CUT],
+    "reset without an answer": lambda tongue: [RESET],
+    "cut within the head": lambda tongue: [b"HTTP/1.1 200 OK\r\nContent-", CUT],
+    "cut within the body": lambda tongue: [head(Content_Length=1000) + b'{"choices"', CUT],
+    "not HTTP": lambda tongue: [b"220 smtp ready\r\n\r\n", SILENCE],
+    "no answer in time": lambda tongue: [SILENCE],
+    "half an answer in time": lambda tongue: [head(Content_Length=1000) + b'{"choices"', SILENCE],
+}
+
+
+def table(first: ScriptedUpstream, second: ScriptedUpstream, tongue: Tongue) -> str:
+    timeouts = '[timeouts]\nanswer = "300ms"\n'
+    return (
+        timeouts
+        + provider("first", first, tongue, models={"first": PRICE["first"]})
+        + provider("second", second, tongue, models={"second": PRICE["second"]})
+        + '[aliases]\nchain = ["first", "second"]\n'
+    )
+
+
+def told(row: dict[str, Any]) -> dict[str, Any]:
+    """Of a record what two of them have in common."""
+    kept = {name: value for name, value in row.items() if name not in VARYING}
+    kept["plan"] = row["plan"] and {name: value for name, value in row["plan"].items() if name != "config"}
+    kept["attempts"] = [
+        {name: value for name, value in attempt.items() if name not in VARYING} for attempt in row["attempts"]
+    ]
+    return kept
+
+
+def rides(monkeypatch: pytest.MonkeyPatch) -> list[Ride | None]:
+    """What came of each request that asked to board."""
+    seen: list[Ride | None] = []
+    board = Express.board
+
+    def noted(self: Express, *args: Any) -> Ride | None:
+        seen.append(ride := board(self, *args))
+        return ride
+
+    monkeypatch.setattr(Express, "board", noted)
+    return seen
+
+
+async def played(home: Path, tongue: Tongue, turn: Callable[[Tongue], Script]) -> list[Any]:
+    """Three requests of a kind, of which the third takes that turn: what the client got, what the provider was asked,
+    what the record says."""
+    home.mkdir()
+    async with (
+        ScriptedUpstream() as first,
+        ScriptedUpstream() as second,
+        gateway(table(first, second, tongue), home) as gw,
+    ):
+        second.plays(good(tongue, "From the second."))
+        client = await gw.connect()
+        seen: list[Any] = []
+        for script in (good(tongue), good(tongue, "Again."), turn(tongue)):
+            first.plays(script)
+            await client.request(tongue, tongue.request("chain"))
+            status, headers, said = await client.answer()
+            seen.append((status, {name: value for name, value in headers.items() if name not in DATED}, said))
+        alike = {"x-pointsman-hops": "", "host": ""}
+        seen.append([(it.path, it.headers | alike, it.body) for it in (*first.seen, *second.seen)])
+        seen.append([told(row) for row in await gw.rows(3)])
+        return seen
+
+
+@pytest.mark.parametrize("tongue", [CHAT, pytest.param(MESSAGES, marks=pytest.mark.slow)], ids=TONGUES)
+@pytest.mark.parametrize("turn", TURNS.values(), ids=TURNS)
+async def test_the_short_way_shows_what_the_way_of_all_would(
+    turn: Callable[[Tongue], Script], tongue: Tongue, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boarded = rides(monkeypatch)
+    short = await played(home / "short", tongue, turn)
+    assert [ride is not None for ride in boarded] == [False, True, True]
+    monkeypatch.setattr(Express, "board", lambda self, request, surface: None)
+    assert short == await played(home / "of-all", tongue, turn)
+
+
+# -- who boards --------------------------------------------------------------------------------------------------
+
+ASKED = CHAT.request("first")
+LONG = [{"role": "user", "content": "Say hello. " * 500}]
+BODIES: dict[str, tuple[dict[str, Any] | bytes, bool]] = {
+    "the same": (ASKED, True),
+    "other words": (ASKED | {"messages": [{"role": "user", "content": "Guten Tag, wie geht's? Schön \u2026"}]}, True),
+    "more turns": (ASKED | {"messages": [*ASKED["messages"], {"role": "assistant", "content": "Hi."}] * 2}, True),
+    "no stream, in so many words": (ASKED | {"stream": False}, True),
+    "another member that nobody reads": (ASKED | {"temperature": 0.5, "seed": 7}, True),
+    "a stream": (ASKED | {"stream": True}, False),
+    "another limit of its answer": (ASKED | {"max_tokens": 17}, False),
+    "another model": (ASKED | {"model": "second"}, False),
+    "tools": (ASKED | {"tools": [{"type": "function", "function": {"name": "f"}}]}, False),
+    "a picture": (ASKED | {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}]}]}, False),  # noqa: E501
+    "several models": (ASKED | {"models": ["second"]}, False),
+    "wishes for providers": (ASKED | {"provider": {"only": ["first"]}}, False),
+    "a fact for rules": (ASKED | {"metadata": {"industry": "legal"}}, False),
+    "a conversation by name": (ASKED | {"prompt_cache_key": "one"}, False),
+    "a long body": (ASKED | {"messages": LONG}, False),
+    "a member that stands twice": (orjson.dumps(ASKED)[:-1] + b',"model":"second"}', False),
+    "a member of the wrong type": (ASKED | {"messages": "Hello."}, False),
+    "no messages": ({"model": "first", "max_tokens": 16}, False),
+    "no JSON": (b"{", False),
+    "a list": (b"[]", False),
+    "nothing": (b"", False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("asked", "boards"), BODIES.values(), ids=BODIES)
+async def test_only_ordinary_requests_of_a_known_kind_board(
+    asked: dict[str, Any] | bytes, boards: bool, upstream: ScriptedUpstream, start: Start, monkeypatch: Any
+) -> None:
+    gw = await start(provider("house", upstream, models={"first": "", "second": ""}))
+    upstream.answers(lambda seen: good(CHAT))
+    boarded = rides(monkeypatch)
+    client = await gw.connect()
+    for document in (ASKED, asked):
+        await client.request(CHAT, document)
+        await client.answer()
+    assert [ride is not None for ride in boarded] == [False, boards]
+
+
+async def test_a_reload_begins_anew(upstream: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    gw = await start(provider("first", upstream))
+    upstream.answers(lambda seen: good(CHAT))
+    boarded = rides(monkeypatch)
+    client = await gw.connect()
+    for again in (False, False, True, False):
+        if again:
+            gw.config.write_text(gw.config.read_text() + '[aliases]\nother = "first"\n')
+            assert (await gw.over_socket("POST", "/admin/reload", {})).status == 200
+        await client.request(CHAT, ASKED)
+        assert (await client.answer())[0] == 200
+    assert [ride is not None for ride in boarded] == [False, True, False, True]
+
+
+async def test_nobody_boards_while_somebody_rests(
+    upstream: ScriptedUpstream, second: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gw = await start(provider("first", upstream) + provider("second", second))
+    upstream.answers(lambda seen: good(CHAT))
+    second.plays(plain(CHAT.error("overloaded_error", "No."), status=529))
+    boarded = rides(monkeypatch)
+    client = await gw.connect()
+    for model in ("first", "first", "second", "first"):
+        await client.request(CHAT, CHAT.request(model))
+        await client.answer()
+    assert [ride is not None for ride in boarded] == [False, True, False, False]
+
+
+async def test_a_pin_that_leads_elsewhere_is_for_the_way_of_all(
+    upstream: ScriptedUpstream, second: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gw = await start(
+        provider("first", upstream) + provider("second", second) + '[aliases]\nchain = ["first", "second"]\n'
+    )
+    upstream.answers(lambda seen: good(CHAT))
+    second.answers(lambda seen: good(CHAT, "From the second."))
+    boarded = rides(monkeypatch)
+    client = await gw.connect()
+    asked = CHAT.request("chain") | {"messages": [{"role": "user", "content": "Hello."}] * 2}
+    for _ in range(2):
+        await client.request(CHAT, asked)
+        await client.answer()
+    assert gw.app is not None
+    affinity = gw.app.gateway.current.world.affinity
+    (conversation,) = affinity._pins
+    plans = [track.plan for track in gw.app.gateway.current.tracks.values()]
+    affinity.pin(conversation, plans[0].chain[1].candidate, gw.app.gateway.clock())
+    await client.request(CHAT, asked)
+    assert b"From the second." in (await client.answer())[2]
+    assert [ride is not None for ride in boarded] == [False, True, False]
+
+
+# -- keys, limits and budgets ------------------------------------------------------------------------------------
+
+
+def keyed_table(upstream: ScriptedUpstream, limits: dict[str, int]) -> str:
+    project = '[projects.team]\nbudget = { limit = 1, period = "monthly", alert = 0.8 }\n'
+    return provider("first", upstream, models={"first": PRICE["first"]}) + project + inline(limits) + "\n"
+
+
+async def test_limits_and_budgets_hold_as_on_the_way_of_all(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    boarded = rides(monkeypatch)
+    seen = []
+    for name in ("short", "of-all"):
+        if name == "of-all":
+            monkeypatch.setattr(Express, "board", lambda self, request, surface: None)
+        (home / name).mkdir()
+        async with (
+            ScriptedUpstream() as upstream,
+            gateway(keyed_table(upstream, {"rpm": 3, "tpm": 100_000, "parallel": 2}), home / name) as gw,
+        ):
+            upstream.answers(lambda seen: good(CHAT))
+            key = await make(gw, project="team")
+            client = await gw.connect()
+            told_client = []
+            for _ in range(4):
+                await client.request(CHAT, ASKED, f"Authorization: {key.bearer['Authorization']}")
+                status, headers, _ = await client.answer()
+                limits = {it: value for it, value in headers.items() if "limit" in it and "reset" not in it}
+                told_client.append((status, limits, headers.get("x-nyuro-cost")))
+            await gw.settled()
+            assert gw.app is not None
+            (gate,) = {gw.app.gateway.current.gate}
+            account = gate.books.accounts["project:team"]
+            meter = gate.books.meters["project:team"]
+            books = account.spent, account.reserved, meter.running, meter.reserved, meter.tokens.used
+            rows = [told(row) | {"key_id": None} for row in await gw.rows(4)]
+            for row in rows:
+                (row["facts"] or {}).pop("conversation", None)  # it goes by the key
+            seen.append((told_client, books, rows))
+    assert [ride is not None for ride in boarded] == [False, True, True, False]
+    assert seen[0] == seen[1]
+    assert [status for status, *_ in seen[0][0]] == [200, 200, 200, 429]
+
+
+# -- what ends it ------------------------------------------------------------------------------------------------
+
+
+async def riding(gw: Running, upstream: ScriptedUpstream) -> RawClient:
+    """A client whose second request waits for its answer."""
+    client = await gw.connect()
+    upstream.plays(good(CHAT), [SILENCE])
+    await client.request(CHAT, ASKED)
+    await client.answer()
+    await client.request(CHAT, ASKED)
+    await upstream.asked(2)
+    assert gw.app is not None
+    (ride,) = gw.app.gateway.calls
+    assert isinstance(ride, Ride)
+    return client
+
+
+async def test_a_client_that_leaves_is_recorded_with_where_it_was(upstream: ScriptedUpstream, start: Start) -> None:
+    gw = await start(provider("first", upstream))
+    client = await riding(gw, upstream)
+    client.leave()
+    await gw.quiet()
+    row = (await gw.rows(2))[-1]
+    assert (row["status"], row["outcome"], row["gone_phase"]) == (499, "client_closed", "first_byte")
+    assert [attempt["outcome"] for attempt in row["attempts"]] == ["client_closed"]
+    async with asyncio.timeout(5):
+        await upstream.seen[1].gone.wait()
+
+
+async def test_a_shutdown_tells_the_client(upstream: ScriptedUpstream, start: Start) -> None:
+    gw = await start(provider("first", upstream))
+    client = await riding(gw, upstream)
+    assert gw.app is not None
+    gw.app.gateway.cut()
+    status, _, said = await client.answer()
+    assert (status, b"shutting down" in said) == (503, True)
+    await gw.quiet()
+    row = (await gw.rows(2))[-1]
+    assert (row["status"], row["outcome"]) == (503, "gateway_overloaded")
+
+
+async def test_nothing_is_held_when_all_have_ended(upstream: ScriptedUpstream, start: Start) -> None:
+    gw = await start(provider("first", upstream))
+    client = await riding(gw, upstream)
+    client.leave()
+    await gw.quiet()
+    assert gw.app is not None
+    gateway = gw.app.gateway
+    (track,) = gateway.current.tracks.values()
+    assert (gateway.turnstile.inside, gateway.turnstile.held, gateway.current.users) == (0, 0, 0)
+    assert track.in_flight.value == 0
+    await settles(lambda: track.upstream._slots.take_at_once())
+    assert not any(gateway.relay.agenda._pages.values())
