@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+LOOPS = ("uvloop",)  # asyncio's own has Python functions of its own
 SCRIPT = Path(__file__).parents[2] / "scripts" / "bench_request.py"
 MOST = {"chat": 175, "stream": 420, "translated": 405}  # by kind of request; what it is today, and a few
 
