@@ -13,7 +13,7 @@ import pytest
 import structlog
 from backlog import full_backlog
 from gateway import RawClient, Running, Start, chain, provider, settles
-from playbook import CHAT, TONGUES, Tongue
+from playbook import CHAT, TONGUES, Tongue, chunk
 from upstream import SILENCE, Script, ScriptedUpstream, head, piece, plain, streamed, within
 
 EXCHANGES = ("lean", "plain")
@@ -198,7 +198,8 @@ async def test_a_fault_of_ours_in_mid_stream_cuts_the_connection_and_answers_no_
     """The client must not take an error page for the rest of its stream."""
     gw = await start(provider("first", upstream))
     go_on = asyncio.Event()
-    upstream.plays([*streamed(CHAT.stream("some")[:2], last=False), go_on, piece(CHAT.finish), SILENCE])
+    unheard = chunk({}, "stop", unheard_of=True)  # or it would be known, and nobody would look
+    upstream.plays([*streamed(CHAT.stream("some")[:2], last=False), go_on, piece(unheard), SILENCE])
     client = await gw.connect()
     await client.request(CHAT, CHAT.request(stream=True))
     begun = await client.until(b"some")
