@@ -188,11 +188,14 @@ async def _failure(call: Call, opening: Opening) -> UpstreamError:
         body, whole = b"", False
     reply.close()
     dialect = prepared.dialect
-    try:
-        reading = dialect.read_error(json_text.read(body)) if whole else Reading(own=False)
-    except ValueError:
-        reading = Reading(own=False)
-    clean = whole and bool(reading.message) and _is_clean(call, body)
+    clean, reading = False, Reading(own=False)
+    if whole:
+        try:
+            document = json_text.read(body)
+            reading = dialect.read_error(document)
+            clean = bool(reading.message) and _is_clean(call, body, document)
+        except ValueError:
+            reading = Reading(own=False)
     if not clean:
         reading = evolve(reading, message="", param=None)
     passes = clean and reading.own
@@ -201,9 +204,10 @@ async def _failure(call: Call, opening: Opening) -> UpstreamError:
     return failures.of_status(reply.status, reading, foreign, byok=prepared.byok, retry_after=wait)
 
 
-def _is_clean(call: Call, body: bytes) -> bool:
-    """No secret of ours or of the caller's, and no internal host."""
-    return _holds_no_key(call, body) and not any(host.encode() in body for host in call.snapshot.hosts)
+def _is_clean(call: Call, body: bytes, document: Any) -> bool:
+    """No secret of ours or of the caller's, and no internal host, whatever of it is escaped."""
+    text = body + json_text.write(document) if b"\\" in body else body
+    return _holds_no_key(call, text) and not any(host.encode() in text for host in call.snapshot.hosts)
 
 
 def _holds_no_key(call: Call, data: bytes) -> bool:

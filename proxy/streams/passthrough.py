@@ -14,7 +14,7 @@ from proxy.ir import Sight
 from proxy.streams.familiar import Glance
 from proxy.streams.runs import Runs
 from proxy.streams.stream import EMPTY, ENDLESS, HELD_BYTES, HELD_EVENTS
-from proxy.wire import sse
+from proxy.wire import json_text, sse
 from proxy.wire.chunked_run import ChunkedRun
 from proxy.wire.mould import Mould
 from proxy.wire.sse import Frame
@@ -167,6 +167,15 @@ class Passthrough:
         self.edits["comment_masked"] += out != block
         return out
 
+    def _told(self, raw: bytes) -> bytes:
+        """A provider's error as a client may read it; with other escapes, where those hid what it may not."""
+        raw = self._masked(raw)
+        if b"\\" in raw and (frame := sse.read_frame(raw)) is not None:
+            plain = json_text.write(json_text.read(frame.data))
+            if (masked := self._masked(plain)) != plain:
+                return sse.encode(masked, frame.event)
+        return raw
+
     def _masked(self, raw: bytes) -> bytes:
         return self._clean(raw.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
 
@@ -285,7 +294,7 @@ class Passthrough:
                 continue
             out.append(raw if self._mend is None else self._mended(raw))
             if sight is Sight.ERROR and self._tap.error is not None:
-                out[-1] = self._masked(out[-1])
+                out[-1] = self._told(out[-1])
                 self.failure = failures.of_stream(self._tap.error, byok=self._byok)
             elif sight is Sight.END:
                 self.done = True

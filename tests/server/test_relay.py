@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import orjson
 import pytest
 from attrs import frozen
 from gateway import Answer, Running, Start, chain, provider, refused_port
@@ -435,6 +436,34 @@ async def test_a_callers_key_that_the_provider_repeats_is_not_told(upstream: Scr
     answer = await gw.ask(CHAT, headers={"X-Nyuro-Key-first": "canary-callers-key"})
     assert answer.status == 401
     assert b"canary" not in answer.body
+
+
+SPELT = {
+    "with a slash escaped": rb"canary-a\/key/of+ours",
+    "with a letter escaped": rb"canary\u002da/key/of+ours",
+    "as it is": b"canary-a/key/of+ours",
+}
+
+
+@pytest.mark.parametrize("spelt", SPELT.values(), ids=SPELT)
+@both_surfaces
+async def test_a_key_that_is_repeated_is_not_told_however_it_is_spelt(
+    upstream: ScriptedUpstream, start: Start, tongue: Tongue, spelt: bytes
+) -> None:
+    """Some writers of JSON escape slashes."""
+    gw = await start(provider("first", upstream, tongue, keys=["canary-a/key/of+ours"]))
+    error = orjson.dumps(tongue.error("invalid_request_error", "Not with THE KEY.")).replace(b"THE KEY", spelt)
+    frame = tongue.error_frame("api_error", "Not with THE KEY.").replace(b"THE KEY", spelt)
+    for script, stream in (
+        (plain(error, 400), False),
+        (plain(error, 400), True),
+        (streamed([tongue.start, frame]), True),
+        (streamed([*tongue.stream("Hi")[:-2], frame]), True),
+    ):
+        upstream.plays(script)
+        answer = await gw.ask(tongue, stream=stream)
+        assert b'"error"' in answer.body
+        assert b"of+ours" not in answer.body
 
 
 # -- health, caps, budgets ---------------------------------------------------------------------------------------
