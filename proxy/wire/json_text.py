@@ -6,7 +6,8 @@ That is the lone surrogate, `"\\ud83d"`: legal as an escape, impossible in UTF-8
 from __future__ import annotations
 
 import json
-from typing import Any
+from math import isfinite
+from typing import Any, NoReturn
 
 import orjson
 
@@ -19,7 +20,9 @@ def read(data: bytes | str) -> Any:
         if not _may_hold_surrogates(data):
             raise
     try:
-        return json.loads(data, parse_constant=_no_constant)
+        # Its own reading of bytes takes a byte-order mark, and half a pair that was encoded.
+        text = data.decode() if isinstance(data, bytes) else data
+        return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
     except RecursionError as exc:
         raise ValueError("the JSON is nested too deeply") from exc
 
@@ -39,5 +42,10 @@ def _may_hold_surrogates(data: bytes | str) -> bool:
     return b"\\ud" in data.lower() if isinstance(data, bytes) else "\\ud" in data.lower()
 
 
-def _no_constant(name: str) -> Any:
+def _finite(digits: str) -> float:
+    value = float(digits)
+    return value if isfinite(value) else _no_constant(digits)
+
+
+def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
