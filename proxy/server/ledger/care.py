@@ -15,6 +15,7 @@ from typing import Any
 
 from attrs import define, field
 
+from proxy.server.ledger.retention import give_pages_back
 from proxy.server.ledger.rows import BLOCK_BITS, DAY_MS, MARKED
 from proxy.server.ledger.schema import MIGRATIONS, SPENDERS, open_reader, open_writer, refusal
 
@@ -163,7 +164,7 @@ def give_back(path: Path) -> tuple[int, int]:
         before = _size(connection)
         free = _free_pages(connection)
         while free:
-            connection.execute(f"PRAGMA incremental_vacuum({STEP_PAGES})").fetchall()
+            give_pages_back(connection, STEP_PAGES)
             time.sleep(PAUSE)
             free, last = _free_pages(connection), free
             if free >= last:

@@ -51,9 +51,15 @@ class Retention:
             return deleted, deleted > 0
         if pages * page > most and free:
             # Free pages are used again; they go back to the disk only where the file itself is too large.
-            connection.execute(f"PRAGMA incremental_vacuum({STEP_PAGES})").fetchall()
+            give_pages_back(connection, STEP_PAGES)
             return 0, _pragma(connection, "freelist_count") < free
         return 0, False
+
+
+def give_pages_back(connection: sqlite3.Connection, pages: int) -> None:
+    """So many free ones to the disk. A cursor would end after the first: what it takes for the statement's end is a row
+    without columns for each page."""
+    connection.executescript(f"PRAGMA incremental_vacuum({pages})")
 
 
 def sweep(connection: sqlite3.Connection) -> bool:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
-from proxy.server.ledger.retention import STEP_ROWS, Retention
+from proxy.server.ledger.retention import STEP_ROWS, Retention, give_pages_back
 from proxy.server.ledger.rows import DAY_MS
 from proxy.server.ledger.schema import open_writer
 
@@ -54,6 +54,16 @@ def test_the_oldest_go_until_the_rest_fits_and_the_disk_gets_its_pages_back(path
     assert kept[0] == decision(1000 - kept[2]).at_ms  # without a gap
     assert path.stat().st_size <= most
     assert sql(path, "PRAGMA integrity_check") == [("ok",)]
+
+
+def test_pages_go_back_to_the_disk_many_at_a_step(path: Path) -> None:
+    write(path, (decision(i, requested="x" * 256) for i in range(2000)))
+    sql(path, "DELETE FROM decisions")
+    with closing(open_writer(path)) as connection:
+        (before,) = connection.execute("PRAGMA freelist_count").fetchone()
+        assert before > 100
+        give_pages_back(connection, 100)
+        assert connection.execute("PRAGMA freelist_count").fetchone() == (before - 100,)
 
 
 def test_a_limit_below_an_empty_file_ends_all_the_same(path: Path) -> None:
