@@ -60,10 +60,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.obj = _guarded(item.obj, SLOW_GUARD_S if item.get_closest_marker("slow") else GUARD_S)
 
 
+def pytest_sessionstart() -> None:
+    """What collecting the tests makes is no garbage."""
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
-    """The tests themselves, fifteen thousand of them, would be looked through anew in every collection of garbage."""
-    gc.collect()
+    """And would be looked through anew whenever garbage is collected."""
     gc.freeze()
+    gc.enable()
 
 
 def _guarded(test: Callable[..., Awaitable[None]], seconds: float) -> Callable[..., Awaitable[None]]:

@@ -27,7 +27,7 @@ def load_profile() -> None:
         settings.register_profile("fuzz", deadline=None, max_examples=EXAMPLES, suppress_health_check=checks)
         settings.load_profile("fuzz")
     else:
-        settings.register_profile("pointsman", deadline=None)
+        settings.register_profile("pointsman", deadline=None, suppress_health_check=[HealthCheck.too_slow])
         settings.load_profile("pointsman")
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
+from each import each
 from gateway import Answer, Start, provider
 from keyed import make
 from pages import DIALECTS, ERRORS, HEADERS, LIFE, ROOT, ROUTES, flowing, rows, section, spans
@@ -114,7 +115,7 @@ def test_an_error_inside_a_stream_is_told_as_it_comes(surface: Surface) -> None:
         assert line not in sent
 
 
-@pytest.mark.parametrize("kind", respond.STATUS, ids=lambda kind: kind.__name__)
+@each("kind", respond.STATUS, ids=lambda kind: kind.__name__)
 def test_both_surfaces_of_openai_tell_errors_alike(kind: type[GatewayError]) -> None:
     chat, responses = (dialects.DIALECTS[name] for name in ("openai-chat", "openai-responses"))
     status = respond.status_of(kind("No."), chat)

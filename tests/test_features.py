@@ -9,14 +9,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
+from each import each
 from features import FEATURES, encoding_of, features, pretty, target_of
 
 from proxy.dialects import DIALECTS, UPSTREAMS, Dialect
 from proxy.server.endpoints import BY_NAME
 
 REQUESTS = features()
-each_feature = pytest.mark.parametrize("feature", REQUESTS)
+each_feature = each("feature", REQUESTS)
 
 
 def written(feature: str, dialect: str) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def written(feature: str, dialect: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("dialect", UPSTREAMS)
+@each("dialect", UPSTREAMS)
 @each_feature
 def test_a_feature_in_the_words_of(feature: str, dialect: str) -> None:
     assert encoding_of(REQUESTS[feature], UPSTREAMS[dialect]) == written(feature, dialect)
@@ -38,7 +38,7 @@ def test_beside_a_request_stands_one_file_per_dialect_and_no_other(feature: str)
     assert there == {"request.json", *(f"{name}.json" for name in UPSTREAMS)}
 
 
-@pytest.mark.parametrize("file", sorted(FEATURES.glob("*/*.json")), ids=lambda file: f"{file.parent.name}/{file.name}")
+@each("file", sorted(FEATURES.glob("*/*.json")), ids=lambda file: f"{file.parent.name}/{file.name}")
 def test_a_file_is_written_for_reading(file: Path) -> None:
     assert file.read_text() == pretty(json.loads(file.read_text())) + "\n"
 
@@ -55,7 +55,7 @@ def test_a_request_is_understood_by_some_provider_that_speaks_another_dialect_or
     assert all(one["because"].strip("`").startswith(one["refused"]) for one in found if "refused" in one)
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
+@each("dialect", DIALECTS)
 @each_feature
 def test_what_is_sent_can_be_read_again_and_says_the_same(feature: str, dialect: str) -> None:
     """By the dialects that clients speak too: a gateway behind this one sends on what this one sends."""

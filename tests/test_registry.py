@@ -10,6 +10,7 @@ import attrs
 import orjson
 import pytest
 from attrs import evolve
+from each import each
 from gateway import Start
 from playbook import TONGUES, Tongue
 from upstream import ScriptedUpstream, head, plain
@@ -45,8 +46,8 @@ ANTHROPIC_TYPES = {
     "request_too_large", "rate_limit_error", "timeout_error", "overloaded_error", "api_error",
 }  # fmt: skip
 
-each_dialect = pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
-each_error = pytest.mark.parametrize("kind", STATUS, ids=lambda kind: kind.__name__)
+each_dialect = each("dialect", DIALECTS.values(), ids=DIALECTS)
+each_error = each("kind", STATUS, ids=lambda kind: kind.__name__)
 
 
 def frames(dialect: Dialect, raw: bytes) -> list[Frame]:
@@ -168,7 +169,7 @@ def test_a_gateway_behind_this_one_is_understood(dialect: Dialect, kind: type[Ga
 
 
 @each_dialect
-@pytest.mark.parametrize("nonsense", [None, 1, "x", [], {}, {"error": None}, {"error": 3}, {"error": {"message": []}}])
+@each("nonsense", [None, 1, "x", [], {}, {"error": None}, {"error": 3}, {"error": {"message": []}}])
 def test_nobodys_json_is_not_taken_for_an_error_of_the_dialect(dialect: Dialect, nonsense: object) -> None:
     assert not dialect.read_error(nonsense).own
 

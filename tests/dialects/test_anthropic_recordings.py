@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from each import each
 from sdk_reading import Reading, of_message, read_messages_stream
 
 from proxy import ir
@@ -145,14 +146,14 @@ def normalised(value: Any, key: str = "") -> Any:
             return value
 
 
-@pytest.mark.parametrize("body", REQUESTS.values(), ids=REQUESTS)
+@each("body", REQUESTS.values(), ids=REQUESTS)
 def test_a_request_keeps_its_meaning_on_the_way_through_the_ir(body: dict[str, Any]) -> None:
     encoded = DIALECT.encode_request(DIALECT.decode_request(body), ir.Target(body["model"]))
     assert encoded.dropped == ()
     assert normalised(dict(encoded.body)) == normalised({k: v for k, v in body.items() if (k, v) != ("stream", False)})
 
 
-@pytest.mark.parametrize("body", REQUESTS.values(), ids=REQUESTS)
+@each("body", REQUESTS.values(), ids=REQUESTS)
 def test_the_shape_of_a_request_is_that_of_its_meaning(body: dict[str, Any]) -> None:
     shape, request = DIALECT.read_shape(body), DIALECT.decode_request(body)
     assert shape.max_tokens == request.max_tokens

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from each import each
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -106,7 +107,7 @@ def test_a_fault_in_a_request_is_named_by_its_path(request_body: dict[str, Any],
     assert caught.value.message.startswith(param)
 
 
-@pytest.mark.parametrize(("request_body", "param"), REFUSED.values(), ids=REFUSED)
+@each(("request_body", "param"), REFUSED.values(), ids=REFUSED)
 def test_the_shape_never_raises(request_body: dict[str, Any], param: str) -> None:
     assert isinstance(DIALECT.read_shape(request_body), ir.Shape)
 

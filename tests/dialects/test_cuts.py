@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from attrs import frozen
 from conformance.recordings import ABSENT, EVERY, Recording, data_of, frames
+from each import each
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -40,6 +41,10 @@ class Case:
     upstream: str
     client: str
     raw: bytes
+
+    @property
+    def title(self) -> str:
+        return f"{self.name} of {self.upstream} for {self.client}"
 
     def translated(self, pieces: Iterable[bytes]) -> bytes:
         """All that leaves, an error that ends it in its own words included."""
@@ -115,7 +120,7 @@ def cases() -> tuple[Case, ...]:
 
 
 def some(wanted: Iterable[Case]) -> pytest.MarkDecorator:
-    named = {f"{case.name} of {case.upstream} for {case.client}": case for case in wanted}
+    named = {case.title: case for case in wanted}
     skipped = pytest.param(None, marks=pytest.mark.skip(reason=ABSENT), id="none")
     return pytest.mark.parametrize("case", list(named.values()) or [skipped], ids=list(named) or None)
 
@@ -152,7 +157,7 @@ def test_a_translation_does_not_depend_on_where_a_stream_was_cut(case: Case) -> 
     cut_everywhere(case)
 
 
-@some(FIRST)
+@each("case", FIRST, ids=[case.title for case in FIRST])
 def test_nor_on_being_cut_byte_by_byte(case: Case) -> None:
     pieces = [case.raw[at : at + 1] for at in range(len(case.raw))]
     assert case.translated(pieces) == case.translated([case.raw])

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
+from each import each
 
 from proxy import ir
 from proxy.dialects import DIALECTS, UPSTREAMS
@@ -45,7 +46,7 @@ def test_a_request_in_geminis_words(case: dict[str, Any], source: str) -> None:
     assert list(written.dropped) == case.get("dropped", {}).get(source, [])
 
 
-@pytest.mark.parametrize(("case", "source"), PAIRS)
+@each(("case", "source"), PAIRS)
 def test_the_same_request_is_written_the_same_again(case: dict[str, Any], source: str) -> None:
     """The provider's prompt cache goes by the bytes; and no encoder may change what the next candidate gets."""
     target = ir.Target(case.get("model", "gemini-2.5-flash"))

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import pytest
+from each import each
 from features import features, target_of
 
 from proxy import ir
@@ -76,8 +76,8 @@ def own_tool(node: Any, way: tuple[Step, ...]) -> bool:
     return "tools" in way and isinstance(node, dict) and node.get("type") not in (None, "function", "custom")
 
 
-@pytest.mark.parametrize("dialect", UPSTREAMS)
-@pytest.mark.parametrize("feature", REQUESTS)
+@each("dialect", UPSTREAMS)
+@each("feature", REQUESTS)
 def test_a_member_that_nobody_knows_is_named_wherever_it_stands(feature: str, dialect: str) -> None:
     surface, body = REQUESTS[feature]["surface"], REQUESTS[feature]["body"]
     upstream, target = UPSTREAMS[dialect], target_of(dialect)
@@ -147,8 +147,8 @@ BARE: dict[str, dict[str, Any]] = {
 EACH = [(surface, name) for surface, members in MEMBERS.items() for name in members]
 
 
-@pytest.mark.parametrize("dialect", UPSTREAMS)
-@pytest.mark.parametrize(("surface", "about"), EACH)
+@each("dialect", UPSTREAMS)
+@each(("surface", "about"), EACH)
 def test_a_member_is_said_named_or_refused(surface: str, about: str, dialect: str) -> None:
     upstream, target = UPSTREAMS[dialect], target_of(dialect)
     if upstream.speaks == BY_NAME[surface].dialect:
@@ -186,8 +186,8 @@ PARTS: dict[str, tuple[str, str, list[dict[str, Any]]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("dialect", UPSTREAMS)
-@pytest.mark.parametrize(("surface", "role", "parts"), PARTS.values(), ids=PARTS)
+@each("dialect", UPSTREAMS)
+@each(("surface", "role", "parts"), PARTS.values(), ids=PARTS)
 def test_a_part_is_said_named_or_refused(surface: str, role: str, parts: list[dict[str, Any]], dialect: str) -> None:
     """What the user says is never dropped: it is said, or refused."""
     upstream, target = UPSTREAMS[dialect], target_of(dialect)
@@ -215,8 +215,8 @@ ITEMS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("dialect", [name for name, one in UPSTREAMS.items() if one.speaks != "openai-responses"])
-@pytest.mark.parametrize("kind", ITEMS)
+@each("dialect", [name for name, one in UPSTREAMS.items() if one.speaks != "openai-responses"])
+@each("kind", ITEMS)
 def test_an_item_that_only_openai_knows_is_named_by_its_place_or_refused(kind: str, dialect: str) -> None:
     item = {"type": kind, "id": "x_1", "call_id": "c_1"}
     found = encoded(

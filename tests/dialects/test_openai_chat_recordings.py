@@ -9,6 +9,7 @@ from typing import Any
 import httpx2
 import openai
 import pytest
+from each import each
 
 from proxy import ir
 from proxy.dialects import failures, workers_ai
@@ -167,7 +168,7 @@ def _voice() -> Voice:
     return Voice("req_1", "m", 1, include_usage=True)
 
 
-@pytest.mark.parametrize("case", _recordings(stream=True))
+@each("case", _recordings(stream=True))
 def test_the_tap_hears_what_the_decoder_hears(case: dict[str, Any]) -> None:
     heard = _by_us(case, 1 << 20)
     framer, tap = Framer(), DIALECT.tap()
@@ -184,7 +185,7 @@ def test_the_tap_hears_what_the_decoder_hears(case: dict[str, Any]) -> None:
     assert (probed.usage, probed.error, probed.stop is None) == (tap.usage, tap.error, tap.stop is None)
 
 
-@pytest.mark.parametrize("case", _recordings(stream=False))
+@each("case", _recordings(stream=False))
 def test_a_recorded_answer_means_to_us_what_it_means_to_the_sdk(case: dict[str, Any]) -> None:
     with _client(case) as client:
         theirs = client.chat.completions.create(model="m", messages=[{"role": "user", "content": "x"}])
@@ -206,7 +207,7 @@ def test_a_recorded_answer_means_to_us_what_it_means_to_the_sdk(case: dict[str, 
     assert DIALECT.check_answer(json.loads(case["response"]["body_text"])) == ours.usage
 
 
-@pytest.mark.parametrize("case", _recordings(stream=False))
+@each("case", _recordings(stream=False))
 def test_a_recorded_answer_survives_our_own_encoder(case: dict[str, Any]) -> None:
     ours = DIALECT.decode_answer(json.loads(case["response"]["body_text"]))
     again = DIALECT.decode_answer(json.loads(json.dumps(DIALECT.encode_answer(ours, _voice()))))
@@ -248,7 +249,7 @@ def _foreign(case: dict[str, Any]) -> Foreign:
     return Foreign(case["response"]["status"], case["response"]["body_text"].encode())
 
 
-@pytest.mark.parametrize(("body", "provider"), _requests())
+@each(("body", "provider"), _requests())
 def test_a_recorded_request_says_the_same_when_written_again(body: dict[str, Any], provider: str) -> None:
     request = DIALECT.decode_request(body)
     encoded = DIALECT.encode_request(request, ir.Target(body["model"], provider))

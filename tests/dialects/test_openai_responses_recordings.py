@@ -8,6 +8,7 @@ from typing import Any
 
 import openai
 import pytest
+from each import each
 from sdk_reading import read_response, read_response_stream
 
 from proxy import ir
@@ -198,7 +199,7 @@ def test_a_recorded_error_is_understood(case: dict[str, Any]) -> None:
     assert error.code == {400: "upstream_rejected", 401: "upstream_credentials"}[status]
 
 
-@pytest.mark.parametrize("body", _requests())
+@each("body", _requests())
 def test_a_recorded_request_says_the_same_when_written_again(body: dict[str, Any]) -> None:
     encoded = DIALECT.encode_request(read_request(body), ir.Target(body["model"]))
     assert encoded.dropped == ()
@@ -208,7 +209,7 @@ def test_a_recorded_request_says_the_same_when_written_again(body: dict[str, Any
     assert DIALECT.mend_request(body) is None, "nothing in it is ours: its bytes may pass"
 
 
-@pytest.mark.parametrize("body", _requests())
+@each("body", _requests())
 def test_a_recorded_request_is_bridged_or_refused_for_its_conversation(body: dict[str, Any]) -> None:
     if "conversation" in body:
         with pytest.raises(Unsupported, match="send the earlier turns themselves in `input`"):

@@ -11,6 +11,7 @@ import anthropic
 import openai
 import orjson
 import pytest
+from each import each
 from sdk_reading import Reading, read_chat_answer, read_chat_stream, read_message, read_messages_stream
 
 from proxy import ir
@@ -257,7 +258,7 @@ def test_a_recorded_messages_stream_as_a_chat_client_reads_it(case: dict[str, An
 
 
 @recorded
-@pytest.mark.parametrize("case", CHAT_ANSWERS.values(), ids=CHAT_ANSWERS)
+@each("case", CHAT_ANSWERS.values(), ids=CHAT_ANSWERS)
 def test_a_recorded_chat_answer_as_a_messages_client_reads_it(case: dict[str, Any]) -> None:
     raw = case["response"]["body_text"].encode()
     there = read_chat_answer(raw)

@@ -12,6 +12,7 @@ import openai
 import orjson
 import pytest
 from attrs import evolve
+from each import each
 from sdk_reading import (
     Reading,
     read_chat_answer,
@@ -312,7 +313,7 @@ def check_failure(stream: Translation, raw: bytes, target: str) -> None:
 
 
 @recorded
-@pytest.mark.parametrize(("raw", "source", "target"), ANSWERS)
+@each(("raw", "source", "target"), ANSWERS)
 def test_a_recorded_answer_as_the_others_client_reads_it(raw: bytes, source: str, target: str) -> None:
     answer = DIALECTS[source].decode_answer(orjson.loads(raw))
     here = READ_ANSWER[target](orjson.dumps(DIALECTS[target].encode_answer(answer, VOICE)))
@@ -320,7 +321,7 @@ def test_a_recorded_answer_as_the_others_client_reads_it(raw: bytes, source: str
 
 
 @recorded
-@pytest.mark.parametrize(("raw", "source", "target"), [case for case in ANSWERS if case.values[2] == "responses"])
+@each(("raw", "source", "target"), [case for case in ANSWERS if case.values[2] == "responses"])
 def test_a_recorded_answer_is_the_same_as_a_stream(raw: bytes, source: str, target: str) -> None:
     """For providers that answer a stream request with a document: the terminal event holds what a plain answer is."""
     answer = DIALECTS[source].decode_answer(orjson.loads(raw))

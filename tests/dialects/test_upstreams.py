@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from each import each
 
 from proxy import ir
 from proxy.dialects import DIALECTS, UPSTREAMS
 from proxy.errors import Unsupported, UpstreamError
 
 KEY = "canary-0123456789"
-each_upstream = pytest.mark.parametrize("name", UPSTREAMS)
+each_upstream = each("name", UPSTREAMS)
 
 
 @each_upstream
@@ -34,7 +35,7 @@ def test_the_key_stands_once_in_the_credential_and_nowhere_else(name: str) -> No
 
 
 @each_upstream
-@pytest.mark.parametrize("nonsense", [None, 1, "x", [], [1], {}, {"error": None}, {"error": 3}])
+@each("nonsense", [None, 1, "x", [], [1], {}, {"error": None}, {"error": 3}])
 def test_nobodys_json_is_neither_an_error_nor_an_answer(name: str, nonsense: Any) -> None:
     assert not UPSTREAMS[name].read_error(nonsense).own
     with pytest.raises(UpstreamError):
@@ -63,8 +64,8 @@ SENT = {
 
 
 @pytest.mark.skipif(not SENT, reason="the recordings are not on this machine")
-@pytest.mark.parametrize("name", sorted(UPSTREAMS.keys() - DIALECTS.keys()))
-@pytest.mark.parametrize(("dialect", "body"), SENT.values(), ids=SENT)
+@each("name", sorted(UPSTREAMS.keys() - DIALECTS.keys()))
+@each(("dialect", "body"), SENT.values(), ids=SENT)
 def test_a_recorded_request_is_written_or_refused_with_its_place(name: str, dialect: str, body: dict[str, Any]) -> None:
     refusal = None
     try:

@@ -10,18 +10,17 @@ import base64
 import json
 import re
 import socket
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import pytest
 from attrs import field, frozen
+from each import Test, each
 from gateway import Process, Running, process
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "corpora"
-ABSENT = "the corpora are not on this machine"
 WHOLE, SEVEN, ONE = 0, 7, 1  # bytes of a packet; 0: all at once
 PIECES = {WHOLE: "whole", SEVEN: "by seven", ONE: "by one"}
 PAUSED = 400  # packets; a case of more goes without a pause between them
@@ -66,20 +65,14 @@ def _case(line: Mapping[str, Any]) -> Case:
     return Case(line["name"], raw, line)
 
 
-def parametrized(cases: Sequence[Case]) -> pytest.MarkDecorator:
-    return _parametrized("case", [pytest.param(case, id=case.name) for case in cases])
+def each_case(cases: Sequence[Case]) -> Callable[[Test], Test]:
+    return each("case", cases, ids=[case.name for case in cases])
 
 
-def parametrized_in_pieces(cases: Sequence[Case]) -> pytest.MarkDecorator:
-    """Each case whole and in small packets."""
-    found = [pytest.param(case, size, id=f"{case.name} {PIECES[size]}") for case, size in in_pieces(cases)]
-    return _parametrized(("case", "size"), found)
-
-
-def _parametrized(names: str | tuple[str, ...], found: Sequence[Any]) -> pytest.MarkDecorator:
-    nothing = [None] * (1 if isinstance(names, str) else len(names))
-    absent = pytest.param(*nothing, marks=pytest.mark.skip(reason=ABSENT), id="none")
-    return pytest.mark.parametrize(names, found or [absent])
+def each_case_in_pieces(cases: Sequence[Case]) -> Callable[[Test], Test]:
+    """Whole and in small packets."""
+    found = in_pieces(cases)
+    return each(("case", "size"), found, ids=[f"{case.name} {PIECES[size]}" for case, size in found])
 
 
 def in_pieces(cases: Iterable[Case]) -> list[tuple[Case, int]]:

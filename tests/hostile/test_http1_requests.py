@@ -11,7 +11,7 @@ from gateway import provider
 from playbook import CHAT
 from upstream import ScriptedUpstream, plain
 
-from .corpus import Case, all_spoken, daemon, in_pieces, load, parametrized_in_pieces, statuses
+from .corpus import Case, all_spoken, daemon, each_case_in_pieces, in_pieces, load, statuses
 
 CASES = load("http1/requests.jsonl")
 REFUSALS = frozenset({400, 408, 411, 413, 414, 415, 417, 421, 426, 431, 501, 505})
@@ -52,7 +52,7 @@ def verdicts(answer: bytes) -> set[str]:
     return {"accept", "reject"} if found[-1] in BEFORE_THE_BODY and closes else {"accept"}
 
 
-@parametrized_in_pieces(CASES)
+@each_case_in_pieces(CASES)
 def test_a_request_is_framed_as_it_should_be(case: Case, size: int, outcomes: dict[tuple[str, int], Outcome]) -> None:
     outcome = outcomes[case.name, size]
     found = statuses(outcome.answer)

@@ -12,7 +12,7 @@ from gateway import Running, provider
 from playbook import CHAT
 from upstream import CUT, Script, ScriptedUpstream, Seen
 
-from .corpus import PIECES, Case, daemon, in_pieces, load, parametrized_in_pieces
+from .corpus import PIECES, Case, daemon, each_case_in_pieces, in_pieces, load
 
 CASES = load("http1/responses.jsonl")
 ANSWER = b'"object":"chat.completion"'
@@ -57,7 +57,7 @@ async def _asked(running: Running, number: int) -> Outcome:
     return Outcome(answer.status, answer.body, {name.lower(): value for name, value in answer.headers.items()})
 
 
-@parametrized_in_pieces(CASES)
+@each_case_in_pieces(CASES)
 def test_an_answer_is_whole_or_an_error(case: Case, size: int, outcomes: dict[tuple[str, int], Outcome]) -> None:
     outcome = outcomes[case.name, size]
     document = orjson.loads(outcome.body)

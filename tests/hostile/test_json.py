@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 from attrs import frozen
+from each import each
 from gateway import Answer, Running, provider
 from playbook import CHAT, MESSAGES
 from upstream import ScriptedUpstream, Seen, plain
 
-from .corpus import Case, daemon, load, parametrized
+from .corpus import Case, daemon, each_case, load
 
 TEXTS = load("json/json_test_suite.jsonl")
 BODIES = load("json/llm_bodies.jsonl")
@@ -72,8 +73,8 @@ def whole() -> dict[tuple[str, str], Outcome]:
     return {(case.name, surface): outcome for (case, surface), outcome in zip(jobs, found, strict=True)}
 
 
-@pytest.mark.parametrize("surface", PATHS)
-@parametrized(TEXTS)
+@each("surface", PATHS)
+@each_case(TEXTS)
 def test_a_text_as_a_body_is_a_400(case: Case, surface: str, whole: dict[tuple[str, str], Outcome]) -> None:
     """What is JSON lacks the fields of a request."""
     outcome = whole[case.name, surface]
@@ -96,7 +97,7 @@ def within() -> dict[str, Outcome]:
     return {case.name: outcome for case, outcome in zip(TEXTS, found, strict=True)}
 
 
-@parametrized(TEXTS)
+@each_case(TEXTS)
 def test_a_text_within_a_request_passes_as_it_is_or_is_refused(case: Case, within: dict[str, Outcome]) -> None:
     outcome = within[case.name]
     assert outcome.answer.status in {"accept": {200}, "reject": {400}, "either": {200, 400}}[case.expected]
@@ -120,7 +121,7 @@ def shape_of(document: Any) -> set[str]:
     return set(document["error"])
 
 
-@parametrized(BODIES)
+@each_case(BODIES)
 def test_a_body_is_refused_or_passed_on_unchanged(case: Case, judged: dict[str, Outcome]) -> None:
     outcome = judged[case.name]
     assert outcome.answer.status in ALLOWED[case.expected]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pytest
+from each import each
 from scenes import ANTHROPIC, OLLAMA, OPENAI, PROMPTS, candidate, chain, cool, fates, planned, sample
 
 from proxy import errors
@@ -159,7 +160,7 @@ LOCAL_FIRST: dict[str, tuple[str | None, ...]] = {
 }
 
 
-@pytest.mark.parametrize(
+@each(
     ("keys", "label", "target"),
     [(keys, label, target) for keys, row in LOCAL_FIRST.items() for label, target in zip(CLASSES, row, strict=True)],
 )

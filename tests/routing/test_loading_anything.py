@@ -6,9 +6,9 @@ import json
 from random import Random
 from typing import Any
 
-import pytest
 from attrs import AttrsInstance, fields
-from hypothesis import HealthCheck, given, settings
+from each import each
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scenes import EVERY, KEYS, PROJECT, asks, half, no_file
 
@@ -23,7 +23,7 @@ from proxy.routing.sections import ModelSection, ProjectSection, ProviderSection
 from proxy.routing.table import Industry, Profile, Retry, Rule, Server, Timeouts
 from proxy.routing.world import World
 
-unhurried = settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.too_slow])
+fewer = settings(max_examples=80)
 SHIPPED = (PROJECT / "routes.toml").read_bytes()
 WORDS = sorted(
     {
@@ -105,19 +105,19 @@ documents = st.fixed_dictionaries(
 )
 
 
-@unhurried
+@fewer
 @given(documents | st.dictionaries(keys, values, max_size=4))
 def test_any_document_loads_or_is_refused(document: dict[str, Any]) -> None:
     survives("\n".join(f"{toml(key)} = {toml(value)}" for key, value in document.items()).encode())
 
 
-@unhurried
+@fewer
 @given(st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")))
 def test_any_bytes_load_or_are_refused(raw: bytes) -> None:
     survives(raw)
 
 
-@pytest.mark.parametrize("seed", range(40))
+@each("seed", range(40))
 def test_the_shipped_file_with_something_wrong_loads_or_is_refused(seed: int) -> None:
     """A line is gone, doubled, swapped with another, or has another's value: what happens to files in an editor."""
     dice = Random(seed)

@@ -6,7 +6,7 @@ from decimal import Decimal
 from random import Random
 
 import orjson
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scenes import asks, no_file
 
@@ -25,7 +25,7 @@ from proxy.routing.steps import STEPS
 from proxy.routing.strategies import SORTS
 from proxy.routing.world import Pick, World
 
-unhurried = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+fewer = settings(max_examples=50)
 NOW = 100.0
 TALK = "ab" * 16
 PROVIDERS = """
@@ -147,7 +147,7 @@ def candidates(picks: list[Pick]) -> list[Candidate]:
     return [pick.candidate for pick in picks]
 
 
-@unhurried
+@fewer
 @given(worlds(), requests(), st.integers(0, 99))
 def test_a_plan_keeps_its_promises(world: World, facts: Facts, seed: int) -> None:
     plan = resolve(facts, world, Random(seed).random, NOW)
@@ -165,7 +165,7 @@ def test_a_plan_keeps_its_promises(world: World, facts: Facts, seed: int) -> Non
         assert all(pick.info.local for pick in plan.chain)
 
 
-@unhurried
+@fewer
 @given(worlds(), requests(), st.integers(0, 99))
 def test_the_same_world_request_and_dice_give_the_same_plan(world: World, facts: Facts, seed: int) -> None:
     first = resolve(facts, world, Random(seed).random, NOW)
@@ -186,7 +186,7 @@ def expanded(case: Case) -> list[Pick]:
     return expansion.picks
 
 
-@unhurried
+@fewer
 @given(worlds(), requests(), st.integers(0, 99))
 def test_every_candidate_is_in_the_chain_or_dropped_with_a_reason(world: World, facts: Facts, seed: int) -> None:
     plan = resolve(facts, world, Random(seed).random, NOW)
@@ -245,7 +245,7 @@ def thorough(world: World, facts: Facts, seed: int) -> tuple[list[Candidate], Ca
     return candidates(picks)[:MOST], first, leads
 
 
-@unhurried
+@fewer
 @given(worlds(), requests(), st.integers(0, 99))
 def test_judging_from_the_head_is_as_good_as_judging_all(world: World, facts: Facts, seed: int) -> None:
     plan: Plan = resolve(facts, world, Random(seed).random, NOW)

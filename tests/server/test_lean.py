@@ -10,6 +10,7 @@ import pytest
 from aiohttp import connector
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ClientRequest
+from each import each
 from gateway import settles
 from upstream import CUT, GUARD_S, LAST, SILENCE, ScriptedUpstream, head, piece, plain, streamed, within
 
@@ -223,10 +224,10 @@ class Wire:
         self.ended = self.ended or "closed"
 
 
-@pytest.mark.parametrize("size", [700, 5_000, 30_000, 1 << 20])
-@pytest.mark.parametrize("ahead", [0, 1, 3, 99])
-@pytest.mark.parametrize("patience", [1, 3, 1 << 30], ids=["stops at each", "stops now and then", "never stops"])
-@pytest.mark.parametrize("greed", [0, 1, 400], ids=["none", "one at a time", "all"])
+@each("size", [700, 5_000, 30_000, 1 << 20])
+@each("ahead", [0, 1, 3, 99])
+@each("patience", [1, 3, 1 << 30], ids=["stops at each", "stops now and then", "never stops"])
+@each("greed", [0, 1, 400], ids=["none", "one at a time", "all"])
 async def test_what_goes_through_and_what_is_parsed_are_the_body(
     size: int, ahead: int, patience: int, greed: int
 ) -> None:

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from each import each
+from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.wire.headers import answer_headers, join_capped, may_pass, printable, request_headers, retry_after
 
-unhurried = settings(deadline=None)  # a busy machine is no failure
 SHARED = Path(__file__).parents[2].parent / "shared"
 NOW = 1_792_000_000.0  # 2026-10-14T17:46:40Z
 
@@ -51,7 +51,6 @@ def test_long_values_are_cut_between_words(value: str, wanted: str) -> None:
     assert printable(value, limit=10) == wanted
 
 
-@unhurried
 @given(st.text(), st.integers(3, 40))
 def test_any_value_fits_a_header(value: str, limit: int) -> None:
     result = printable(value, limit)
@@ -78,7 +77,6 @@ def test_lists_say_how_many_were_left_off(items: list[str], limit: int, wanted: 
     assert join_capped(items, limit) == wanted
 
 
-@unhurried
 @given(st.lists(st.text("abc", min_size=1, max_size=8), max_size=40), st.integers(8, 60))
 def test_no_list_passes_its_limit_or_miscounts(items: list[str], limit: int) -> None:
     text = join_capped(items, limit)
@@ -117,8 +115,8 @@ WAITS: dict[str, tuple[dict[str, str], float | None]] = {
 }
 
 
-@pytest.mark.parametrize(("headers", "wanted"), WAITS.values(), ids=WAITS)
-@pytest.mark.parametrize("limited", [False, True])
+@each(("headers", "wanted"), WAITS.values(), ids=WAITS)
+@each("limited", [False, True])
 def test_waits_are_read(headers: dict[str, str], wanted: float | None, limited: bool) -> None:
     assert retry_after(headers, NOW, limited) == wanted
 
@@ -171,7 +169,6 @@ def test_resets_count_for_a_429_that_names_no_wait(headers: dict[str, str], want
     assert retry_after({**headers, "retry-after": "1"}, NOW, limited=True) == 1.0
 
 
-@unhurried
 @given(
     st.dictionaries(
         st.sampled_from(
@@ -332,7 +329,7 @@ def recordings() -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize("pairs", recordings())
+@each("pairs", recordings())
 def test_recorded_answers_tell_nothing_of_their_front_ends(pairs: list[tuple[str, str]]) -> None:
     told = {name for name, _ in answer_headers(pairs, native=True)}
     heads = ("retry-after", "x-should-retry", "x-ratelimit-", "anthropic-", "openai-", "x-upstream-request-id")
@@ -356,7 +353,6 @@ HEADER = st.sampled_from(
 )
 
 
-@unhurried
 @given(st.lists(st.tuples(HEADER, st.sampled_from(["1", "x-a", "anthropic-beta, close"]))))
 def test_what_may_pass_is_all_that_the_headers_beside_a_house_key_depend_on(sent: list[tuple[str, str]]) -> None:
     for dialect in ("openai-chat", "openai-responses", "anthropic", "workers-ai", "gemini", "ollama"):

@@ -6,6 +6,7 @@ from contextlib import suppress
 from itertools import combinations
 
 import pytest
+from each import each
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,8 +48,8 @@ WHOLE: dict[str, tuple[bytes, bytes, bool]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 7, 1 << 30])
-@pytest.mark.parametrize(("raw", "body", "reusable"), WHOLE.values(), ids=WHOLE)
+@each("size", [1, 2, 3, 7, 1 << 30])
+@each(("raw", "body", "reusable"), WHOLE.values(), ids=WHOLE)
 def test_an_answer_is_read_however_it_is_cut(raw: bytes, body: bytes, reusable: bool, size: int) -> None:
     parser, got = read(raw, size)
     assert (got, parser.done, parser.surplus) == (body, True, False)
@@ -138,8 +139,8 @@ BAD: dict[str, bytes] = {
 }
 
 
-@pytest.mark.parametrize("size", [1, 5, 1 << 30])
-@pytest.mark.parametrize("raw", BAD.values(), ids=BAD)
+@each("size", [1, 5, 1 << 30])
+@each("raw", BAD.values(), ids=BAD)
 def test_what_could_be_read_in_two_ways_is_refused(raw: bytes, size: int) -> None:
     with pytest.raises(BadHttp) as raised:
         read(raw, size)

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.errors import UpstreamBroken
 from proxy.wire.ndjson import Borders, Framer
 
-unhurried = settings(deadline=None)  # a busy machine is no failure
 SHARED = Path(__file__).parents[2].parent / "shared"
 
 STREAMS: dict[str, tuple[bytes, list[bytes], list[bytes]]] = {  # bytes, whole lines, what only a close brings
@@ -55,7 +54,6 @@ def test_a_cut_line_is_dropped_when_unwanted() -> None:
     assert framer.close(keep_partial=False) == []
 
 
-@unhurried
 @given(streams, st.one_of(st.integers(0, 8), st.just(64 * 1024)))
 def test_what_borders_let_through_ends_at_the_last_line_end_or_is_too_long_to_hold(
     chunks: list[bytes], limit: int

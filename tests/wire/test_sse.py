@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from each import each
+from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.errors import UpstreamBroken
 from proxy.wire.sse import Borders, Frame, Framer, encode, split_frames
 
-unhurried = settings(deadline=None)  # a busy machine is no failure
 SHARED = Path(__file__).parents[2].parent / "shared"
 CORPUS = SHARED / "corpora" / "sse" / "cases.jsonl"
 BOM = b"\xef\xbb\xbf"
@@ -163,18 +163,16 @@ def test_frames_do_not_depend_on_where_the_bytes_are_cut(raw: bytes, frames: lis
         assert framer.feed(raw[:first]) + framer.feed(raw[first:second]) + framer.feed(raw[second:]) == frames
 
 
-@pytest.mark.parametrize(("raw", "frames"), STREAMS.values(), ids=STREAMS)
+@each(("raw", "frames"), STREAMS.values(), ids=STREAMS)
 def test_the_reference_of_these_tests_agrees_with_the_table(raw: bytes, frames: list[Frame]) -> None:
     assert read_bytewise(raw.removeprefix(BOM))[0] == frames
 
 
-@unhurried
 @given(streams)
 def test_any_stream_cut_anywhere_reads_as_the_standard_says(chunks: list[bytes]) -> None:
     assert frames_of(chunks) == read_bytewise(b"".join(chunks).removeprefix(BOM))[0]
 
 
-@unhurried
 @given(streams, st.one_of(st.integers(0, 12), st.just(64 * 1024)))
 def test_what_borders_let_through_ends_at_the_last_border_or_is_too_long_to_hold(
     chunks: list[bytes], limit: int
@@ -182,7 +180,6 @@ def test_what_borders_let_through_ends_at_the_last_border_or_is_too_long_to_hold
     check_borders(chunks, limit)
 
 
-@unhurried
 @given(streams)
 def test_split_frames_are_the_block_and_its_frames(chunks: list[bytes]) -> None:
     check_split(b"".join(chunks))
@@ -279,7 +276,6 @@ def test_frames_of_our_own(made: bytes, wanted: bytes) -> None:
     assert made == wanted
 
 
-@unhurried
 @given(st.binary(), st.sampled_from([b"", b"ping"]))
 def test_what_is_encoded_reads_back(data: bytes, event: bytes) -> None:
     lines = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
