@@ -72,7 +72,7 @@ class Expansion:
             picks = SORTS[entry.sort](picks, self.case)
             self._say(depth, f"sorted by {entry.sort}")
         if entry.max_price is not None:
-            picks = [pick.capped(entry.max_price) for pick in picks]
+            picks = [pick.capped(entry.max_price, asked=depth == 0) for pick in picks]
         return picks
 
     def _stands_for(self, entry: Entry, depth: int) -> list[Pick]:

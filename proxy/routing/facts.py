@@ -72,6 +72,7 @@ class Wishes:
     ceiling: Ceiling | None = None
     preferences: Preferences = NO_PREFERENCES
     headers: Mapping[str, str] | None = field(default=None, repr=False)
+    default_ceiling: bool = False
 
 
 @frozen
@@ -105,6 +106,7 @@ class Facts:
     priced_only: bool = False  # a budget is charged, and takes nothing whose price is unknown
     byok: frozenset[str] = frozenset()  # providers for which the caller brought a key
     locked: frozenset[str] = frozenset()  # providers for which its project has a key that does not open
+    default_ceiling: bool = False  # the ceiling is the project's, and gives way to one of the request's own entries
     past: Past | None = None  # of a recorded request: stands for its turns and headers, which are empty
 
     @property
@@ -124,6 +126,7 @@ class Facts:
             "ceiling": {name: str(usd) for name, usd in asdict(self.ceiling).items() if usd is not None}
             if self.ceiling
             else None,
+            "default_ceiling": self.default_ceiling or None,
             "preferences": asdict(wishes) if wishes != NO_PREFERENCES else None,
             "industry": self.industry,
             "byok": sorted(self.byok),

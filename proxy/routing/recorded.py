@@ -54,6 +54,7 @@ def facts_from_record(row: Row) -> Facts:
             sort=kept.get("sort"),
             partitioned=kept.get("partitioned", False),
             ceiling=_ceiling(kept.get("ceiling")),
+            default_ceiling=kept.get("default_ceiling", False),
             preferences=_preferences(kept.get("preferences")),
             industry=kept.get("industry"),
             project=row["project"],

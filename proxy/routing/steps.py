@@ -127,7 +127,8 @@ def _price(facts: Facts, world: World) -> Judge:
     def judge(pick: Pick) -> str | None:
         if ceiling is None and pick.max_price is None:
             return None
-        totals = [usd for usd in (pick.max_price, total) if usd is not None]
+        default = None if pick.asked_price and facts.default_ceiling else total
+        totals = [usd for usd in (pick.max_price, default) if usd is not None]
         if totals and (reason := _too_dear(pick.info, facts, min(totals))):
             return reason
         return _rate_too_dear(pick.info, ceiling) if ceiling else None

@@ -32,14 +32,16 @@ class Pick:
     info: ModelInfo
     listed: bool = True
     max_price: Decimal | None = None  # USD, from a suffix of the entry that named it, or from a profile
+    asked_price: bool = False  # it is the request's own word
 
     @classmethod
     def of(cls, info: ModelInfo, *, listed: bool = True) -> Pick:
         return cls(Candidate(info.id, info.provider, info.native), info, listed)
 
-    def capped(self, usd: Decimal) -> Pick:
+    def capped(self, usd: Decimal, *, asked: bool = False) -> Pick:
         """Every ceiling on the way to it holds, so the lowest does."""
-        return evolve(self, max_price=usd if self.max_price is None else min(usd, self.max_price))
+        lowest = usd if self.max_price is None else min(usd, self.max_price)
+        return evolve(self, max_price=lowest, asked_price=asked or self.asked_price)
 
 
 @frozen

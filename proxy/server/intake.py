@@ -279,6 +279,7 @@ def read_facts(call: Call) -> Facts:
         standing.priced_only,
         _asked_apart(call) if call.byok else NOBODY,
         call.locked,
+        wishes.default_ceiling,
     )
 
 
@@ -294,8 +295,9 @@ def _read_wishes(call: Call) -> Wishes:
     default = f"profile:{project.profile}" if project is not None and project.profile else call.surface.default_model
     wanted = reading.read_wanted(body, headers, prefix, default)
     ceiling = reading.read_ceiling(body, headers, prefix)
+    default_ceiling = f"{prefix}max-price" in headers and f"{prefix}max-price" not in call.visitor.sent
     if ceiling is None and project is not None and project.max_price is not None:
-        ceiling = Ceiling(project.max_price)
+        ceiling, default_ceiling = Ceiling(project.max_price), True
     return Wishes(
         wanted,
         reading.read_sort(body, headers, prefix),
@@ -303,6 +305,7 @@ def _read_wishes(call: Call) -> Wishes:
         ceiling,
         reading.read_preferences(body),
         headers,
+        default_ceiling,
     )
 
 

@@ -113,6 +113,28 @@ headers = { X-Nyuro-Sort = "price", X-Nyuro-Max-Price = "0", X-Nyuro-Models = "f
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("default", ["max_price = 0.0001", 'headers = { X-Nyuro-Max-Price = "0.0001" }'])
+async def test_a_suffix_is_the_requests_own_word_and_wins_over_the_projects_ceiling(
+    default: str, start: Start, upstream: ScriptedUpstream, second: ScriptedUpstream
+) -> None:
+    priced = "price = { input = 1, output = 10 }"
+    table = provider("first", upstream, models={"first": priced}) + provider(
+        "second", second, models={"second": priced}
+    )
+    aliases = '[aliases]\ndear = "first;max_price:1"\n'
+    gw, key = await keyed(start, f"{table}{aliases}[projects.x]\n{default}\n")
+
+    async def planned(*models: str) -> list[str]:
+        request = CHAT.request(models[0], max_tokens=100, models=models[1:])
+        return [pick["model"] for pick in (await gw.post("/v1/route", request, key.bearer)).json["candidates"]]
+
+    assert await planned("first") == []
+    assert await planned("first;max_price:1") == ["first"]
+    assert await planned("first;max_price:0.0001") == []
+    assert await planned("first;max_price:1", "second") == ["first"]  # each entry for itself
+    assert await planned("dear") == []  # the table's word, not the request's
+
+
 async def test_a_key_of_a_project_that_is_gone_is_refused_clearly(start: Start, upstream: ScriptedUpstream) -> None:
     upstream.plays(plain(CHAT.answer("Hello.")))
     table = provider("first", upstream)
