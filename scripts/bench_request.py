@@ -36,6 +36,7 @@ from proxy.server.gateway import Gateway
 from proxy.server.inbound import Head
 from proxy.server.ledger import Decision, Lease, Ledger
 from proxy.server.ordinary import Body, Known, OrdinaryRequest
+from proxy.server.outbox import Outbox
 from proxy.server.relay import Relay
 from proxy.server.reload import Builder, load_table
 from proxy.server.upstream import LeanUpstream
@@ -213,7 +214,7 @@ class Asking:
         sent = {"Host": "127.0.0.1:9240", "Content-Type": "application/json", "Authorization": f"Bearer {key}"}
         head = Head("/v1/chat/completions", CIMultiDictProxy(CIMultiDict(sent)))
         self._known = Known(b"", b"", head, lambda request: self._gateway.serve(request, CHAT))
-        self.client = Client()
+        self.client, self.outbox = Client(), Outbox()
 
     async def end(self) -> None:
         for upstream in self._gateway.current.upstreams.values():
@@ -221,7 +222,8 @@ class Asking:
 
     def __call__(self) -> Awaitable[web.StreamResponse]:
         client, size = cast(Any, self.client), len(self._body)
-        request = OrdinaryRequest(self._known, size, Body(client, self._body, size), client, "127.0.0.1", True)
+        body = Body(client, self._body, size)
+        request = OrdinaryRequest(self._known, size, body, client, "127.0.0.1", True, self.outbox)
         return self._known.handler(request)
 
 
@@ -246,7 +248,8 @@ async def calls(kind: str) -> tuple[int, int]:
     ask = Asking(kind)
     for _ in range(20):
         await ask()
-        assert b"prompt_tokens" in ask.client.got or ask.client.got == END, ask.client.got
+        ask.outbox.flush()
+        assert b"prompt_tokens" in ask.client.got or ask.client.got.endswith(END), ask.client.got
     with counting() as counts:
         await ask()
     await ask.end()

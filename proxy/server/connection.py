@@ -182,6 +182,10 @@ class Connection(RequestHandler):
             elif message.upgrade and self._place is None and not _changes(message):
                 self._messages[at] = (message._replace(should_close=True), payload)
 
+    def force_close(self) -> None:
+        self._listener.outbox.flush()  # whatever was said before is the client's
+        super().force_close()
+
     def connection_lost(self, exc: BaseException | None) -> None:
         self._listener.unread.discard(self)
         super().connection_lost(exc)
@@ -247,10 +251,13 @@ class Connection(RequestHandler):
             self._ahead = data[end:]
         self.head_since = None
         self._request_count += 1
-        self._arrived = OrdinaryRequest(known, length, body, self, self.remote, not self._listener.stopping)
+        self._arrived = OrdinaryRequest(
+            known, length, body, self, self.remote, not self._listener.stopping, self._listener.outbox
+        )
         self._wake()
 
     def _hand_over(self, data: bytes) -> None:
+        self._listener.outbox.flush()  # from here on aiohttp writes
         self.lean = False
         self._wake()
         self._parsed(data)
@@ -299,6 +306,7 @@ class Connection(RequestHandler):
         if not stays or self._close:
             self._task_handler = None
             if self.transport is not None:
+                self._listener.outbox.flush()
                 self.transport.close()
             return False
         self._wait_for_the_next()

@@ -8,6 +8,7 @@ server has parsed the request and goes on with the connection afterwards; a test
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from email.utils import formatdate
@@ -176,8 +177,15 @@ def write_whole(request: Request, stock: Stock, headers: Headers, body: bytes) -
     transport = request.protocol.transport
     assert transport is not None
     head = up_to_length(200, stock, headers, stays=request.keep_alive)
-    transport.write(b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body))
+    _post(request, transport, b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body))
     return STAYS if request.keep_alive else CLOSES
+
+
+def _post(request: Request, transport: asyncio.Transport, data: bytes) -> None:
+    if request.outbox is None:
+        transport.write(data)
+    else:
+        request.outbox.post(transport, data)
 
 
 class LeanAnswer:
@@ -236,6 +244,7 @@ class LeanAnswer:
         if self._head:
             head, self._head = self._head, b""
             self._write(head)
+        self._flush()
         try:
             await self._protocol._drain_helper()
         except ConnectionError as exc:
@@ -249,15 +258,20 @@ class LeanAnswer:
         return STAYS if self._request.keep_alive else CLOSES
 
     def abort(self) -> web.StreamResponse:
+        self._flush()  # what was put before is the client's
         if self._request.transport is not None:
             self._request.transport.abort()
         return CLOSES
+
+    def _flush(self) -> None:
+        if self._request.outbox is not None:
+            self._request.outbox.flush()
 
     def _write(self, data: bytes) -> None:
         transport = self._protocol.transport
         if transport is None or transport.is_closing():
             raise ClientGone(GONE)
-        transport.write(data)
+        _post(self._request, transport, data)
 
 
 def up_to_length(status: int, stock: Stock, headers: Headers, *, stays: bool) -> bytes:

@@ -19,6 +19,8 @@ from aiohttp.http import HttpVersion
 from aiohttp.web_protocol import RequestHandler
 from multidict import CIMultiDictProxy
 
+from proxy.server.outbox import Outbox
+
 S = TypeVar("S")
 T = TypeVar("T")
 
@@ -90,9 +92,15 @@ class Request(Protocol):
     def transport(self) -> asyncio.Transport | None:
         """None once the client has gone."""
 
+    @property
+    def outbox(self) -> Outbox | None:
+        """By which alone the connection is written to; None where aiohttp writes as well."""
+
 
 class PlainRequest(web.BaseRequest):
     """aiohttp's, with a head."""
+
+    outbox = None
 
     @property
     def head(self) -> Head:

@@ -22,6 +22,7 @@ from proxy.server.connection import Connection
 from proxy.server.identity import request_id
 from proxy.server.inbound import PlainRequest
 from proxy.server.ordinary import Handlers, Heads
+from proxy.server.outbox import Outbox
 from proxy.server.respond import SERVER, error_answer, id_headers
 from proxy.wire import json_text
 
@@ -50,6 +51,7 @@ class Listener(web.Server):
         """`ordinary` are the paths that ordinary requests are served on without aiohttp's parser, as long as `lean`
         says so when their connection is made."""
         self.heads = Heads(ordinary or {})
+        self.outbox = Outbox()
         self._lean = lean if ordinary else lambda: False
         self._exact = {path: methods for path, methods in paths.items() if not path.endswith("/*")}
         self._below = {path[:-1]: methods for path, methods in paths.items() if path.endswith("/*")}

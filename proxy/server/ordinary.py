@@ -20,6 +20,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from proxy.errors import GatewayError
 from proxy.server.inbound import Head, Request
+from proxy.server.outbox import Outbox
 from proxy.wire.request_head import END, LONGEST, read_ordinary
 
 MOST_HEADS = 512  # that are known
@@ -185,6 +186,7 @@ class OrdinaryRequest:
         "head",
         "headers",
         "keep_alive",
+        "outbox",
         "protocol",
         "raw_path",
         "remote",
@@ -194,8 +196,9 @@ class OrdinaryRequest:
     version: HttpVersion = HttpVersion11
 
     def __init__(
-        self, known: Known, length: int, content: Body, connection: RequestHandler, remote: str | None, keep_alive: bool
-    ) -> None:
+        self, known: Known, length: int, content: Body, connection: RequestHandler, remote: str | None,
+        keep_alive: bool, outbox: Outbox,
+    ) -> None:  # fmt: skip
         head = self.head = known.head
         self.headers = head.headers
         self.raw_path = head.raw_path
@@ -205,6 +208,7 @@ class OrdinaryRequest:
         self.protocol = connection
         self.remote = remote
         self.keep_alive = keep_alive
+        self.outbox: Outbox | None = outbox
 
     @property
     def transport(self) -> asyncio.Transport | None:

@@ -20,6 +20,7 @@ from yarl import URL
 
 from proxy.errors import UpstreamBroken, UpstreamError, UpstreamTimeout
 from proxy.routing.table import Provider
+from proxy.server.outbox import Outbox
 from proxy.server.upstream.at_hand import QUIET, AtHand
 from proxy.server.upstream.exchange import Outgoing, Reply, Take, Through
 from proxy.server.upstream.plain import (
@@ -79,7 +80,9 @@ class LeanReply:
     status: int
     headers: dict[str, str]
 
-    def __init__(self, connection: Connection, handler: Handler, home: AtHand[Handler] | None = None) -> None:
+    def __init__(
+        self, connection: Connection, handler: Handler, outbox: Outbox, home: AtHand[Handler] | None = None
+    ) -> None:
         """`home` takes the connection when it may serve again, in the pool's place."""
         self.queued_s = 0.0
         self._connection = connection
@@ -99,6 +102,7 @@ class LeanReply:
         self._error: UpstreamError | None = None
         self._begun = False
         self._surplus = 0
+        self._outbox = outbox
         self._home = home
         handler.reply = self
 
@@ -237,7 +241,7 @@ class LeanReply:
             self.close()
             raise _Stale
         if len(body) < LOW:
-            transport.write(request + body)
+            self._outbox.post(transport, request + body)
         else:
             transport.write(request)
             transport.write(body)
@@ -247,7 +251,7 @@ class LeanReply:
         """Of a request whose head ends before the digits of its length."""
         transport = self._handler.transport
         assert transport is not None  # or it was not at hand
-        transport.write(b"%b%d\r\n\r\n%b" % (head, len(body), body))
+        self._outbox.post(transport, b"%b%d\r\n\r\n%b" % (head, len(body), body))
 
     def unused(self) -> None:
         """Nothing was written."""
@@ -392,6 +396,7 @@ class LeanUpstream(PlainUpstream):
         self._connector = connector
         self._connector._factory = functools.partial(Handler, loop)  # type: ignore[assignment]
         self._at_hand: AtHand[Handler] = AtHand(loop)
+        self._outbox = Outbox()
         self._request: ClientRequest | None = None
         self._heads: dict[tuple[str, bool, str, tuple[tuple[str, str], ...]], bytes] = {}
         base = URL(provider.base_url)
@@ -411,7 +416,7 @@ class LeanUpstream(PlainUpstream):
         if found is None:
             self._slots.release()
             return None
-        reply = LeanReply(*found, self._at_hand)
+        reply = LeanReply(*found, self._outbox, self._at_hand)
         reply.holds(self._slots)
         return reply
 
@@ -441,7 +446,7 @@ class LeanUpstream(PlainUpstream):
         request, clock = self._rendered(outgoing), asyncio.get_running_loop().time
         for last in (*[False] * tries, True):
             connection, handler, reused = await self._acquired(outgoing.timeouts.connect)
-            reply, began = LeanReply(connection, handler, self._at_hand), clock()
+            reply, began = LeanReply(connection, handler, self._outbox, self._at_hand), clock()
             try:
                 await reply.begin(request, outgoing.body)
             except _Stale as stale:

@@ -1,0 +1,70 @@
+"""Small writes of one turn: together, in order, and never later than that turn."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from proxy.server.outbox import MOST, SMALL, Outbox
+
+
+class Line(asyncio.Transport):
+    """Notes what is written, on a page that it may share with others."""
+
+    def __init__(self, page: list[bytes]) -> None:
+        super().__init__()
+        self.page = page
+        self.closing = False
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        assert not self.closing
+        self.page.append(bytes(data))
+
+
+LARGE = b"x" * (SMALL + 1)
+POSTS: dict[str, tuple[list[tuple[int, bytes]], list[bytes], list[bytes]]] = {  # what was written at once, and then
+    "one piece leaves in the next turn": ([(0, b"a")], [], [b"a"]),
+    "pieces of several lines leave in their order": ([(0, b"a"), (1, b"b"), (0, b"c")], [], [b"a", b"b", b"c"]),
+    "pieces of one line leave in one write": ([(0, b"a"), (0, b"b"), (1, b"c")], [], [b"ab", b"c"]),
+    "a large piece leaves at once, and what came before it": ([(0, b"a"), (0, LARGE)], [b"a", LARGE], []),
+    "so many pieces wait and no more": (
+        [(at % 2, b"%d" % at) for at in range(MOST + 2)],
+        [b"%d" % at for at in range(MOST + 1)],
+        [b"%d" % (MOST + 1)],
+    ),
+}
+
+
+@pytest.mark.parametrize(("posts", "at_once", "later"), POSTS.values(), ids=POSTS)
+async def test_what_leaves_when(posts: list[tuple[int, bytes]], at_once: list[bytes], later: list[bytes]) -> None:
+    page: list[bytes] = []
+    lines, outbox = [Line(page), Line(page)], Outbox()
+    for line, data in posts:
+        outbox.post(lines[line], data)
+    assert page == at_once
+    await asyncio.sleep(0)
+    assert page == at_once + later
+
+
+async def test_it_serves_turn_after_turn() -> None:
+    page: list[bytes] = []
+    line, outbox = Line(page), Outbox()
+    for turn in (b"a", b"b", b"c"):
+        outbox.post(line, turn)
+        await asyncio.sleep(0)
+        assert page[-1] == turn
+
+
+async def test_nothing_is_written_to_a_line_that_closed_meanwhile() -> None:
+    page: list[bytes] = []
+    gone, there, outbox = Line(page), Line(page), Outbox()
+    outbox.post(gone, b"a")
+    outbox.post(there, b"b")
+    gone.closing = True
+    outbox.flush()
+    await asyncio.sleep(0)
+    assert page == [b"b"]
