@@ -16,6 +16,8 @@ def decisions(options: argparse.Namespace) -> int:
     filters = Filter(
         model=options.model,
         provider=options.provider,
+        project=options.project,
+        key_id=options.key,
         outcome=options.outcome,
         intent=options.intent,
         klass=options.klass,
@@ -43,6 +45,8 @@ def add(commands: Commands) -> None:
     deciding.add_argument("--since", type=seconds, metavar="SPAN", help="such as 15m, 1h, 7d")
     deciding.add_argument("--model", help="the catalog id that answered")
     deciding.add_argument("--provider")
+    deciding.add_argument("--project", help="of the keys that asked")
+    deciding.add_argument("--key", metavar="ID", help="the id of a virtual key")
     deciding.add_argument("--outcome", help="ok, or an error code")
     deciding.add_argument("--intent", help="what the model field asked for, such as auto or strategy")
     deciding.add_argument("--class", dest="klass", metavar="CLASS", help="the class that auto found, such as code")
