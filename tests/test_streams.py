@@ -401,6 +401,32 @@ def test_a_run_of_text_leaves_as_its_frames_would_one_by_one(
     assert play(made(tongue, theirs), [*reads[:-4], reads[-4][:cut], reads[-4][cut:], *reads[-3:]]) == plain
 
 
+@all_kinds
+@pytest.mark.parametrize("texts", [["a", "bc"], ["Grüße 😀", "a"], ['"', "a"], ["\n", "a"], ["", "a"], ["a", "\\"]])
+def test_what_is_recast_on_the_wire_is_what_its_body_would_give(
+    tongue: Tongue, theirs: Tongue, texts: list[str]
+) -> None:
+    before = [theirs.start, *filter(None, [theirs.opening]), *map(theirs.text, ("one", "two", "three"))]
+    wired, fed = made(tongue, theirs), made(tongue, theirs)
+    for raw in before:
+        assert wired.feed(raw) == fed.feed(raw)
+    for raw in [*map(theirs.text, texts), theirs.keep_alive, theirs.text("end")]:
+        out = wired.recast(b"%x\r\n%b\r\n" % (len(raw), raw))
+        assert (wired.feed(raw) if out is None else out) == fed.feed(raw)
+    rest = theirs.closing + theirs.finish + theirs.end
+    assert wired.feed(rest) == fed.feed(rest)
+    assert wired.done
+
+
+def test_texts_of_a_run_are_recast() -> None:
+    stream = made(CHAT, MESSAGES)
+    for raw in (MESSAGES.start, MESSAGES.opening, MESSAGES.text("one"), MESSAGES.text("two")):
+        stream.feed(raw)
+    raw = MESSAGES.text("three")
+    assert b"three" in (stream.recast(b"%x\r\n%b\r\n" % (len(raw), raw)) or b"")
+    assert stream.recast(b"%x\r\n%b\r\n" % (len(raw) * 2, raw * 2)) is None
+
+
 LIES = {
     "usage": b', "usage": {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}',
     "error": b', "error": {"message": "Busy.", "type": "overloaded_error", "param": null, "code": null}',

@@ -15,18 +15,16 @@ from proxy.server import billing
 from proxy.server.attempt import Opening
 from proxy.server.call import Call
 from proxy.server.downstream import Headers, Stock
-from proxy.server.early import KEEP_ALIVE
+from proxy.server.flow import Flow
 from proxy.server.heading import heading
 from proxy.server.respond import SSE, STREAM_HEADERS, content_type_of, cost_header
 from proxy.server.upstream import Reply
-from proxy.server.upstream.exchange import Through
 from proxy.streams import Stream
 from proxy.wire.headers import answer_headers, printable
 
 JSON = "application/json"
 LAST_WORDS = 0.5  # seconds
 LARGEST = 1 << 30  # bytes of an answer that flows unread; what is longer is cut
-QUIET = 15.0  # seconds until a provider's sign of life becomes one for the client
 OCTETS = "application/octet-stream"
 
 
@@ -105,10 +103,10 @@ async def _deliver_whole(call: Call, opening: Opening) -> web.StreamResponse:
 async def _deliver_late(call: Call, opening: Opening) -> web.StreamResponse:
     """A document that came for a stream whose head has left already."""
     billing.account(call, opening, opening.usage)
-    sink = _Sink(call, opening)
-    sink.take(opening.body)
+    flow = Flow(call, opening)
+    flow.take(opening.body)
     opening.body = b""
-    await sink.drained()
+    await flow.drained()
     await opening.reply.finish()
     return await call.answer.end()
 
@@ -118,22 +116,22 @@ async def _deliver_large(call: Call, opening: Opening) -> web.StreamResponse:
     never a short answer."""
     content_type = _content_type(opening, OCTETS) if opening.opaque else JSON
     more = STREAM_HEADERS if content_type_of({"content-type": content_type}) == "text/event-stream" else []
-    answer, reply, sink = call.answer, opening.reply, _Sink(call, opening)
+    answer, reply, flow = call.answer, opening.reply, Flow(call, opening)
     call.decision.status = _status(opening)
 
     def within(chunk: bytes) -> bool:
-        return sink.take(chunk) and opening.attempt.bytes_out <= LARGEST
+        return flow.take(chunk) and opening.attempt.bytes_out <= LARGEST
 
     try:
         await answer.begin(call.decision.status, *_head(call, opening, content_type, more))
-        sink.take(opening.body)
+        flow.take(opening.body)
         opening.body = b""
-        await sink.drained()
+        await flow.drained()
         while not await reply.pour(within):
-            await sink.drained()
+            await flow.drained()
             if opening.attempt.bytes_out > LARGEST:
                 raise UpstreamBroken("The provider's answer has no end.")
-        await sink.drained()
+        await flow.drained()
         return await answer.end()
     except UpstreamError as broken:
         _failed(call, opening, call.cut or broken)
@@ -150,19 +148,19 @@ async def _deliver_stream(call: Call, opening: Opening, stream: Stream) -> web.S
     call.phase = "stream"
     native = opening.prepared.native and content_type_of(opening.reply.headers) == "text/event-stream"
     content_type = _content_type(opening, SSE) if native else SSE
-    answer, sink = call.answer, _Sink(call, opening)
+    answer, flow = call.answer, Flow(call, opening)
     call.decision.status = 200 if answer.begun else _status(opening)
     try:
         if not answer.begun:
             await answer.begin(call.decision.status, *_head(call, opening, content_type, STREAM_HEADERS))
-        await _pump(opening, stream, sink)
+        await _pump(opening, stream, flow)
     except UpstreamError as broken:
         error = call.cut or broken
         _failed(call, opening, error)
         opening.reply.close()
         if stream.torn:
             return answer.abort()
-        sink.take(stream.fail(error))
+        flow.take(stream.fail(error))
     except (ClientGone, asyncio.CancelledError):
         opening.reply.close()
         raise
@@ -174,36 +172,35 @@ async def _deliver_stream(call: Call, opening: Opening, stream: Stream) -> web.S
         if stream.failure is not None:
             _failed(call, opening, stream.failure)
         billing.account(call, opening, stream.usage)
-    return await _ended(call, opening, stream, sink)
+    return await _ended(call, opening, stream, flow)
 
 
-async def _pump(opening: Opening, stream: Stream, sink: _Sink) -> None:
+async def _pump(opening: Opening, stream: Stream, flow: Flow) -> None:
     """What one read brings leaves in one write, where it is received. A client that does not take it holds the provider
     back."""
-    reply, feed, take, sign_of_life = opening.reply, stream.feed, sink.take, sink.sign_of_life
-    through = sink.through(stream)
+    reply, feed, take = opening.reply, stream.feed, flow.take_from
 
     def pass_on(chunk: bytes) -> bool:
-        return take(feed(chunk) or sign_of_life()) and not stream.done and stream.failure is None
+        return take(stream, feed(chunk))
 
-    take(opening.first)
-    opening.first = b""  # not kept for as long as the stream takes
+    first, opening.first = opening.first, b""  # not kept for as long as the stream takes
+    take(stream, first)
     while not stream.done:
-        await sink.drained()
+        await flow.drained()
         if stream.failure is None:
-            ended = await reply.pour(pass_on, through)
+            ended = await reply.pour(pass_on, flow.through(stream))
         else:
             ended = not (words := await _last_words(reply))
             pass_on(words)
         if ended:
-            take(stream.close())
+            take(stream, stream.close())
             break
     while stream.farewell:
         words = await _last_words(reply)
-        take(stream.feed(words) if words else stream.close())
+        flow.take(stream.feed(words) if words else stream.close())
         if not words:
             break
-    await sink.drained()
+    await flow.drained()
 
 
 async def _last_words(reply: Reply) -> bytes:
@@ -216,10 +213,10 @@ async def _last_words(reply: Reply) -> bytes:
         return b""
 
 
-async def _ended(call: Call, opening: Opening, stream: Stream, sink: _Sink) -> web.StreamResponse:
+async def _ended(call: Call, opening: Opening, stream: Stream, flow: Flow) -> web.StreamResponse:
     try:
-        await sink.drained()
-        response = await call.answer.end()
+        await flow.drained()
+        response = await call.answer.end(flow.last)
     except ClientGone:
         opening.reply.close()
         raise
@@ -230,73 +227,6 @@ async def _ended(call: Call, opening: Opening, stream: Stream, sink: _Sink) -> w
     else:
         opening.reply.close()
     return response
-
-
-class _Sink:
-    """Bytes on their way to the client, counted and watched."""
-
-    def __init__(self, call: Call, opening: Opening) -> None:
-        self._call, self._opening = call, opening
-        self._reserved_for = billing.bytes_reserved(call)
-        self._answer = call.answer
-        self._put = call.answer.put
-        self._watchdog = opening.watchdog
-        self._touch = opening.watchdog.touch
-        self._attempt = opening.attempt
-        self._full = False
-        self._repeats_signs = not opening.prepared.native
-        self._clock = asyncio.get_running_loop().time
-        self._said = self._clock()
-
-    def take(self, data: bytes) -> bool:
-        """False where the client has to be waited for."""
-        self._touch()
-        if not data:
-            return not self._full
-        if self._repeats_signs:
-            self._said = self._clock()
-        out = self._attempt.bytes_out = self._attempt.bytes_out + len(data)
-        if out > self._reserved_for:
-            self._reserved_for = billing.top_up(self._call, self._opening)
-        if self._put(data):
-            return True
-        self._full = True
-        return False
-
-    def through(self, stream: Stream) -> Through | None:
-        """For what leaves with the very chunks in which it came: runs of text that need no look."""
-        touch, attempt, put_chunks = self._touch, self._attempt, self._answer.put_chunks
-        if put_chunks is None:
-            return None
-
-        def through(data: bytes) -> tuple[int, bool]:
-            run = stream.run
-            if run is None:
-                return 0, True
-            passed, size = run.cut(data)
-            if not passed:
-                return 0, True
-            touch()
-            out = attempt.bytes_out = attempt.bytes_out + size
-            if out > self._reserved_for:
-                self._reserved_for = billing.top_up(self._call, self._opening)
-            more = put_chunks(data if passed == len(data) else data[:passed], size)
-            self._full = self._full or not more
-            return passed, more
-
-        return through
-
-    def sign_of_life(self) -> bytes:
-        """A comment, where a provider of another dialect is alive, by a comment or a ping of its own, and says nothing
-        that could be repeated: a client such as Claude Code gives a silent stream up."""
-        return KEEP_ALIVE if self._repeats_signs and self._clock() - self._said >= QUIET else b""
-
-    async def drained(self) -> None:
-        if self._full:
-            self._full = False
-            self._watchdog.writing()
-            await self._answer.drained()
-            self._watchdog.written()
 
 
 # -- the record --------------------------------------------------------------------------------------------------

@@ -75,8 +75,8 @@ class Downstream(Protocol):
 
     async def drained(self) -> None: ...
 
-    async def end(self) -> web.StreamResponse:
-        """What the handler gives to aiohttp."""
+    async def end(self, data: bytes = b"") -> web.StreamResponse:
+        """The last bytes of the body with the end. Gives what the handler gives to aiohttp."""
 
     def abort(self) -> web.StreamResponse:
         """Breaks the connection, so that nobody takes half an answer for a whole one. Once it has begun."""
@@ -124,7 +124,9 @@ class PlainAnswer:
         except (ConnectionError, RuntimeError) as exc:
             raise ClientGone(GONE) from exc
 
-    async def end(self) -> web.StreamResponse:
+    async def end(self, data: bytes = b"") -> web.StreamResponse:
+        if data:
+            self.put(data)
         await self.drained()
         assert self._response is not None
         try:
@@ -214,7 +216,9 @@ class LeanAnswer:
     def put(self, data: bytes) -> bool:
         size = len(data)
         self.sent += size
-        if size > AT_ONCE:
+        if not self._head and size <= AT_ONCE:
+            self._write(b"%x\r\n%b\r\n" % (size, data))
+        elif size > AT_ONCE:
             for at in range(0, size, AT_ONCE):
                 self._put(data[at : at + AT_ONCE])
         else:
@@ -250,9 +254,10 @@ class LeanAnswer:
         except ConnectionError as exc:
             raise ClientGone(GONE) from exc
 
-    async def end(self) -> web.StreamResponse:
+    async def end(self, data: bytes = b"") -> web.StreamResponse:
         head, self._head = self._head, b""
-        self._write(head + b"0\r\n\r\n")
+        self.sent += len(data)
+        self._write(b"%b%x\r\n%b\r\n0\r\n\r\n" % (head, len(data), data) if data else head + b"0\r\n\r\n")
         if self._protocol.writing_paused:
             await self.drained()
         return STAYS if self._request.keep_alive else CLOSES

@@ -93,7 +93,7 @@ class Watchdog:
 
     __slots__ = (
         "_abandon", "_agenda", "_begun", "_came", "_committed", "_expire", "_last", "_page", "_plain", "_span",
-        "_started", "_timeouts", "_writing",
+        "_started", "_timeouts", "_writing", "now",
     )  # fmt: skip
 
     def __init__(
@@ -107,6 +107,7 @@ class Watchdog:
         started: float,
     ) -> None:
         self._agenda = agenda
+        self.now = agenda.now
         self._timeouts = timeouts
         self._expire = expire
         self._abandon = abandon
@@ -122,7 +123,7 @@ class Watchdog:
 
     def touch(self, size: int = 0) -> None:
         """Bytes came; `size` is how many, of interest until the commit."""
-        self._last = self._agenda.now()
+        self._last = self.now()
         if not self._begun and self._timeouts.min_rate:
             self._span = self._last + SPAN
             self.cancel()
@@ -134,12 +135,12 @@ class Watchdog:
         self._committed = True
 
     def writing(self) -> None:
-        self._writing = self._agenda.now()
+        self._writing = self.now()
 
     def written(self) -> None:
         """The time that a slow client took is not the provider's silence."""
         self._writing = None
-        self._last = self._agenda.now()
+        self._last = self.now()
 
     def cancel(self) -> None:
         if self._page is not None:

@@ -13,7 +13,7 @@ import orjson
 from proxy import ir
 from proxy.dialects.dialect import Dialect, Tap
 from proxy.ir import Sight
-from proxy.wire.mould import Mould
+from proxy.wire.mould import QUOTE, Mould
 
 MOST_SAYINGS = 256  # that are remembered of a dialect
 LONGEST_SAYING = 512  # bytes
@@ -68,7 +68,7 @@ class Glance:
         for before, behind in self._memory.shapes:
             if rest.startswith(before) and rest.endswith(behind):
                 text = rest[len(before) : -len(behind)]
-                if b'"' not in text and _says(text):
+                if QUOTE not in text and _says(text):
                     self._tap.produced = True
                     self.mould = Mould(head + before, behind)
                     return Sight.CONTENT

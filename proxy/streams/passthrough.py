@@ -17,7 +17,7 @@ from proxy.streams.stream import EMPTY, ENDLESS, HELD_BYTES, HELD_EVENTS
 from proxy.wire import json_text, sse
 from proxy.wire.chunked_run import ChunkedRun
 from proxy.wire.mould import Mould
-from proxy.wire.sse import Frame
+from proxy.wire.sse import CR, Frame
 
 LONGEST = 32 << 20  # bytes of one frame: what is longer has no end
 COLON = 58
@@ -91,6 +91,9 @@ class Passthrough:
                 return chunk
             self._steady = self.run = None
         return self._fed(chunk)
+
+    def recast(self, data: bytes) -> bytes | None:
+        return None
 
     def _fed(self, chunk: bytes) -> bytes:
         if self.done and not self.farewell:
@@ -269,7 +272,7 @@ class Passthrough:
             if self._borders.closed:
                 self._steady, self.run = self._runs.mould, self._runs.chunked()
             return block
-        if rest[0] == COLON or rest.rfind(b"\n:") >= 0 or rest.find(b"\r") >= 0:  # seldom
+        if rest[0] == COLON or CR in rest or rest.rfind(b"\n:") >= 0:  # seldom
             run, rest = block[: len(block) - len(rest)], self._discreet(rest)
             block = run + rest
         # From behind it is the first letter that is sought: nearly twice as fast where there is nothing to be found.
@@ -278,7 +281,7 @@ class Passthrough:
             self._runs.learn(_last_frame(rest))
             return block
         quiet = len(block) - len(rest)
-        if b"\r" not in rest and (border := rest.rfind(b"\n\n", 0, min(hits))) > 0:
+        if CR not in rest and (border := rest.rfind(b"\n\n", 0, min(hits))) > 0:
             quiet += border + 2
         out = self._after(sse.raw_frames(block[quiet:]))
         return block[:quiet] + out if quiet else out
@@ -313,7 +316,7 @@ class Passthrough:
         if raw == self._dialect.terminator:
             return Sight.END
         for probe in self._probes:
-            if probe in raw:
+            if raw.find(probe) >= 0:
                 break
         else:
             return Sight.LIFECYCLE

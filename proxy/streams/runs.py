@@ -5,6 +5,7 @@ from __future__ import annotations
 from proxy.dialects.dialect import Upstream
 from proxy.wire.chunked_run import ChunkedRun
 from proxy.wire.mould import Mould
+from proxy.wire.sse import CR
 
 MOULDS = 4  # tried in a row without a second frame of the same kind, before a stream counts as one that has no runs
 
@@ -37,7 +38,7 @@ class Runs:
 
     def first_frame(self, block: bytes) -> tuple[bytes, bytes]:
         """And what stands behind it; all of the block where no runs are to be hoped for."""
-        border = -1 if self._misses >= MOULDS or b"\r" in block else block.find(b"\n\n")
+        border = -1 if self._misses >= MOULDS or CR in block else block.find(b"\n\n")
         return (block, b"") if border < 0 else (block[: border + 2], block[border + 2 :])
 
     def begin(self, raw: bytes) -> bool:

@@ -22,7 +22,7 @@ class Stream(Protocol):
     done: bool
     failure: GatewayError | None
     edits: Counter[str]  # usage_removed, terminator_added, surplus_dropped
-    run: ChunkedRun | None  # whose bytes `feed` would give back as they are, while nothing else comes
+    run: ChunkedRun | None  # that goes on, while nothing else comes: `feed` would give its bytes back, or recast them
 
     @property
     def farewell(self) -> bool: ...
@@ -35,5 +35,9 @@ class Stream(Protocol):
         """Half a frame has left: a cut can only be told by aborting the connection."""
 
     def feed(self, chunk: bytes) -> bytes: ...
+    def recast(self, data: bytes) -> bytes | None:
+        """What `feed` would give for the body of `data`, one chunk of HTTP/1.1, where that is soon said: one frame of
+        the run. None for anything else, of which nothing was read."""
+
     def close(self) -> bytes: ...
     def fail(self, error: GatewayError) -> bytes: ...

@@ -64,8 +64,16 @@ class Translation:
             if good:
                 self._encoder.said(chars)
                 return b"%b%b%b" % (cast[0], good[0], cast[1])
-        self._steady = None
+        self._steady = self.run = None
         return self._fed(chunk)
+
+    def recast(self, data: bytes) -> bytes | None:
+        run, cast = self.run, self._cast
+        text = run.text(data) if run is not None else None
+        if text is None or cast is None or not (chars := mould.length(text)):
+            return None
+        self._encoder.said(chars)
+        return b"%b%b%b" % (cast[0], text, cast[1])
 
     def _fed(self, chunk: bytes) -> bytes:
         if self.done:
@@ -107,7 +115,8 @@ class Translation:
                 run, block = self._run(block, *self._cast)
                 out.append(run)
                 if not block:
-                    self._steady = self._runs.mould if self._framer.closed else None
+                    if self._framer.closed:
+                        self._steady, self.run = self._runs.mould, self._runs.chunked()
                     break
             piece, block = self._runs.first_frame(block)
             out.append(self._encode(self._framer.read(piece)))

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from operator import itemgetter
 
-from proxy.wire.mould import Mould, ends_early
-from proxy.wire.sse import is_text
+from proxy.wire.mould import QUOTE, Mould, ends_early
+from proxy.wire.sse import CR, LF, is_text
 
 LONGEST_LINE = 18  # bytes of a size and its CRLF
 KNOWN = 1024  # lengths of frames whose beginning is kept
@@ -30,12 +30,33 @@ class ChunkedRun:
     def cut(self, data: bytes) -> tuple[int, int]:
         """How many bytes of `data`, which begins where a chunk does, are whole chunks of the run, and how many of them
         are the body's."""
-        line = self._single.get(len(data))
-        if line is not None and data.startswith(line) and data.endswith(self._end):
-            text = data[len(line) : -len(self._end)]
-            if not (b'"' in text or b"\n" in text or b"\r" in text) and (data.isascii() or is_text(data)):
-                return len(data), self._least + len(text)
+        text = self.text(data)
+        if text is not None and (data.isascii() or is_text(data)):
+            return len(data), self._least + len(text)
         return self._several(data)
+
+    def text(self, data: bytes) -> bytes | None:
+        """The text of what is one chunk and in it one frame; None where there is more, or its text has quotes."""
+        line = self._single.get(len(data))
+        if line is None or not (data.startswith(line) and data.endswith(self._end)):
+            return self._new_text(data)
+        text = data[len(line) : -len(self._end)]
+        return None if QUOTE in text or LF in text or CR in text else text
+
+    def _new_text(self, data: bytes) -> bytes | None:
+        """The same, of a length that has not been seen."""
+        size = len(data) - len(self._end)
+        end = data.find(b"\r\n", 0, LONGEST_LINE) + 2
+        if end < 2 or not (data.startswith(self.mould.head, end) and data.endswith(self._end)):
+            return None
+        start, length = end + len(self.mould.head), len(data) - end - 2
+        if start > size or data[: end - 2] != b"%x" % length:
+            return None
+        text = data[start:size]
+        if QUOTE in text or LF in text or CR in text:
+            return None
+        self._learn({length + 1})
+        return text
 
     def _several(self, data: bytes) -> tuple[int, int]:
         """Cut at each CR, a chunk is its size and its frame, both behind an LF."""

@@ -14,7 +14,9 @@ from typing import Any
 import orjson
 
 from proxy.wire import sse
+from proxy.wire.sse import CR, LF
 
+QUOTE, BACKSLASH = b'"\\'
 MARK = b"x"  # stands for the text where a mould is tried out
 _BEFORE, _BEHIND = 3, 7  # bytes of a tail and of the next head by which a run is parted: a short search is a fast one
 
@@ -38,7 +40,7 @@ class Mould:
         if not (block.startswith(self.head) and block.endswith(self.tail)) or len(block) < self._least:
             return None
         text = block[len(self.head) : -len(self.tail)]
-        return None if b'"' in text or b"\n" in text or b"\r" in text else text
+        return None if QUOTE in text or LF in text or CR in text else text
 
     def holds(self, block: bytes) -> bool:
         """Whether `block` is a run and nothing else."""
@@ -93,9 +95,9 @@ class Mould:
 def ends_early(text: bytes) -> bool:
     """Whether the string, or the frame, ends within what is taken for a text. A quote with a backslash of its own does
     not end it; one that stands behind the text's last backslash leaves no JSON, whatever the tail is."""
-    if b"\n" in text or b"\r" in text:
+    if LF in text or CR in text:
         return True
-    return b'"' in text and b'"' in text.replace(rb"\\", b"").replace(rb"\"", b"")
+    return QUOTE in text and QUOTE in text.replace(rb"\\", b"").replace(rb"\"", b"")
 
 
 def around(raw: bytes, marker: bytes) -> tuple[Mould, Any] | None:
@@ -104,7 +106,7 @@ def around(raw: bytes, marker: bytes) -> tuple[Mould, Any] | None:
     JSON."""
     start = raw.find(marker) + len(marker)
     end = raw.find(b'"', start)
-    if start < len(marker) or end < 0 or b"\\" in raw[start:end] or b"\r" in raw:
+    if start < len(marker) or end < 0 or BACKSLASH in raw[start:end] or CR in raw:
         return None
     head, tail = raw[:start], raw[end:]
     if raw.find(b"\n\n") != len(raw) - 2 or (frame := sse.read_frame(head + MARK + tail)) is None or frame.id:
@@ -115,11 +117,22 @@ def around(raw: bytes, marker: bytes) -> tuple[Mould, Any] | None:
         return None
 
 
+def length(text: bytes) -> int:
+    """How many characters a sound text has that holds no escape, and so has the JSON writer's own form; 0 of any
+    other."""
+    if BACKSLASH in text:
+        return 0
+    try:
+        return len(orjson.loads(b'"%b"' % text))
+    except orjson.JSONDecodeError:
+        return 0
+
+
 def written(texts: list[bytes]) -> tuple[list[bytes], int]:
     """As many of the texts as hold something and are sound, in the JSON writer's own form; and how many characters
     they have. A text without escapes has that form already, so most are judged together."""
     together = b" ".join(texts)  # the blank keeps halves apart that would make a whole
-    if b"\\" not in together and b"" not in texts:
+    if BACKSLASH not in together and b"" not in texts:
         with suppress(orjson.JSONDecodeError):
             return texts, len(orjson.loads(b'"%b"' % together)) - len(texts) + 1
     good, chars = [], 0

@@ -51,6 +51,7 @@ _GAP = re.compile(_SPACE)
 
 # The value of a member `model` that is written without an escape.
 _MODEL = re.compile(rb'"model"%b:%b("[^"\\]*+")' % (_SPACE, _SPACE))
+BACKSLASH = 92
 SHORT = 4096  # bytes of a body in which a few names are sooner looked for than all borders
 
 _Edit = tuple[int, int, bytes]  # start, end, what stands there afterwards
@@ -71,7 +72,7 @@ _member = partial(tuple.__new__, Member)  # past Python's half of a named tuple'
 def each_once(body: bytes, document: Mapping[str, Any], names: frozenset[str]) -> bool:
     """Whether the members of these names, of an object that was read from `body`, are quickly seen to stand in it once.
     False says nothing: `members` knows."""
-    if len(body) > SHORT or (b"\\" in body and b"\\u00" in body):
+    if len(body) > SHORT or (BACKSLASH in body and b"\\u00" in body):
         return False  # a name may be written in escapes
     written = _written(names)
     for name in document:

@@ -17,6 +17,7 @@ from itertools import chain
 from proxy.errors import UpstreamBroken
 from proxy.record import record
 
+LF, CR = b"\n\r"  # a number is found in bytes ten times as soon as bytes are
 _BOM = b"\xef\xbb\xbf"
 _BORDER = re.compile(rb"\n\n|[\r\n]\r\n?")
 _LINE_END = re.compile(rb"[\r\n]")
@@ -76,7 +77,7 @@ class Borders:
         """Where the last border in `chunk` ends; 0 when there is none."""
         seen = self._before + chunk
         end = seen.rfind(b"\n\n") + 2
-        if b"\r" in seen:
+        if CR in seen:
             end = max(end, seen.rfind(b"\r\r") + 2, seen.rfind(b"\n\r") + 2)
             end += seen[end - 1 : end + 1] == b"\r\n"
         return max(end - len(self._before), 0)
@@ -126,7 +127,7 @@ class Framer:
             raise self._too_long()
         frames = []
         for piece in pieces:
-            if piece.startswith(b"data: ") and b"\n" not in piece:
+            if piece.startswith(b"data: ") and LF not in piece:
                 frames.append(Frame(piece[6:], b"", self._last_id))
                 continue
             data, event, ident = _fields(piece)
@@ -156,7 +157,7 @@ def split_frames(block: bytes) -> Iterator[tuple[Frame | None, bytes]]:
 
 def raw_frames(block: bytes) -> list[bytes]:
     """The same bytes, and nothing read of them."""
-    if b"\r" in block:
+    if CR in block:
         return [raw for _, raw in split_frames(block)]
     pieces = block.split(b"\n\n")
     rest = pieces.pop()
@@ -187,7 +188,7 @@ def holds_comment(block: bytes) -> bool:
     return (
         block.rfind(b"\n:") >= 0
         or block.startswith((b":", b"\xef\xbb\xbf:"))
-        or (b"\r" in block and block.rfind(b"\r:") >= 0)
+        or (CR in block and block.rfind(b"\r:") >= 0)
     )
 
 
@@ -205,18 +206,18 @@ def line_end(block: bytes) -> int:
 def encode(data: bytes, event: bytes = b"") -> bytes:
     """A frame of our own. Line ends within `data` part it into several data lines, which read back as LF."""
     head = b"event: %b\n" % event if event else b""
-    if b"\n" in data or b"\r" in data:
+    if LF in data or CR in data:
         data = _with_lf(data).replace(b"\n", b"\ndata: ")
     return b"%bdata: %b\n\n" % (head, data)
 
 
 def _with_lf(lines: bytes) -> bytes:
-    return lines.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in lines else lines
+    return lines.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if CR in lines else lines
 
 
 def _fields(piece: bytes) -> tuple[bytes | None, bytes, bytes | None]:
     """Data, event type and id of one frame with LF line ends; None for data and id where it has none."""
-    if piece.startswith(b"data: ") and b"\n" not in (line := piece.removesuffix(b"\n\n")):
+    if piece.startswith(b"data: ") and LF not in (line := piece.removesuffix(b"\n\n")):
         return line[6:], b"", None  # nearly every frame
     data: list[bytes] = []
     event, ident = b"", None

@@ -74,6 +74,16 @@ async def test_head_and_body_of_a_plain_answer_arrive_together(upstream: Scripte
     assert came.endswith(b"}")
 
 
+async def test_a_stream_that_came_at_once_leaves_at_once(upstream: ScriptedUpstream, start: Start) -> None:
+    gw = await start(provider("first", upstream))
+    upstream.plays(streamed([b"".join(STREAM)]))
+    client = await gw.connect()
+    client.writer.write(asked("1.1", stream=True))
+    came = await client.reader.read(1 << 16)
+    assert came.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert came.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
+
+
 async def test_a_large_event_leaves_in_pieces_and_whole(
     upstream: ScriptedUpstream, start: Start, exchange: str
 ) -> None:

@@ -55,6 +55,15 @@ NONE: dict[str, bytes] = {
 }
 
 
+@pytest.mark.parametrize("raw", [*(run + behind for run, behind in RUNS.values()), *NONE.values()])
+def test_the_text_of_one_chunk_alone_is_told(raw: bytes) -> None:
+    chunks = ChunkedRun(MOULD)
+    one = re.fullmatch(rb'([0-9a-f]+)\r\n(data: \{"text":"([^"\n\r]*)"\}\n\n)\r\n', raw)
+    expected = one[3] if one is not None and one[1] == b"%x" % len(one[2]) else None
+    for _ in range(2):  # a length that was seen, too
+        assert chunks.text(raw) == expected
+
+
 @pytest.mark.parametrize(("run", "behind"), RUNS.values(), ids=RUNS)
 def test_chunks_of_a_run_are_known_by_their_bytes(run: bytes, behind: bytes) -> None:
     chunks = ChunkedRun(MOULD)

@@ -96,6 +96,7 @@ class LeanReply:
         self._paused = False
         self._take: Take | None = None
         self._through: Through | None = None
+        self._direct: Through | None = None  # the same where a chunk has just ended: what passes is not even parsed
         self._enough = False  # the taker wants no more
         self._fault: BaseException | None = None  # what the taker raised
         self._waiter: asyncio.Future[None] | None = None
@@ -109,6 +110,22 @@ class LeanReply:
     # -- the connection's side -----------------------------------------------------------------------------------
 
     def received(self, data: bytes) -> None:
+        direct = self._direct
+        if direct is not None:
+            try:
+                passed, more = direct(data)
+            except BaseException as exc:  # a fault in the taker is for whoever pours, not for the loop
+                self._fault = exc
+                self._stop()
+                return
+            if passed:
+                data = data[passed:]
+                if not more:
+                    self._raw = data
+                    self._stop()
+                    return
+                if not data:
+                    return
         self._begun = True
         if self._take is not None:
             self._pass(data)
@@ -125,29 +142,20 @@ class LeanReply:
             self._wake()
 
     def _pass(self, data: bytes) -> None:
-        """To whoever pours. What may leave as it came is not even parsed."""
-        parser, through, take = self._parser, self._through, self._take
+        """To whoever pours."""
+        parser, take = self._parser, self._take
         assert take is not None
         try:
-            if through is not None and parser.at_border:
-                passed, more = through(data)
-                if passed:
-                    data = data[passed:]
-                    if not more:
-                        self._raw = data
-                        self._stop()
-                        return
-                    if not data:
-                        return
             body = parser.feed(data)
             if body and not take(body):
                 self._stop()
         except BadHttp as exc:
             self._garbled(exc)
             return
-        except BaseException as exc:  # a fault in the taker is for whoever pours, not for the loop
+        except BaseException as exc:  # as above
             self._fault = exc
             self._stop()
+        self._direct = self._through if self._take is not None and parser.at_border else None
         if parser.done:
             self._ended()
             self._wake()
@@ -171,7 +179,7 @@ class LeanReply:
 
     def _stop(self) -> None:
         """The taker has enough."""
-        self._take, self._enough = None, True
+        self._take, self._direct, self._enough = None, None, True
         if not self._parser.done:
             self._pause()
         self._wake()
@@ -307,16 +315,17 @@ class LeanReply:
         if self._parts and not take(await self.chunk()):
             return False
         self._take, self._through, self._enough = take, through, False
+        self._direct = through if self._parser.at_border else None
         try:
             if self._raw:
                 raw, self._raw = self._raw, b""
-                self._pass(raw)
+                self.received(raw)
             if self._paused and self._ours and not self._enough:
                 self._resume()
             while not (self._enough or self._parser.done or self._error):
                 await self._wait()
         finally:
-            self._take = self._through = None
+            self._take = self._through = self._direct = None
         if self._fault is not None:
             raise self._fault
         if self._error is not None and not self._enough:
