@@ -298,7 +298,7 @@ class _Answers:
 
 
 @define
-class _Series:
+class Series:
     """What requests of one surface, model and provider count in; `answers` is None where nobody answered."""
 
     names: tuple[str, str, str]
@@ -324,7 +324,8 @@ class Metrics:
         self._labels: dict[str, Label] = {}
         self._families: dict[str, Family[Number] | Family[Histogram]] = {}
         self._readers: dict[str, Callable[[], Reading]] = {}
-        self._series: dict[tuple[str, str | None, str | None, bool], _Series] = {}
+        self._series: dict[tuple[str, str | None, str | None, bool], Series] = {}
+        self.folds: list[Callable[[], None]] = []  # put into the numbers what was gathered beside them
 
         self._requests = self._numbers("pointsman_requests_total")
         self._not_admitted = self._numbers("pointsman_not_admitted_total")
@@ -337,8 +338,8 @@ class Metrics:
         self._costs = self._numbers("pointsman_cost_usd_total")
         self._byok_costs = self._numbers("pointsman_byok_cost_usd_total")
         self._unknown_costs = self._numbers("pointsman_unknown_cost_total")
-        self._attempts = self._numbers("pointsman_attempts_total")
-        self._queues = self._histograms("pointsman_queue_seconds")
+        self.attempted = self._numbers("pointsman_attempts_total")
+        self.queues = self._histograms("pointsman_queue_seconds")
         self._failed_probes = self._numbers("pointsman_probes_failed_total")
         self._disconnects = self._numbers("pointsman_client_disconnects_total")
         self._edits = self._numbers("pointsman_stream_edits_total")
@@ -386,8 +387,8 @@ class Metrics:
         it is on the caller's bill.
         """
         key = (surface, model, provider, streamed)
-        series = self._series.get(key) or self._bind(*key)
-        ended = series.requests.get((intent, status, outcome)) or self._ended(series, intent, status, outcome)
+        series = self._series.get(key) or self.bind(*key)
+        ended = series.requests.get((intent, status, outcome)) or self.ended(series, intent, status, outcome)
         ended.value += 1
         series.duration.observe(duration_s)
         series.overhead.observe(overhead_s if overhead_s > 0 else 0.0)
@@ -406,7 +407,7 @@ class Metrics:
         elif status < 400 or status == 499:
             answers.unknown_cost.value += 1
 
-    def _ended(self, series: _Series, intent: str, status: int, outcome: str) -> Number:
+    def ended(self, series: Series, intent: str, status: int, outcome: str) -> Number:
         """Bound for good where nothing had to be put under "other" for want of room: that is counted each time."""
         values = (*series.names, intent, STATUSES.get(status) or _status_class(status), outcome)
         number = self._requests(*values)
@@ -416,7 +417,7 @@ class Metrics:
 
     def attempt_done(self, *, provider: str, outcome: str) -> None:
         """`outcome` is "ok" or the error's code."""
-        self._attempts(provider, outcome).value += 1
+        self.attempted(provider, outcome).value += 1
 
     def stream_edited(self, kind: str, count: int = 1) -> None:
         """`kind` as `streams.Stream.edits` has it."""
@@ -430,7 +431,7 @@ class Metrics:
         self._disconnects(phase).inc()
 
     def queued(self, provider: str, seconds: float) -> None:
-        self._queues(provider).observe(seconds)
+        self.queues(provider).observe(seconds)
 
     def probe_failed(self, provider: str) -> None:
         self._failed_probes(provider).inc()
@@ -462,6 +463,8 @@ class Metrics:
 
     def render(self) -> bytes:
         """Prometheus' text format: the body of `GET /metrics`, of `content_type`."""
+        for fold in self.folds:
+            fold()
         read = {name: self._read(SPECS[name], reader()) for name, reader in self._readers.items()}
         views = {spec.name: self._view(spec) for spec in SPECS.values() if spec.origin == "view"}
         families = self._families | read | views
@@ -518,13 +521,13 @@ class Metrics:
     def _overflowed(self, label: str) -> None:
         self._overflows(label).inc()
 
-    def _bind(self, surface: str, model: str | None, provider: str | None, streamed: bool) -> _Series:
+    def bind(self, surface: str, model: str | None, provider: str | None, streamed: bool) -> Series:
         """The series of what the labels make of these. Unknown names come here each time, and never become keys."""
         names = (self._label("surface")(surface), self._label("model")(model), self._label("provider")(provider))
         key = (names[0], None if model is None else names[1], None if provider is None else names[2], streamed)
         series = self._series.get(key)
         if series is None:
-            series = _Series(
+            series = Series(
                 names,
                 self._durations(*names, "true" if streamed else "false"),
                 self._overheads(names[0], names[2]),

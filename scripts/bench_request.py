@@ -34,7 +34,7 @@ from proxy.routing.table import Provider
 from proxy.server.endpoints import CHAT
 from proxy.server.gateway import Gateway
 from proxy.server.inbound import Head
-from proxy.server.ledger import Decision, Lease, Ledger
+from proxy.server.ledger import Brief, Decision, Lease, Ledger
 from proxy.server.ordinary import Body, Known, OrdinaryRequest
 from proxy.server.outbox import Outbox
 from proxy.server.relay import Relay
@@ -130,7 +130,7 @@ class Unwritten(Ledger):
     def lease(self, lease: Lease) -> None:
         """Nothing outlives this process."""
 
-    def record(self, decision: Decision) -> None:
+    def record(self, decision: Decision | Brief) -> None:
         self.rows += 1
 
 

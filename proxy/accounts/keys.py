@@ -64,6 +64,11 @@ class Key:
         """What of it may be read by anybody."""
         return f"{self.prefix}_live_{self.id}"
 
+    @property
+    def lasts(self) -> bool:
+        """Whether it, and all that opens it now, will until somebody changes it."""
+        return self.revoked_ms is None and self.expires_ms is None and self.former is None
+
     def opens(self, digest: bytes, now_ms: int) -> bool:
         """Whether the digest is its own. Takes the same time for every wrong one."""
         if compare_digest(digest, self.digest):

@@ -104,27 +104,6 @@ class Permit:
         self.nanos = nanos
         return True
 
-    def board(self, reading: int, writing: int, nanos: int, now: float, now_ms: int) -> bool:
-        """`enter`, `take_tokens` and `cover` in one; False, and nothing taken, where one of them would refuse."""
-        standing = self.standing
-        meters, accounts = standing.meters, standing.accounts
-        amount = _fitted(reading, writing, standing.tpm)
-        for meter in meters:
-            if meter.refusal(now) is not None or meter.token_refusal(amount, now) is not None:
-                return False
-        for account in accounts:
-            account.turn(now_ms)
-            if not account.holds(nanos):
-                return False
-        for meter in meters:
-            meter.enter(now)
-            meter.reserved += amount
-        if nanos:
-            for account in accounts:
-                account.reserved += nanos
-        self.entered, self.tokens, self.asked, self.nanos = True, amount, (reading, writing), nanos
-        return True
-
     # -- the end ---------------------------------------------------------------------------------------------
 
     def settle(self, charged: int, tokens: int, now: float) -> tuple[Alert, ...]:
@@ -142,6 +121,27 @@ class Permit:
             if due := account.settle(self.nanos, charged, self.at_ms):
                 alerts += due
         return alerts
+
+
+def boarded(standing: Standing, reading: int, writing: int, nanos: int, now: float, now_ms: int) -> Permit | None:
+    """A permit that has entered, and taken its tokens and its money; None, and nothing taken, where any of it would be
+    refused."""
+    meters, accounts = standing.meters, standing.accounts
+    amount = _fitted(reading, writing, standing.tpm)
+    for meter in meters:
+        if meter.refusal(now) is not None or meter.token_refusal(amount, now) is not None:
+            return None
+    for account in accounts:
+        account.turn(now_ms)
+        if not account.holds(nanos):
+            return None
+    for meter in meters:
+        meter.enter(now)
+        meter.reserved += amount
+    if nanos:
+        for account in accounts:
+            account.reserved += nanos
+    return Permit(standing, now_ms, True, False, amount, nanos, asked=(reading, writing))
 
 
 def _fitted(reading: int, writing: int, most: int | None) -> int:

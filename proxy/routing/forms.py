@@ -38,8 +38,7 @@ class Form:
         the conversation's digits, whether the head leads for its warm cache."""
         facts = plan.facts
         shape, conversation = facts.shape, facts.conversation
-        kind = (shape.n, shape.cache_write, shape.max_tokens)
-        lines = self._lines[kind] if kind in self._lines else self._learn(kind, facts)
+        lines = self.lines(facts)
         tokens = facts.tokens
         costs: list[int | None]
         if lines is not None:
@@ -48,6 +47,11 @@ class Form:
             costs = [worst_nanos(pick.info, facts) for pick in self.chain]
         digits = conversation[:RECORDED_DIGITS] if conversation else None
         return tokens, costs, shape.n, shape.cache_write, digits, plan.pinned is not None
+
+    def lines(self, facts: Facts) -> tuple[tuple[int, int], ...] | None:
+        """See `worst_case_line`: of each candidate; None where one of them has no straight one."""
+        kind = (facts.shape.n, facts.shape.cache_write, facts.shape.max_tokens)
+        return self._lines[kind] if kind in self._lines else self._learn(kind, facts)
 
     def _learn(self, kind: Hashable, facts: Facts) -> tuple[tuple[int, int], ...] | None:
         """What each candidate costs at worst by the number of tokens, where for all it is a straight line."""

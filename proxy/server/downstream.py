@@ -174,13 +174,13 @@ async def send(request: Request, response: web.Response) -> Left:
     return await LeanAnswer(request).whole(response.status, headers, body or b"")
 
 
-def write_whole(request: Request, stock: Stock, headers: Headers, body: bytes) -> Left:
-    """A good answer of a length that the connection takes; it is open."""
-    transport = request.protocol.transport
+def write_whole(request: Request, stock: Stock, lines: bytes, body: bytes) -> Left:
+    """A good answer of a length that the connection takes; it is open. `lines` are headers beside the stock's."""
+    transport, stays = request.protocol.transport, request.keep_alive
     assert transport is not None
-    head = up_to_length(200, stock, headers, stays=request.keep_alive)
+    head = b"".join((_starts.get(200) or _start(200), stock.lines, lines, _date(int(time.time())), _ends(stays)))
     _post(request, transport, b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body))
-    return STAYS if request.keep_alive else CLOSES
+    return STAYS if stays else CLOSES
 
 
 def _post(request: Request, transport: asyncio.Transport, data: bytes) -> None:
@@ -282,12 +282,15 @@ class LeanAnswer:
 def up_to_length(status: int, stock: Stock, headers: Headers, *, stays: bool) -> bytes:
     """A head up to what says where the body ends."""
     start = _starts.get(status) or _start(status)
-    ends = b"" if stays else b"Connection: close\r\n"
-    return b"".join((start, stock.lines, _rendered(headers), _date(int(time.time())), ends))
+    return b"".join((start, stock.lines, _rendered(headers), _date(int(time.time())), _ends(stays)))
 
 
 _starts: dict[int, bytes] = {}
 _today = (0, b"")
+
+
+def _ends(stays: bool) -> bytes:
+    return b"" if stays else b"Connection: close\r\n"
 
 
 def _start(status: int) -> bytes:

@@ -15,69 +15,87 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Hashable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from proxy import ir
 from proxy.accounts.keys import CHAT_SURFACES
-from proxy.accounts.permit import Permit
+from proxy.accounts.permit import Permit, boarded
 from proxy.dialects.dialect import Dialect
 from proxy.errors import GatewayError
 from proxy.routing import facts as reading
 from proxy.routing.affinity import conversation_key
-from proxy.routing.facts import EXTENSIONS, Facts
+from proxy.routing.facts import EXTENSIONS
 from proxy.routing.names import Candidate
-from proxy.routing.plan import Plan, recalled
+from proxy.routing.plan import Plan
 from proxy.routing.table import OFF
 from proxy.server import billing, intake
 from proxy.server.attempt import upstream_id
 from proxy.server.begun import Begun
 from proxy.server.call import Call, Surface
-from proxy.server.downstream import Headers, Left, write_whole
+from proxy.server.downstream import Left, write_whole
 from proxy.server.identity import request_id
 from proxy.server.inbound import Request
-from proxy.server.ledger import Attempt, Decision, Lease
+from proxy.server.ledger import Brief, Decision, Lease
 from proxy.server.ordinary import OrdinaryRequest
-from proxy.server.ratelimits import THEIRS, headers_of
-from proxy.server.respond import JSON, cost_header
+from proxy.server.ratelimits import THEIRS, lines_of
+from proxy.server.respond import JSON, cost_line
 from proxy.server.snapshot import Snapshot
+from proxy.server.tally import Tally
 from proxy.server.track import Track, kind_of
 from proxy.server.upstream.lean import LeanReply
-from proxy.server.visitor import Visitor, visitor_of
+from proxy.server.visitor import visitor_of
 from proxy.wire import json_text, splice
-from proxy.wire.headers import answer_headers
+from proxy.wire.headers import answer_lines
 from proxy.wire.http1 import Head
 
 if TYPE_CHECKING:
     from proxy.server.gateway import Gateway
 
 MOST_FORMS = 1024
+ONCE = {1}
 LARGEST = 12 << 10  # bytes of an answer that a connection takes in one, whatever was set for it: see `UNSENT`
 LATE = "The provider did not answer in time."  # as the watchdog says it
-# Members that have a say in who answers, or how.
-TELLING = EXTENSIONS | {"metadata", "prompt_cache_key", "input"}
-_forms: dict[Hashable, bool] = {}
+TELLING = EXTENSIONS | {"metadata", "prompt_cache_key", "input"}  # members that have a say in who answers, or how
+OURS = ("retry-after", "x-should-retry")  # see `heading`
+LIMITS_OURS = (*OURS, *THEIRS)
+
+Form = tuple[bytes, ...] | None
+_forms: dict[Hashable, Form] = {}
+_lease, _brief = partial(tuple.__new__, Lease), partial(tuple.__new__, Brief)  # past half of a named tuple's own way
 
 
-def is_ordinary(document: Mapping[str, Any], dialect: Dialect) -> bool:
-    """Whether the members are of the right types, and none has a say but the model's and those of the shape."""
+def form_of(document: Mapping[str, Any], dialect: Dialect) -> Form:
+    """How the members that we read are written, where all are of the right types, and none but the model's has a say in
+    who answers; None for any other document."""
     form = dialect.name, *document, *map(type, document.values())
-    found = _forms.get(form)
-    if found is None:
-        found = TELLING.isdisjoint(document) and "model" in document and _fits(document, dialect)
+    if form not in _forms:
         if len(_forms) >= MOST_FORMS:
             _forms.clear()
-        _forms[form] = found
-    return found and document.get("stream") is not True
+        _forms[form] = _written(document, dialect)
+    return _forms[form]
 
 
-def _fits(document: Mapping[str, Any], dialect: Dialect) -> bool:
+def _written(document: Mapping[str, Any], dialect: Dialect) -> Form:
+    streams = document.get("stream")
+    if not TELLING.isdisjoint(document) or document.get("model").__class__ is not str:
+        return None
+    if streams.__class__ not in (bool, type(None)):
+        return None
     try:
         intake.check_types(document, dialect.types)
     except GatewayError:
-        return False
-    return document["model"].__class__ is str and document.get("stream").__class__ in (bool, type(None))
+        return None
+    return tuple(b'"%b"' % name.encode() for name in document if name in intake.read_here(dialect.reads))
+
+
+def stands_once(body: bytes, form: tuple[bytes, ...]) -> bool:
+    """See `splice.each_once`."""
+    if b"\\" in body and b"\\u00" in body:
+        return False  # a name may be written in escapes
+    return ONCE.issuperset(map(body.count, form))
 
 
 class Express:
@@ -85,6 +103,19 @@ class Express:
 
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
+        self._tallies: dict[tuple[str, str, str, str], Tally] = {}
+        gateway.metrics.folds.append(self._fold)
+
+    def tally(self, surface: str, model: str, provider: str, intent: str) -> Tally:
+        key = surface, model, provider, intent
+        found = self._tallies.get(key)
+        if found is None:
+            found = self._tallies[key] = Tally(self.gateway.metrics, *key)
+        return found
+
+    def _fold(self) -> None:
+        for tally in self._tallies.values():
+            tally.fold()
 
     def board(self, request: Request, surface: Surface) -> Ride | None:
         """None, and nothing was done, for whatever is not ordinary."""
@@ -95,97 +126,70 @@ class Express:
         body = request.content.ready()
         if body is None or len(body) > splice.SHORT or not gateway.own.empty:
             return None
-        visitor, dialect = visitor_of(request, snapshot), surface.spoken
+        dialect = surface.spoken
         try:
             document = orjson.loads(body)
-            if document.__class__ is not dict or not is_ordinary(document, dialect):
+            form = form_of(document, dialect) if document.__class__ is dict else None
+            if form is None or document.get("stream"):
                 return None
             intake.check_turns(document, dialect.name)
             shape = dialect.read_shape(document)
-            track: Track | None = snapshot.tracks.get(kind_of(visitor, surface, document, shape))
-            if track is None or not splice.each_once(body, document, intake.read_here(dialect.reads)):
+            visitor = visitor_of(request, snapshot)
+            track: Track | None = snapshot.tracks.get(kind_of(visitor, surface, document["model"], shape))
+            if track is None or not stands_once(body, form):
                 return None
             at_ms = int(gateway.now() * 1000)
-            permit = intake.admit(request, visitor, snapshot.gate, at_ms, CHAT_SURFACES)
+            if not track.admits(snapshot.gate):
+                permit = intake.admit(request, visitor, snapshot.gate, at_ms, CHAT_SURFACES)
+                if permit.standing is not track.standing:
+                    return None
         except (ValueError, GatewayError):
             return None  # for the way of all to tell
-        if permit.standing is not track.standing:
-            return None
-        ride = Ride(self, request, surface, snapshot, visitor, track, permit, body, document, shape, at_ms)
-        return ride if ride.departs() else None
+        ride = Ride(gateway, request, snapshot, track, body, document, at_ms)
+        return ride if ride.departs(shape) else None
 
 
 class Ride:
     """One request under way."""
 
     __slots__ = (
-        "at_ms",
-        "began",
-        "body",
-        "continues",
-        "conversation",
-        "cut",
-        "document",
-        "express",
-        "page",
-        "permit",
-        "pinned",
-        "raised",
-        "reply",
-        "request",
-        "request_id",
-        "shape",
-        "snapshot",
-        "started",
-        "surface",
-        "tokens",
-        "track",
-        "visitor",
+        "at_ms", "began", "body", "conversation", "cut", "document", "gateway", "page", "permit", "pinned", "raised",
+        "reply", "request", "request_id", "snapshot", "started", "tokens", "track",
     )  # fmt: skip
 
+    permit: Permit
     reply: LeanReply
+    request_id: str
 
     def __init__(
-        self, express: Express, request: OrdinaryRequest, surface: Surface, snapshot: Snapshot, visitor: Visitor,
-        track: Track, permit: Permit, body: bytes, document: Mapping[str, Any], shape: ir.Shape, at_ms: int,
+        self, gateway: Gateway, request: OrdinaryRequest, snapshot: Snapshot, track: Track, body: bytes,
+        document: Mapping[str, Any], at_ms: int,
     ) -> None:  # fmt: skip
-        self.express = express
+        self.gateway = gateway
         self.request = request
-        self.surface = surface
         self.snapshot = snapshot
-        self.visitor = visitor
         self.track = track
-        self.permit = permit
         self.body = body
         self.document = document
-        self.shape = shape
         self.at_ms = at_ms
         self.started = time.monotonic()
         self.pinned: Candidate | None = None
         self.raised: BaseException | None = None  # what ended the wait for the answer
         self.cut: GatewayError | None = None  # see `Call.cut`
 
-    def departs(self) -> bool:
+    def departs(self, shape: ir.Shape) -> bool:
         """Asks the provider, if nothing is in the way; else nothing was done."""
-        track, world, now = self.track, self.snapshot.world, self.express.gateway.clock()
-        shape, body = self.shape, self.body
-        if not world.health.is_quiet(now):
-            return False
+        track, body, now = self.track, self.body, self.gateway.clock()
         tokens = self.tokens = reading.estimate_tokens(shape, 0 if body.isascii() else intake.wide(body))
         if track.window is not None and tokens + (shape.max_tokens or 0) > track.window:
             return False
-        session, turns = self.visitor.session, shape.turns
-        self.continues = session is not None or len(turns) > 1
-        self.conversation = conversation_key(
-            track.scope, session, shape.system[:2000], turns[0][:2000] if turns else ""
-        )
-        if self.continues and not self._is_at_home(now):
+        if not (self.snapshot.world.health.is_quiet(now) and self._is_at_home(shape, now)):
             return False
-        renamed = splice.renamed(body, track.pick.candidate.native)
+        renamed = splice.renamed(body, track.native)
         reply = track.upstream.begin() if renamed is not None else None
         if renamed is None or reply is None:
             return False
-        if not self._has_leave(tokens, now):
+        if not self._has_leave(now):
             reply.unused()
             return False
         self.reply = reply
@@ -193,37 +197,42 @@ class Ride:
         self._begun()
         return True
 
-    def _is_at_home(self, now: float) -> bool:
+    def _is_at_home(self, shape: ir.Shape, now: float) -> bool:
         """Whether no pin of the conversation leads elsewhere."""
-        world, conversation = self.snapshot.world, self.conversation
-        lifetime = world.table.routing.affinity
-        if conversation is not None and lifetime != OFF:
-            self.pinned = world.affinity.pinned(conversation, now, lifetime)
-        return self.pinned is None or self.pinned == self.track.pick.candidate
+        track, turns = self.track, shape.turns
+        conversation = self.conversation = conversation_key(
+            track.scope, track.session, shape.system[:2000], turns[0][:2000] if turns else ""
+        )
+        if conversation is not None and (len(turns) > 1 or track.session is not None) and track.lifetime != OFF:
+            self.pinned = self.snapshot.world.affinity.pinned(conversation, now, track.lifetime)
+        return self.pinned is None or self.pinned == track.candidate
 
-    def _has_leave(self, tokens: int, now: float) -> bool:
+    def _has_leave(self, now: float) -> bool:
         """Takes of limits, budgets and places what it needs, or nothing."""
-        track, turnstile, size = self.track, self.express.gateway.turnstile, len(self.body)
+        track, turnstile, size, tokens = self.track, self.gateway.turnstile, len(self.body), self.tokens
         if not turnstile.board(size):
             return False
-        if not self.permit.board(tokens, track.writing, track.nanos(tokens), now, self.at_ms):
+        permit = boarded(track.standing, tokens, track.writing, track.nanos(tokens), now, self.at_ms)
+        if permit is None:
             turnstile.release(size)
             turnstile.leave()
             return False
+        self.permit = permit
         return True
 
     def _begun(self) -> None:
-        gateway, standing = self.express.gateway, self.track.standing
-        self.request_id = request_id()
+        gateway, track = self.gateway, self.track
+        identity = self.request_id = request_id()
         self.snapshot.users += 1
         gateway.calls.add(self)
-        self.track.in_flight.value += 1
+        track.in_flight.value += 1
         agenda = gateway.relay.agenda
-        self.began = began = agenda.now()
-        self.page = agenda.put(self, began + self.track.due)
-        if standing.budgeted and standing.key_id is not None:
-            until = self.at_ms + billing.LEASE_MS
-            gateway.ledger.lease(Lease(self.request_id, standing.key_id, standing.project, self.permit.nanos, until))
+        began = self.began = agenda.now()
+        self.page = agenda.put(self, began + track.due)
+        if track.leased is not None:
+            key_id, project = track.leased
+            until_ms = self.at_ms + billing.LEASE_MS
+            gateway.ledger.lease(_lease((identity, key_id, project, self.permit.nanos, until_ms)))
 
     # -- the answer ------------------------------------------------------------------------------------------
 
@@ -236,7 +245,10 @@ class Ride:
         except BaseException as exc:
             self.raised = exc
             return None
-        return None if told is None or good is None else self._delivered(*told, *good)
+        if told is None or good is None:
+            return None
+        passed, usage, cost = good
+        return self._delivered(*told, passed, usage, cost)
 
     def look(self, now: float) -> None:
         """Its time on the agenda has come."""
@@ -246,9 +258,10 @@ class Ride:
         """See `Call.interrupt`."""
         self.request.interrupt()
 
-    def _judged(self, head: Head, body: bytes) -> tuple[ir.Usage, int | None] | None:
-        """Usage and cost of a good answer that may leave as it is; None for any other."""
-        headers, protocol = head.headers, self.request.protocol
+    def _judged(self, head: Head, body: bytes) -> tuple[str, ir.Usage, int | None] | None:
+        """Of a good answer that may leave as it is: the provider's headers that pass, usage and cost; None for any
+        other."""
+        headers, protocol, track = head.headers, self.request.protocol, self.track
         if head.status != 200 or headers.get("content-type") != JSON or "content-encoding" in headers:
             return None
         if len(body) > LARGEST or protocol.writing_paused:
@@ -258,98 +271,64 @@ class Ride:
         if self.snapshot.scrubber.knows("\n".join(headers.values())):
             return None
         try:
-            usage = self.track.check(json_text.read(body))
+            usage = track.check(json_text.read(body))
         except (ValueError, GatewayError):
             return None
         if usage is None:
             return None  # what it cost is for others to guess
-        price = self.track.price
-        cost = price.cost_nanos(usage) if price is not None else None
-        return None if cost is None and price is not None else (usage, cost)
+        cost = track.price.cost_nanos(usage) if track.price is not None else None
+        passed = answer_lines(headers, True, LIMITS_OURS if track.standing.meters else OURS)
+        return None if passed is None or (cost is None and track.price is not None) else (passed, usage, cost)
 
-    def _delivered(self, head: Head, body: bytes, usage: ir.Usage, cost: int | None) -> Left:
-        gateway, track = self.express.gateway, self.track
+    def _delivered(self, head: Head, body: bytes, passed: str, usage: ir.Usage, cost: int | None) -> Left:
+        gateway, track, started, permit = self.gateway, self.track, self.started, self.permit
         agenda = gateway.relay.agenda
         agenda.strike(self, self.page)
-        waited, first_byte_s = agenda.now() - self.began, time.monotonic() - self.started
-        left = write_whole(self.request, track.stock, self._headers(head.headers, cost), body)
-        ended = time.monotonic()
-        decision = self._decision(head.headers, len(body), usage, cost, int(first_byte_s * 1000), ended)
+        overhead = (first_byte_s := time.monotonic() - started) - (agenda.now() - self.began)
         now = gateway.clock()
-        self._learnt(now, decision.ttfb_ms)
-        self._released()
-        charged = decision.charged_nanos
-        for alert in self.permit.settle(charged, (usage.input_total or 0) + (usage.output or 0), now):
+        lines = f"{track.own_lines(self.request_id)}{passed}"
+        if permit.standing.meters:
+            lines += lines_of(permit.standing.meters, track.surface.dialect, now, gateway.now())
+        lines += cost_line(track.prefix, cost)
+        left = write_whole(self.request, track.stock, lines.encode(), body)
+        duration = time.monotonic() - started
+        charged, read = min(cost or 0, billing.MOST_CHARGED), usage.input_total
+        brief = _brief((
+            track, self.request_id, self.at_ms, self.tokens, self.conversation, self.pinned is not None, usage, cost,
+            charged, int(first_byte_s * 1000), int(duration * 1000), len(body), upstream_id(head.headers),
+        ))  # fmt: skip
+        self._learnt(now, brief.ttfb_ms)
+        track.in_flight.value -= 1
+        gateway.ended(self, self.snapshot, len(self.body), inside=True)
+        for alert in permit.settle(charged, (read or 0) + (usage.output or 0), now):
             gateway.alerts.tell(alert)
-        client = self.visitor.client(self.request.remote or None, self.snapshot.proxies)
-        gateway.count(decision, client, track.plan.intent, ended - self.started, first_byte_s - waited)
-        gateway.ledger.record(decision)
+        track.tally.add(duration, overhead, usage, cost)
+        client = track.visitor.client(self.request.remote or None, self.snapshot.proxies)
+        gateway.tell(track.told(brief, read, client))
+        gateway.ledger.record(brief)
         return left
 
-    def _headers(self, theirs: Mapping[str, str], cost: int | None) -> Headers:
-        """Beside those that the track knows."""
-        headers = [("X-Request-Id", self.request_id)]
-        if self.surface.dialect == "anthropic":
-            headers.append(("request-id", self.request_id))
-        gateway, meters = self.express.gateway, self.track.standing.meters
-        limits = headers_of(self.permit, self.surface.dialect, gateway.clock(), gateway.now()) if meters else []
-        if passed := answer_headers(theirs.items(), True):
-            ours = ("retry-after", "x-should-retry", *(THEIRS if limits else ()))
-            headers += [pair for pair in passed if not pair[0].startswith(ours)]
-        headers += limits
-        headers += cost_header(self.snapshot.table.server.header_prefix, cost)
-        return headers
-
-    # -- the record ------------------------------------------------------------------------------------------
-
-    def _decision(
-        self, theirs: Mapping[str, str], size: int, usage: ir.Usage, cost: int | None, ttfb_ms: int, ended: float
-    ) -> Decision:
-        track, candidate, standing = self.track, self.track.pick.candidate, self.track.standing
-        duration_ms = int((ended - self.started) * 1000)
-        attempt = Attempt(
-            1, candidate.model, candidate.provider, candidate.native, 0, duration_ms, ttfb_ms,
-            status=200, upstream_request_id=upstream_id(theirs), usage=usage, cost_nanos=cost, bytes_out=size,
-        )  # fmt: skip
-        facts = self._facts()
-        return Decision(
-            self.request_id, self.at_ms, self.surface.name, facts.wanted[0][:billing.LONGEST_MODEL],
-            self.visitor.client_id, False, standing.project, standing.key_id, self.snapshot.table.revision,
-            recalled(track.plan, facts, self.pinned), facts, 200, "ok", candidate.model, candidate.provider,
-            candidate.native, track.fallback, [attempt], usage, cost, min(cost or 0, billing.MOST_CHARGED),
-            price_source=track.pick.info.price_source, ttfb_ms=ttfb_ms, duration_ms=duration_ms, queue_ms=0,
-            bytes_committed=size,
-        )  # fmt: skip
-
-    def _facts(self) -> Facts:
-        return self.track.facts_of(self.shape, self.tokens, self.conversation, continues=self.continues)
-
-    def _learnt(self, now: float, ttfb_ms: int | None) -> None:
+    def _learnt(self, now: float, ttfb_ms: int) -> None:
         """See `Relay` and `Gateway`: what a good answer says of its candidate."""
-        track, world, metrics = self.track, self.snapshot.world, self.express.gateway.metrics
-        candidate = track.pick.candidate
+        track, world = self.track, self.snapshot.world
+        candidate = track.candidate
         world.health.asked(candidate.provider)
         world.health.succeeded(candidate, track.credential.index, now)
-        world.latencies.observe(candidate, ttfb_ms or 0, now, whole=True)
-        metrics.queued(candidate.provider, 0.0)
-        if self.conversation and len(track.plan.chain) > 1 and world.table.routing.affinity != OFF:
+        world.latencies.observe(candidate, ttfb_ms, now, whole=True)
+        if self.conversation is not None and track.pins:
             world.affinity.pin(self.conversation, candidate, now)
-
-    def _released(self) -> None:
-        self.track.in_flight.value -= 1
-        self.express.gateway.ended(self, self.snapshot, len(self.body), inside=True)
 
     def handed_over(self) -> tuple[Call, Plan]:
         """The request for the way of all: admitted, read and planned, its first attempt under way."""
-        gateway, track, standing = self.express.gateway, self.track, self.track.standing
+        gateway, track, standing = self.gateway, self.track, self.track.standing
         gateway.relay.agenda.strike(self, self.page)
         track.in_flight.value -= 1
         decision = Decision(
-            self.request_id, self.at_ms, self.surface.name, client_request_id=self.visitor.client_id,
-            config=self.snapshot.table.revision, project=standing.project, key_id=standing.key_id,
+            self.request_id, self.at_ms, track.surface.name, track.requested, track.visitor.client_id,
+            project=standing.project, key_id=standing.key_id, config=self.snapshot.table.revision,
         )  # fmt: skip
         call = Call(
-            self.surface, self.request, self.visitor, self.request_id, self.snapshot, decision, self.started,
+            track.surface, self.request, track.visitor, self.request_id, self.snapshot, decision, self.started,
             clock=gateway.clock, now=gateway.now, lease=gateway.ledger.lease, task=asyncio.current_task(),
         )  # fmt: skip
         gateway.calls.discard(self)
@@ -358,8 +337,7 @@ class Ride:
         call.held, call.inside, call.cut = len(self.body), True, self.cut
         if standing.budgeted:
             call.output_reserved = track.output
-        facts = call.facts = self._facts()
-        decision.requested = facts.requested[: billing.LONGEST_MODEL]
-        plan = call.plan = decision.plan = recalled(track.plan, facts, self.pinned)
+        plan = call.plan = decision.plan = track.plan_for(self.tokens, self.conversation, warm=self.pinned is not None)
+        call.facts = plan.facts
         call.begun = Begun(track.upstream, self.reply, track.credential, self.began, 0, self.raised)
         return call, plan

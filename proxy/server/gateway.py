@@ -171,7 +171,8 @@ class Gateway:
         self._open[call] = opening
         try:
             response = await deliver(call, opening)
-            learn(call, opening, self.metrics)
+            if opening.whole and opening.in_flight is not None:
+                learn(call, opening, self._express.tally, opening.in_flight)
             return response
         finally:
             del self._open[call]

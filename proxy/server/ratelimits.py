@@ -6,8 +6,11 @@ https://docs.anthropic.com/en/api/rate-limits#response-headers
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import lru_cache
 
+from proxy.accounts.limits import Meter
 from proxy.accounts.permit import Permit, tightest
 from proxy.server.call import Call
 from proxy.server.respond import Headers
@@ -31,6 +34,9 @@ def limit_headers(call: Call, *, refused: bool = False) -> Headers:
 def headers_of(permit: Permit, dialect: str, now: float, wall: float, given_back: int = 0) -> Headers:
     """In the names of that dialect; `wall` is the time of day."""
     requests, tokens = tightest(permit.standing.meters, now)
+    if given_back and tokens is not None:
+        left, meter = tokens
+        tokens = max(0, (meter.terms.tpm or 0) - meter.tokens.used - meter.reserved + given_back), meter
     names, said = (ANTHROPIC, _moment) if dialect == "anthropic" else (OPENAI, duration)
     headers: Headers = []
     if requests is not None:
@@ -39,18 +45,35 @@ def headers_of(permit: Permit, dialect: str, now: float, wall: float, given_back
         headers += zip(names["requests"], (str(meter.terms.rpm), str(left), reset), strict=True)
     if tokens is not None:
         left, meter = tokens
-        if given_back:
-            left = max(0, (meter.terms.tpm or 0) - meter.tokens.used - meter.reserved + given_back)
         reset = said(meter.tokens.idle_in(now), wall)
         headers += zip(names["tokens"], (str(meter.terms.tpm), str(left), reset), strict=True)
     return headers
 
 
+def lines_of(meters: Iterable[Meter], dialect: str, now: float, wall: float) -> str:
+    """As `headers_of`, on the wire."""
+    requests, tokens = tightest(meters, now)
+    names, said = (ANTHROPIC, _moment) if dialect == "anthropic" else (OPENAI, duration)
+    lines = ""
+    if requests is not None:
+        left, meter = requests
+        (limit, remaining, reset), when = names["requests"], said(meter.requests.idle_in(now), wall)
+        lines = f"{limit}: {meter.terms.rpm}\r\n{remaining}: {left}\r\n{reset}: {when}\r\n"
+    if tokens is not None:
+        left, meter = tokens
+        (limit, remaining, reset), when = names["tokens"], said(meter.tokens.idle_in(now), wall)
+        lines += f"{limit}: {meter.terms.tpm}\r\n{remaining}: {left}\r\n{reset}: {when}\r\n"
+    return lines
+
+
 def duration(seconds: float, wall: float = 0.0) -> str:
     """As OpenAI writes it, after Go: `1m0s`, `7s`, `120ms`. Whenever it is asked."""
-    if seconds < 1:
-        return f"{round(seconds * 1000)}ms"
-    minutes, rest = divmod(round(seconds), 60)
+    return f"{round(seconds * 1000)}ms" if seconds < 1 else _in_full(round(seconds))
+
+
+@lru_cache(maxsize=128)
+def _in_full(seconds: int) -> str:
+    minutes, rest = divmod(seconds, 60)
     return f"{minutes}m{rest}s" if minutes else f"{rest}s"
 
 

@@ -138,11 +138,18 @@ def dropped_header(prefix: str, dropped: Iterable[str]) -> Headers:
 
 def cost_header(prefix: str, nanos: int | None) -> Headers:
     """USD as a plain decimal; nothing where the cost is unknown."""
-    if nanos is None:
-        return []
+    return [] if nanos is None else [(f"{prefix}Cost", _usd(nanos))]
+
+
+def cost_line(prefix: str, nanos: int | None) -> str:
+    """As `cost_header`, on the wire."""
+    return "" if nanos is None else f"{prefix}Cost: {_usd(nanos)}\r\n"
+
+
+def _usd(nanos: int) -> str:
     whole, part = divmod(nanos, 1_000_000_000)
     digits = f"{part:09d}".rstrip("0")
-    return [(f"{prefix}Cost", f"{whole}.{digits}" if digits else str(whole))]
+    return f"{whole}.{digits}" if digits else str(whole)
 
 
 def id_headers(request_id: str, dialect: str) -> Headers:

@@ -1,33 +1,37 @@
 """What requests of one kind go by, once one of the kind has been served: all that their bodies have no say in.
 
-`track_of` looks at a request that went the way of all and was answered well, and says what the next one of its kind can
-go by; None where a body, a clock or dice had a say in that. Tracks belong to a snapshot, so a reload begins anew.
+`learn` looks at a request that went the way of all and was answered well, and keeps what the next one of its kind can
+go by; nothing where a body, a clock or dice had a say in that. Tracks belong to a snapshot, so a reload begins anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
 from typing import Any
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from proxy import ir
+from proxy.accounts.admission import Gate
 from proxy.accounts.books import Standing
 from proxy.catalog.price import PICO_PER_NANO, Price, worst_case_line
 from proxy.dialects.dialect import Dialect
-from proxy.metrics import Metrics, Number
+from proxy.metrics import Number
 from proxy.routing.facts import NO_PREFERENCES, Facts
-from proxy.routing.plan import Plan
-from proxy.routing.world import Pick
+from proxy.routing.names import Candidate
+from proxy.routing.plan import Plan, recalled
+from proxy.routing.table import OFF
 from proxy.server import billing
 from proxy.server.attempt import Opening
 from proxy.server.call import Call, Surface
 from proxy.server.credentials import Credential
 from proxy.server.downstream import LeanAnswer, Stock
 from proxy.server.heading import stock_of
+from proxy.server.ledger import Attempt, Brief, Decision
 from proxy.server.ordinary import OrdinaryRequest
 from proxy.server.outgoing import Prepared
 from proxy.server.respond import JSON
+from proxy.server.tally import Tally
 from proxy.server.upstream import LeanUpstream
 from proxy.server.visitor import Visitor
 
@@ -36,119 +40,189 @@ MOST = 512  # tracks of a snapshot
 
 @define(eq=False)
 class Track:
-    """`line`: the worst case in pico-USD, for each token that is read and besides; None where no budget asks for it."""
+    """`facts` are those of the request that it was learnt from, less its words."""
 
-    facts: Facts = field(repr=False)  # of the request that it was learnt from
+    visitor: Visitor = field(repr=False)
+    surface: Surface
     standing: Standing = field(repr=False)
+    facts: Facts = field(repr=False)
     plan: Plan = field(repr=False)
-    pick: Pick
+    requested: str
+    window: int | None  # tokens that every candidate of the chain takes
+    candidate: Candidate
     credential: Credential = field(repr=False)
     upstream: LeanUpstream = field(repr=False)
     head: bytes = field(repr=False)  # of the provider's request, up to its length
     due: float  # seconds that an answer may take
-    price: Price | None
     check: Callable[[Any], ir.Usage | None] = field(repr=False)  # the provider's answer, by its dialect
-    scope: str  # of conversations
-    window: int | None  # tokens that every candidate of the chain takes
+    price: Price | None
+    price_source: str | None
+    line: tuple[int, int] | None  # the worst case in pico-USD, for each token read and besides; None: nobody asks
     output: int  # tokens of output that are reserved of budgets
     writing: int  # and of limits
-    line: tuple[int, int] | None
-    in_flight: Number = field(repr=False)
     fallback: bool
+    in_flight: Number = field(repr=False)
+    tally: Tally = field(repr=False)
     stock: Stock = field(repr=False)  # of the answer's head
+    prefix: str  # of our headers
+    revision: str  # of the table
+    lifetime: float  # of pins
+    rows: Any = field(default=None, init=False, repr=False)  # see `ledger.Kind`
+    native: str = field(init=False)
+    session: str | None = field(init=False)
+    scope: str = field(init=False)  # of conversations
+    pins: bool = field(init=False)
+    leased: tuple[str, str | None] | None = field(init=False)  # whose budgets: key and project
+
+    def __attrs_post_init__(self) -> None:
+        standing = self.standing
+        self.native, self.session = self.candidate.native, self.visitor.session
+        self.scope = "\0".join((standing.scope, *self.facts.wanted))
+        self.pins = len(self.plan.chain) > 1 and self.lifetime != OFF
+        self.leased = (standing.key_id, standing.project) if standing.budgeted and standing.key_id is not None else None
+
+    def admits(self, gate: Gate) -> bool:
+        """Whether its key is known to open still, without a look: it is the very same one, and never ends."""
+        key = self.standing.key
+        return key is not None and gate.ring.by_id.get(key.id) is key and key.lasts
 
     def nanos(self, tokens: int) -> int:
-        """What an attempt may cost that reads so many tokens."""
+        """What an attempt may cost that reads so many tokens, where a budget asks."""
         if self.line is None:
             return 0
         each, besides = self.line
         return -(-(tokens * each + besides) // PICO_PER_NANO)
 
-    def facts_of(self, shape: ir.Shape, tokens: int, conversation: str | None, *, continues: bool) -> Facts:
-        facts = self.facts
-        return Facts(
-            facts.surface,
-            facts.dialect,
-            facts.endpoint,
-            facts.wanted,
-            shape,
-            tokens,
-            headers=facts.headers,
-            project=facts.project,
-            conversation=conversation,
-            continues=continues,
-            priced_only=facts.priced_only,
-        )
+    def own_lines(self, identity: str) -> str:
+        """Of the answer's head: the request's ids."""
+        if self.surface.dialect == "anthropic":
+            return f"X-Request-Id: {identity}\r\nrequest-id: {identity}\r\n"
+        return f"X-Request-Id: {identity}\r\n"
+
+    def plan_for(self, tokens: int, conversation: str | None, *, warm: bool) -> Plan:
+        facts = evolve(self.facts, tokens=tokens, conversation=conversation)
+        return recalled(self.plan, facts, self.candidate if warm else None)
+
+    # -- the record ------------------------------------------------------------------------------------------
+
+    def decision(self, brief: Brief) -> Decision:
+        candidate, standing, usage, cost = self.candidate, self.standing, brief.usage, brief.cost_nanos
+        attempt = Attempt(
+            1, candidate.model, candidate.provider, candidate.native, 0, brief.duration_ms, brief.ttfb_ms,
+            status=200, upstream_request_id=brief.upstream_request_id, usage=usage, cost_nanos=cost,
+            bytes_out=brief.bytes_committed,
+        )  # fmt: skip
+        plan = self.plan_for(brief.tokens, brief.conversation, warm=brief.warm)
+        return Decision(
+            brief.request_id, brief.at_ms, self.surface.name, self.requested, self.visitor.client_id, False,
+            standing.project, standing.key_id, self.revision, plan, plan.facts, 200, "ok", candidate.model,
+            candidate.provider, candidate.native, self.fallback, [attempt], usage, cost, brief.charged_nanos,
+            price_source=self.price_source, ttfb_ms=brief.ttfb_ms, duration_ms=brief.duration_ms, queue_ms=0,
+            bytes_committed=brief.bytes_committed,
+        )  # fmt: skip
+
+    def told(self, brief: Brief, read: int | None, client: str | None) -> dict[str, object]:
+        """See `gateway.log_fields`."""
+        return {
+            "client": client,
+            "request_id": brief.request_id,
+            "surface": self.surface.name,
+            "model": self.candidate.model,
+            "provider": self.candidate.provider,
+            "attempts": 1,
+            "status": 200,
+            "outcome": "ok",
+            "ttfb_ms": brief.ttfb_ms,
+            "duration_ms": brief.duration_ms,
+            "input_tokens": read,
+            "output_tokens": brief.usage.output,
+            "cost_nanos": brief.cost_nanos,
+            "key_id": self.standing.key_id,
+            "project": self.standing.project,
+        }
 
 
-def kind_of(visitor: Visitor, surface: Surface, document: Mapping[str, Any], shape: ir.Shape) -> Hashable:
+def kind_of(visitor: Visitor, surface: Surface, model: str, shape: ir.Shape) -> Hashable:
     """Requests of one kind differ in their texts alone."""
-    return visitor, surface, document.get("model"), shape.needs, shape.max_tokens, shape.n, shape.cache_write
+    return visitor, surface, model, shape.needs, shape.max_tokens, shape.n, shape.cache_write
 
 
-def learn(call: Call, opening: Opening, metrics: Metrics) -> None:
-    """Of an answer that was delivered."""
-    if not opening.whole or call.stream or call.operation is not None or not isinstance(call.request, OrdinaryRequest):
+def learn(call: Call, opening: Opening, tally: Callable[[str, str, str, str], Tally], in_flight: Number) -> None:
+    """Of an answer that was delivered whole."""
+    tracks, facts = call.snapshot.tracks, call.facts
+    if facts is None or call.stream or call.operation is not None or not isinstance(call.request, OrdinaryRequest):
         return
-    tracks = call.snapshot.tracks
-    facts = call.facts
-    assert facts is not None
-    kind = kind_of(call.visitor, call.surface, {"model": facts.wanted[0]}, facts.shape)
-    if kind in tracks:
+    kind = kind_of(call.visitor, call.surface, facts.wanted[0], facts.shape)
+    known = tracks.get(kind)
+    if known is not None and call.permit is not None and known.standing is call.permit.standing:
         return
-    track = track_of(call, opening, metrics)
-    if track is not None:
-        if len(tracks) >= MOST:
-            tracks.clear()
-        tracks[kind] = track
+    if (track := _track_of(call, opening, facts, tally, in_flight)) is None:
+        return
+    if len(tracks) >= MOST:
+        tracks.clear()
+    tracks[kind] = track
 
 
-def track_of(call: Call, opening: Opening, metrics: Metrics) -> Track | None:
-    facts, plan, permit, snapshot = call.facts, call.plan, call.permit, call.snapshot
-    prepared, pick = opening.prepared, opening.pick
-    upstream = snapshot.upstreams[pick.candidate.provider]
-    timeouts = prepared.outgoing.timeouts
-    if (
-        facts is None or plan is None or permit is None or permit.model is not None
-        or not isinstance(upstream, LeanUpstream) or not isinstance(call.answer, LeanAnswer)
-        or not _asks_by_name_alone(call, facts) or not _passes(call, prepared)
-        or timeouts.min_rate or timeouts.answer == float("inf") or upstream.goes_plain
-        or opening.credential.index not in (None, 0)
-    ):  # fmt: skip
+def _track_of(
+    call: Call, opening: Opening, facts: Facts, tally: Callable[[str, str, str, str], Tally], in_flight: Number
+) -> Track | None:
+    plan, permit, snapshot, prepared = call.plan, call.permit, call.snapshot, opening.prepared
+    upstream, timeouts = snapshot.upstreams[opening.pick.candidate.provider], prepared.outgoing.timeouts
+    if plan is None or permit is None or permit.model is not None or opening.credential.index not in (None, 0):
+        return None
+    if not isinstance(upstream, LeanUpstream) or upstream.goes_plain or not isinstance(call.answer, LeanAnswer):
+        return None
+    if timeouts.min_rate or timeouts.answer == OFF or not _passes(prepared) or not _is_by_name_alone(call, facts):
         return None
     kept = snapshot.world.memo.kept(facts)
-    if kept is None or kept.plan.chain != plan.chain or plan.chain[0] != pick or len(call.decision.attempts) != 1:
+    if (
+        kept is None
+        or kept.plan.chain != plan.chain
+        or plan.chain[0] != opening.pick
+        or len(call.decision.attempts) > 1
+    ):
         return None
-    price, standing = pick.info.price, permit.standing
-    output = billing.output_reserved(pick, facts, snapshot.table.server.reserve_output)
-    reserved = 0 if price is None or price.output is None else output
-    line = worst_case_line(price, reserved, facts.shape.cache_write)
-    if price is not None and standing.budgeted and line is None:
-        return None  # it has steps
+    candidate, info, server = opening.pick.candidate, opening.pick.info, snapshot.table.server
+    output = billing.output_reserved(opening.pick, facts, server.reserve_output)
+    priced = info.price is not None and info.price.output is not None
+    line = worst_case_line(info.price, output if priced else 0, facts.shape.cache_write)
+    if permit.standing.budgeted and line is None:
+        return None  # nothing that one line could tell
     fallback = call.decision.fallback_used
     return Track(
-        facts=facts,
-        standing=standing,
+        visitor=call.visitor,
+        surface=call.surface,
+        standing=permit.standing,
+        facts=_without_words(facts),
         plan=kept.plan,
-        pick=pick,
+        requested=call.decision.requested,
+        window=kept.window,
+        candidate=candidate,
         credential=opening.credential,
         upstream=upstream,
         head=upstream.head_of(prepared.outgoing),
         due=timeouts.answer,
-        price=price,
         check=prepared.dialect.check_answer,
-        scope="\0".join((standing.scope, *facts.wanted)),
-        window=kept.window,
+        price=info.price,
+        price_source=info.price_source,
+        line=line if permit.standing.budgeted else None,
         output=output,
         writing=billing.writing_reserved(call, facts),
-        line=line if standing.budgeted else None,
-        in_flight=metrics.in_flight(pick.candidate.provider),
         fallback=fallback,
-        stock=stock_of(call, pick.candidate, JSON, fallback=fallback),
+        in_flight=in_flight,
+        tally=tally(call.surface.name, candidate.model, candidate.provider, plan.intent),
+        stock=stock_of(call, candidate, JSON, fallback=fallback),
+        prefix=call.prefix,
+        revision=snapshot.table.revision,
+        lifetime=snapshot.table.routing.affinity,
     )
 
 
-def _asks_by_name_alone(call: Call, facts: Facts) -> bool:
+def _without_words(facts: Facts) -> Facts:
+    return evolve(facts, shape=evolve(facts.shape, turns=(), system=""), conversation=None)
+
+
+def _is_by_name_alone(call: Call, facts: Facts) -> bool:
     """Neither a header nor a member of ours, nor a key that was brought, has a say in who answers."""
     visitor = call.visitor
     return (
@@ -156,15 +230,15 @@ def _asks_by_name_alone(call: Call, facts: Facts) -> bool:
         and not visitor.hops
         and not call.byok
         and not call.locked
+        and not call.lost
         and len(facts.wanted) == 1
         and facts.preferences is NO_PREFERENCES
         and facts.industry is None
-        and not call.lost
     )
 
 
-def _passes(call: Call, prepared: Prepared) -> bool:
-    """Request and answer pass as they are but for the model's name."""
+def _passes(prepared: Prepared) -> bool:
+    """Request and answer pass as they are, but for the model's name."""
     dialect = prepared.dialect
     return (
         prepared.native

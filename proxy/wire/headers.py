@@ -18,6 +18,7 @@ Pairs = Iterable[tuple[str, str]]
 
 DAY = 86_400.0  # seconds; the longest wait that is believed
 
+MOST_NAMES = 64  # of headers that are remembered together
 _NAME = re.compile(r"[A-Za-z0-9-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e]{0,1024}")  # whole: no control byte, nothing that two parsers read differently
 
@@ -160,6 +161,28 @@ def answer_headers(upstream_headers: Pairs, native: bool) -> list[tuple[str, str
     ids = dict(pair for pair in passed if pair[0] in _REQUEST_IDS)
     told = [pair for pair in passed if pair[0] not in ids]
     return told + [("x-upstream-request-id", ids[name]) for name in _REQUEST_IDS if name in ids][:1]
+
+
+def answer_lines(headers: Mapping[str, str], native: bool, withheld: tuple[str, ...]) -> str | None:
+    """As `answer_headers`, on the wire; `headers` has lower-case names, and of those that begin with a name `withheld`
+    none passes. None where more than the names has a say."""
+    if len(headers) > MOST_NAMES or headers.get("connection", "close").lower() not in ("close", "keep-alive"):
+        return None
+    lines = ""
+    for name, told in _passing(tuple(headers), native, withheld):
+        value = headers[name]
+        if _VALUE.fullmatch(value):
+            lines += f"{told}: {value}\r\n"
+        elif told == "x-upstream-request-id":
+            return None  # another one may take its place
+    return lines
+
+
+@lru_cache(maxsize=64)
+def _passing(names: tuple[str, ...], native: bool, withheld: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Names that pass, and as what they are told."""
+    passed = answer_headers(((name, name) for name in names if name != "connection"), native)
+    return tuple((name, told) for told, name in passed if not told.startswith(withheld))
 
 
 def _passed(headers: Pairs, passing_name: Callable[[str], str]) -> list[tuple[str, str]]:

@@ -9,7 +9,15 @@ from each import each
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.wire.headers import answer_headers, join_capped, may_pass, printable, request_headers, retry_after
+from proxy.wire.headers import (
+    answer_headers,
+    answer_lines,
+    join_capped,
+    may_pass,
+    printable,
+    request_headers,
+    retry_after,
+)
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 NOW = 1_792_000_000.0  # 2026-10-14T17:46:40Z
@@ -365,3 +373,31 @@ def test_an_idempotency_key_makes_no_other_request_of_one() -> None:
     assert may_pass([("Idempotency-Key", "1"), ("OpenAI-Organization", "o"), ("OpenAI-Beta", "b")]) == (
         ("OpenAI-Beta", "b"),
     )
+
+
+HEADS: dict[str, dict[str, str]] = {
+    "nothing that passes": {"content-type": "application/json", "content-length": "2"},
+    "a provider's usual ones": {name.lower(): value for name, value in PROVIDER},
+    "a connection that closes": {"connection": "Close", "retry-after": "1"},
+    "a value that nobody may see": {"retry-after": "a\x00b", "x-should-retry": "true"},
+}
+ODD: dict[str, dict[str, str]] = {
+    "a header that is for the next hop alone": {"connection": "retry-after", "retry-after": "1"},
+    "a request id that is none": {"request-id": "a\x00b", "x-request-id": "two"},
+    "more names than are remembered": {f"anthropic-{n}": "1" for n in range(65)},
+}
+
+
+@pytest.mark.parametrize("native", [True, False], ids=["native", "foreign"])
+@pytest.mark.parametrize("headers", HEADS.values(), ids=HEADS)
+def test_the_lines_of_an_answer_are_its_headers(headers: dict[str, str], native: bool) -> None:
+    for withheld in ((), ("retry-after", "x-ratelimit-")):
+        told = answer_headers(headers.items(), native)
+        lines = "".join(f"{name}: {value}\r\n" for name, value in told if not name.startswith(withheld or ("-",)))
+        assert answer_lines(headers, native, withheld) == lines
+        assert answer_lines(headers, native, withheld) == lines, "the second time, when the names are known"
+
+
+@pytest.mark.parametrize("headers", ODD.values(), ids=ODD)
+def test_of_odd_heads_there_are_no_lines(headers: dict[str, str]) -> None:
+    assert answer_lines(headers, True, ()) is None

@@ -13,9 +13,11 @@ from typing import NamedTuple
 import orjson
 from attrs import define, field
 
+from proxy.catalog.price import PICO_PER_NANO
+from proxy.routing.facts import RECORDED_DIGITS
 from proxy.routing.forms import Form, Own, form_of
 from proxy.routing.plan import Plan
-from proxy.server.ledger.records import Attempt, Decision
+from proxy.server.ledger.records import Attempt, Brief, Decision
 from proxy.server.ledger.rows import (
     ATTEMPT,
     CODE,
@@ -112,6 +114,17 @@ class Row(NamedTuple):
         return ROW_BYTES + ATTEMPT_BYTES * len(self.attempts) + len(self.plan or "")
 
 
+class Known(NamedTuple):
+    """What is remembered of briefs of one kind for a day: all of their rows but what is their own."""
+
+    day: int
+    alike: Alike
+    attempt: Kind
+    lines: tuple[tuple[int, int], ...]  # see `Form`
+    answers: int
+    cache_write: str | None
+
+
 @define
 class Rows:
     """Makes rows, and remembers what many have in common. The writer thread's own."""
@@ -120,8 +133,10 @@ class Rows:
     _attempts: dict[Hashable, tuple[Kind, Kind]] = field(factory=dict)
     _statements: dict[tuple[str, ...], Into] = field(factory=dict)
 
-    def row_of(self, d: Decision, unreadable: Callable[[Exception], None]) -> Row:
+    def row_of(self, d: Decision | Brief, unreadable: Callable[[Exception], None]) -> Row:
         """A plan that cannot be told costs the row its plan, not the money: `unreadable` hears of it."""
+        if isinstance(d, Brief):
+            return _row_of_brief(d) or self._learnt(d, unreadable)
         form = plan = own = None
         choice: tuple[str | None, ...] = NO_CHOICE
         if isinstance(d.plan, Plan) and (form := form_of(d.plan, d.facts)) is not None:
@@ -145,6 +160,18 @@ class Rows:
         tried = d.attempts
         attempts = (self._attempt(tried[0]),) if len(tried) == 1 else tuple(map(self._attempt, tried))
         return _row(Row, (alike, kind, values, attempts, plan, d.request_id, d.at_ms, d.charged_nanos))
+
+    def _learnt(self, brief: Brief, unreadable: Callable[[Exception], None]) -> Row:
+        """By its decision in full; and what the next one of its kind goes by."""
+        d = brief.kind.decision(brief)
+        row, known = self.row_of(d, unreadable), None
+        if isinstance(d.plan, Plan) and (form := form_of(d.plan, d.facts)) is not None:
+            facts, (attempt, _) = d.plan.facts, row.attempts[0]
+            lines = form.lines(facts)
+            if lines is not None and row.kind is row.alike.ordinary and attempt.into is ATTEMPTS:
+                known = Known(d.at_ms // DAY_MS, row.alike, attempt, lines, facts.shape.n, facts.shape.cache_write)
+        brief.kind.rows = known
+        return row
 
     def _remember(
         self, same: Hashable, d: Decision, day: int, choice: tuple[str | None, ...], form: Form | None
@@ -207,6 +234,33 @@ class Rows:
             integer(a.started_ms), integer(a.duration_ms), integer(ttfb), text(upstream, NAME), *usage_of(u),
             integer(cost), integer(a.bytes_out),
         )  # fmt: skip
+
+
+def _row_of_brief(b: Brief) -> Row | None:
+    """None where its kind has to be learnt, or something about it is out of the ordinary."""
+    known: Known | None = b.kind.rows
+    u, cost, ttfb, upstream = b.usage, b.cost_nanos, b.ttfb_ms, b.upstream_request_id
+    if (
+        known is None or known.day != b.at_ms // DAY_MS or upstream is None or not upstream.isascii()
+        or len(upstream) > NAME or u.cache_write_5m is not None or u.cache_write_1h is not None
+        or u.audio_input is not None or u.audio_output is not None
+        or (
+            b.at_ms | b.charged_nanos | b.duration_ms | b.bytes_committed | ttfb | (cost or 0) | (u.input or 0)
+            | (u.cache_read or 0) | (u.output or 0) | (u.reasoning or 0)
+        ) >> 63
+    ):  # fmt: skip
+        return None
+    tokens = b.tokens
+    costs = [-((tokens * each + besides) // -PICO_PER_NANO) for each, besides in known.lines]
+    own = tokens, costs, known.answers, known.cache_write, b.conversation and b.conversation[:RECORDED_DIGITS], b.warm
+    counts = u.input, u.cache_read, u.output, u.reasoning
+    values = (
+        b.request_id, b.at_ms, *counts, cost, b.charged_nanos, ttfb, b.duration_ms, 0, b.bytes_committed,
+        orjson.dumps(own).decode(),
+    )  # fmt: skip
+    attempt = known.attempt, (0, b.duration_ms, ttfb, upstream, *counts, cost, b.bytes_committed)
+    alike = known.alike
+    return _row(Row, (alike, alike.ordinary, values, (attempt,), None, b.request_id, b.at_ms, b.charged_nanos))
 
 
 def _ordinary(d: Decision, own: Own) -> tuple[Value, ...] | None:

@@ -92,3 +92,30 @@ class Decision:
     dropped: tuple[str, ...] = ()  # what a translation could not carry
     gone_phase: GonePhase | None = None  # where the request was when its client left
     byok: bool = False  # who answered was asked with the caller's own key
+
+
+class Kind(Protocol):
+    """What the decisions of one kind have in common."""
+
+    rows: Any  # the writer thread's own: what it remembers of their rows
+
+    def decision(self, brief: Brief) -> Decision:
+        """In full. Any thread may ask."""
+
+
+class Brief(NamedTuple):
+    """The decision of an ordinary request, by what is its own: a good plain answer of the first attempt."""
+
+    kind: Kind
+    request_id: str
+    at_ms: int
+    tokens: int  # estimated
+    conversation: str | None
+    warm: bool  # the conversation's cache was, where it was answered
+    usage: Usage
+    cost_nanos: int | None
+    charged_nanos: int
+    ttfb_ms: int
+    duration_ms: int
+    bytes_committed: int
+    upstream_request_id: str | None

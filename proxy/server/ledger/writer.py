@@ -23,13 +23,14 @@ from proxy.server.ledger.booking import Bookings
 from proxy.server.ledger.building import ATTEMPT_BYTES, ROW_BYTES, Row, Rows
 from proxy.server.ledger.checkpoints import Checkpoints
 from proxy.server.ledger.insert import BAD_ROW, insert_each, insert_rows, last_id
-from proxy.server.ledger.records import Decision, Lease
+from proxy.server.ledger.records import Brief, Decision, Lease
 from proxy.server.ledger.retention import STEP_PAGES, Retention, sweep
 from proxy.server.ledger.schema import LedgerRefused, check, open_writer, refusal
 
 log = structlog.get_logger()
 
 BATCH_ROWS = 512
+RECORDED = (Decision, Brief)
 BACKOFF_FIRST, BACKOFF_MOST = 0.05, 5.0  # seconds between tries while the file takes nothing
 TIDY_SECONDS = 60.0
 
@@ -66,7 +67,7 @@ class Ledger:
         self._retention = Retention(retain_days, retain_bytes)
         # Callers append to the two queues without a lock. Only where the thread sleeps until somebody comes, or where
         # `_room` is taken up, do they meet it at the lock; two reasons to wait for a change.
-        self._queue: deque[Decision] = deque()
+        self._queue: deque[Decision | Brief] = deque()
         self._leases: deque[Lease] = deque()
         self._room = max(
             1, min(BATCH_ROWS, max_queue_bytes // QUEUED_BYTES)
@@ -127,10 +128,10 @@ class Ledger:
             if self._asleep:
                 self._wake()
 
-    def record(self, decision: Decision) -> None:
+    def record(self, decision: Decision | Brief) -> None:
         """Hands a finished decision over; it must not be changed any more. From any thread."""
         queue = self._queue
-        if len(queue) >= self._room or decision.__class__ is not Decision:
+        if len(queue) >= self._room or decision.__class__ not in RECORDED:
             self._consider(decision)
             return
         queue.append(decision)
@@ -145,7 +146,7 @@ class Ledger:
     def _consider(self, decision: object) -> None:
         """A decision that is none, or one of a crowd."""
         with self._lock:
-            if not isinstance(decision, Decision):  # stands in a request's clean-up, where nothing may go wrong
+            if not isinstance(decision, RECORDED):  # stands in a request's clean-up, where nothing may go wrong
                 self.failed += 1
             elif self._ending.is_set() or self.queued_bytes + QUEUED_BYTES > self._max_bytes:
                 self.dropped += 1
@@ -285,7 +286,7 @@ class Ledger:
             self._settle(written=0, failed=lost, weight=self._held_bytes)
             log.error("ledger_rows_lost", path=str(self.path), rows=lost)
 
-    def _row(self, decision: Decision) -> Row | None:
+    def _row(self, decision: Decision | Brief) -> Row | None:
         """None for what is no decision at all."""
         try:
             return self._rows.row_of(

@@ -11,7 +11,7 @@ from typing import Any
 from attrs import define, frozen
 
 from proxy.ir import Usage
-from proxy.server.ledger import Attempt, Decision, Ledger
+from proxy.server.ledger import Attempt, Brief, Decision, Ledger
 from proxy.server.ledger.schema import open_writer
 
 PATIENCE = 30.0  # seconds until a test that waits gives up
@@ -80,7 +80,7 @@ def full_decision() -> Decision:
     )  # fmt: skip
 
 
-def write(path: Path, decisions: Iterable[Decision]) -> None:
+def write(path: Path, decisions: Iterable[Decision | Brief]) -> None:
     """All of them into the ledger at `path`, through a writer of their own."""
     ledger = Ledger(path, retain_days=None, retain_bytes=None, max_queue_bytes=1 << 30)
     ledger.start()

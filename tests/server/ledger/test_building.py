@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
-from attrs import evolve
+from attrs import define, evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from past import HOUSE, facts_of, world_of
@@ -15,9 +15,9 @@ from past import HOUSE, facts_of, world_of
 from proxy.ir import Usage
 from proxy.routing.facts import Facts
 from proxy.routing.forms import filled, form_of
-from proxy.routing.plan import Plan, resolve
+from proxy.routing.plan import Plan, recalled, resolve
 from proxy.routing.world import World
-from proxy.server.ledger import Decision, Decisions, Filter, Ledger
+from proxy.server.ledger import Brief, Decision, Decisions, Filter, Ledger
 from proxy.server.ledger.building import MOST_ALIKE, Rows
 from proxy.server.ledger.care import examine
 from proxy.server.ledger.export import decision_csv, decision_lines, rows
@@ -179,3 +179,95 @@ def test_what_is_remembered_is_bounded() -> None:
         rows.row_of(decision(i, requested=f"model-{i}", attempts=[attempt(model=f"model-{i}")]), lambda exc: None)
     assert len(rows._alike) <= MOST_ALIKE
     assert len(rows._attempts) <= MOST_ALIKE
+
+
+# -- briefs ------------------------------------------------------------------------------------------------------
+
+
+@define(eq=False)
+class Kind:
+    """Of requests for one plan."""
+
+    plan: Plan
+    client: str | None = None
+    rows: Any = None
+    asked: int = 0  # times that a decision was wanted in full
+
+    def decision(self, brief: Brief) -> Decision:
+        self.asked += 1
+        facts = evolve(self.plan.facts, tokens=brief.tokens, conversation=brief.conversation)
+        plan = recalled(self.plan, facts, self.plan.chain[0].candidate if brief.warm else None)
+        tried = attempt(
+            started_ms=0, duration_ms=brief.duration_ms, ttfb_ms=brief.ttfb_ms, status=200, usage=brief.usage,
+            upstream_request_id=brief.upstream_request_id, cost_nanos=brief.cost_nanos, bytes_out=brief.bytes_committed,
+        )  # fmt: skip
+        return asked(
+            0, plan, request_id=brief.request_id, at_ms=brief.at_ms, attempts=[tried], usage=brief.usage,
+            cost_nanos=brief.cost_nanos, charged_nanos=brief.charged_nanos, ttfb_ms=brief.ttfb_ms, queue_ms=0,
+            duration_ms=brief.duration_ms, bytes_committed=brief.bytes_committed, client_request_id=self.client,
+        )  # fmt: skip
+
+
+def unreadable(exc: Exception) -> None:
+    raise exc
+
+
+def brief(kind: Kind, i: int, **changes: Any) -> Brief:
+    made = Brief(kind, f"req_{i}", NOON + i, 10 + i, f"{i:032x}", False, USAGE, 7, 5, 3, 4, 100, f"up-{i}")
+    return made._replace(**changes)
+
+
+BRIEFS: dict[str, dict[str, Any]] = {
+    "as the others": {},
+    "a warm cache": {"warm": True},
+    "no conversation": {"conversation": None},
+    "the next day": {"at_ms": NOON + DAY_MS},
+    "no id of the provider's": {"upstream_request_id": None},
+    "a long id of the provider's": {"upstream_request_id": "u" * 300},
+    "an id of the provider's that is not ASCII": {"upstream_request_id": "ü\ud800"},
+    "no cost": {"cost_nanos": None, "charged_nanos": 0},
+    "tokens written to a cache": {"usage": Usage(1, 2, 3, 4, 5, 6, 7, 8)},
+    "tokens of which none is known": {"usage": Usage()},
+    "more tokens than a column holds": {"usage": Usage(input=1 << 70, output=2)},
+}
+
+
+ORDINARY = [BRIEFS[name] for name in ("as the others", "a warm cache", "no conversation", "no cost")]
+ORDINARY.append(BRIEFS["tokens of which none is known"])
+
+
+@pytest.mark.parametrize("changes", BRIEFS.values(), ids=BRIEFS)
+def test_a_brief_makes_the_row_that_its_decision_makes(house: World, changes: dict[str, Any]) -> None:
+    planned(house)
+    kind, rows = Kind(planned(house)), Rows()
+    for i in range(3):
+        rows.row_of(brief(kind, i), unreadable)
+    wanted = kind.asked
+    one = brief(kind, 9, **changes)
+    row = rows.row_of(one, unreadable)
+    assert (kind.asked == wanted) is (changes in ORDINARY)
+    assert row == rows.row_of(kind.decision(one), unreadable)
+    after = rows.row_of(brief(kind, 10), unreadable)
+    assert after == rows.row_of(kind.decision(brief(kind, 10)), unreadable)
+
+
+def test_briefs_of_a_kind_are_written_as_they_were(path: Path, house: World) -> None:
+    planned(house)
+    kind = Kind(planned(house))
+    write(path, [brief(kind, i) for i in range(20)])
+    assert kind.asked < 4
+    for i in range(20):
+        found = Decisions(path).one(f"req_{i}")
+        assert found is not None
+        told = kind.decision(brief(kind, i))
+        assert isinstance(told.plan, Plan)
+        assert (found["plan"], found["facts"]) == shown(told.plan)
+        assert (found["cost_nanos"], found["attempts"][0]["upstream_request_id"]) == (7, f"up-{i}")
+
+
+def test_a_kind_with_more_to_say_is_told_in_full(house: World) -> None:
+    planned(house)
+    kind, rows = Kind(planned(house), client="theirs"), Rows()
+    for i in range(4):
+        assert rows.row_of(brief(kind, i), unreadable) == rows.row_of(kind.decision(brief(kind, i)), unreadable)
+    assert kind.rows is None

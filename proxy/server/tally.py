@@ -1,0 +1,67 @@
+"""Good plain answers of one kind, gathered and counted many at a time: a loop over a list finds at hand what a request
+would each time have to fetch."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+from proxy import ir
+from proxy.metrics import Histogram, Metrics, Series
+
+MOST = 64  # answers
+ENDED = 200, "ok"
+
+
+class Tally:
+    """Of one surface, candidate and intent. What `add` gathers is in the metrics after `fold`."""
+
+    __slots__ = ("_gathered", "_intent", "_key", "_metrics", "_provider")
+
+    def __init__(self, metrics: Metrics, surface: str, model: str, provider: str, intent: str) -> None:
+        self._metrics = metrics
+        self._key = surface, model, provider, False
+        self._provider = provider
+        self._intent = intent
+        self._gathered: list[tuple[float, float, ir.Usage, int | None]] = []
+
+    def add(self, duration_s: float, overhead_s: float, usage: ir.Usage, cost_nanos: int | None) -> None:
+        """As `Metrics.request_done`, `attempt_done` and `queued` of a request that waited for no connection."""
+        gathered = self._gathered
+        gathered.append((duration_s, overhead_s, usage, cost_nanos))
+        if len(gathered) >= MOST:
+            self.fold()
+
+    def fold(self) -> None:
+        gathered, self._gathered = self._gathered, []
+        if not gathered:
+            return
+        metrics, count = self._metrics, len(gathered)
+        series = metrics.bind(*self._key)
+        for _ in gathered:
+            ended = series.requests.get((self._intent, *ENDED)) or metrics.ended(series, self._intent, *ENDED)
+            ended.value += 1
+        metrics.attempted(self._provider, "ok").value += count
+        queued = metrics.queues(self._provider)
+        queued.counts[bisect_left(queued.bounds, 0.0)] += count
+        _observe(series.duration, [duration for duration, *_ in gathered])
+        _observe(series.overhead, [max(overhead, 0.0) for _, overhead, *_ in gathered])
+        _count(series, gathered)
+
+
+def _count(series: Series, gathered: list[tuple[float, float, ir.Usage, int | None]]) -> None:
+    answers = series.answers
+    if answers is None:
+        return
+    for _, _, usage, cost in gathered:
+        answers.count(usage)
+        if cost is None:
+            answers.unknown_cost.value += 1
+        elif cost > 0:
+            answers.cost.value += cost
+
+
+def _observe(histogram: Histogram, values: list[float]) -> None:
+    counts, bounds = histogram.counts, histogram.bounds
+    for value in values:
+        counts[bisect_left(bounds, value)] += 1
+    histogram.sum += sum(values)

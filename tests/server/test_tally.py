@@ -1,0 +1,54 @@
+"""Answers that are gathered are counted as they would have been one by one."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry
+
+from proxy.ir import Usage
+from proxy.metrics import Metrics
+from proxy.server import tally
+from proxy.server.tally import Tally
+
+ANSWERS = [
+    (0.2, 0.0004, Usage(input=800, output=10), 4_000),
+    (1.5, -0.1, Usage(input=3, cache_read=5, output=0, reasoning=1), 0),
+    (70.0, 3.0, Usage(output=1), None),
+    (0.01, 0.0, Usage(input=-5), -7),
+]
+
+
+def counted(*, at_once: bool, known: bool = True) -> bytes:
+    metrics = Metrics(CollectorRegistry())
+    if known:
+        metrics.known(models=["m"], providers=["p"])
+    gathering = Tally(metrics, "chat", "m", "p", "model")
+    metrics.folds.append(gathering.fold)
+    for duration, overhead, usage, cost in ANSWERS * 3:
+        if at_once:
+            gathering.add(duration, overhead, usage, cost)
+            continue
+        metrics.queued("p", 0.0)
+        metrics.attempt_done(provider="p", outcome="ok")
+        metrics.request_done(
+            surface="chat", model="m", provider="p", intent="model", status=200, outcome="ok", duration_s=duration,
+            overhead_s=overhead, ttft_s=None, usage=usage, cost_nanos=cost, streamed=False,
+        )  # fmt: skip
+    return b"".join(sorted(line for line in metrics.render().splitlines(True) if b"_sum" not in line))
+
+
+def test_what_was_gathered_is_in_the_metrics_when_somebody_asks() -> None:
+    assert counted(at_once=True) == counted(at_once=False)
+
+
+def test_names_that_are_not_known_are_counted_under_other() -> None:
+    assert counted(at_once=True, known=False) == counted(at_once=False, known=False)
+
+
+def test_no_more_than_so_many_wait() -> None:
+    metrics = Metrics(CollectorRegistry())
+    gathering = Tally(metrics, "chat", "m", "p", "model")
+    for _ in range(tally.MOST - 1):
+        gathering.add(*ANSWERS[0])
+    assert not metrics.attempted.children
+    gathering.add(*ANSWERS[0])
+    assert metrics.attempted("p", "ok").value == tally.MOST
