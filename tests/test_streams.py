@@ -84,6 +84,7 @@ def script(theirs: Tongue, name: str) -> bytes:
     error = theirs.error_frame("overloaded_error", "Busy.")
     parts: dict[str, list[bytes]] = {
         "a good one": good,
+        "with a BOM that is none": [b"\n\xef\xbb\xbf", theirs.start, b"\xef\xbb\xbf: x\n\n", *good],
         "with CRLF": [frame.replace(b"\n", b"\r\n") for frame in good],
         "with keep-alives": [frame for pair in good for frame in (theirs.keep_alive, pair)],
         "with a BOM": [b"\xef\xbb\xbf", *good],
@@ -107,7 +108,7 @@ def script(theirs: Tongue, name: str) -> bytes:
 
 
 NAMES = (
-    "a good one", "with CRLF", "with keep-alives", "with a BOM", "without its terminator",
+    "a good one", "with a BOM that is none", "with CRLF", "with keep-alives", "with a BOM", "without its terminator",
     "without its last blank line", "an error after content", "an error after content without its blank line",
     "an error before content", "an end after content", "an end before content", "an end in a frame", "nothing",
     "a finish and no word", "a terminator and no word", "surplus", "garbage before content", "no UTF-8 before content",

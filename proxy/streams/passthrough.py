@@ -56,6 +56,7 @@ class Passthrough:
         self._probes = dialect.probes
         self._mend = dialect.mend_frame
         self._borders = sse.Borders()
+        self._fresh = True  # nothing has been looked at so far
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._oversize: bytearray | None = None  # the frame in hand, where it outgrew the border's buffer
@@ -102,6 +103,11 @@ class Passthrough:
         block = self._borders.feed(chunk)
         if not block:
             return b""
+        if self._fresh:
+            self._fresh = False
+            if block.startswith(sse.BOM):  # nowhere else is it one
+                self._held.append(sse.BOM)
+                block = block[len(sse.BOM) :]
         if self.done:
             return self._parting(self._discreet(block))
         if self._borders.overflowed or self._oversize is not None:
@@ -149,6 +155,7 @@ class Passthrough:
         good = []
         for raw in sse.raw_frames(block):
             if not sse.is_text(raw):
+                good.append(raw[: -len(raw.lstrip(b"\r\n"))])  # blank lines are no part of it
                 break
             good.append(raw)
         sound = b"".join(good)

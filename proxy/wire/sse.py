@@ -18,10 +18,10 @@ from proxy.errors import UpstreamBroken
 from proxy.record import record
 
 LF, CR = b"\n\r"  # a number is found in bytes ten times as soon as bytes are
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 _BORDER = re.compile(rb"\n\n|[\r\n]\r\n?")
 _LINE_END = re.compile(rb"[\r\n]")
-_COMMENT = re.compile(rb"(?:\A(?:\xef\xbb\xbf)?|(?<=[\r\n])):[^\r\n]*")
+_COMMENT = re.compile(rb"(?:\A|(?<=[\r\n])):[^\r\n]*")
 _BORDER_ENDS = (b"\n\n", b"\n\r\n", b"\r\r\n", b"\n\r", b"\r\r")  # whatever stands before these, a blank line ends here
 
 
@@ -121,7 +121,7 @@ class Framer:
     def read(self, block: bytes) -> list[Frame]:
         if self._at_start:
             self._at_start = False
-            block = block.removeprefix(_BOM)
+            block = block.removeprefix(BOM)
         pieces = _with_lf(block).split(b"\n\n")
         if len(block) > self._max_frame < max(map(len, pieces)):
             raise self._too_long()
@@ -150,7 +150,7 @@ def split_frames(block: bytes) -> Iterator[tuple[Frame | None, bytes]]:
     start = 0
     for end in chain((border.end() for border in _BORDER.finditer(block)), (len(block),)):
         if raw := block[start:end]:
-            data, event, ident = _fields(_with_lf(raw if start else raw.removeprefix(_BOM)))
+            data, event, ident = _fields(_with_lf(raw if start else raw.removeprefix(BOM)))
             yield (None if data is None else Frame(data, event, ident or b"")), raw
         start = end
 
@@ -168,8 +168,8 @@ def raw_frames(block: bytes) -> list[bytes]:
 
 
 def read_frame(raw: bytes) -> Frame | None:
-    """One of `raw_frames`, as `split_frames` has it."""
-    data, event, ident = _fields(_with_lf(raw.removeprefix(_BOM)))
+    """One of `raw_frames`, as `split_frames` has it, which takes a byte-order mark for the beginning of the stream."""
+    data, event, ident = _fields(_with_lf(raw))
     return None if data is None else Frame(data, event, ident or b"")
 
 
@@ -185,11 +185,7 @@ def is_text(block: bytes) -> bool:
 def holds_comment(block: bytes) -> bool:
     """Of a block that begins with a line. Sought from behind: that way it is the LF that is looked for, not the colon,
     of which JSON is full."""
-    return (
-        block.rfind(b"\n:") >= 0
-        or block.startswith((b":", b"\xef\xbb\xbf:"))
-        or (CR in block and block.rfind(b"\r:") >= 0)
-    )
+    return block.rfind(b"\n:") >= 0 or block.startswith(b":") or (CR in block and block.rfind(b"\r:") >= 0)
 
 
 def with_comments(block: bytes, said: Callable[[bytes], bytes]) -> bytes:
