@@ -16,9 +16,11 @@ from proxy.accounts.admission import Caller, Gate
 from proxy.accounts.books import ANYBODY
 from proxy.accounts.permit import Permit
 from proxy.accounts.vault import NOBODY
+from proxy.routing import directive
 from proxy.routing import facts as reading
 from proxy.routing.affinity import conversation_key
 from proxy.routing.facts import Ceiling, Facts, Wishes
+from proxy.routing.names import is_known
 from proxy.routing.table import is_loopback
 from proxy.server.call import Call
 from proxy.server.inbound import Request
@@ -295,18 +297,28 @@ def _read_wishes(call: Call) -> Wishes:
     default = f"profile:{project.profile}" if project is not None and project.profile else call.surface.default_model
     wanted = reading.read_wanted(body, headers, prefix, default)
     ceiling = reading.read_ceiling(body, headers, prefix)
-    default_ceiling = f"{prefix}max-price" in headers and f"{prefix}max-price" not in call.visitor.sent
+    sort, sent = reading.read_sort(body, headers, prefix), call.visitor.sent
+    default_ceiling = f"{prefix}max-price" in headers and f"{prefix}max-price" not in sent
+    if sort is not None and f"{prefix}sort" in headers and f"{prefix}sort" not in sent and _sorts(call, wanted):
+        sort = None  # a default, and the request has its own word
     if ceiling is None and project is not None and project.max_price is not None:
         ceiling, default_ceiling = Ceiling(project.max_price), True
     return Wishes(
         wanted,
-        reading.read_sort(body, headers, prefix),
+        sort,
         reading.read_partition(body, headers, prefix),
         ceiling,
         reading.read_preferences(body),
         headers,
         default_ceiling,
     )
+
+
+def _sorts(call: Call, wanted: tuple[str, ...]) -> bool:
+    """Whether one of the entries says by what it is sorted."""
+    world = call.snapshot.world
+    known = is_known(world.table, world.models.listed)
+    return any(directive.parse(entry, known).sort is not None for entry in wanted)
 
 
 def _outranked(call: Call, prefix: str) -> CIMultiDictProxy[str]:

@@ -135,6 +135,19 @@ async def test_a_suffix_is_the_requests_own_word_and_wins_over_the_projects_ceil
     assert await planned("dear") == []  # the table's word, not the request's
 
 
+async def test_a_suffix_is_the_requests_own_word_and_wins_over_the_projects_sort(
+    start: Start, upstream: ScriptedUpstream, second: ScriptedUpstream
+) -> None:
+    dear = {"first": "quality = 90\nprice = { input = 9, output = 9 }"}
+    cheap = {"second": "quality = 10\nprice = { input = 1, output = 1 }"}
+    table = provider("first", upstream, models=dear) + provider("second", second, models=cheap)
+    project = '[projects.x]\nheaders = { X-Nyuro-Sort = "price" }\n'
+    gw, key = await keyed(start, table + chain("first", "second") + project)
+    for name, order in (("profile:chain", "second first"), ("profile:chain;sort:quality", "first second")):
+        plan = (await gw.post("/v1/route", CHAT.request(name), key.bearer)).json
+        assert [pick["model"] for pick in plan["candidates"]] == order.split()
+
+
 async def test_a_key_of_a_project_that_is_gone_is_refused_clearly(start: Start, upstream: ScriptedUpstream) -> None:
     upstream.plays(plain(CHAT.answer("Hello.")))
     table = provider("first", upstream)
