@@ -16,7 +16,7 @@ from faults.bench import Daemon, Got, Misbehaving, block
 from faults.responses import SURFACES, asking, frames, terminator
 
 FAULTS = ("reset", "stall", "429", "500", "503", "529", "error in a 200", "cut")
-TIMEOUTS = 'timeouts = { first_event = "2s", answer = "2s", idle = "2s", connect = "5s" }\nconnections = 2000'
+TIMEOUTS = 'timeouts = { first_event = "3s", answer = "3s", idle = "3s", connect = "5s" }\nconnections = 2000'
 # Everything is back soon, so that the faults go on reaching the chain.
 HEALTH = '[health]\nrest = "200ms"\nlongest = "200ms"\n[retry]\nattempts = 4\n'
 

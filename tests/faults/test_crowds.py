@@ -190,7 +190,7 @@ async def test_heads_that_come_a_byte_at_a_time_end_at_their_time_and_hold_up_no
 
 async def test_silent_connections_are_closed_and_others_served(descriptors: int) -> None:
     count = min(10_000, descriptors)
-    async with serving('header_timeout = "15s"\n') as (running, _):
+    async with serving('header_timeout = "25s"\n') as (running, _):
         before = running.usage()[0]
         silent = [await connected(running) for _ in range(count)]
         await running.until_metric("pointsman_client_connections", lambda value: value >= count)
