@@ -130,7 +130,7 @@ class Models:
         key = (info.provider, info.id)
         names = self._names.get(key)
         if names is None:
-            if len(self._names) >= REMEMBERED:
+            if len(self._names) >= REMEMBERED + len(self.listed):
                 self._names.clear()
             names = self._names[key] = tuple(dict.fromkeys(self._all_names(info)))
         return names
@@ -141,6 +141,8 @@ class Models:
         found = self._found.get((info.provider, info.native))
         for native in (info.native, *(found.listed.also if found is not None else ())):
             yield f"{info.provider}/{native}"
+            if native == info.id:
+                continue  # as it is of nearly all that a list has
             meaning = self.meaning(native)
             other = meaning.info if meaning is not None else None
             if other is not None and _place(other) == _place(info) and other.id not in self.table.models:
