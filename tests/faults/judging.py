@@ -13,7 +13,7 @@ from upstream import ScriptedUpstream, plain, streamed
 
 from faults.bench import Daemon, Got, Misbehaving, block, daemon
 from faults.responses import RESPONSES, SURFACES, asking, frames
-from faults.upstream_faults import Fault
+from faults.upstream_faults import Fault, answer
 
 AT_ONCE = 32  # requests
 NATIVE = tuple((tongue, tongue) for tongue in SURFACES)
@@ -51,7 +51,7 @@ def runs_of(faults: Iterable[Fault], hops: Iterable[Hop]) -> list[Run]:
     ]
 
 
-def table_of(runs: Iterable[Run], provider: Misbehaving) -> str:
+def table_of(runs: Iterable[Run], provider: Misbehaving, served: int = 0) -> str:
     blocks: list[str] = []
     for tongue in SURFACES:
         slot = f"healthy-{tongue.surface}"
@@ -62,7 +62,7 @@ def table_of(runs: Iterable[Run], provider: Misbehaving) -> str:
     for run in runs:
         fault, (client, spoken), stream, second = run
         name = name_of(run)
-        provider.plays(name, fault.script(spoken, stream))
+        provider.plays(name, *[answer(spoken, stream)] * served, fault.script(spoken, stream))
         blocks.append(block(name, provider.root(name), spoken, fault.more))
         if second:
             healthy = f"healthy-{client.surface}{'-stream' if stream else ''}"
@@ -70,11 +70,12 @@ def table_of(runs: Iterable[Run], provider: Misbehaving) -> str:
     return "\n".join(blocks)
 
 
-async def observed(runs: list[Run], home: Path) -> tuple[dict[Run, Seen], Daemon, bytes]:
-    """What came of each; the daemon, ended by now; and all that was told elsewhere: log, metrics, database."""
+async def observed(runs: list[Run], home: Path, served: int = 0) -> tuple[dict[Run, Seen], Daemon, bytes]:
+    """What came of each; the daemon, ended by now; and all that was told elsewhere: log, metrics, database. So many
+    requests of its kind are `served` well before the fault comes."""
     async with ScriptedUpstream() as upstream:
         provider = Misbehaving(upstream)
-        async with daemon(table_of(runs, provider), home) as running:
+        async with daemon(table_of(runs, provider, served), home) as running:
             gate = asyncio.Semaphore(AT_ONCE)
 
             async def one(run: Run) -> Got:
@@ -82,16 +83,18 @@ async def observed(runs: list[Run], home: Path) -> tuple[dict[Run, Seen], Daemon
                 name = name_of(run)
                 async with gate:
                     asked = asking(client, f"profile:{name}" if second else name, stream=stream)
+                    for _ in range(served):
+                        assert (await running.post(client, asked)).status == 200
                     return await running.post(client, asked)
 
             got = await asyncio.gather(*map(one, runs))
-            rows = [await running.record(answer.headers["x-request-id"]) for answer in got]
+            rows = [await running.record(it.headers["x-request-id"]) for it in got]
             metrics = (await running.get("/metrics", admin=True)).body
             await running.until_metric("pointsman_in_flight", lambda value: value == 0)
-            told = metrics + running.log.read_bytes()
-            told += b"".join(path.read_bytes() for path in running.state.iterdir() if path.is_file())
+            elsewhere = metrics + running.log.read_bytes()
+            elsewhere += b"".join(path.read_bytes() for path in running.state.iterdir() if path.is_file())
             seen = {
-                run: Seen(answer, row, provider.asked(name_of(run)), name_of(run))
-                for run, answer, row in zip(runs, got, rows, strict=True)
+                run: Seen(told, row, provider.asked(name_of(run)) - served, name_of(run))
+                for run, told, row in zip(runs, got, rows, strict=True)
             }
-            return seen, running, told
+            return seen, running, elsewhere

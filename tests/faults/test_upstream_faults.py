@@ -44,15 +44,17 @@ def expected(fault: Fault, surface: str, spoken: str, *, stream: bool) -> Outcom
     return (fault.but.get("translated") if surface != spoken else None) or fault.but.get(spoken) or wanted
 
 
-def _observing(hops: tuple[Hop, ...]) -> Callable[[], Iterator[Observed]]:
+def _observing(hops: tuple[Hop, ...], served: int = 0) -> Callable[[], Iterator[Observed]]:
     def observing() -> Iterator[Observed]:
+        runs = [run for run in runs_of(FAULTS, hops) if not (served and run[-1])]
         with tempfile.TemporaryDirectory(prefix="pm-") as home:
-            yield Observed(*asyncio.run(observed(runs_of(FAULTS, hops), Path(home))))
+            yield Observed(*asyncio.run(observed(runs, Path(home), served)))
 
     return observing
 
 
 native = pytest.fixture(_observing(NATIVE), scope="module", name="native")
+served = pytest.fixture(_observing(NATIVE, served=2), scope="module", name="served")
 translated = pytest.fixture(_observing(TRANSLATED), scope="module", name="translated")
 
 
@@ -163,6 +165,19 @@ def test_a_key_that_is_refused_raises_an_alarm(native: Observed) -> None:
 def test_a_providers_fault_ends_as_written_in_translation(translated: Observed, number: str) -> None:
     wrong = []
     for run, seen, wanted in translated.of(number):
+        try:
+            judge(run, seen, wanted)
+        except AssertionError as exc:
+            wrong.append(story(run, seen, exc))
+    assert not wrong, "\n".join(wrong[:5])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_fault_ends_as_written_where_the_same_was_served_before(served: Observed, number: str) -> None:
+    """Requests of a kind that is known take shorter ways, and frames that are known a shorter look."""
+    wrong = []
+    for run, seen, wanted in served.of(number):
         try:
             judge(run, seen, wanted)
         except AssertionError as exc:
