@@ -15,6 +15,8 @@ from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
 
 from proxy.dialects import DIALECTS
 from proxy.errors import GatewayError, UnknownPath, WrongMethod
@@ -28,6 +30,7 @@ from proxy.wire import json_text
 
 log = structlog.get_logger()
 
+ABSOLUTE = ("http://", "https://")
 WARMING = {"HEAD"}  # the methods of a path that clients only warm their connection up with
 NEAR = 0.75  # how much of a path has to be right for another to be meant
 LONGEST_NEAR = 60  # characters that are compared: no path of ours is longer
@@ -82,6 +85,8 @@ class Listener(web.Server):
     ) -> PlainRequest:
         """While it is stopping, each answer says that its connection closes, so that nobody uses it again."""
         said = message._replace(should_close=True) if self.stopping else message
+        if said.path[:8].lower().startswith(ABSOLUTE):
+            said = _in_origin_form(said)
         return PlainRequest(said, payload, protocol, writer, task, self._loop)
 
     def make_room(self) -> None:
@@ -137,6 +142,17 @@ class Listener(web.Server):
 
     def _found_below(self, path: str) -> Mapping[str, Handler] | None:
         return next((methods for start, methods in self._below.items() if path.startswith(start)), None)
+
+
+def _in_origin_form(message: RawRequestMessage) -> RawRequestMessage:
+    """A target may name scheme and host. That host counts, whatever Host says: RFC 9112, 3.2.2."""
+    rest = message.path.partition("://")[2]
+    end = next((at for at, char in enumerate(rest) if char in "/?"), len(rest))
+    authority, path = rest[:end].rpartition("@")[2], rest[end:]
+    path = path if path.startswith("/") else f"/{path}"
+    headers = CIMultiDict(message.headers)
+    headers["Host"] = authority
+    return message._replace(path=path, url=URL(path, encoded=True), headers=CIMultiDictProxy(headers))
 
 
 def raw_path(request: PlainRequest) -> str:

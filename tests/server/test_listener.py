@@ -61,6 +61,28 @@ async def test_without_keys_only_a_host_that_means_this_machine_is_served(
         assert upstream.opened == 0
 
 
+TARGETS = {  # that name a host: the Host beside them, and what becomes of the request
+    "http://localhost/v1/models": ("example.com", 200), "HTTP://localhost:99/v1/models": ("example.com", 200),
+    "https://127.0.0.1/v1/models?limit=5": ("127.0.0.1", 200), "http://a:b@localhost/v1/models": ("localhost", 200),
+    "http://example.com/v1/models": ("localhost", 401), "http:///v1/models": ("localhost", 400),
+    "http://localhost@example.com/v1/models": ("localhost", 401), "http://localhost/healthz": ("localhost", 200),
+    "http://localhost": ("localhost", 404), "http://localhost?/v1/models": ("localhost", 404),
+    "http://localhost//v1/models": ("localhost", 404), "ftp://localhost/v1/models": ("localhost", 404),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("target", "host", "status"), [(it, *TARGETS[it]) for it in TARGETS], ids=TARGETS)
+async def test_a_target_may_name_its_host_and_then_that_host_counts(
+    upstream: ScriptedUpstream, start: Start, target: str, host: str, status: int
+) -> None:
+    gw = await start(provider("first", upstream))
+    reader, writer = await asyncio.open_connection("127.0.0.1", gw.port)
+    writer.write(f"GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+    answer = await reader.read()
+    writer.close()
+    assert int(answer.split(b" ", 2)[1]) == status, answer
+
+
 @both_surfaces
 @pytest.mark.parametrize(("name", "value"), SIGNS.items(), ids=SIGNS)
 async def test_without_keys_no_proxy_and_no_web_page_is_served(
