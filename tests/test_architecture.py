@@ -181,6 +181,8 @@ def test_every_module_says_what_it_is() -> None:
 def test_nothing_is_left_for_later() -> None:
     for module in MODULES:
         text = MODULES[module].read_text()
+        if not any(word in text for word in LATER):
+            continue
         for token in tokenize.generate_tokens(io.StringIO(text).readline):
             if token.type in (tokenize.COMMENT, tokenize.NAME, tokenize.STRING):
                 found = [word for word in LATER if word in token.string]
