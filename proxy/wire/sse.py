@@ -188,8 +188,13 @@ def holds_comment(block: bytes) -> bool:
     return block.rfind(b"\n:") >= 0 or block.startswith(b":") or (CR in block and block.rfind(b"\r:") >= 0)
 
 
+def comments(block: bytes) -> list[bytes]:
+    """Each with its colon, and no line end."""
+    return _COMMENT.findall(block)
+
+
 def with_comments(block: bytes, said: Callable[[bytes], bytes]) -> bytes:
-    """The same, its comments as `said` has them; each has its colon, and no line end."""
+    """The same, its comments as `said` has them."""
     return _COMMENT.sub(lambda found: said(found[0]), block)
 
 
