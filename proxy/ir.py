@@ -45,6 +45,13 @@ class Usage:
     audio_output: int | None = None
 
     @property
+    def in_part(self) -> bool:
+        """Whether some of it is of a class with a price of its own."""
+        return bool(
+            self.cache_read or self.cache_write_5m or self.cache_write_1h or self.audio_input or self.audio_output
+        )
+
+    @property
     def input_total(self) -> int | None:
         """All that was read, cached or not: OpenAI's `prompt_tokens`."""
         if self.input is None:

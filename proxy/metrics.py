@@ -275,7 +275,7 @@ class Family(Generic[Child]):
 
 
 @define
-class _Answers:
+class Answers:
     """What answers of one surface, model and provider count in, looked up once."""
 
     first_token: Histogram
@@ -304,7 +304,7 @@ class Series:
     names: tuple[str, str, str]
     duration: Histogram
     overhead: Histogram
-    answers: _Answers | None
+    answers: Answers | None
     requests: dict[tuple[str, int, str], Number] = field(factory=dict)  # by intent, status and outcome
 
 
@@ -537,9 +537,9 @@ class Metrics:
                 self._series[key] = series
         return series
 
-    def _answers(self, surface: str, model: str, provider: str) -> _Answers:
+    def _answers(self, surface: str, model: str, provider: str) -> Answers:
         operation = _operation(surface)
-        return _Answers(
+        return Answers(
             first_token=self._first_tokens(surface, model, provider),
             per_token=self._per_tokens(surface, model, provider),
             tokens=tuple(self._tokens(model, provider, name) for name in TOKEN_CLASSES),

@@ -100,6 +100,41 @@ class Meter:
         if self.terms.rpm is not None:
             self.requests.add(1, now)
 
+    def fits(self, amount: int, now: float) -> bool:
+        """Whether neither `refusal` nor `token_refusal` says no."""
+        terms = self.terms
+        if terms.parallel is not None and self.running >= terms.parallel:
+            return False
+        if terms.rpm is not None:
+            requests = self.requests
+            if now >= requests.turns_at:
+                requests.turn(now)
+            if requests.used >= terms.rpm:
+                return False
+        if terms.tpm is None:
+            return True
+        tokens = self.tokens
+        if now >= tokens.turns_at:
+            tokens.turn(now)
+        return tokens.used + self.reserved + amount <= terms.tpm
+
+    def left(self, now: float) -> tuple[int | None, int | None]:
+        """Requests and tokens of this minute."""
+        terms = self.terms
+        requests = tokens = None
+        if (rpm := terms.rpm) is not None:
+            window = self.requests
+            if now >= window.turns_at:
+                window.turn(now)
+            requests = rpm - window.used if rpm > window.used else 0
+        if (tpm := terms.tpm) is not None:
+            window = self.tokens
+            if now >= window.turns_at:
+                window.turn(now)
+            used = window.used + self.reserved
+            tokens = tpm - used if tpm > used else 0
+        return requests, tokens
+
     def token_refusal(self, amount: int, now: float) -> tuple[str, float] | None:
         most = self.terms.tpm
         if most is None:
@@ -119,21 +154,3 @@ class Meter:
         self.reserved -= reserved
         if self.terms.tpm is not None and used:
             self.tokens.add(used, now)
-
-    def requests_left(self, now: float) -> int | None:
-        most, requests = self.terms.rpm, self.requests
-        if most is None:
-            return None
-        if now >= requests.turns_at:
-            requests.turn(now)
-        left = most - requests.used
-        return left if left > 0 else 0
-
-    def tokens_left(self, now: float) -> int | None:
-        most, tokens = self.terms.tpm, self.tokens
-        if most is None:
-            return None
-        if now >= tokens.turns_at:
-            tokens.turn(now)
-        left = most - tokens.used - self.reserved
-        return left if left > 0 else 0

@@ -129,7 +129,7 @@ def boarded(standing: Standing, reading: int, writing: int, nanos: int, now: flo
     meters, accounts = standing.meters, standing.accounts
     amount = _fitted(reading, writing, standing.tpm)
     for meter in meters:
-        if meter.refusal(now) is not None or meter.token_refusal(amount, now) is not None:
+        if not meter.fits(amount, now):
             return None
     for account in accounts:
         account.turn(now_ms)
@@ -181,10 +181,9 @@ def tightest(meters: Iterable[Meter], now: float) -> tuple[tuple[int, Meter] | N
     requests: tuple[int, Meter] | None = None
     tokens: tuple[int, Meter] | None = None
     for meter in meters:
-        left = meter.requests_left(now)
-        if left is not None and (requests is None or left < requests[0]):
-            requests = left, meter
-        left = meter.tokens_left(now)
-        if left is not None and (tokens is None or left < tokens[0]):
-            tokens = left, meter
+        of_requests, of_tokens = meter.left(now)
+        if of_requests is not None and (requests is None or of_requests < requests[0]):
+            requests = of_requests, meter
+        if of_tokens is not None and (tokens is None or of_tokens < tokens[0]):
+            tokens = of_tokens, meter
     return requests, tokens

@@ -57,6 +57,8 @@ class Price:
     tiers: tuple[Tier, ...] = field(default=(), converter=_ascending)
     # What a token costs that is read from a cache, written for 5 minutes, for an hour, of sound in input and in output.
     special: tuple[int | None, ...] = field(init=False, eq=False, repr=False)
+    # Input, output and fee, where they are known and the same at any length.
+    plain: tuple[int, int, int] | None = field(init=False, eq=False, repr=False)
 
     @special.default
     def _special(self) -> tuple[int | None, ...]:
@@ -68,6 +70,12 @@ class Price:
             _first(self.input_audio, self.input),
             _first(self.output_audio, self.output),
         )
+
+    @plain.default
+    def _plain(self) -> tuple[int, int, int] | None:
+        if self.tiers or self.input is None or self.output is None:
+            return None
+        return self.input, self.output, self.request or 0
 
     @classmethod
     def per_million(
@@ -100,6 +108,9 @@ class Price:
         fresh, written = usage.input, usage.output
         if fresh is None:
             return None
+        if self.plain is not None and written is not None and not usage.in_part:
+            reading, writing, fee = self.plain
+            return _rounded(fresh * reading + written * writing + fee)
         read, write_5m, write_1h = usage.cache_read or 0, usage.cache_write_5m or 0, usage.cache_write_1h or 0
         rates = self.at(fresh + read + write_5m + write_1h) if self.tiers else self
         if written is None:
@@ -116,8 +127,7 @@ class Price:
                 if rate is None:
                     return None
                 pico += tokens * rate
-        nanos, rest = divmod(pico, PICO_PER_NANO)
-        return nanos + (rest * 2 > PICO_PER_NANO or (rest * 2 == PICO_PER_NANO and nanos % 2 == 1))
+        return _rounded(pico)
 
 
 def worst_case_nanos(
@@ -157,6 +167,12 @@ def _reading(rates: Price, cache_write: Literal["5m", "1h"] | None) -> int:
     if cache_write == "1h":
         reading = max(reading, rates.cache_write_1h or 0)
     return reading
+
+
+def _rounded(pico: int) -> int:
+    """Half-even."""
+    nanos, rest = divmod(pico, PICO_PER_NANO)
+    return nanos + (rest * 2 > PICO_PER_NANO or (rest * 2 == PICO_PER_NANO and nanos % 2 == 1))
 
 
 def _pico(usd_per_million: Decimal | str | int) -> int:

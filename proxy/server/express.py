@@ -93,7 +93,7 @@ def _written(document: Mapping[str, Any], dialect: Dialect) -> Form:
 
 def stands_once(body: bytes, form: tuple[bytes, ...]) -> bool:
     """See `splice.each_once`."""
-    if b"\\" in body and b"\\u00" in body:
+    if splice.BACKSLASH in body and b"\\u00" in body:
         return False  # a name may be written in escapes
     return ONCE.issuperset(map(body.count, form))
 

@@ -4,9 +4,10 @@ would each time have to fetch."""
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 
 from proxy import ir
-from proxy.metrics import Histogram, Metrics, Series
+from proxy.metrics import TOKEN_CLASSES, Answers, Histogram, Metrics
 
 MOST = 64  # answers
 ENDED = 200, "ok"
@@ -44,23 +45,28 @@ class Tally:
         queued = metrics.queues(self._provider)
         queued.counts[bisect_left(queued.bounds, 0.0)] += count
         _observe(series.duration, [duration for duration, *_ in gathered])
-        _observe(series.overhead, [max(overhead, 0.0) for _, overhead, *_ in gathered])
-        _count(series, gathered)
+        _observe(series.overhead, [overhead if overhead > 0 else 0.0 for _, overhead, *_ in gathered])
+        if series.answers is not None:
+            _count(series.answers, [usage for _, _, usage, _ in gathered])
+            _charge(series.answers, [cost for *_, cost in gathered])
 
 
-def _count(series: Series, gathered: list[tuple[float, float, ir.Usage, int | None]]) -> None:
-    answers = series.answers
-    if answers is None:
-        return
-    for _, _, usage, cost in gathered:
-        answers.count(usage)
-        if cost is None:
-            answers.unknown_cost.value += 1
-        elif cost > 0:
-            answers.cost.value += cost
+def _count(answers: Answers, usages: list[ir.Usage]) -> None:
+    """As `Answers.count` of each."""
+    for number, name in zip(answers.tokens, TOKEN_CLASSES, strict=True):
+        told = [tokens for usage in usages if (tokens := getattr(usage, name))]
+        number.value += sum(tokens for tokens in told if tokens > 0)
+    _observe(answers.inputs, [read for usage in usages if (read := usage.input_total) is not None])
+    _observe(answers.outputs, [usage.output for usage in usages if usage.output is not None])
 
 
-def _observe(histogram: Histogram, values: list[float]) -> None:
+def _charge(answers: Answers, costs: list[int | None]) -> None:
+    known = [cost for cost in costs if cost is not None]
+    answers.cost.value += sum(cost for cost in known if cost > 0)
+    answers.unknown_cost.value += len(costs) - len(known)
+
+
+def _observe(histogram: Histogram, values: Sequence[float]) -> None:
     counts, bounds = histogram.counts, histogram.bounds
     for value in values:
         counts[bisect_left(bounds, value)] += 1

@@ -12,7 +12,9 @@ import re
 from itertools import repeat
 from typing import Literal, TypeVar
 
-from attrs import define, field, frozen
+from attrs import define, field
+
+from proxy.record import record
 
 LONGEST_LINE = 8190  # bytes, as aiohttp has it
 MOST_HEADERS = 128
@@ -35,7 +37,7 @@ class BadHttp(Exception):
     """The bytes are no answer. The text says why, without quoting them."""
 
 
-@frozen
+@record
 class Head:
     """`headers` has lower-case names; where a name stands twice the last one counts. `reusable`: the connection may
     serve again once the body has ended."""
@@ -47,6 +49,7 @@ class Head:
     reusable: bool
 
 
+_statuses: dict[bytes, tuple[int, bool]] = {}
 _lines: dict[bytes, tuple[str, str]] = {}
 _sizes: dict[bytes, int] = {}
 _marks: dict[bytes, int] = {}  # size lines behind their LF -> how long the chunk is behind its own; none for the last
@@ -55,16 +58,25 @@ _marks: dict[bytes, int] = {}  # size lines behind their LF -> how long the chun
 def read_head(raw: bytes) -> Head:
     """`raw` is a head without the blank line behind it. Raises BadHttp."""
     first, *lines = raw.split(b"\r\n")
-    status = _STATUS.fullmatch(first)
-    if status is None:
-        raise BadHttp("no status line")
+    status, modern = _statuses.get(first) or _status(first)
     if len(lines) > MOST_HEADERS:
         raise BadHttp("too many headers")
     pairs = [_lines.get(line) or _header(line) for line in lines]
     headers = dict(pairs)
     if len(headers) < len(pairs):
         _check_twice(pairs)
-    return _framed(int(status[2]), status[1] == b"1", headers)
+    return _framed(status, modern, headers)
+
+
+def _status(line: bytes) -> tuple[int, bool]:
+    """And whether it is HTTP/1.1's."""
+    match = _STATUS.fullmatch(line)
+    if match is None:
+        raise BadHttp("no status line")
+    found = int(match[2]), match[1] == b"1"
+    if len(line) < 64:
+        _keep(_statuses, line, found)
+    return found
 
 
 def _header(line: bytes) -> tuple[str, str]:
@@ -92,8 +104,7 @@ def _check_twice(pairs: list[tuple[str, str]]) -> None:
 
 def _framed(status: int, modern: bool, headers: dict[str, str]) -> Head:
     connection = headers.get("connection")
-    tokens = [token.strip() for token in connection.lower().split(",")] if connection is not None else ()
-    reusable = "close" not in tokens and (modern or "keep-alive" in tokens)
+    reusable = modern if connection is None else _stays(connection, modern)
     coding, length = headers.get("transfer-encoding"), headers.get("content-length")
     if length is not None and not _LENGTH.fullmatch(length):
         raise BadHttp("a length that is none")
@@ -106,6 +117,12 @@ def _framed(status: int, modern: bool, headers: dict[str, str]) -> Head:
     if length is not None:
         return Head(status, headers, "length", int(length), reusable)
     return Head(status, headers, "close", 0, False)
+
+
+def _stays(connection: str, modern: bool) -> bool:
+    """What a header of that name says of it."""
+    tokens = [token.strip() for token in connection.lower().split(",")]
+    return "close" not in tokens and (modern or "keep-alive" in tokens)
 
 
 @define

@@ -17,6 +17,7 @@ _MEDIA = {
     "video_url": "vision",
 }
 NO_NEEDS: frozenset[str] = frozenset()
+_SYSTEM = ("system", "developer")
 _MARKERS = frozenset({"cache_control", "prompt_cache_breakpoint"})
 _REASONING = ("reasoning_effort", "reasoning", "thinking", "enable_thinking")
 _ASKING = frozenset(
@@ -34,10 +35,19 @@ def read_shape(body: Mapping[str, Any]) -> ir.Shape:
     for message in messages if isinstance(messages, list) else ():
         if not isinstance(message, dict):
             continue
+        if len(message) == 2 and "role" in message and (text := message.get("content")).__class__ is str:
+            chars += len(text)  # nearly every turn: a role, a text, and nothing else
+            if message["role"] == "user":
+                turns.append(text)
+            elif message["role"] in _SYSTEM:
+                system.append(text)
+            elif message["role"] == "tool":
+                needs.add("tools")
+            continue
         if not _MARKERS.isdisjoint(message):
             marked.append(message)
         content, role = message.get("content"), message.get("role")
-        if content.__class__ is str and "tool_calls" not in message:  # nearly every turn
+        if content.__class__ is str and "tool_calls" not in message:
             texts, chars = [content], chars + len(content)
         else:
             texts, kinds = _content(content, marked)
@@ -49,7 +59,7 @@ def read_shape(body: Mapping[str, Any]) -> ir.Shape:
             chars += sum(map(len, texts)) + sum(_call_chars(call) for call in calls)
         if role == "user":
             turns.append("\n".join(texts))
-        elif role in ("system", "developer"):
+        elif role in _SYSTEM:
             system += texts
         elif role == "tool":
             needs.add("tools")

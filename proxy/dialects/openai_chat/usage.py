@@ -10,6 +10,7 @@ from proxy.dialects.openai_chat.relatives import CACHED, USAGE_BESIDE
 
 _MOST = 10**12  # more tokens than any answer has; beyond it the number is noise
 _NOTHING: dict[str, Any] = {}
+_PLAIN = frozenset({"prompt_tokens", "completion_tokens", "total_tokens"})
 
 
 def read_usage(usage: Any) -> ir.Usage:
@@ -20,6 +21,8 @@ def read_usage(usage: Any) -> ir.Usage:
     """
     if not isinstance(usage, dict):
         return ir.Usage()
+    if _PLAIN.issuperset(usage):  # nothing to take apart
+        return ir.Usage(_count(usage.get("prompt_tokens")), None, None, None, _count(usage.get("completion_tokens")))
     prompt_details, completion_details = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
     asked, completion = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
     cached, written, heard = _of_prompt(usage, prompt_details if isinstance(prompt_details, dict) else _NOTHING)
