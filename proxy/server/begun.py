@@ -5,6 +5,7 @@ from __future__ import annotations
 from attrs import define
 
 from proxy.server.credentials import Credential
+from proxy.server.outgoing import Prepared
 from proxy.server.upstream import LeanUpstream, Outgoing, Reply
 from proxy.server.upstream.lean import LeanReply
 
@@ -19,6 +20,7 @@ class Begun:
     began: float  # by the agenda's clock
     started_ms: int  # from the start of the request
     raised: BaseException | None = None  # what ended the wait for its answer
+    prepared: Prepared | None = None  # what was asked, where it need not be made again
 
     async def answer(self, outgoing: Outgoing) -> Reply:
         """As `Upstream.send`."""

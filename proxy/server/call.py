@@ -89,6 +89,7 @@ class Call:
     lost: tuple[str, ...] = ()  # of a body that had to be restated; see `server.restated`
     stream: bool = False  # a stream is wanted
     framed: bool = False  # and its frames are read on their way
+    wants_usage: bool = False  # the client itself asked for the usage chunk of a stream
     facts: Facts | None = None
     plan: Plan | None = None
     byok: Mapping[str, Secret] = field(default=NONE, repr=False)  # brought by the caller, or stored by its project
@@ -114,12 +115,8 @@ class Call:
     def asks_stream(self, stream: bool) -> None:
         self.stream = self.decision.stream = stream
         self.framed = stream and (self.operation is None or self.operation.framed)
-
-    @property
-    def wants_usage(self) -> bool:
-        """Whether the client itself asked for the usage chunk of a stream."""
         options = self.document.get("stream_options")
-        return isinstance(options, dict) and options.get("include_usage") is True
+        self.wants_usage = isinstance(options, dict) and options.get("include_usage") is True
 
     def voice(self) -> Voice:
         """For encoders of answers to this client."""

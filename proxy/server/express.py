@@ -40,11 +40,12 @@ from proxy.server.identity import request_id
 from proxy.server.inbound import Request
 from proxy.server.ledger import Brief, Decision, Lease
 from proxy.server.ordinary import OrdinaryRequest
+from proxy.server.outgoing import with_body
 from proxy.server.ratelimits import THEIRS, lines_of
 from proxy.server.respond import JSON, cost_line
 from proxy.server.snapshot import Snapshot
 from proxy.server.tally import Tally
-from proxy.server.track import Track, kind_of
+from proxy.server.track import Track, kind_of, wants_of
 from proxy.server.upstream.lean import LeanReply
 from proxy.server.visitor import visitor_of
 from proxy.wire import json_text, splice
@@ -130,12 +131,13 @@ class Express:
         try:
             document = orjson.loads(body)
             form = form_of(document, dialect) if document.__class__ is dict else None
-            if form is None or document.get("stream"):
+            wants = wants_of(document) if form is not None else None
+            if form is None or wants is None:
                 return None
             intake.check_turns(document, dialect.name)
             shape = dialect.read_shape(document)
             visitor = visitor_of(request, snapshot)
-            track: Track | None = snapshot.tracks.get(kind_of(visitor, surface, document["model"], shape))
+            track: Track | None = snapshot.tracks.get(kind_of(visitor, surface, document["model"], shape, wants))
             if track is None or not stands_once(body, form):
                 return None
             at_ms = int(gateway.now() * 1000)
@@ -154,12 +156,14 @@ class Ride:
 
     __slots__ = (
         "at_ms", "began", "body", "conversation", "cut", "document", "gateway", "page", "permit", "pinned", "raised",
-        "reply", "request", "request_id", "snapshot", "started", "tokens", "track",
+        "reply", "request", "request_id", "sent", "snapshot", "started", "tokens", "track",
     )  # fmt: skip
 
     permit: Permit
     reply: LeanReply
     request_id: str
+    sent: bytes  # the body that the provider got
+    page: int | None  # of the agenda
 
     def __init__(
         self, gateway: Gateway, request: OrdinaryRequest, snapshot: Snapshot, track: Track, body: bytes,
@@ -193,7 +197,10 @@ class Ride:
             reply.unused()
             return False
         self.reply = reply
-        reply.write(track.head, renamed)
+        self.sent = (
+            splice.asking_usage(renamed) if track.streamed is not None and track.streamed.asked_usage else renamed
+        )
+        reply.write(track.head, self.sent)
         self._begun()
         return True
 
@@ -228,11 +235,16 @@ class Ride:
         track.in_flight.value += 1
         agenda = gateway.relay.agenda
         began = self.began = agenda.now()
-        self.page = agenda.put(self, began + track.due)
+        self.page = None if track.streamed is not None else agenda.put(self, began + track.due)
         if track.leased is not None:
             key_id, project = track.leased
             until_ms = self.at_ms + billing.LEASE_MS
             gateway.ledger.lease(_lease((identity, key_id, project, self.permit.nanos, until_ms)))
+
+    @property
+    def is_long(self) -> bool:
+        """Whether a stream is wanted: the way of all goes on with it from here."""
+        return self.track.streamed is not None
 
     # -- the answer ------------------------------------------------------------------------------------------
 
@@ -283,7 +295,8 @@ class Ride:
     def _delivered(self, head: Head, body: bytes, passed: str, usage: ir.Usage, cost: int | None) -> Left:
         gateway, track, started, permit = self.gateway, self.track, self.started, self.permit
         agenda = gateway.relay.agenda
-        agenda.strike(self, self.page)
+        if self.page is not None:
+            agenda.strike(self, self.page)
         overhead = (first_byte_s := time.monotonic() - started) - (agenda.now() - self.began)
         now = gateway.clock()
         lines = f"{track.own_lines(self.request_id)}{passed}"
@@ -321,7 +334,8 @@ class Ride:
     def handed_over(self) -> tuple[Call, Plan]:
         """The request for the way of all: admitted, read and planned, its first attempt under way."""
         gateway, track, standing = self.gateway, self.track, self.track.standing
-        gateway.relay.agenda.strike(self, self.page)
+        if self.page is not None:
+            gateway.relay.agenda.strike(self, self.page)
         track.in_flight.value -= 1
         decision = Decision(
             self.request_id, self.at_ms, track.surface.name, track.requested, track.visitor.client_id,
@@ -340,4 +354,7 @@ class Ride:
         plan = call.plan = decision.plan = track.plan_for(self.tokens, self.conversation, warm=self.pinned is not None)
         call.facts = plan.facts
         call.begun = Begun(track.upstream, self.reply, track.credential, self.began, 0, self.raised)
+        if track.streamed is not None:
+            call.asks_stream(True)
+            call.begun.prepared = with_body(track.streamed, self.sent)
         return call, plan

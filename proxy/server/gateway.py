@@ -75,7 +75,7 @@ class Gateway:
     async def serve(self, request: Request, surface: Surface) -> web.StreamResponse:
         """Never raises but for cancellation: whatever goes wrong is answered in the surface's own words."""
         ride = self._express.board(request, surface)
-        if ride is not None and (left := await ride.answered()) is not None:
+        if ride is not None and not ride.is_long and (left := await ride.answered()) is not None:
             return left
         call, plan = (self._begin(request, surface), None) if ride is None else ride.handed_over()
         try:

@@ -48,6 +48,15 @@ class Prepared:
     mend: Mend | None = None  # what this request needs done to a good answer
 
 
+def with_body(prepared: Prepared, body: bytes) -> Prepared:
+    it = prepared.outgoing
+    outgoing = Outgoing(it.path, it.headers, body, it.timeouts, it.method, it.rooted)
+    return Prepared(
+        outgoing, prepared.dialect, prepared.native, prepared.asked_usage, prepared.dropped, prepared.byok,
+        prepared.operation, prepared.mend,
+    )  # fmt: skip
+
+
 @frozen
 class Way:
     """How one candidate is asked by one credential for one surface, as far as the body has no say: the same for one

@@ -152,13 +152,17 @@ class _Chain:
 
     async def _try(self, pick: Pick, key: Credential, now: float) -> Opening:
         call, relay, candidate = self.call, self.relay, pick.candidate
-        if call.begun is None:
+        begun = call.begun
+        if begun is None:
             billing.reserve(call, pick, byok=key.apart)
-        hops = f"{call.visitor.hops},{relay.instance}" if call.visitor.hops else relay.instance
-        try:
-            prepared = prepare(call, pick, key, hops)
-        except errors.Unsupported as refused:
-            prepared, now = await prepare_fetched(call, pick, key, hops, refused), relay.clock()
+        if begun is not None and begun.prepared is not None:
+            prepared = begun.prepared
+        else:
+            hops = f"{call.visitor.hops},{relay.instance}" if call.visitor.hops else relay.instance
+            try:
+                prepared = prepare(call, pick, key, hops)
+            except errors.Unsupported as refused:
+                prepared, now = await prepare_fetched(call, pick, key, hops, refused), relay.clock()
         attempt = call.begin_attempt(candidate, byok=key.apart)
         health, latencies = call.snapshot.world.health, call.snapshot.world.latencies
         trial = health.begin(candidate, key.index, now)

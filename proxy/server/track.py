@@ -6,7 +6,7 @@ go by; nothing where a body, a clock or dice had a say in that. Tracks belong to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 from attrs import define, evolve, field
@@ -29,11 +29,12 @@ from proxy.server.downstream import LeanAnswer, Stock
 from proxy.server.heading import stock_of
 from proxy.server.ledger import Attempt, Brief, Decision
 from proxy.server.ordinary import OrdinaryRequest
-from proxy.server.outgoing import Prepared
+from proxy.server.outgoing import Prepared, with_body
 from proxy.server.respond import JSON
 from proxy.server.tally import Tally
 from proxy.server.upstream import LeanUpstream
 from proxy.server.visitor import Visitor
+from proxy.streams import Passthrough
 
 MOST = 512  # tracks of a snapshot
 
@@ -67,6 +68,7 @@ class Track:
     prefix: str  # of our headers
     revision: str  # of the table
     lifetime: float  # of pins
+    streamed: Prepared | None = field(repr=False)  # the request for a stream, less its body; None: no stream is wanted
     rows: Any = field(default=None, init=False, repr=False)  # see `ledger.Kind`
     native: str = field(init=False)
     session: str | None = field(init=False)
@@ -142,17 +144,30 @@ class Track:
         }
 
 
-def kind_of(visitor: Visitor, surface: Surface, model: str, shape: ir.Shape) -> Hashable:
+def wants_of(document: Mapping[str, Any]) -> str | None:
+    """A plain answer, a stream, or one that tells its usage; None where that takes a closer look."""
+    if not document.get("stream"):
+        return "plain"
+    if "stream_options" not in document:
+        return "stream"
+    options = document["stream_options"]
+    return "stream and usage" if options.__class__ is dict and options.get("include_usage") is True else None
+
+
+def kind_of(visitor: Visitor, surface: Surface, model: str, shape: ir.Shape, wants: str) -> Hashable:
     """Requests of one kind differ in their texts alone."""
-    return visitor, surface, model, shape.needs, shape.max_tokens, shape.n, shape.cache_write
+    return visitor, surface, model, shape.needs, shape.max_tokens, shape.n, shape.cache_write, wants
 
 
 def learn(call: Call, opening: Opening, tally: Callable[[str, str, str, str], Tally], in_flight: Number) -> None:
     """Of an answer that was delivered whole."""
     tracks, facts = call.snapshot.tracks, call.facts
-    if facts is None or call.stream or call.operation is not None or not isinstance(call.request, OrdinaryRequest):
+    if facts is None or call.operation is not None or not isinstance(call.request, OrdinaryRequest):
         return
-    kind = kind_of(call.visitor, call.surface, facts.wanted[0], facts.shape)
+    if call.stream and not isinstance(opening.stream, Passthrough):
+        return
+    wants = ("stream and usage" if call.wants_usage else "stream") if call.stream else "plain"
+    kind = kind_of(call.visitor, call.surface, facts.wanted[0], facts.shape, wants)
     known = tracks.get(kind)
     if known is not None and call.permit is not None and known.standing is call.permit.standing:
         return
@@ -172,7 +187,9 @@ def _track_of(
         return None
     if not isinstance(upstream, LeanUpstream) or upstream.goes_plain or not isinstance(call.answer, LeanAnswer):
         return None
-    if timeouts.min_rate or timeouts.answer == OFF or not _passes(prepared) or not _is_by_name_alone(call, facts):
+    if timeouts.min_rate or not _passes(prepared) or not _is_by_name_alone(call, facts):
+        return None
+    if (timeouts.commit_after != OFF) if call.stream else (timeouts.answer == OFF):
         return None
     kept = snapshot.world.memo.kept(facts)
     if (
@@ -215,6 +232,7 @@ def _track_of(
         prefix=call.prefix,
         revision=snapshot.table.revision,
         lifetime=snapshot.table.routing.affinity,
+        streamed=with_body(prepared, b"") if call.stream else None,
     )
 
 
@@ -246,6 +264,7 @@ def _passes(prepared: Prepared) -> bool:
         and prepared.operation is None
         and dialect.mend_request is None
         and dialect.mend_answer is None
+        and dialect.mend_frame is None
         and dialect.runs_at is None
         and not prepared.dropped
     )

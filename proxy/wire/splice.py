@@ -54,6 +54,7 @@ _MODEL = re.compile(rb'"model"%b:%b("[^"\\]*+")' % (_SPACE, _SPACE))
 BACKSLASH = 92
 SHORT = 4096  # bytes of a body in which a few names are sooner looked for than all borders
 
+_ASKED = b',"stream_options":{"include_usage":true}'
 _Edit = tuple[int, int, bytes]  # start, end, what stands there afterwards
 
 
@@ -95,6 +96,12 @@ def renamed(body: bytes, model: str) -> bytes | None:
         return None
     start, end = match.span(1)
     return b"".join((body[:start], _dumps(model), body[end:]))
+
+
+def asking_usage(body: bytes) -> bytes:
+    """As `rewrite` with nothing but `include_usage`, of a body that has members and no `stream_options`."""
+    end = len(body[: body.rindex(b"}")].rstrip(b" \t\n\r"))
+    return b"".join((body[:end], _ASKED, body[end:]))
 
 
 def members(body: bytes) -> list[Member]:
@@ -158,7 +165,7 @@ def rewrite(
         usage = _usage(body, kept)
         edits += usage or []
         if usage is None:
-            added.append(b'"stream_options":{"include_usage":true}')
+            added.append(_ASKED[1:])
     if added:
         edits.append(_appended(kept, body.index(b"{") + 1, b",".join(added)))
     return _apply(body, edits)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from proxy.wire import splice
 from proxy.wire.splice import (
     SHORT,
+    asking_usage,
     duplicates,
     each_once,
     members,
@@ -456,3 +457,8 @@ def test_the_short_way_leads_where_the_long_one_does(model: Any, more: dict[str,
         assert not duplicates(members(body))
         short = renamed(body, "new")
         assert short is None or short == rewrite(body, model="new")
+
+
+@pytest.mark.parametrize("body", [b'{"a":1}', b' { "a" : [1, {"b": "}"}] } \n', b'{"a":"x"\t\r\n}'])
+def test_usage_is_asked_for_at_the_end_without_a_scan(body: bytes) -> None:
+    assert asking_usage(body) == rewrite(body, include_usage=True)
