@@ -32,6 +32,10 @@ ENDS: dict[str, tuple[Callable[[Tongue], list[Step]], str]] = {
     "closed without the last chunk": (lambda tongue: [CUT], "bad_upstream_response"),
     "ended without a terminator": (lambda tongue: [b"0\r\n\r\n"], "bad_upstream_response"),
     "silent": (lambda tongue: [SILENCE], "upstream_timeout"),
+    "no UTF-8 any more": (
+        lambda tongue: [piece(tongue.text("bad!").replace(b"bad!", b"\xff")), *[piece(tongue.text("b"))] * 9, SILENCE],
+        "bad_upstream_response",
+    ),
     "failing in its own words": (
         lambda tongue: [piece(tongue.error_frame("api_error", "lost my way")), b"0\r\n\r\n"],
         "upstream_failed",
