@@ -32,6 +32,7 @@ from proxy.server.byok.admin import VaultAdmin
 from proxy.server.byok.store import VaultStore
 from proxy.server.byok.vault import Masters, Vault
 from proxy.server.daemon import (
+    ADMIN_CONNECTIONS,
     Notifier,
     client_connections,
     feed_watchdog,
@@ -266,7 +267,10 @@ class App:
         self._begin(data.close_slow_heads(server.header_timeout))
         self._begin(Stalled(lambda: data.connections).run())
         self._begin(hang_up_on_leavers(lambda: data.unread))
-        self.admin_addresses = await self._serve(Listener(admin.paths(), keep_alive=server.keep_alive), admin_sockets)
+        admins = Listener(admin.paths(), keep_alive=server.keep_alive)
+        admins.most = ADMIN_CONNECTIONS
+        self._begin(admins.close_slow_heads(server.header_timeout))
+        self.admin_addresses = await self._serve(admins, admin_sockets)
 
     def _share_descriptors(self, table: Table) -> None:
         """Between clients and providers, as many as the table in force lets those have."""

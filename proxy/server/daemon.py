@@ -339,7 +339,8 @@ def _close(listeners: Sequence[socket.socket]) -> None:
 # -- limits ------------------------------------------------------------------------------------------------------
 
 
-RESERVE = 64  # descriptors for the ledger, the log, the loop, files that are read, and the admin's connections
+ADMIN_CONNECTIONS = 64  # of the admin listener: it, too, may be reached by who opens thousands
+RESERVE = 64 + ADMIN_CONNECTIONS  # descriptors for the ledger, the log, the loop, files that are read, and these
 
 
 def client_connections(open_files: int, connections: int) -> int:

@@ -341,7 +341,7 @@ def test_without_activation_the_refusal_says_what_to_do() -> None:
 
 @pytest.mark.parametrize(
     ("open_files", "connections", "clients"),
-    [(65_536, 1024, 64_448), (1024, 256, 704), (1024, 10_000, 480), (64, 256, 1), (10, 0, 2)],
+    [(65_536, 1024, 64_384), (1024, 256, 640), (1024, 10_000, 448), (128, 256, 1), (10, 0, 2)],
 )
 def test_clients_leave_descriptors_for_providers(open_files: int, connections: int, clients: int) -> None:
     assert daemon.client_connections(open_files, connections) == clients

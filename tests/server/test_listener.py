@@ -19,7 +19,7 @@ from upstream import CUT, SILENCE, Script, ScriptedUpstream, head, plain, stream
 from proxy.app import LEDGER, App, StartRefused
 from proxy.secret import Scrubber
 from proxy.server import log as logging
-from proxy.server.daemon import ListenRefused
+from proxy.server.daemon import ADMIN_CONNECTIONS, ListenRefused
 from proxy.server.listener import Listener
 
 LOOPS = ("uvloop",)
@@ -389,3 +389,18 @@ async def test_of_too_many_connections_an_idle_one_goes_and_nobody_who_is_served
     for client in (served, third):
         assert (await client.answer())[0] == 200
     assert listener.turned_away == 2
+
+
+async def test_the_admin_listener_answers_beside_thousands_of_idle_connections(start: Start) -> None:
+    """In small: of more than its share the idle ones go."""
+    gw = await start("")
+    assert gw.app is not None
+    admins = gw.app._runners[1].server
+    assert isinstance(admins, Listener)
+    port = int(gw.app.admin_addresses[0].rpartition(":")[2])
+    idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(ADMIN_CONNECTIONS + 9)]
+    assert (await gw.get(f"http://127.0.0.1:{port}/metrics")).status == 200
+    assert len(admins.connections) <= ADMIN_CONNECTIONS
+    assert admins.turned_away >= 9
+    for _, writer in idle:
+        writer.close()

@@ -142,7 +142,7 @@ async def test_a_reload_shares_the_descriptors_anew(upstream: ScriptedUpstream, 
     assert isinstance(listener, Listener)
     before, gw.app._open_files = listener.most, 3_000
     with structlog.testing.capture_logs() as lines:
-        for connections, concurrency in ((500, 2_400), (2_500, 1_400), (2_500, 1_500), (2_500, 1_500), (500, 1_500)):
+        for connections, concurrency in ((500, 2_300), (2_500, 1_400), (2_500, 1_500), (2_500, 1_500), (500, 1_500)):
             block = provider("first", upstream, more=f"connections = {connections}")
             gw.config.write_text(whole(block, f"concurrency = {concurrency}"))
             await gw.over_socket("POST", "/admin/reload", {})
