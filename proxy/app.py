@@ -263,14 +263,14 @@ class App:
         self._data = data
         self._share_descriptors(table)
         self.metrics.collect_from("pointsman_connections_turned_away_total", lambda: data.turned_away)
-        self.addresses = await self._serve(data, sockets)
-        self._begin(data.close_slow_heads(server.header_timeout))
-        self._begin(Stalled(lambda: data.connections).run())
-        self._begin(hang_up_on_leavers(lambda: data.unread))
         admins = Listener(admin.paths(), keep_alive=server.keep_alive)
         admins.most = ADMIN_CONNECTIONS
-        self._begin(admins.close_slow_heads(server.header_timeout))
+        self.addresses = await self._serve(data, sockets)
         self.admin_addresses = await self._serve(admins, admin_sockets)
+        self._begin(data.close_slow_heads(server.header_timeout))
+        self._begin(admins.close_slow_heads(server.header_timeout))
+        self._begin(Stalled(lambda: [*data.connections, *admins.connections]).run())
+        self._begin(hang_up_on_leavers(lambda: data.unread))
 
     def _share_descriptors(self, table: Table) -> None:
         """Between clients and providers, as many as the table in force lets those have."""
