@@ -73,6 +73,7 @@ class Writer:
         self._closed = False
         self._reported = 0
         self._owed = False  # lines did not fit, and that is still to be said
+        self._asleep = False  # the thread, until a line comes; else it looks for itself
         self.dropped = 0
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
@@ -87,7 +88,8 @@ class Writer:
                 return
             self._lines.append(line)
             self._size += len(line)
-            if len(self._lines) == 1:  # the thread is awake, and gathers, while there is more than one
+            if self._asleep:
+                self._asleep = False
                 self._changed.notify()
 
     debug = info = warning = error = critical = put
@@ -114,14 +116,21 @@ class Writer:
         """What to write now; empty at the end."""
         with self._changed:
             self._size = sum(map(len, self._lines))  # what was taken the last time is written
-            self._changed.wait_for(lambda: self._lines or self._closed or self._owed)
             self._changed.wait_for(lambda: self._closed, GATHER_S)
+            if not self._due():  # a quiet while
+                self._asleep = True
+                self._changed.wait_for(self._due)
+                self._asleep = False
+                self._changed.wait_for(lambda: self._closed, GATHER_S)
             lines, self._lines = self._lines, []
             if (lines or self._owed) and (missing := self.dropped - self._reported):
                 self._reported += missing
                 lines.append(self._notice(missing))
             self._owed = False
             return lines
+
+    def _due(self) -> bool:
+        return bool(self._lines) or self._closed or self._owed
 
 
 def _sink(stream: TextIO) -> Callable[[bytes], None]:

@@ -1,9 +1,9 @@
-"""Small writes of one turn of the event loop, made together at its end.
+"""Small writes of one turn of the event loop: the first at once, the others together at its end.
 
 A write to a socket wakes up whoever waits at the other one, and that costs as much as the write itself. One that still
 works on what came a moment before need not be woken: so what the requests of one turn have to say leaves in one go.
 Between two pieces of Python's work the kernel's part also costs both their caches. Where a single request runs, nothing
-is later for it than the loop's next look at its sockets, which does not wait.
+waits.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ MOST = 8  # pieces that wait for each other
 class Outbox:
     """Of one side: each transport that is written to by `post` is written to by it alone, or after a `flush`."""
 
-    __slots__ = ("_waiting",)
+    __slots__ = ("_begun", "_waiting")
 
     def __init__(self) -> None:
+        self._begun = False  # this turn has had its first
         self._waiting: list[tuple[asyncio.WriteTransport, bytes]] = []
 
     def post(self, transport: asyncio.WriteTransport, data: bytes) -> None:
@@ -28,13 +29,19 @@ class Outbox:
         if len(data) > SMALL or len(waiting) >= MOST:
             self.flush()
             transport.write(data)
-        elif not waiting:
-            asyncio.get_running_loop().call_soon(self.flush)
-            waiting.append((transport, data))
-        elif waiting[-1][0] is transport:
+        elif not self._begun:
+            self._begun = True
+            asyncio.get_running_loop().call_soon(self._end)
+            transport.write(data)
+        elif waiting and waiting[-1][0] is transport:
             waiting[-1] = transport, waiting[-1][1] + data
         else:
             waiting.append((transport, data))
+
+    def _end(self) -> None:
+        self._begun = False
+        if self._waiting:
+            self.flush()
 
     def flush(self) -> None:
         waiting, self._waiting = self._waiting, []

@@ -1,4 +1,4 @@
-"""Small writes of one turn: together, in order, and never later than that turn."""
+"""Small writes of one turn: the first at once, the others together, in order, and never later than that turn."""
 
 from __future__ import annotations
 
@@ -27,14 +27,18 @@ class Line(asyncio.Transport):
 
 LARGE = b"x" * (SMALL + 1)
 POSTS: dict[str, tuple[list[tuple[int, bytes]], list[bytes], list[bytes]]] = {  # what was written at once, and then
-    "one piece leaves in the next turn": ([(0, b"a")], [], [b"a"]),
-    "pieces of several lines leave in their order": ([(0, b"a"), (1, b"b"), (0, b"c")], [], [b"a", b"b", b"c"]),
-    "pieces of one line leave in one write": ([(0, b"a"), (0, b"b"), (1, b"c")], [], [b"ab", b"c"]),
-    "a large piece leaves at once, and what came before it": ([(0, b"a"), (0, LARGE)], [b"a", LARGE], []),
+    "a lone piece leaves at once": ([(0, b"a")], [b"a"], []),
+    "others follow in their order": ([(0, b"a"), (1, b"b"), (0, b"c")], [b"a"], [b"b", b"c"]),
+    "pieces of one line leave in one write": ([(0, b"a"), (0, b"b"), (0, b"c"), (1, b"d")], [b"a"], [b"bc", b"d"]),
+    "a large piece leaves at once, and what came before": (
+        [(0, b"a"), (0, b"b"), (0, LARGE)],
+        [b"a", b"b", LARGE],
+        [],
+    ),
     "so many pieces wait and no more": (
-        [(at % 2, b"%d" % at) for at in range(MOST + 2)],
-        [b"%d" % at for at in range(MOST + 1)],
-        [b"%d" % (MOST + 1)],
+        [(at % 2, b"%d" % at) for at in range(MOST + 3)],
+        [b"%d" % at for at in range(MOST + 2)],
+        [b"%d" % (MOST + 2)],
     ),
 }
 
@@ -55,16 +59,19 @@ async def test_it_serves_turn_after_turn() -> None:
     line, outbox = Line(page), Outbox()
     for turn in (b"a", b"b", b"c"):
         outbox.post(line, turn)
-        await asyncio.sleep(0)
+        outbox.post(line, turn.upper())
         assert page[-1] == turn
+        await asyncio.sleep(0)
+        assert page[-1] == turn.upper()
 
 
 async def test_nothing_is_written_to_a_line_that_closed_meanwhile() -> None:
     page: list[bytes] = []
     gone, there, outbox = Line(page), Line(page), Outbox()
-    outbox.post(gone, b"a")
-    outbox.post(there, b"b")
+    outbox.post(there, b"a")
+    outbox.post(gone, b"b")
+    outbox.post(there, b"c")
     gone.closing = True
     outbox.flush()
     await asyncio.sleep(0)
-    assert page == [b"b"]
+    assert page == [b"a", b"c"]

@@ -1,8 +1,9 @@
 """The ledger's writer: a queue with a cap in bytes, and one thread that empties it into SQLite.
 
-`record` is for the event loop: it appends, never waits for a disk and never raises. A lone row is written at once, what
-comes after it within `flush_ms` together. What the file refuses for now (disk full, locked, unreadable) stays queued
-and is tried again until it is taken; what comes while the queue is full is dropped and counted.
+`record` is for the event loop: it appends, never waits for a disk and never raises. A row that comes after a quiet
+while is written at once, what comes after it within `flush_ms` together. What the file refuses for now (disk full,
+locked, unreadable) stays queued and is tried again until it is taken; what comes while the queue is full is dropped and
+counted.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ BATCH_ROWS = 512
 RECORDED = (Decision, Brief)
 BACKOFF_FIRST, BACKOFF_MOST = 0.05, 5.0  # seconds between tries while the file takes nothing
 TIDY_SECONDS = 60.0
+NAPS = 10  # times of `flush_ms` without a row, after which the thread sleeps until it is woken
 
 # What a decision weighs before it is a row, about: objects and strings are bounded, so counting them would cost more
 # than it says.
@@ -90,6 +92,7 @@ class Ledger:
         self._stalled_at: float | None = None
         self._retry_at, self._backoff = 0.0, BACKOFF_FIRST
         self._written_at = 0.0  # when the last batch was begun
+        self._naps = NAPS  # since then
         self._dropped_before = 0
         self._tidy_at, self._tidied = 0.0, 0
         self._reported: set[tuple[str, type[Exception]]] = set()
@@ -198,12 +201,17 @@ class Ledger:
         return bool(self._pending or self._leasing)
 
     def _wait(self) -> None:
-        """Until there is something to do. Whoever records wakes a thread that is asleep, and none that gathers."""
+        """Until there is something to do. Whoever records wakes a thread that is asleep, and none that naps or gathers:
+        on a core that both share it would run at once, in the middle of a request."""
         with self._lock:
-            self._asleep = True  # said before the look at the queues: what comes after it wakes
-            if not self._came():
-                self._arrived.wait_for(lambda: not self._asleep or self._came(), self._idle())
-            self._asleep = False
+            if self._naps >= NAPS:
+                self._asleep = True  # said before the look at the queues: what comes after it wakes
+                if not self._came():
+                    self._arrived.wait_for(lambda: not self._asleep or self._came(), self._idle())
+                self._asleep = False
+            elif not self._came():
+                self._naps += 1
+                self._arrived.wait_for(self._batch_is_due, min(self._flush_s, self._idle()))
             since = self._written_at if self._queue else time.monotonic()  # a lone row does not wait, a lease does
             if (self._queue or self._leases) and (pause := since + self._flush_s - time.monotonic()) > 0:
                 self._arrived.wait_for(self._batch_is_due, min(pause, self._idle()))
@@ -246,7 +254,7 @@ class Ledger:
 
     def _write(self) -> None:
         batch = list(islice(self._pending, BATCH_ROWS))
-        self._written_at = time.monotonic()
+        self._written_at, self._naps = time.monotonic(), 0
         try:
             written = self._commit(batch)
         except Exception as exc:  # the thread's outermost handler: whatever it is, the rows are kept

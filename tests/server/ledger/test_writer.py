@@ -77,6 +77,19 @@ def test_many_threads_record_at_once_and_nothing_is_lost_or_doubled(path: Path) 
     assert sql(path, "SELECT count(DISTINCT request_id), sum(charged_nanos) FROM decisions") == [(2000, 2000)]
 
 
+def test_a_row_behind_another_is_found_by_a_thread_that_nobody_wakes(path: Path) -> None:
+    commits = threading.Semaphore(0)
+    ledger = Ledger(path, connect=Traced(lambda said: commits.release() if said == "COMMIT" else None), flush_ms=300)
+    ledger.start()
+    ledger.record(decision(0))
+    assert commits.acquire(timeout=PATIENCE)
+    assert not ledger._asleep
+    ledger.record(decision(1))
+    assert commits.acquire(timeout=PATIENCE)
+    assert ledger.stop(PATIENCE)
+    assert count(path) == 2
+
+
 def test_two_processes_worth_of_writers_share_a_file(path: Path) -> None:
     old, new = started(path, flush_ms=0), started(path, flush_ms=0)
     for i in range(500):
