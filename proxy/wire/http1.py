@@ -22,7 +22,7 @@ LONGEST_HEAD = 128 << 10
 MOST_INTERIM = 16  # 1xx answers before the one that counts
 LONGEST_SIZE = 4096  # bytes of a chunk's size line with its extension, and of all trailers
 KNOWN = 1024  # header lines and size lines that are kept as they were read: most come again and again
-WORTH_PARTING = 4  # chunks as long as the first that have to be there before they are taken apart all at once
+WORTH_PARTING = 8  # chunks as long as the first that have to be there before they are taken apart all at once
 
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\x00-\x08\x0a-\x1f\x7f]*)?")
 _HEADER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*?)[ \t]*")
