@@ -112,3 +112,22 @@ def test_a_text_that_is_no_json_is_not_known(text: bytes) -> None:
     sights(OPENAI, [good], glancing=True)
     assert Glance(OPENAI, OPENAI.tap()).at(good) is Sight.CONTENT
     assert Glance(OPENAI, OPENAI.tap()).at(good.replace(b"Hi", text)) is not Sight.CONTENT
+
+
+PREAMBLES = {
+    "OpenAI's": (b'data: {"id":"a","object":"chat.completion.chunk","created":17,"choices":[]}', True),
+    "with blanks": (b'data: {"id": "a", "created": 17, "system_fingerprint": null, "choices": []}', True),
+    "nothing": (b'data: {"choices":[]}', True),
+    "a member that is read": (b'data: {"id":"a","usage":null,"choices":[]}', False),
+    "an object that is an error": (b'data: {"id":"a","object":"error","choices":[]}', False),
+    "the same with a blank": (b'data: {"id":"a","object": "error","choices":[]}', False),
+    "an escape": (b'data: {"id":"\\u0061","choices":[]}', False),
+    "a number that is none": (b'data: {"created":017,"choices":[]}', False),
+    "a line end": (b'data: {"id":"a",\n"choices":[]}', False),
+    "two lines": (b'event: x\ndata: {"choices":[]}', False),
+}
+
+
+@pytest.mark.parametrize(("raw", "known"), PREAMBLES.values(), ids=PREAMBLES)
+def test_a_preamble_says_nothing_that_is_read(raw: bytes, known: bool) -> None:
+    assert OPENAI.preamble(raw) == (raw[: raw.index(b'"choices"')] if known else None)

@@ -29,6 +29,7 @@ from proxy.wire.splice import Member
 
 if TYPE_CHECKING:
     from proxy.server.begun import Begun
+    from proxy.server.track import Track
 
 NOTHING: Mapping[str, Any] = {}
 
@@ -96,6 +97,8 @@ class Call:
     stored: frozenset[str] = NOBODY  # of these, the providers whose key its project stored
     locked: frozenset[str] = NOBODY  # providers whose key its project stored, and that does not open
     begun: Begun | None = None  # a first attempt that goes on
+    track: Track | None = field(default=None, repr=False)  # that it went by
+    warm: bool = False  # the conversation's cache was, where the track leads
     phase: GonePhase = "body"
     held: int = 0  # bytes of the body, counted against the memory for all bodies
     inside: bool = False  # has one of the places for requests under way

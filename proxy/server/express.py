@@ -104,11 +104,11 @@ class Express:
 
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
-        self._tallies: dict[tuple[str, str, str, str], Tally] = {}
+        self._tallies: dict[tuple[str, str, str, str, bool], Tally] = {}
         gateway.metrics.folds.append(self._fold)
 
-    def tally(self, surface: str, model: str, provider: str, intent: str) -> Tally:
-        key = surface, model, provider, intent
+    def tally(self, surface: str, model: str, provider: str, intent: str, streamed: bool) -> Tally:
+        key = surface, model, provider, intent, streamed
         found = self._tallies.get(key)
         if found is None:
             found = self._tallies[key] = Tally(self.gateway.metrics, *key)
@@ -356,5 +356,6 @@ class Ride:
         call.begun = Begun(track.upstream, self.reply, track.credential, self.began, 0, self.raised)
         if track.streamed is not None:
             call.asks_stream(True)
+            call.track, call.warm = track, self.pinned is not None
             call.begun.prepared = with_body(track.streamed, self.sent)
         return call, plan

@@ -309,10 +309,17 @@ class Gateway:
         if alerts := permit.settle(decision.charged_nanos, billing.tokens_used(call), self.clock()):
             for alert in alerts:
                 self.alerts.tell(alert)
-        decision.facts = call.facts
-        intent = call.plan.intent if call.plan is not None else "none"
         overhead = (call.first_byte_s or duration) - call.upstream_wait
         client = call.visitor.client(call.request.remote or None, call.snapshot.proxies)
+        track = call.track
+        if track is not None and (brief := track.brief_of(call)) is not None:
+            usage = brief.usage
+            track.tally.add(duration, overhead, usage, brief.cost_nanos, brief.ttfb_ms / 1000)
+            self.tell(track.told(brief, usage.input_total, client))
+            self.ledger.record(brief)
+            return
+        decision.facts = call.facts
+        intent = call.plan.intent if call.plan is not None else "none"
         self.count(decision, client, intent, duration, overhead)
         self.ledger.record(decision)
 

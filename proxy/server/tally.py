@@ -1,4 +1,4 @@
-"""Good plain answers of one kind, gathered and counted many at a time: a loop over a list finds at hand what a request
+"""Good answers of one kind, gathered and counted many at a time: a loop over a list finds at hand what a request
 would each time have to fetch."""
 
 from __future__ import annotations
@@ -14,21 +14,28 @@ ENDED = 200, "ok"
 
 
 class Tally:
-    """Of one surface, candidate and intent. What `add` gathers is in the metrics after `fold`."""
+    """Of one surface, candidate and intent; plain ones or streams. What `add` gathers is in the metrics after
+    `fold`."""
 
-    __slots__ = ("_gathered", "_intent", "_key", "_metrics", "_provider")
+    __slots__ = ("_gathered", "_intent", "_key", "_metrics", "_provider", "_streamed")
 
-    def __init__(self, metrics: Metrics, surface: str, model: str, provider: str, intent: str) -> None:
+    def __init__(
+        self, metrics: Metrics, surface: str, model: str, provider: str, intent: str, streamed: bool = False
+    ) -> None:
         self._metrics = metrics
-        self._key = surface, model, provider, False
+        self._key = surface, model, provider, streamed
         self._provider = provider
         self._intent = intent
-        self._gathered: list[tuple[float, float, ir.Usage, int | None]] = []
+        self._streamed = streamed
+        self._gathered: list[tuple[float, float, ir.Usage, int | None, float]] = []
 
-    def add(self, duration_s: float, overhead_s: float, usage: ir.Usage, cost_nanos: int | None) -> None:
-        """As `Metrics.request_done`, `attempt_done` and `queued` of a request that waited for no connection."""
+    def add(
+        self, duration_s: float, overhead_s: float, usage: ir.Usage, cost_nanos: int | None, ttft_s: float = 0.0
+    ) -> None:
+        """As `Metrics.request_done` and `attempt_done`; and of a plain one, which waited for no connection,
+        `queued`."""
         gathered = self._gathered
-        gathered.append((duration_s, overhead_s, usage, cost_nanos))
+        gathered.append((duration_s, overhead_s, usage, cost_nanos, ttft_s))
         if len(gathered) >= MOST:
             self.fold()
 
@@ -42,13 +49,24 @@ class Tally:
             ended = series.requests.get((self._intent, *ENDED)) or metrics.ended(series, self._intent, *ENDED)
             ended.value += 1
         metrics.attempted(self._provider, "ok").value += count
-        queued = metrics.queues(self._provider)
-        queued.counts[bisect_left(queued.bounds, 0.0)] += count
+        if not self._streamed:
+            queued = metrics.queues(self._provider)
+            queued.counts[bisect_left(queued.bounds, 0.0)] += count
         _observe(series.duration, [duration for duration, *_ in gathered])
         _observe(series.overhead, [overhead if overhead > 0 else 0.0 for _, overhead, *_ in gathered])
         if series.answers is not None:
-            _count(series.answers, [usage for _, _, usage, _ in gathered])
-            _charge(series.answers, [cost for *_, cost in gathered])
+            _count(series.answers, [usage for _, _, usage, *_ in gathered])
+            _charge(series.answers, [cost for *_, cost, _ in gathered])
+            if self._streamed:
+                _observe(series.answers.first_token, [ttft for *_, ttft in gathered])
+                _observe(
+                    series.answers.per_token,
+                    [
+                        max(0.0, duration - ttft) / (usage.output - 1)
+                        for duration, _, usage, _, ttft in gathered
+                        if usage.output is not None and usage.output > 1
+                    ],
+                )
 
 
 def _count(answers: Answers, usages: list[ir.Usage]) -> None:

@@ -36,6 +36,7 @@ from proxy.server.upstream import LeanUpstream
 from proxy.server.visitor import Visitor
 from proxy.streams import Passthrough
 
+MakesTally = Callable[[str, str, str, str, bool], Tally]
 MOST = 512  # tracks of a snapshot
 
 
@@ -116,11 +117,27 @@ class Track:
         )  # fmt: skip
         plan = self.plan_for(brief.tokens, brief.conversation, warm=brief.warm)
         return Decision(
-            brief.request_id, brief.at_ms, self.surface.name, self.requested, self.visitor.client_id, False,
+            brief.request_id, brief.at_ms, self.surface.name, self.requested, self.visitor.client_id,
+            self.streamed is not None,
             standing.project, standing.key_id, self.revision, plan, plan.facts, 200, "ok", candidate.model,
             candidate.provider, candidate.native, self.fallback, [attempt], usage, cost, brief.charged_nanos,
             price_source=self.price_source, ttfb_ms=brief.ttfb_ms, duration_ms=brief.duration_ms, queue_ms=0,
             bytes_committed=brief.bytes_committed,
+        )  # fmt: skip
+
+    def brief_of(self, call: Call) -> Brief | None:
+        """Of a stream that went by this; None where more is to be said of it."""
+        d, usage, facts = call.decision, call.decision.usage, call.facts
+        if (
+            usage is None or facts is None or d.ttfb_ms is None or d.status != 200 or d.outcome != "ok" or d.queue_ms
+            or d.estimated or d.dropped or d.gone_phase is not None or d.fallback_used is not self.fallback
+            or len(d.attempts) > 1 or d.attempts[0].status != 200 or d.attempts[0].outcome != "ok"
+            or (d.cost_nanos is None and self.price is not None)
+        ):  # fmt: skip
+            return None
+        return Brief(
+            self, d.request_id, d.at_ms, facts.tokens, facts.conversation, call.warm, usage, d.cost_nanos,
+            d.charged_nanos, d.ttfb_ms, d.duration_ms or 0, d.bytes_committed, d.attempts[0].upstream_request_id,
         )  # fmt: skip
 
     def told(self, brief: Brief, read: int | None, client: str | None) -> dict[str, object]:
@@ -159,12 +176,12 @@ def kind_of(visitor: Visitor, surface: Surface, model: str, shape: ir.Shape, wan
     return visitor, surface, model, shape.needs, shape.max_tokens, shape.n, shape.cache_write, wants
 
 
-def learn(call: Call, opening: Opening, tally: Callable[[str, str, str, str], Tally], in_flight: Number) -> None:
+def learn(call: Call, opening: Opening, tally: MakesTally, in_flight: Number) -> None:
     """Of an answer that was delivered whole."""
     tracks, facts = call.snapshot.tracks, call.facts
     if facts is None or call.operation is not None or not isinstance(call.request, OrdinaryRequest):
         return
-    if call.stream and not isinstance(opening.stream, Passthrough):
+    if call.track is not None or (call.stream and not isinstance(opening.stream, Passthrough)):
         return
     wants = ("stream and usage" if call.wants_usage else "stream") if call.stream else "plain"
     kind = kind_of(call.visitor, call.surface, facts.wanted[0], facts.shape, wants)
@@ -178,9 +195,7 @@ def learn(call: Call, opening: Opening, tally: Callable[[str, str, str, str], Ta
     tracks[kind] = track
 
 
-def _track_of(
-    call: Call, opening: Opening, facts: Facts, tally: Callable[[str, str, str, str], Tally], in_flight: Number
-) -> Track | None:
+def _track_of(call: Call, opening: Opening, facts: Facts, tally: MakesTally, in_flight: Number) -> Track | None:
     plan, permit, snapshot, prepared = call.plan, call.permit, call.snapshot, opening.prepared
     upstream, timeouts = snapshot.upstreams[opening.pick.candidate.provider], prepared.outgoing.timeouts
     if plan is None or permit is None or permit.model is not None or opening.credential.index not in (None, 0):
@@ -227,7 +242,7 @@ def _track_of(
         writing=billing.writing_reserved(call, facts),
         fallback=fallback,
         in_flight=in_flight,
-        tally=tally(call.surface.name, candidate.model, candidate.provider, plan.intent),
+        tally=tally(call.surface.name, candidate.model, candidate.provider, plan.intent, call.stream),
         stock=stock_of(call, candidate, JSON, fallback=fallback),
         prefix=call.prefix,
         revision=snapshot.table.revision,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from prometheus_client import CollectorRegistry
 
 from proxy.ir import Usage
@@ -17,27 +18,29 @@ ANSWERS = [
 ]
 
 
-def counted(*, at_once: bool, known: bool = True) -> bytes:
+def counted(*, at_once: bool, known: bool = True, streamed: bool = False) -> bytes:
     metrics = Metrics(CollectorRegistry())
     if known:
         metrics.known(models=["m"], providers=["p"])
-    gathering = Tally(metrics, "chat", "m", "p", "model")
+    gathering = Tally(metrics, "chat", "m", "p", "model", streamed)
     metrics.folds.append(gathering.fold)
     for duration, overhead, usage, cost in ANSWERS * 3:
         if at_once:
-            gathering.add(duration, overhead, usage, cost)
+            gathering.add(duration, overhead, usage, cost, 0.1)
             continue
-        metrics.queued("p", 0.0)
+        if not streamed:  # of a stream that has been told when it began
+            metrics.queued("p", 0.0)
         metrics.attempt_done(provider="p", outcome="ok")
         metrics.request_done(
             surface="chat", model="m", provider="p", intent="model", status=200, outcome="ok", duration_s=duration,
-            overhead_s=overhead, ttft_s=None, usage=usage, cost_nanos=cost, streamed=False,
+            overhead_s=overhead, ttft_s=0.1, usage=usage, cost_nanos=cost, streamed=streamed,
         )  # fmt: skip
     return b"".join(sorted(line for line in metrics.render().splitlines(True) if b"_sum" not in line))
 
 
-def test_what_was_gathered_is_in_the_metrics_when_somebody_asks() -> None:
-    assert counted(at_once=True) == counted(at_once=False)
+@pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
+def test_what_was_gathered_is_in_the_metrics_when_somebody_asks(streamed: bool) -> None:
+    assert counted(at_once=True, streamed=streamed) == counted(at_once=False, streamed=streamed)
 
 
 def test_names_that_are_not_known_are_counted_under_other() -> None:

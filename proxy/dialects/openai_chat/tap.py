@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import orjson
 from attrs import define
 
 from proxy import ir
@@ -33,22 +33,16 @@ PROBES = (
     b"[DONE]",
 )
 _SILENT = frozenset({"role", "content"})
-_CHOICES = b'"choices":'
-_UNREAD = frozenset({"id", "object", "created", "model", "system_fingerprint", "service_tier", "provider"})
+_PREAMBLE = re.compile(
+    rb'data: \{(?:"(?:id|(?!object": ?"error")object|created|model|system_fingerprint|service_tier|provider)": ?'
+    rb'(?:"[^"\\\x00-\x1f]*+"|0|[1-9][0-9]*+|null), ?)*+(?="choices":)'
+)
 
 
 def preamble(raw: bytes) -> bytes | None:
     """What stands before the choices, if it is the same in all chunks and nothing of it is read."""
-    end = raw.find(_CHOICES)
-    if end < 0 or not raw.startswith(b"data: {") or raw.find(b"\n", 0, end) >= 0:
-        return None
-    try:
-        said = orjson.loads(b"%b%b0}" % (raw[6:end], _CHOICES))
-    except orjson.JSONDecodeError:
-        return None
-    del said["choices"]
-    same = said.get("object") != "error" and _UNREAD.issuperset(said)
-    return raw[:end] if same and not any(value.__class__ in (dict, list) for value in said.values()) else None
+    found = _PREAMBLE.match(raw)
+    return None if found is None else found[0]
 
 
 @define

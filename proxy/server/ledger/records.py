@@ -104,7 +104,7 @@ class Kind(Protocol):
 
 
 class Brief(NamedTuple):
-    """The decision of an ordinary request, by what is its own: a good plain answer of the first attempt."""
+    """The decision of an ordinary request, by what is its own: a good answer of the first attempt."""
 
     kind: Kind
     request_id: str
