@@ -136,12 +136,11 @@ def boarded(standing: Standing, reading: int, writing: int, nanos: int, now: flo
         if not account.holds(nanos):
             return None
     for meter in meters:
-        meter.enter(now)
-        meter.reserved += amount
+        meter.board(amount, now)
     if nanos:
         for account in accounts:
             account.reserved += nanos
-    return Permit(standing, now_ms, True, False, amount, nanos, asked=(reading, writing))
+    return Permit(standing, now_ms, True, False, amount, nanos, None, 0, (reading, writing))
 
 
 def _fitted(reading: int, writing: int, most: int | None) -> int:

@@ -25,7 +25,7 @@ from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from proxy.dialects import DIALECTS
 from proxy.errors import ClientGone, GatewayError, Internal, InvalidRequest
-from proxy.server.downstream import send
+from proxy.server.downstream import Left, send
 from proxy.server.identity import request_id
 from proxy.server.ordinary import AHEAD, Body, Known, OrdinaryRequest
 from proxy.server.respond import error_answer, id_headers
@@ -316,7 +316,7 @@ class Connection(RequestHandler):
         self._request_in_progress = True
         try:
             answer = await request.handler(request)
-            if isinstance(answer, web.Response):
+            if answer.__class__ is not Left and isinstance(answer, web.Response):  # whose class is slow to tell
                 request.keep_alive = request.keep_alive and answer.keep_alive is not False
                 answer = await send(request, answer)
             return bool(answer.keep_alive)

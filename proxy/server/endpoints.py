@@ -85,10 +85,7 @@ async def _here(_: PlainRequest) -> web.StreamResponse:
 
 
 def _serve(gateway: Gateway, surface: Surface) -> Callable[[Request], Awaitable[web.StreamResponse]]:
-    async def serve(request: Request) -> web.StreamResponse:
-        return await gateway.serve(request, surface)
-
-    return serve
+    return lambda request: gateway.serve(request, surface)
 
 
 def _admitted(gateway: Gateway, handler: Permitted, scopes: frozenset[str] = CHAT_SURFACES) -> Handler:

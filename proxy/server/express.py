@@ -23,7 +23,7 @@ import orjson
 from proxy import ir
 from proxy.accounts.keys import CHAT_SURFACES
 from proxy.accounts.permit import Permit, boarded
-from proxy.dialects.dialect import Dialect
+from proxy.dialects.dialect import Dialect, Voice
 from proxy.errors import GatewayError
 from proxy.routing import facts as reading
 from proxy.routing.affinity import conversation_key
@@ -189,20 +189,30 @@ class Ride:
             return False
         if not (self.snapshot.world.health.is_quiet(now) and self._is_at_home(shape, now)):
             return False
-        renamed = splice.renamed(body, track.native)
-        reply = track.upstream.begin() if renamed is not None else None
-        if renamed is None or reply is None:
+        sent = self._put()
+        reply = track.upstream.begin() if sent is not None else None
+        if sent is None or reply is None:
             return False
         if not self._has_leave(now):
             reply.unused()
             return False
         self.reply = reply
-        self.sent = (
-            splice.asking_usage(renamed) if track.streamed is not None and track.streamed.asked_usage else renamed
-        )
-        reply.write(track.head, self.sent)
+        self.sent = sent
+        reply.write(track.head, sent)
         self._begun()
         return True
+
+    def _put(self) -> bytes | None:
+        """The body for the provider; None where more than a look is needed."""
+        track = self.track
+        if track.hop is not None:
+            try:
+                return track.hop.asked(self.document)
+            except GatewayError:
+                return None  # for the way of all to tell
+        renamed = splice.renamed(self.body, track.native)
+        asks = renamed is not None and track.streamed is not None and track.streamed.asked_usage
+        return splice.asking_usage(renamed) if asks and renamed is not None else renamed
 
     def _is_at_home(self, shape: ir.Shape, now: float) -> bool:
         """Whether no pin of the conversation leads elsewhere."""
@@ -251,16 +261,14 @@ class Ride:
     async def answered(self) -> Left | None:
         """None where the way of all has to go on."""
         try:
-            await self.reply.came()
+            await self.reply.coming()
             told = self.reply.at_once()
             good = self._judged(*told) if told is not None else None
         except BaseException as exc:
             self.raised = exc
+            self.reply.close()
             return None
-        if told is None or good is None:
-            return None
-        passed, usage, cost = good
-        return self._delivered(*told, passed, usage, cost)
+        return None if told is None or good is None else self._delivered(told[0], *good)
 
     def look(self, now: float) -> None:
         """Its time on the agenda has come."""
@@ -270,8 +278,8 @@ class Ride:
         """See `Call.interrupt`."""
         self.request.interrupt()
 
-    def _judged(self, head: Head, body: bytes) -> tuple[str, ir.Usage, int | None] | None:
-        """Of a good answer that may leave as it is: the provider's headers that pass, usage and cost; None for any
+    def _judged(self, head: Head, body: bytes) -> tuple[bytes, str, ir.Usage, int | None] | None:
+        """Of a good answer: its body for the client, the provider's headers that pass, usage and cost; None for any
         other."""
         headers, protocol, track = head.headers, self.request.protocol, self.track
         if head.status != 200 or headers.get("content-type") != JSON or "content-encoding" in headers:
@@ -283,14 +291,23 @@ class Ride:
         if self.snapshot.scrubber.knows("\n".join(headers.values())):
             return None
         try:
-            usage = track.check(json_text.read(body))
+            parsed = json_text.read(body)
+            usage = track.check(parsed)
+            if track.hop is not None:
+                body = track.hop.answered(parsed, self._voice())
         except (ValueError, GatewayError):
             return None
-        if usage is None:
+        if usage is None or len(body) > LARGEST:
             return None  # what it cost is for others to guess
         cost = track.price.cost_nanos(usage) if track.price is not None else None
-        passed = answer_lines(headers, True, LIMITS_OURS if track.standing.meters else OURS)
-        return None if passed is None or (cost is None and track.price is not None) else (passed, usage, cost)
+        passed = answer_lines(headers, track.hop is None, LIMITS_OURS if track.standing.meters else OURS)
+        if passed is None or (cost is None and track.price is not None):
+            return None
+        return body, passed, usage, cost
+
+    def _voice(self) -> Voice:
+        """See `Call.voice`."""
+        return Voice(self.request_id, self.track.facts.wanted[0], self.at_ms // 1000, False, self.document)
 
     def _delivered(self, head: Head, body: bytes, passed: str, usage: ir.Usage, cost: int | None) -> Left:
         gateway, track, started, permit = self.gateway, self.track, self.started, self.permit

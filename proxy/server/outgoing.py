@@ -207,9 +207,7 @@ def _encoded(call: Call, dialect: Upstream, pick: Pick) -> ir.Encoded:
     coherence.check(request)
     if call.pictures:
         request = pictures.with_pictures(request, call.pictures)
-    encoded = dialect.encode_request(
-        request, ir.Target(pick.candidate.native, pick.candidate.provider, pick.info.max_output)
-    )
+    encoded = dialect.encode_request(request, target_of(pick))
     if encoded.dropped and call.facts is not None and call.facts.preferences.require_parameters:
         raise Unsupported(
             f"provider.require_parameters is set, and {pick.candidate.provider} has no word for "
@@ -217,6 +215,10 @@ def _encoded(call: Call, dialect: Upstream, pick: Pick) -> ir.Encoded:
             param="provider.require_parameters",
         )
     return encoded
+
+
+def target_of(pick: Pick) -> ir.Target:
+    return ir.Target(pick.candidate.native, pick.candidate.provider, pick.info.max_output)
 
 
 def _headers(

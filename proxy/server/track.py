@@ -27,9 +27,10 @@ from proxy.server.call import Call, Surface
 from proxy.server.credentials import Credential
 from proxy.server.downstream import LeanAnswer, Stock
 from proxy.server.heading import stock_of
+from proxy.server.hop import Hop
 from proxy.server.ledger import Attempt, Brief, Decision
 from proxy.server.ordinary import OrdinaryRequest
-from proxy.server.outgoing import Prepared, with_body
+from proxy.server.outgoing import Prepared, target_of, with_body
 from proxy.server.respond import JSON
 from proxy.server.tally import Tally
 from proxy.server.upstream import LeanUpstream
@@ -70,6 +71,7 @@ class Track:
     revision: str  # of the table
     lifetime: float  # of pins
     streamed: Prepared | None = field(repr=False)  # the request for a stream, less its body; None: no stream is wanted
+    hop: Hop | None = field(repr=False)  # None: both speak the same dialect
     rows: Any = field(default=None, init=False, repr=False)  # see `ledger.Kind`
     native: str = field(init=False)
     session: str | None = field(init=False)
@@ -202,7 +204,7 @@ def _track_of(call: Call, opening: Opening, facts: Facts, tally: MakesTally, in_
         return None
     if not isinstance(upstream, LeanUpstream) or upstream.goes_plain or not isinstance(call.answer, LeanAnswer):
         return None
-    if timeouts.min_rate or not _passes(prepared) or not _is_by_name_alone(call, facts):
+    if timeouts.min_rate or not _is_by_name_alone(call, facts) or not (_passes(prepared) or _is_put(call, prepared)):
         return None
     if (timeouts.commit_after != OFF) if call.stream else (timeouts.answer == OFF):
         return None
@@ -248,6 +250,7 @@ def _track_of(call: Call, opening: Opening, facts: Facts, tally: MakesTally, in_
         revision=snapshot.table.revision,
         lifetime=snapshot.table.routing.affinity,
         streamed=with_body(prepared, b"") if call.stream else None,
+        hop=None if prepared.native else Hop(call.dialect, prepared.dialect, target_of(opening.pick)),
     )
 
 
@@ -268,6 +271,13 @@ def _is_by_name_alone(call: Call, facts: Facts) -> bool:
         and facts.preferences is NO_PREFERENCES
         and facts.industry is None
     )
+
+
+def _is_put(call: Call, prepared: Prepared) -> bool:
+    """A plain answer comes to a request that was put into other words, none of which got lost or went into a header."""
+    if prepared.native or call.stream or prepared.dropped or prepared.dialect.runs_at is not None:
+        return False
+    return any(way.headers is prepared.outgoing.headers for way in call.snapshot.ways.values())
 
 
 def _passes(prepared: Prepared) -> bool:

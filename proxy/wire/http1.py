@@ -155,6 +155,9 @@ class Parser:
             if not data or self.done:
                 self.surplus = bool(data)
                 return b""
+            if len(data) == self._left and self._framing == "length":  # all of a plain answer in one read
+                self._left, self.done = 0, True
+                return data
         if self._framing == "chunked":
             return self._chunked(data)
         return self._measured(data) if self._framing == "length" else data

@@ -132,10 +132,8 @@ class LeanReply:
             return
         if self._raw:
             self._raw += data
-        elif len(data) > LARGE:
-            self._parse(data, enough=FIRST)
         else:
-            self._parse(data)
+            self._parse(data, FIRST if len(data) > LARGE else 0)
         if self._size + len(self._raw) > HIGH and self._ours:
             self._pause()
         if self._parser.head is not None:
@@ -267,6 +265,11 @@ class LeanReply:
         if self._home is not None:
             self._home.put(self._connection, self._handler)
         self._release()
+
+    def coming(self) -> asyncio.Future[None]:
+        """As `came`, for whoever has just asked; a wait that is cancelled is for the caller to make an end of."""
+        self._waiter = waiter = asyncio.get_running_loop().create_future()
+        return waiter
 
     async def came(self) -> None:
         """Waits until the head is here, or nothing comes any more."""
@@ -419,14 +422,16 @@ class LeanUpstream(PlainUpstream):
     def begin(self) -> LeanReply | None:
         """An exchange for which there is a place, and a connection at hand; `write` comes next, or `unused`. None where
         that takes waiting."""
-        if not self._at_hand or not self._slots.take_at_once():
-            return None
-        found = self._at_hand.take()
+        slots, hand = self._slots, self._at_hand
+        found = hand.take()
         if found is None:
-            self._slots.release()
             return None
-        reply = LeanReply(*found, self._outbox, self._at_hand)
-        reply.holds(self._slots)
+        connection, handler = found
+        if not slots.take_at_once():
+            hand.put(connection, handler)
+            return None
+        reply = LeanReply(connection, handler, self._outbox, hand)
+        reply._slot = slots
         return reply
 
     async def resumed(self, reply: LeanReply, began: float, outgoing: Outgoing) -> Reply:
