@@ -10,7 +10,7 @@ from gateway import Start, chain, provider
 from playbook import CHAT, MESSAGES, chunk
 from upstream import ScriptedUpstream, plain, streamed
 
-from proxy.server import delivery
+from proxy.server import flow
 
 ALIASES = '[aliases]\nclaude-auto = "auto"\nclaude-fast = "first"\n[auto]\nchat = ["first"]\n'
 BETAS = "claude-code-20250219,context-management-2025-06-27,oauth-2025-04-20"
@@ -171,7 +171,7 @@ COMMENT = b": PROCESSING\n\n"
 async def test_a_providers_signs_of_life_become_its_own_in_a_translation(
     start: Start, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delivery, "QUIET", 0.0)
+    monkeypatch.setattr(flow, "QUIET", 0.0)
     texts = [chunk({"role": "assistant", "content": "Hm"}), COMMENT, COMMENT, chunk({"content": "!"})]
     upstream.plays(streamed([*texts, CHAT.finish, CHAT.end]))
     gateway = await start(provider("first", upstream, CHAT))
