@@ -1,35 +1,114 @@
 """A translated hop of the short way: how requests are put into the provider's words, and its answers into the client's.
 
-As `server.outgoing` and `server.attempt` do it, for conversations of which nothing gets lost on the way.
+As `server.outgoing` and `server.attempt` do it, for conversations of which nothing gets lost on the way. Requests that
+are alike but for the texts of their turns are put into words that are alike but for these texts: so what one of them
+became is kept as a cast, with a hole for each text, and others are poured into it. A cast is made of a request whose
+texts are marks, with blanks that nobody may trim, and kept if the request at hand, poured into it, comes out as the
+translation has it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
-from attrs import frozen
+import orjson
+from attrs import define, field
 
 from proxy import ir
 from proxy.dialects import Dialect, Upstream, coherence
 from proxy.dialects.dialect import Voice
 from proxy.wire import json_text
 
+MOST = 256  # casts of a hop
+LONGEST = 2048  # bytes of what a request says beside its turns
 
-@frozen
+MARK = b"\\u0002mark "  # how a mark begins, written
+Cast = tuple[tuple[bytes, ...], tuple[int, ...]]  # what stands before, between and behind the texts; and their order
+Key = tuple[bytes, tuple[str, ...]]  # all but the turns, and their roles
+_string = orjson.dumps
+
+
+@define(eq=False)
 class Hop:
     spoken: Dialect  # by the client
     dialect: Upstream
     target: ir.Target
+    _casts: dict[Key, Cast | None] = field(factory=dict, init=False, repr=False)
 
     def asked(self, document: Mapping[str, Any]) -> bytes | None:
         """The body for the provider; None where its dialect cannot say all of it, or says some of it in a header.
         Raises Unsupported, InvalidRequest."""
+        texts = _texts(document.get("messages"))
+        key = _key(document) if texts is not None else None
+        if texts is None or key is None:
+            return self._put(document)
+        if key not in self._casts:
+            return self._learnt(key, document, texts)
+        cast = self._casts[key]
+        return self._put(document) if cast is None else _poured(cast, texts)
+
+    def _put(self, document: Mapping[str, Any]) -> bytes | None:
         request = self.spoken.decode_request(document)
         coherence.check(request)
         encoded = self.dialect.encode_request(request, self.target)
         return None if encoded.dropped or encoded.headers else json_text.write(encoded.body)
 
+    def _learnt(self, key: Key, document: Mapping[str, Any], texts: Sequence[str]) -> bytes | None:
+        body = self._put(document)
+        marks = [f" \x02mark {number}\x03\n" for number in range(len(texts))]
+        turns = [turn | {"content": mark} for turn, mark in zip(document["messages"], marks, strict=True)]
+        marked = self._put({**document, "messages": turns})
+        cast = _cast(marked, marks) if marked is not None else None
+        if len(self._casts) >= MOST:
+            self._casts.clear()
+        self._casts[key] = cast if cast is not None and _poured(cast, texts) == body else None
+        return body
+
     def answered(self, parsed: Any, voice: Voice) -> bytes:
         """The body for the client. Raises UpstreamBroken."""
         return json_text.write(self.spoken.encode_answer(self.dialect.decode_answer(parsed), voice))
+
+
+def _texts(turns: Any) -> list[str] | None:
+    """Of turns that say one text each, and nothing else; None where one says more, or next to nothing."""
+    if turns.__class__ is not list:
+        return None
+    texts = []
+    for turn in turns:
+        text = turn.get("content")
+        if len(turn) != 2 or text.__class__ is not str or not text or text.isspace():
+            return None
+        texts.append(text)
+    return texts
+
+
+def _key(document: Mapping[str, Any]) -> Key | None:
+    rest = {**document, "messages": None}
+    written = orjson.dumps(rest)
+    roles = tuple([turn["role"] for turn in document["messages"]])
+    return (written, roles) if len(written) <= LONGEST else None
+
+
+def _cast(body: bytes, marks: Sequence[str]) -> Cast | None:
+    """None where a mark does not stand in it once, as a string of its own."""
+    found: list[tuple[int, int]] = []  # where a mark begins, and which
+    for number, mark in enumerate(marks):
+        if body.count(_string(mark)) != 1:
+            return None
+        found.append((body.find(_string(mark)), number))
+    pieces, at = [], 0
+    for begins, number in sorted(found):
+        pieces.append(body[at:begins])
+        at = begins + len(_string(marks[number]))
+    pieces.append(body[at:])
+    if any(MARK in piece for piece in pieces):
+        return None  # and within another one as well
+    return tuple(pieces), tuple(number for _, number in sorted(found))
+
+
+def _poured(cast: Cast, texts: Sequence[str]) -> bytes:
+    (first, *others), order = cast
+    strings = [_string(texts[number]) for number in order]
+    return b"".join((first, *chain.from_iterable(zip(strings, others, strict=True))))
