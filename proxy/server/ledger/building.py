@@ -119,7 +119,7 @@ class Known(NamedTuple):
 
     day: int
     alike: Alike
-    attempt: Kind
+    attempts: tuple[Kind, Kind]  # ordinary, and not
     lines: tuple[tuple[int, int], ...]  # see `Form`
     answers: int
     cache_write: str | None
@@ -165,11 +165,11 @@ class Rows:
         """By its decision in full; and what the next one of its kind goes by."""
         d = brief.kind.decision(brief)
         row, known = self.row_of(d, unreadable), None
-        if isinstance(d.plan, Plan) and (form := form_of(d.plan, d.facts)) is not None:
-            facts, (attempt, _) = d.plan.facts, row.attempts[0]
-            lines = form.lines(facts)
-            if lines is not None and row.kind is row.alike.ordinary and attempt.into is ATTEMPTS:
-                known = Known(d.at_ms // DAY_MS, row.alike, attempt, lines, facts.shape.n, facts.shape.cache_write)
+        if isinstance(d.plan, Plan) and d.client_request_id is None and (form := form_of(d.plan, d.facts)) is not None:
+            facts, day = d.plan.facts, d.at_ms // DAY_MS
+            if (lines := form.lines(facts)) is not None and row.alike.form is not None:
+                kinds = self._kinds(d.attempts[0])
+                known = Known(day, row.alike, kinds, lines, facts.shape.n, facts.shape.cache_write)
         brief.kind.rows = known
         return row
 
@@ -205,7 +205,8 @@ class Rows:
     def _into(self, columns: tuple[str, ...]) -> Into:
         return self._statements.setdefault(columns, Into("decisions", columns))
 
-    def _attempt(self, a: Attempt) -> tuple[Kind, tuple[Value, ...]]:
+    def _kinds(self, a: Attempt) -> tuple[Kind, Kind]:
+        """Of attempts like this one."""
         same = (a.n, a.model, a.provider, a.native, a.outcome, a.status, a.detail, a.byok)
         if (kinds := self._attempts.get(same)) is None:
             if len(self._attempts) >= MOST_ALIKE:
@@ -215,7 +216,10 @@ class Rows:
                 text(a.outcome, CODE), integer(a.status), text(a.detail, DETAIL), int(a.byok),
             )  # fmt: skip
             kinds = self._attempts[same] = Kind(ATTEMPTS, shared), Kind(ANY_ATTEMPTS, shared)
-        ordinary, extraordinary = kinds
+        return kinds
+
+    def _attempt(self, a: Attempt) -> tuple[Kind, tuple[Value, ...]]:
+        ordinary, extraordinary = self._kinds(a)
         u, upstream, cost, ttfb = a.usage, a.upstream_request_id, a.cost_nanos, a.ttfb_ms
         if (
             u is not None and upstream is not None and upstream.isascii() and len(upstream) <= NAME
@@ -237,30 +241,34 @@ class Rows:
 
 
 def _row_of_brief(b: Brief) -> Row | None:
-    """None where its kind has to be learnt, or something about it is out of the ordinary."""
+    """None where its kind has to be learnt."""
     known: Known | None = b.kind.rows
-    u, cost, ttfb, upstream = b.usage, b.cost_nanos, b.ttfb_ms, b.upstream_request_id
-    if (
-        known is None or known.day != b.at_ms // DAY_MS or upstream is None or not upstream.isascii()
-        or len(upstream) > NAME or u.cache_write_5m is not None or u.cache_write_1h is not None
-        or u.audio_input is not None or u.audio_output is not None
-        or (
-            b.at_ms | b.charged_nanos | b.duration_ms | b.bytes_committed | ttfb | (cost or 0) | (u.input or 0)
-            | (u.cache_read or 0) | (u.output or 0) | (u.reasoning or 0)
-        ) >> 63
-    ):  # fmt: skip
-        return None
-    tokens = b.tokens
-    costs = [-((tokens * each + besides) // -PICO_PER_NANO) for each, besides in known.lines]
-    own = tokens, costs, known.answers, known.cache_write, b.conversation and b.conversation[:RECORDED_DIGITS], b.warm
-    counts = u.input, u.cache_read, u.output, u.reasoning
-    values = (
-        b.request_id, b.at_ms, *counts, cost, b.charged_nanos, ttfb, b.duration_ms, 0, b.bytes_committed,
-        orjson.dumps(own).decode(),
+    u, cost, ttfb, took, size, upstream = (
+        b.usage, b.cost_nanos, b.ttfb_ms, b.duration_ms, b.bytes_committed, b.upstream_request_id
     )  # fmt: skip
-    attempt = known.attempt, (0, b.duration_ms, ttfb, upstream, *counts, cost, b.bytes_committed)
-    alike = known.alike
-    return _row(Row, (alike, alike.ordinary, values, (attempt,), None, b.request_id, b.at_ms, b.charged_nanos))
+    if known is None or known.day != b.at_ms // DAY_MS:
+        return None
+    if (b.at_ms | b.charged_nanos | took | size | ttfb | (cost or 0)) >> 63:
+        return None
+    alike, (ordinary, extraordinary) = known.alike, known.attempts
+    costs = [-((b.tokens * each + besides) // -PICO_PER_NANO) for each, besides in known.lines]
+    digits = b.conversation and b.conversation[:RECORDED_DIGITS]
+    own = orjson.dumps((b.tokens, costs, known.answers, known.cache_write, digits, b.warm)).decode()
+    plain = (
+        u.cache_write_5m is None and u.cache_write_1h is None and u.audio_input is None and u.audio_output is None
+        and not ((u.input or 0) | (u.cache_read or 0) | (u.output or 0) | (u.reasoning or 0)) >> 63
+    )  # fmt: skip
+    counts = (u.input, u.cache_read, u.output, u.reasoning) if plain else usage_of(u)
+    values: tuple[Value, ...] = (cost, b.charged_nanos, ttfb, took, 0, size)
+    if plain:
+        kind, values = alike.ordinary, (b.request_id, b.at_ms, *counts, *values, own)
+    else:
+        kind, values = alike.extraordinary, (b.request_id, None, b.at_ms, *counts, *values, None, None, own)
+    if plain and upstream is not None and upstream.isascii() and len(upstream) <= NAME:
+        attempt = ordinary, (0, took, ttfb, upstream, *counts, cost, size)
+    else:
+        attempt = extraordinary, (0, took, ttfb, text(upstream, NAME), *usage_of(u), cost, size)
+    return _row(Row, (alike, kind, values, (attempt,), None, b.request_id, b.at_ms, b.charged_nanos))
 
 
 def _ordinary(d: Decision, own: Own) -> tuple[Value, ...] | None:
