@@ -59,8 +59,9 @@ run-local: $(VENV)/.run $(VENV)/.local ## serve a small language model of this m
 
 # -- test ---------------------------------------------------------------------------------------------------------
 
-test: $(VENV)/.test ## the fast tests: three to four minutes on two cores
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
+# Three at a time on two cores: some wait for what the clock has to bring.
+test: $(VENV)/.test ## the fast tests: two minutes on two cores
+	@$(BIN)/python -m pytest -q -n 3 --dist loadfile -m "not slow"
 
 # Libraries that docs/clients.md shows, in an environment of their own: they want other versions of the SDKs.
 $(VENV)/.clients: requirements/clients.txt | $(BIN)/python

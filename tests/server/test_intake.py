@@ -337,6 +337,7 @@ async def test_a_malformed_chunk_ends_in_400_or_408(upstream: ScriptedUpstream, 
     status, _, body = await client.answer()
     assert status in (400, 408)
     assert orjson.loads(body)["error"]["message"]
+    client.writer.write_eof()  # who still sends would be listened to for a while
     assert await client.rest() == b""
     assert upstream.opened == 0
 
