@@ -64,7 +64,7 @@ class Daemon:
         return int(self.base.rpartition(":")[2])
 
     def lines(self) -> list[dict[str, Any]]:
-        return [orjson.loads(raw) for raw in self.log.read_bytes().splitlines() if raw.startswith(b"{")]
+        return [orjson.loads(raw) for raw in self.log.read_bytes().split(b"\n")[:-1] if raw.startswith(b"{")]
 
     async def says(self, event: str, times: int = 1, *, guard: float = GUARD_S) -> dict[str, Any]:
         """Waits for so many lines of an event; the last of them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,8 @@ async def observed(runs: list[Run], home: Path, served: int = 0) -> tuple[dict[R
             rows = [await running.record(it.headers["x-request-id"]) for it in got]
             metrics = (await running.get("/metrics", admin=True)).body
             await running.until_metric("pointsman_in_flight", lambda value: value == 0)
+            running.signal(signal.SIGTERM)
+            assert await running.ends() == 0  # so that all is written
             elsewhere = metrics + running.log.read_bytes()
             elsewhere += b"".join(path.read_bytes() for path in running.state.iterdir() if path.is_file())
             seen = {
