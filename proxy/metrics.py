@@ -195,9 +195,6 @@ class Number:
     def inc(self, by: float = 1) -> None:
         self.value += by
 
-    def dec(self, by: float = 1) -> None:
-        self.value -= by
-
 
 @define
 class Histogram:

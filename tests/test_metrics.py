@@ -377,9 +377,9 @@ def test_label_values_are_escaped(counted: Metrics) -> None:
 
 def test_in_flight_goes_up_and_down(counted: Metrics) -> None:
     one, two = counted.in_flight("openai"), counted.in_flight("openai")
-    one.inc()
-    two.inc()
-    one.dec()
+    one.value += 1
+    two.value += 1
+    one.value -= 1
     assert value(counted, "pointsman_in_flight", provider="openai") == 1
 
 

@@ -21,7 +21,7 @@ from proxy.errors import Foreign, GatewayError, UpstreamBroken
 from proxy.metrics import Metrics
 from proxy.routing.models import Discovered
 from proxy.routing.table import OFF, Provider, Table
-from proxy.server import inquiry
+from proxy.server import inquiry, rounds
 from proxy.server.outgoing import behind_base
 from proxy.server.snapshot import Snapshot
 from proxy.wire import json_text
@@ -103,21 +103,7 @@ class Discovery:
 
     async def run(self) -> None:
         """For ever: one task for each provider that the table in force wants polled."""
-        tasks: dict[Place, asyncio.Task[None]] = {}
-        try:
-            while True:
-                wanted = list(places(self.current().table))
-                for left in [place for place in tasks if place not in wanted]:
-                    tasks.pop(left).cancel()
-                for place in wanted:
-                    if place not in tasks:
-                        tasks[place] = asyncio.create_task(self._watch(place))
-                self._moved.clear()
-                await self._moved.wait()
-        finally:
-            for task in tasks.values():
-                task.cancel()
-            await asyncio.gather(*tasks.values(), return_exceptions=True)
+        await rounds.keep(lambda: places(self.current().table), self._moved, self._watch)
 
     async def _watch(self, place: Place) -> None:
         await asyncio.sleep(self.dice() * min(START, place.interval))

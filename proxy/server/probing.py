@@ -20,7 +20,7 @@ from proxy.catalog.lists import sources
 from proxy.errors import GatewayError, Overloaded, UpstreamFailed, UpstreamTimeout
 from proxy.metrics import Metrics
 from proxy.routing.table import OFF, Provider, Table
-from proxy.server import inquiry
+from proxy.server import inquiry, rounds
 from proxy.server.outgoing import behind_base
 from proxy.server.snapshot import Snapshot
 
@@ -102,20 +102,7 @@ class Probing:
 
     async def run(self) -> None:
         """For ever: one task for each provider that the table in force wants probed."""
-        tasks: dict[Target, asyncio.Task[None]] = {}
-        try:
-            while True:
-                wanted = set(targets(self.current().table))
-                for left in tasks.keys() - wanted:
-                    tasks.pop(left).cancel()
-                for target in wanted - tasks.keys():
-                    tasks[target] = asyncio.create_task(self._watch(target))
-                self._moved.clear()
-                await self._moved.wait()
-        finally:
-            for task in tasks.values():
-                task.cancel()
-            await asyncio.gather(*tasks.values(), return_exceptions=True)
+        await rounds.keep(lambda: targets(self.current().table), self._moved, self._watch)
 
     async def _watch(self, target: Target) -> None:
         await self.pause(self.dice() * min(AGAIN, target.every))

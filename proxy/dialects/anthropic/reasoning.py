@@ -39,10 +39,6 @@ class Thought:
     effort: str | None = None
     lost: bool = False
 
-    @property
-    def thinks(self) -> bool:
-        return self.thinking is not None and self.thinking["type"] in ("enabled", "adaptive")
-
 
 def as_said(reasoning: ir.Reasoning) -> Thought:
     """The wish of a client that speaks this dialect."""
