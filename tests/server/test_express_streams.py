@@ -14,6 +14,7 @@ from playbook import CHAT, MESSAGES, TONGUES, USAGE, Tongue, chunk
 from upstream import CUT, RESET, SILENCE, Script, ScriptedUpstream, head, plain, streamed
 
 from proxy.server.express import Express, Ride
+from proxy.server.ledger import Brief, Decision
 
 GUARD_S = 20.0
 LOOPS = ("uvloop",)
@@ -220,3 +221,20 @@ async def test_a_client_that_leaves_a_stream_is_recorded(
     row = (await gw.rows(2))[-1]
     assert boarded[1] is not None
     assert (row["status"], row["outcome"], row["gone_phase"]) == (499, "client_closed", "stream")
+
+
+async def test_a_good_stream_is_recorded_by_what_is_its_own(
+    upstream: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gw = await start(provider("first", upstream, models={"first": "price = { input = 2.5, output = 10 }"}))
+    upstream.answers(lambda seen: good(CHAT))
+    assert gw.app is not None
+    recorded: list[type] = []
+    record = gw.app.gateway.ledger.record
+    monkeypatch.setattr(gw.app.gateway.ledger, "record", lambda one: (recorded.append(type(one)), record(one)))
+    client = await gw.connect()
+    for _ in range(3):
+        await client.request(CHAT, ASKED)
+        await answer(client)
+    await gw.quiet()
+    assert recorded == [Decision, Brief, Brief]
