@@ -35,7 +35,6 @@ from proxy.server.respond import JSON
 from proxy.server.tally import Tally
 from proxy.server.upstream import LeanUpstream
 from proxy.server.visitor import Visitor
-from proxy.streams import Passthrough
 
 MakesTally = Callable[[str, str, str, str, bool], Tally]
 MOST = 512  # tracks of a snapshot
@@ -183,8 +182,8 @@ def learn(call: Call, opening: Opening, tally: MakesTally, in_flight: Number) ->
     tracks, facts = call.snapshot.tracks, call.facts
     if facts is None or call.operation is not None or not isinstance(call.request, OrdinaryRequest):
         return
-    if call.track is not None or (call.stream and not isinstance(opening.stream, Passthrough)):
-        return
+    if call.track is not None or (call.stream and opening.stream is None):
+        return  # it is known, or came as a document
     wants = ("stream and usage" if call.wants_usage else "stream") if call.stream else "plain"
     kind = kind_of(call.visitor, call.surface, facts.wanted[0], facts.shape, wants)
     known = tracks.get(kind)
@@ -274,8 +273,8 @@ def _is_by_name_alone(call: Call, facts: Facts) -> bool:
 
 
 def _is_put(call: Call, prepared: Prepared) -> bool:
-    """A plain answer comes to a request that was put into other words, none of which got lost or went into a header."""
-    if prepared.native or call.stream or prepared.dropped or prepared.dialect.runs_at is not None:
+    """The request was put into other words, none of which got lost or went into a header."""
+    if prepared.native or prepared.dropped or prepared.dialect.runs_at is not None:
         return False
     return any(way.headers is prepared.outgoing.headers for way in call.snapshot.ways.values())
 
