@@ -54,7 +54,7 @@ def _observing(hops: tuple[Hop, ...], served: int = 0) -> Callable[[], Iterator[
 
 
 native = pytest.fixture(_observing(NATIVE), scope="module", name="native")
-served = pytest.fixture(_observing(NATIVE, served=2), scope="module", name="served")
+served = pytest.fixture(_observing((*NATIVE, *TRANSLATED), served=2), scope="module", name="served")
 translated = pytest.fixture(_observing(TRANSLATED), scope="module", name="translated")
 
 
