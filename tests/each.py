@@ -32,10 +32,10 @@ def each(
     own = [(name, dict(zip(members, param.values, strict=True))) for name, param in zip(named, params, strict=True)]
 
     def over(test: Test) -> Test:
-        of_one_row, inner = getattr(test, "each", (test, [("", {})]))
+        of_one_row, given, inner = getattr(test, "each", (test, (), [("", {})]))
         rows = [(f"{name} {further}".strip(), {**row, **more}) for name, row in own for further, more in inner]
         played = _played_async if inspect.iscoroutinefunction(test) else _played
-        return _a_test(of_one_row, rows, played(of_one_row, rows))
+        return _a_test(played(of_one_row, rows), of_one_row, (*members, *given), rows)
 
     return over
 
@@ -47,14 +47,13 @@ def _param(value: Any, *, alone: bool) -> Any:
     return value
 
 
-def _a_test(of_one_row: Test, rows: Sequence[Row], played: Test) -> Test:
+def _a_test(played: Test, of_one_row: Test, given: Sequence[str], rows: Sequence[Row]) -> Test:
     """It asks for the fixtures alone."""
-    given = {name for _, row in rows for name in row}
     signature = inspect.signature(of_one_row)
     fixtures = [parameter for name, parameter in signature.parameters.items() if name not in given]
     functools.update_wrapper(played, of_one_row)
-    vars(played).update(each=(of_one_row, rows), __signature__=signature.replace(parameters=fixtures))
-    return played
+    vars(played).update(each=(of_one_row, given, rows), __signature__=signature.replace(parameters=fixtures))
+    return played if rows else pytest.mark.skip("its table is empty: is ../shared there?")(played)
 
 
 def _played(test: Test, rows: Sequence[Row]) -> Test:
@@ -93,8 +92,6 @@ class _Failures:
             self._add(row, exc)
 
     def tell(self, rows: int) -> None:
-        if not rows:
-            pytest.skip("its table is empty: is ../shared there?")
         if self.found:
             names = "\n".join(name for name, _ in self.found)
             failures = [exc for _, exc in self.found[:TOLD]]

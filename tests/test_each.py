@@ -74,6 +74,16 @@ def test_fixtures_are_asked_for_by_their_names(test: Callable[..., Any]) -> None
     assert list(inspect.signature(test).parameters) == ["tmp_path"]
 
 
+def test_without_a_row_it_is_skipped_and_asks_for_no_more() -> None:
+    @each("letter", [])
+    @each("number", [1])
+    def never(letter: str, number: int, tmp_path: object) -> None: ...
+
+    found: Any = never
+    assert [mark.name for mark in found.pytestmark] == ["skip"]
+    assert list(inspect.signature(never).parameters) == ["tmp_path"]
+
+
 def test_a_mark_stays() -> None:
     found: Any = waits
     assert [mark.name for mark in found.pytestmark] == ["slow"]
