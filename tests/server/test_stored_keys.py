@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from gateway import Answer, Running, Start, chain, provider, settles
-from keyed import make
+from keyed import Made, make
 from playbook import CHAT
 from structlog.testing import capture_logs
 from upstream import ScriptedUpstream, plain
@@ -144,16 +144,24 @@ async def test_under_load_every_request_asks_with_a_key_that_was_in_force(
     assert len(seen) == 13
 
 
+async def beside_the_house(
+    start: Start, upstream: ScriptedUpstream, second: ScriptedUpstream, profile: str
+) -> tuple[Running, Made]:
+    """A team with a key of its own for the first of two providers of a chain."""
+    table = provider("first", upstream) + provider("second", second) + chain("first", "second", more=profile) + TEAM
+    gw = await start(table, ON)
+    team = await make(gw, project="team")
+    await put(gw)
+    return gw, team
+
+
 @pytest.mark.parametrize("profile", ["", "byok_fallback = true"])
 async def test_a_refused_key_ends_the_request_and_is_an_alarm(
     profile: str, start: Start, upstream: ScriptedUpstream, second: ScriptedUpstream
 ) -> None:
     upstream.plays(REFUSED)
     second.plays(HELLO)
-    table = provider("first", upstream) + provider("second", second) + chain("first", "second", more=profile) + TEAM
-    gw = await start(table, ON)
-    team = await make(gw, project="team")
-    await put(gw)
+    gw, team = await beside_the_house(start, upstream, second, profile)
     with capture_logs() as told:
         answer = await gw.ask(model="profile:chain", headers=team.bearer)
     assert (answer.status, len(second.seen)) == (401, 0)
@@ -168,10 +176,7 @@ async def test_another_failure_goes_on_with_the_houses_key_where_the_profile_say
 ) -> None:
     upstream.plays(DOWN)
     second.plays(HELLO)
-    table = provider("first", upstream) + provider("second", second) + chain("first", "second", more=profile) + TEAM
-    gw = await start(table, ON)
-    team = await make(gw, project="team")
-    await put(gw)
+    gw, team = await beside_the_house(start, upstream, second, profile)
     assert (await gw.ask(model="profile:chain", headers=team.bearer)).status == status
     assert HOUSE not in asked_with(upstream)
 

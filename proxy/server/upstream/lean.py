@@ -406,7 +406,7 @@ class LeanUpstream(PlainUpstream):
         connector, loop = self._session.connector, asyncio.get_running_loop()
         assert isinstance(connector, aiohttp.TCPConnector)
         self._connector = connector
-        self._connector._factory = functools.partial(Handler, loop)  # type: ignore[assignment]
+        self._connector._factory = functools.partial(Handler, loop)  # type: ignore[assignment]  # what aiohttp builds for itself
         self._at_hand: AtHand[Handler] = AtHand(loop)
         self._outbox = Outbox()
         self._request: ClientRequest | None = None

@@ -83,5 +83,6 @@ def _addresses(host: str, port: int, family: socket.AddressFamily) -> list[Resol
 def _numeric(address: tuple[object, ...]) -> str:
     """With the zone of a link-local address, without which it leads nowhere."""
     if len(address) == 4 and address[3]:
-        return socket.getnameinfo(address, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)[0]  # type: ignore[arg-type]
+        flags = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
+        return socket.getnameinfo(address, flags)[0]  # type: ignore[arg-type]  # getaddrinfo's own tuple
     return str(address[0])
