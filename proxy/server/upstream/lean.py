@@ -26,11 +26,10 @@ from proxy.server.upstream.exchange import Outgoing, Reply, Take, Through
 from proxy.server.upstream.plain import (
     CUT,
     KEEP_ALIVE,
-    LINGER,
-    MOST_SURPLUS,
     STALE_TRIES,
     PlainUpstream,
     finite,
+    run_out,
     too_soon,
     unsent,
 )
@@ -102,7 +101,6 @@ class LeanReply:
         self._waiter: asyncio.Future[None] | None = None
         self._error: UpstreamError | None = None
         self._begun = False
-        self._surplus = 0
         self._outbox = outbox
         self._home = home
         handler.reply = self
@@ -349,19 +347,7 @@ class LeanReply:
     async def finish(self) -> bool:
         if self._parser.done and not self._parts:
             return False
-        found = False
-        try:
-            async with asyncio.timeout(LINGER):
-                while data := await self.chunk():
-                    found = found or not data.isspace()
-                    self._surplus += 1
-                    if self._surplus > MOST_SURPLUS:
-                        break
-        except (UpstreamError, TimeoutError):
-            self._surplus = MOST_SURPLUS + 1
-        if self._surplus > MOST_SURPLUS:
-            self.close()
-        return found
+        return await run_out(self)
 
     def close(self) -> None:
         if not self._ours:

@@ -36,6 +36,21 @@ _reused: ContextVar[bool] = ContextVar("reused", default=False)  # of this task'
 CUT = "The provider's answer was cut off."
 
 
+async def run_out(reply: Reply) -> bool:
+    """Reads a reply to its end, or closes one that goes on. Whether there was more than blanks."""
+    found, reads = False, 0
+    try:
+        async with asyncio.timeout(LINGER):
+            while data := await reply.chunk():
+                found, reads = found or not data.isspace(), reads + 1
+                if reads > MOST_SURPLUS:
+                    reply.close()
+                    break
+    except (UpstreamError, TimeoutError):
+        reply.close()
+    return found
+
+
 class PlainReply:
     """An aiohttp response as the relay wants it: raw bytes, no decoding."""
 
@@ -46,7 +61,6 @@ class PlainReply:
         self._response = response
         self._slot: Slots | None = slot
         self._expired = ""
-        self._surplus = 0
         protocol = response.connection.protocol if response.connection is not None else None
         self._lost = protocol.closed if protocol is not None else None
         if self._lost is not None:
@@ -85,19 +99,7 @@ class PlainReply:
         return True
 
     async def finish(self) -> bool:
-        found = False
-        try:
-            async with asyncio.timeout(LINGER):
-                while data := await self.chunk():
-                    found = found or not data.isspace()
-                    self._surplus += 1
-                    if self._surplus > MOST_SURPLUS:
-                        break
-        except (UpstreamError, TimeoutError):
-            self._surplus = MOST_SURPLUS + 1
-        if self._surplus > MOST_SURPLUS:
-            self.close()
-        return found
+        return await run_out(self)
 
     def close(self) -> None:
         self._response.close()
