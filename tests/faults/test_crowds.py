@@ -82,8 +82,8 @@ async def ended(one: socket.socket) -> bytes:
 
 
 async def served_promptly(running: Daemon) -> None:
-    """In one round of three: a busy machine may hold a round up, a gateway that waits, every one."""
-    for _ in range(3):
+    """In one round of ten: a busy machine may hold rounds up, a gateway that waits, every one."""
+    for _ in range(10):
         began = asyncio.get_running_loop().time()
         for tongue in SURFACES:
             assert (await running.post(tongue, asking(tongue, f"p-{tongue.surface}", stream=False))).status == 200
@@ -201,7 +201,7 @@ async def test_silent_connections_are_closed_and_others_served(descriptors: int)
         async with asyncio.timeout(GUARD_S * 3):
             assert set(await asyncio.gather(*map(ended, silent))) == {b""}
         await served_promptly(running)
-        assert len(await running.records(3)) == 3
+        assert {row["outcome"] for row in await running.records(6)} == {"ok"}
     tell(
         "C11",
         "10,000 connections that send nothing",
