@@ -249,7 +249,8 @@ async def test_an_unknown_path_below_messages_speaks_anthropic(upstream: Scripte
 
 # -- size and time -----------------------------------------------------------------------------------------------
 
-SMALL = 'max_body = "64KiB"\nbody_timeout = "100ms"'
+SMALL = 'max_body = "64KiB"\n'
+IMPATIENT = 'body_timeout = "100ms"\n'
 
 
 @both_surfaces
@@ -311,7 +312,7 @@ async def test_a_client_that_waits_for_leave_to_send_gets_it(upstream: ScriptedU
 async def test_a_body_that_does_not_come_is_408(
     upstream: ScriptedUpstream, start: Start, tongue: Tongue, stops_after: int
 ) -> None:
-    gw = await start(provider("first", upstream, tongue), SMALL)
+    gw = await start(provider("first", upstream, tongue), IMPATIENT)
     client = await gw.connect()
     await client.request(tongue, tongue.request(), cut=stops_after)
     status, headers, body = await client.answer()
@@ -324,7 +325,7 @@ async def test_a_body_that_does_not_come_is_408(
 
 @pytest.mark.parametrize("packets", ["one", "two"])
 async def test_a_malformed_chunk_ends_in_400_or_408(upstream: ScriptedUpstream, start: Start, packets: str) -> None:
-    gw = await start(provider("first", upstream), SMALL)
+    gw = await start(provider("first", upstream), IMPATIENT)
     client = await gw.connect()
     head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
     if packets == "one":
