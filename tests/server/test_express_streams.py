@@ -68,13 +68,14 @@ TURNS: dict[str, Callable[[Tongue], Script]] = {
     "no content in time": lambda tongue: streamed([frames(tongue)[0], SILENCE]),
     "silence behind content": lambda tongue: streamed([*frames(tongue)[:3], SILENCE]),
 }
+STALLS = ("no answer in time", "no event in time", "no content in time", "silence behind content")
 TIMEOUTS = '[timeouts]\nfirst_event = "300ms"\nfirst_content = "400ms"\nidle = "500ms"\n'
 
 
-def table(first: ScriptedUpstream, second: ScriptedUpstream, tongue: Tongue) -> str:
+def table(first: ScriptedUpstream, second: ScriptedUpstream, tongue: Tongue, limits: str) -> str:
     price = "price = { input = 2.5, output = 10 }"
     return (
-        TIMEOUTS
+        limits
         + provider("first", first, tongue, models={"first": price})
         + provider("second", second, tongue, models={"second": price})
         + '[aliases]\nchain = ["first", "second"]\n'
@@ -127,10 +128,11 @@ async def played(
     """Three requests of a kind, of which the third takes that turn: what the client got, what the provider was asked,
     what the record says."""
     home.mkdir()
+    limits = TIMEOUTS if turn in [TURNS[name] for name in STALLS] else ""
     async with (
         ScriptedUpstream() as first,
         ScriptedUpstream() as second,
-        gateway(table(first, second, theirs), home) as gw,
+        gateway(table(first, second, theirs, limits), home) as gw,
     ):
         second.plays(streamed(frames(theirs, "From the second.")))
         client = await gw.connect()
