@@ -71,8 +71,9 @@ $(VENV)/.clients: requirements/clients.txt | $(BIN)/python
 		echo "They cannot be installed here: what needs them is left out." >&2
 	@touch $@
 
-test-slow: $(VENV)/.test $(VENV)/.local $(VENV)/.clients ## the tests that `make test` leaves out: several minutes
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m slow
+# As they stand: by the number of their tests, a file whose one test takes a minute would come last, and be waited for.
+test-slow: $(VENV)/.test $(VENV)/.local $(VENV)/.clients ## the tests that `make test` leaves out: eight minutes on two cores
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m slow
 
 test-all: ## every test: `make test` and `make test-slow`
 	@$(MAKE) --no-print-directory test
