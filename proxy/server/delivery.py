@@ -183,8 +183,9 @@ async def _pump(opening: Opening, stream: Stream, flow: Flow) -> None:
     def pass_on(chunk: bytes) -> bool:
         return take(stream, feed(chunk))
 
-    first, opening.first = opening.first, b""  # not kept for as long as the stream takes
+    first, opening.first = opening.first, b""
     take(stream, first)
+    del first  # not kept for as long as the stream takes
     while not stream.done:
         await flow.drained()
         if stream.failure is None:
