@@ -33,7 +33,7 @@ class Outbox:
             self._begun = True
             asyncio.get_running_loop().call_soon(self._end)
             transport.write(data)
-        elif waiting and waiting[-1][0] is transport:
+        elif waiting and waiting[-1][0] is transport and len(waiting[-1][1]) <= SMALL:
             waiting[-1] = transport, waiting[-1][1] + data
         else:
             waiting.append((transport, data))

@@ -35,6 +35,11 @@ POSTS: dict[str, tuple[list[tuple[int, bytes]], list[bytes], list[bytes]]] = {  
         [b"a", b"b", LARGE],
         [],
     ),
+    "pieces of one line grow no larger than twice that": (
+        [(0, b"a"), *[(0, LARGE[1:])] * 5],
+        [b"a"],
+        [LARGE[1:] * 2, LARGE[1:] * 2, LARGE[1:]],
+    ),
     "so many pieces wait and no more": (
         [(at % 2, b"%d" % at) for at in range(MOST + 3)],
         [b"%d" % at for at in range(MOST + 2)],
