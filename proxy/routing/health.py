@@ -79,6 +79,17 @@ class Health:
         """Whether nothing at all is cooling: the usual case, and cheap to tell."""
         return now >= self._latest and not self._trying
 
+    def on_trial(self, candidate: Candidate, key: int | None) -> bool:
+        """Whether an attempt would be one that `begin` has to know of, once nobody rests."""
+        known = self._states
+        if not known:
+            return False  # nobody failed lately
+        state = known.get(_key(candidate))
+        if state is not None and state.trial:
+            return True
+        state = known.get(_credential(candidate.provider, key)) if key is not None else None
+        return state is not None and state.trial
+
     def begin_probe(self) -> bool:
         """Whether one more attempt may be made while everything is cooling; `end_probe` gives the place back."""
         if self.probing >= PROBES:

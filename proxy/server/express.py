@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from proxy.server.gateway import Gateway
 
 MOST_FORMS = 1024
+MOST_MEMBERS = 64  # of a document whose form is kept: names are the sender's, who is not known yet
 ONCE = {1}
 LARGEST = 12 << 10  # bytes of an answer that a connection takes in one, whatever was set for it: see `UNSENT`
 LATE = "The provider did not answer in time."  # as the watchdog says it
@@ -71,6 +72,8 @@ _lease, _brief = partial(tuple.__new__, Lease), partial(tuple.__new__, Brief)  #
 def form_of(document: Mapping[str, Any], dialect: Dialect) -> Form:
     """How the members that we read are written, where all are of the right types, and none but the model's has a say in
     who answers; None for any other document."""
+    if len(document) > MOST_MEMBERS:
+        return None
     form = dialect.name, *document, *map(type, document.values())
     if form not in _forms:
         if len(_forms) >= MOST_FORMS:
@@ -108,7 +111,8 @@ class Express:
         gateway.metrics.folds.append(self._fold)
 
     def tally(self, surface: str, model: str, provider: str, intent: str, streamed: bool) -> Tally:
-        key = surface, model, provider, intent, streamed
+        """One for all that are counted under the same names: clients may ask for any that a pattern covers."""
+        key = *self.gateway.metrics.bind(surface, model, provider, streamed).names, intent, streamed
         found = self._tallies.get(key)
         if found is None:
             found = self._tallies[key] = Tally(self.gateway.metrics, *key)
@@ -138,7 +142,7 @@ class Express:
             shape = dialect.read_shape(document)
             visitor = visitor_of(request, snapshot)
             track: Track | None = snapshot.tracks.get(kind_of(visitor, surface, document["model"], shape, wants))
-            if track is None or not stands_once(body, form):
+            if track is None or len(body) > track.longest or not stands_once(body, form):
                 return None
             at_ms = int(gateway.now() * 1000)
             if not track.admits(snapshot.gate):
@@ -187,7 +191,10 @@ class Ride:
         tokens = self.tokens = reading.estimate_tokens(shape, 0 if body.isascii() else intake.wide(body))
         if track.window is not None and tokens + (shape.max_tokens or 0) > track.window:
             return False
-        if not (self.snapshot.world.health.is_quiet(now) and self._is_at_home(shape, now)):
+        health = self.snapshot.world.health
+        if not health.is_quiet(now) or health.on_trial(track.candidate, track.credential.index):
+            return False
+        if not self._is_at_home(shape, now):
             return False
         sent = self._put()
         reply = track.upstream.begin() if sent is not None else None
@@ -208,7 +215,7 @@ class Ride:
         if track.hop is not None:
             try:
                 return track.hop.asked(self.document)
-            except GatewayError:
+            except (ValueError, GatewayError):
                 return None  # for the way of all to tell
         renamed = splice.renamed(self.body, track.native)
         asks = renamed is not None and track.streamed is not None and track.streamed.asked_usage

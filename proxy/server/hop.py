@@ -21,7 +21,8 @@ from proxy.dialects import Dialect, Upstream, coherence
 from proxy.dialects.dialect import Voice
 from proxy.wire import json_text
 
-MOST = 256  # casts of a hop
+MOST = 64  # casts of a hop
+MOST_TURNS = 32  # of what is worth one: a conversation is as long as that once
 LONGEST = 2048  # bytes of what a request says beside its turns
 
 MARK = b"\\u0002mark "  # how a mark begins, written
@@ -39,7 +40,7 @@ class Hop:
 
     def asked(self, document: Mapping[str, Any]) -> bytes | None:
         """The body for the provider; None where its dialect cannot say all of it, or says some of it in a header.
-        Raises Unsupported, InvalidRequest."""
+        Raises Unsupported, InvalidRequest, and ValueError where it is nested past all sense."""
         texts = _texts(document.get("messages"))
         key = _key(document) if texts is not None else None
         if texts is None or key is None:
@@ -72,8 +73,8 @@ class Hop:
 
 
 def _texts(turns: Any) -> list[str] | None:
-    """Of turns that say one text each, and nothing else; None where one says more, or next to nothing."""
-    if turns.__class__ is not list:
+    """Of a few turns that say one text each, and nothing else; None where one says more, or next to nothing."""
+    if turns.__class__ is not list or len(turns) > MOST_TURNS:
         return None
     texts = []
     for turn in turns:
@@ -86,7 +87,10 @@ def _texts(turns: Any) -> list[str] | None:
 
 def _key(document: Mapping[str, Any]) -> Key | None:
     rest = {**document, "messages": None}
-    written = orjson.dumps(rest)
+    try:
+        written = orjson.dumps(rest)
+    except TypeError:  # more levels than it writes
+        return None
     roles = tuple([turn["role"] for turn in document["messages"]])
     return (written, roles) if len(written) <= LONGEST else None
 

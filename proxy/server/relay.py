@@ -48,7 +48,8 @@ class Relay:
         """Raises what the last failure was when nobody answers."""
         if plan.cooling:
             return self._probed(call, plan)
-        return _Chain(self, call, plan, plan.chain, self.clock()).run()
+        under_way = 0.0 if call.begun is None else self.agenda.now() - call.begun.began
+        return _Chain(self, call, plan, plan.chain, self.clock() - under_way).run()
 
     async def _probed(self, call: Call, plan: Plan) -> Opening:
         """Where everybody rests: one attempt, unless enough of them are under way."""

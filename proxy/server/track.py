@@ -51,6 +51,7 @@ class Track:
     plan: Plan = field(repr=False)
     requested: str
     window: int | None  # tokens that every candidate of the chain takes
+    longest: int  # bytes of a body
     candidate: Candidate
     credential: Credential = field(repr=False)
     upstream: LeanUpstream = field(repr=False)
@@ -230,6 +231,7 @@ def _track_of(call: Call, opening: Opening, facts: Facts, tally: MakesTally, in_
         plan=kept.plan,
         requested=call.decision.requested,
         window=kept.window,
+        longest=server.max_body,
         candidate=candidate,
         credential=opening.credential,
         upstream=upstream,

@@ -88,6 +88,9 @@ def test_after_a_cooldown_one_attempt_at_a_time_is_made_until_one_succeeds() -> 
     health = Health()
     failing(health, 0.0, 0.0, 0.0)
     assert health.cooling(ONE, 30.0) == 0
+    assert health.is_quiet(30.0)
+    assert health.on_trial(ONE, 0)
+    assert not health.on_trial(TWO, 0)
     trial = health.begin(ONE, None, 30.0)
     assert health.cooling(ONE, 30.0) == ON_TRIAL
     assert not health.is_quiet(30.0)
@@ -99,6 +102,7 @@ def test_after_a_cooldown_one_attempt_at_a_time_is_made_until_one_succeeds() -> 
     health.end(trial)
     assert health.is_quiet(32.0)
     assert not health.begin(ONE, None, 32.0)
+    assert not health.on_trial(ONE, 0)
     assert failing(health, 33.0, 34.0, 35.0) == ["", "", "cooled"]
 
 

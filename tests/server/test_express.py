@@ -17,7 +17,8 @@ from limited import inline
 from playbook import CHAT, MESSAGES, Tongue
 from upstream import CUT, LAST, RESET, SILENCE, Script, ScriptedUpstream, head, piece, plain
 
-from proxy.server.express import Express, Ride
+from proxy.errors import UpstreamBroken
+from proxy.server.express import Express, Ride, _forms
 
 LOOPS = ("uvloop",)
 # What no two requests have in common.
@@ -366,3 +367,104 @@ async def test_nothing_is_held_when_all_have_ended(upstream: ScriptedUpstream, s
     assert track.in_flight.value == 0
     await settles(lambda: track.upstream._slots.take_at_once())
     assert not any(gateway.relay.agenda._pages.values())
+
+
+# -- what the way of all would not have let pass -----------------------------------------------------------------
+
+
+async def asks(client: RawClient, document: Any, tongue: Tongue = CHAT) -> tuple[int, bytes]:
+    await client.request(tongue, document)
+    status, _, said = await client.answer()
+    return status, said
+
+
+async def test_a_body_beyond_the_limit_does_not_board(
+    upstream: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gw = await start(provider("first", upstream), server='max_body = "1KiB"')
+    upstream.answers(lambda seen: good(CHAT))
+    boarded = rides(monkeypatch)
+    client = await gw.connect()
+    large = ASKED | {"messages": [{"role": "user", "content": "Say hello. " * 100}]}
+    assert [(await asks(client, asked))[0] for asked in (ASKED, ASKED, large)] == [200, 200, 413]
+    assert [ride is not None for ride in boarded] == [False, True, False]
+
+
+async def test_who_is_on_trial_is_asked_once_at_a_time(
+    upstream: ScriptedUpstream, second: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gw = await start(table(upstream, second, CHAT, "60s"))
+    upstream.plays(good(CHAT), [SILENCE])
+    second.answers(lambda seen: good(CHAT, "From the second."))
+    boarded = rides(monkeypatch)
+    client, other = await gw.connect(), await gw.connect()
+    assert (await asks(client, CHAT.request("chain")))[0] == 200
+    assert gw.app is not None
+    world, long_ago = gw.app.gateway.current.world, gw.app.gateway.clock() - 1000
+    (track,) = gw.app.gateway.current.tracks.values()
+    for _ in range(world.health.limits.failures):
+        world.health.failed(track.candidate, 0, UpstreamBroken("No."), long_ago)
+    await client.request(CHAT, CHAT.request("chain"))
+    await upstream.asked(2)
+    assert b"From the second." in (await asks(other, CHAT.request("chain")))[1]
+    assert [ride is not None for ride in boarded] == [False, False, False]
+
+
+async def test_no_attempt_begins_behind_the_deadline_of_the_first(
+    upstream: ScriptedUpstream, second: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gw = await start(table(upstream, second, CHAT, "200ms") + '[retry]\ndeadline = "100ms"\n')
+    upstream.plays(good(CHAT), [SILENCE])
+    second.plays(good(CHAT, "From the second."))
+    boarded = rides(monkeypatch)
+    client = await gw.connect()
+    assert [(await asks(client, CHAT.request("chain")))[0] for _ in range(2)] == [200, 504]
+    assert [ride is not None for ride in boarded] == [False, True]
+    assert not second.seen
+
+
+NESTED = {"past what one JSON writer takes": 300, "past what any takes": 1000}  # levels
+
+
+@pytest.mark.parametrize("levels", NESTED.values(), ids=NESTED)
+async def test_a_member_that_is_nested_past_all_sense_is_answered_as_on_the_way_of_all(
+    levels: int, upstream: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gw = await start(provider("first", upstream, MESSAGES))
+    upstream.answers(lambda seen: good(MESSAGES))
+    client = await gw.connect()
+    await asks(client, ASKED)
+    whole = orjson.dumps(ASKED)[:-1] + b',"more":' + b"[" * levels + b"]" * levels + b"}"
+    short = await asks(client, whole)
+    monkeypatch.setattr(Express, "board", lambda self, request, surface: None)
+    of_all = await asks(client, whole)
+    assert (short[0], OWN.sub(b"", short[1])) == (of_all[0], OWN.sub(b"", of_all[1]))
+
+
+# -- what is kept ------------------------------------------------------------------------------------------------
+
+
+async def test_names_that_only_a_pattern_covers_are_counted_together(upstream: ScriptedUpstream, start: Start) -> None:
+    gw = await start(provider("first", upstream, more='models = ["any-*"]'))
+    upstream.answers(lambda seen: good(CHAT))
+    client = await gw.connect()
+    for number in range(5):
+        for _ in range(2):
+            assert (await asks(client, CHAT.request(f"any-{number}")))[0] == 200
+    assert gw.app is not None
+    assert len(gw.app.gateway.current.tracks) == 5
+    assert len(gw.app.gateway._express._tallies) == 1
+    text = gw.app.metrics.render().decode()
+    assert re.search(r'pointsman_requests_total\{surface="chat",model="other",provider="first",.*\} 10', text)
+
+
+async def test_documents_of_many_names_are_not_remembered(upstream: ScriptedUpstream, start: Start) -> None:
+    gw = await start(provider("first", upstream))
+    upstream.answers(lambda seen: good(CHAT))
+    client = await gw.connect()
+    await asks(client, ASKED)
+    many = ASKED | {f"m{number}": 0 for number in range(200)}
+    before = len(_forms)
+    for number in range(3):
+        assert (await asks(client, many | {f"n{number}": 0}))[0] == 200
+    assert len(_forms) == before

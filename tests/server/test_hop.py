@@ -77,6 +77,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "a turn with a name": {"messages": [{"role": "user", "content": "Hello.", "name": "eve"}]},
     "a turn of blanks": {"messages": [{"role": "user", "content": " "}, {"role": "user", "content": "Hello."}]},
     "much beside the turns": {"user": "x" * 3000},
+    "a long conversation": {"messages": [{"role": "user", "content": "Hello."}] * 40},
 }
 
 
