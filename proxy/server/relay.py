@@ -245,11 +245,12 @@ class _Chain:
             return None  # it names a time: beyond the deadline, or long enough for somebody else to answer
         jittered = self.relay.dice() * min(BACKOFF * (1 << tries), LONGEST_BACKOFF)
         if isinstance(error, errors.UpstreamRateLimited):
-            return max(floor, BACKOFF * tries) + jittered if alone and tries < self._most_tries() else None
-        allowed = {"no": 1, "once": 2, "tries": self._most_tries()}[error.same]
-        if tries >= allowed or health.tripped(pick.candidate, now) or not health.may_retry(provider):
+            wait = max(floor, BACKOFF * tries) + jittered
+            return wait if alone and tries < self._most_tries() and wait < left else None
+        wait, allowed = floor + jittered, {"no": 1, "once": 2, "tries": self._most_tries()}[error.same]
+        if wait >= left or tries >= allowed or health.tripped(pick.candidate, now) or not health.may_retry(provider):
             return None
-        return floor + jittered
+        return wait
 
     def _most_tries(self) -> int:
         return self.call.snapshot.table.retry.tries

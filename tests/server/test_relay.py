@@ -600,6 +600,24 @@ async def test_no_attempt_starts_behind_the_deadline(upstream: ScriptedUpstream,
     assert len(upstream.seen) == 2
 
 
+@pytest.mark.parametrize("status", [500, 429])
+async def test_no_retry_is_waited_for_that_would_start_behind_the_deadline(
+    upstream: ScriptedUpstream, start: Start, status: int
+) -> None:
+    gw = await start(provider("p", upstream) + '[retry]\ntries = 3\ndeadline = "10s"\n')
+    assert gw.app is not None
+    now, relay = [100.0], gw.app.gateway.relay
+    relay.clock, relay.dice = (lambda: now[0]), (lambda: 1.0)
+
+    def late(_: object) -> Script:
+        now[0] += 9.9  # so that the backoff alone, of 0.2 s here, would pass the deadline
+        return failed(status)(CHAT, False)
+
+    upstream.answers(late)
+    assert (await gw.ask(CHAT, "p")).status == status
+    assert len(upstream.seen) == 1
+
+
 async def test_retries_of_a_provider_in_trouble_stay_within_a_tenth(upstream: ScriptedUpstream, start: Start) -> None:
     models = {f"m{number}": "" for number in range(100)}
     gw = await start(provider("p", upstream, models=models))
