@@ -34,6 +34,7 @@ from proxy.server.byok.vault import Masters, Vault
 from proxy.server.daemon import (
     ADMIN_CONNECTIONS,
     Notifier,
+    ask_for_patience,
     client_connections,
     feed_watchdog,
     is_loopback_socket,
@@ -113,6 +114,7 @@ class App:
     metrics: Metrics = field(factory=Metrics)
     notifier: Notifier = field(factory=Notifier.from_environment)
     stopping: asyncio.Event = field(factory=asyncio.Event)
+    hung_up: asyncio.Event = field(factory=asyncio.Event)  # SIGHUP has come
     addresses: list[str] = field(factory=list)  # where data is served, as it was bound
     admin_addresses: list[str] = field(factory=list)
     _runners: list[web.ServerRunner] = field(factory=list)
@@ -137,7 +139,11 @@ class App:
         self.ledger = Ledger(state / LEDGER, retain_days=server.ledger_days, retain_bytes=server.ledger_bytes)
         self.keys = Keys(KeyStore(state / LEDGER))
         self.vault = Vault(VaultStore(state / LEDGER), Masters.of(table), opened=self._keep_unsaid)
-        await asyncio.to_thread(self.ledger.start)
+        waiting = asyncio.ensure_future(ask_for_patience(self.notifier))
+        try:
+            await asyncio.to_thread(self.ledger.start)
+        finally:
+            waiting.cancel()
         try:
             await asyncio.to_thread(self.keys.load)
             await asyncio.to_thread(self.vault.load)
@@ -149,6 +155,7 @@ class App:
             await self.stop(drain=0)
             raise
         self._begin(watch(self.config, self._file_changed, stop=self.stopping))
+        self._begin(self._follow_hang_ups())
         self._begin(self.reloader.sweep())
         self._begin(self.keys.follow())
         self._begin(self.vault.follow())
@@ -330,11 +337,15 @@ class App:
     async def _file_changed(self) -> None:
         await self.reloader.reload()
 
-    async def _hang_up(self) -> None:
-        self.notifier.reloading()
-        taken, sentence = await self.reloader.reload(force=True)
-        status = f"serving {self.gateway.current.table.revision}"
-        self.notifier.notify("READY=1", f"STATUS={status}" if taken else f"STATUS={status}; refused: {sentence}")
+    async def _follow_hang_ups(self) -> None:
+        """For ever: reloads on SIGHUP. However many come during one, it takes one more, of the newest content."""
+        while True:
+            await self.hung_up.wait()
+            self.hung_up.clear()
+            self.notifier.reloading()
+            taken, sentence = await self.reloader.reload(force=True)
+            status = f"serving {self.gateway.current.table.revision}"
+            self.notifier.notify("READY=1", f"STATUS={status}" if taken else f"STATUS={status}; refused: {sentence}")
 
     # -- life ------------------------------------------------------------------------------------------------
 
@@ -353,7 +364,7 @@ class App:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stopping.set)
-        loop.add_signal_handler(signal.SIGHUP, lambda: self._begin(self._hang_up()))
+        loop.add_signal_handler(signal.SIGHUP, self.hung_up.set)
         await self.start()
         await self.stopping.wait()
         await self.stop()

@@ -27,6 +27,7 @@ BACKLOG = 1024
 SOCKET_MODE = 0o660  # of a Unix socket: owner and group, nobody else
 LONGEST_SOCKET_PATH = 107  # bytes; sun_path less its NUL
 NOTIFY_WAIT_S = 0.05  # systemd's queue is full for moments only, and the loop waits
+PATIENCE_S = 30  # that are asked for at a time while a start takes long
 
 
 class ListenRefused(Exception):
@@ -91,6 +92,14 @@ async def feed_watchdog(notifier: Notifier) -> None:
     while True:
         notifier.notify("WATCHDOG=1")
         await asyncio.sleep(notifier.watchdog_s / 2)
+
+
+async def ask_for_patience(notifier: Notifier) -> None:
+    """Ask for more time to start, until cancelled. A manager whose time for it runs out would end the process in the
+    middle of bringing a large ledger forward, and the next one in the same place."""
+    while True:
+        notifier.notify(f"EXTEND_TIMEOUT_USEC={PATIENCE_S * 1_000_000}")
+        await asyncio.sleep(PATIENCE_S / 3)
 
 
 # -- where to listen ---------------------------------------------------------------------------------------------

@@ -251,6 +251,21 @@ async def test_500_requests_in_flight_notice_none_of_50_reloads(upstream: Script
     await storm(upstream, gw, requests=500, reloads=50)
 
 
+async def test_however_many_hang_ups_come_during_a_reload_it_takes_one_more(
+    upstream: ScriptedUpstream, start: Start
+) -> None:
+    gw = await start(provider("first", upstream))
+    app = gw.app
+    assert app is not None
+    with structlog.testing.capture_logs() as lines:
+        async with app.reloader._busy:  # one is under way
+            for _ in range(50):
+                app.hung_up.set()
+                await asyncio.sleep(0)
+        await settles(lambda: not app.hung_up.is_set() and not app.reloader._busy.locked())
+    assert [line["event"] for line in lines].count("table_loaded") in (1, 2)
+
+
 # -- the real process --------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from proxy.app import App
 from proxy.errors import UpstreamRefusedKey
 from proxy.routing.names import Candidate
 from proxy.routing.problems import TableRejected
+from proxy.server.daemon import Notifier
 
 
 async def test_a_second_gateway_on_the_same_state_leaves_the_firsts_admin_socket(
@@ -43,3 +46,17 @@ async def test_a_replaced_credential_starts_with_a_clean_name(upstream: Scripted
     running.config.write_text(running.config.read_text().replace("canary-house-key-0001", "canary-house-key-0002"))
     assert (await running.app.reloader.reload())[0]
     assert gateway.current.world.health.key_cooling("first", 0, gateway.clock()) == 0
+
+
+async def test_whoever_waits_for_a_start_is_asked_for_patience_before_the_ledger_is_opened(home: Path) -> None:
+    """A large one of an older version takes its time to be brought forward."""
+    with tempfile.TemporaryDirectory(prefix="pm-") as made, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(f"{made}/notify")
+        manager.setblocking(False)
+        config = home / "routes.toml"
+        config.write_text(whole(""))
+        app = App(config, env={"STATE_DIRECTORY": str(home / "state")}, notifier=Notifier(f"{made}/notify"))
+        await app.start()
+        await app.stop(drain=0)
+        said = [manager.recv(4096).partition(b"\n")[0] for _ in range(3)]
+    assert said == [b"EXTEND_TIMEOUT_USEC=30000000", b"READY=1", b"STOPPING=1"]
