@@ -25,7 +25,6 @@ GROUPS = {
 NOT_BUILT = {
     "L6": "PostgreSQL",
     "L7": "Valkey",
-    "L10": "several workers",
     "L15": "the dashboard",
     "S3": "static files",
     "S5": "the dashboard",

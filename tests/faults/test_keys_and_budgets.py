@@ -1,4 +1,4 @@
-"""What happens to keys, their budgets and their limits: rows C21, C22, L8, L9, L11, P10, P12, S10."""
+"""What happens to keys, their budgets and their limits: rows C21, C22, L8 to L11, P10, P12, S10."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pytest
 from attrs import define, frozen
 from ledger_sums import leases, spent
 from playbook import CHAT, MESSAGES
-from upstream import GUARD_S, STREAM_HEAD, ScriptedUpstream, piece, plain
+from upstream import GUARD_S, SILENCE, STREAM_HEAD, ScriptedUpstream, piece, plain
 
 from faults import table
 from faults.bench import Daemon, Got, Misbehaving, block, daemon, parsed
@@ -294,6 +294,35 @@ async def test_a_keys_first_use_by_100_at_once_is_one_key_with_one_budget(place:
         "100 whole answers",
         "one key, one account; its spend is the sum of 100 rows",
         "test_a_keys_first_use_by_100_at_once_is_one_key_with_one_budget",
+    )
+
+
+@pytest.mark.slow
+async def test_what_a_killed_process_had_reserved_comes_back_by_itself(place: Path) -> None:
+    clocks = Clocks.of(place)
+    async with serving(place, clocks.env) as bed:
+        probe = await bed.make()
+        key = await bed.make(budget={"limit": dollars(1.5 * await bed.reserve(probe))})
+        bed.provider.plays("p", [SILENCE])
+        lost = asyncio.ensure_future(bed.ask(key))
+        await bed.provider.upstream.asked()
+        async with asyncio.timeout(GUARD_S):
+            while not leases(bed.daemon.state):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        bed.daemon.child.kill()
+        await bed.daemon.child.wait()
+        assert (await lost).status == 0
+    async with serving(place, clocks.env) as bed:
+        assert (await bed.ask(key)).status == 402
+        clocks.wall(601)
+        assert (await bed.ask(key)).status == 200
+        assert Counter(row["outcome"] for row in await bed.daemon.records(2)) == {"ok": 1, "insufficient_quota": 1}
+    tell(
+        "L10",
+        "kill -9 with a request under way on a key whose budget holds one; started again; ten minutes go by",
+        "402 at first; then 200",
+        "200, `ok`; 402, `insufficient_quota`",
+        "test_what_a_killed_process_had_reserved_comes_back_by_itself",
     )
 
 

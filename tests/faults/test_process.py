@@ -15,6 +15,7 @@ import zipfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import orjson
 import pytest
@@ -28,6 +29,9 @@ from faults.bench import CALLER_KEY, HOUSE_KEY, ROOT, Daemon, Misbehaving, block
 from faults.responses import SURFACES, asking, frames, terminator
 from faults.sockets import activated, held_socket
 from proxy.app import LEDGER
+from proxy.server.admin import Admin
+from proxy.server.byok.admin import VaultAdmin
+from proxy.server.keys.admin import KeyAdmin
 from proxy.server.ledger import Decisions, Filter
 
 HERE = "tests/faults/test_process.py"
@@ -353,7 +357,9 @@ async def test_names_are_looked_up_late(place: Path) -> None:
 
 # -- security ----------------------------------------------------------------------------------------------------
 
-ADMIN = ("/admin/decisions", "/admin/config", "/admin/providers", "/admin/decisions/x", "/admin/keys", "/ui")
+nobody = cast(Any, None)
+ROUTER = Admin(nobody, nobody, nobody, nobody, KeyAdmin(nobody, nobody), VaultAdmin(nobody, nobody), nobody).paths()
+ADMIN = (*(path.replace("*", "x") for path in ROUTER if path.startswith("/admin")), "/ui")
 TWISTED = ("/{0}", "//{0}", "/./{0}", "/%61dmin{1}", "/ADMIN{1}", "/x/../{0}", "/{0}?key=x", "/{0}%00")
 
 
@@ -376,7 +382,7 @@ async def test_nothing_of_the_admin_is_served_to_whoever_has_no_right(place: Pat
     test = "test_nothing_of_the_admin_is_served_to_whoever_has_no_right"
     tell(
         "S1",
-        "admin paths over TCP, with `//`, `/./`, `%61`, other case, odd Hosts",
+        "all admin paths of the router over TCP, with `//`, `/./`, `%61`, other case, odd Hosts",
         "400, 401, 403 or 404",
         test,
         "no row",

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
@@ -17,7 +18,7 @@ from playbook import CHAT
 from upstream import ScriptedUpstream, piece, plain
 
 from faults import table
-from faults.bench import Daemon, Misbehaving, block, daemon, launched
+from faults.bench import ROOT, Daemon, Misbehaving, block, daemon, launched
 from faults.responses import asking, frames
 from proxy.app import LEDGER
 from proxy.server.ledger.schema import open_writer
@@ -78,18 +79,41 @@ async def test_a_good_file_is_seen_however_it_is_written_and_a_bad_one_changes_n
         await running.says("table_loaded", 2)
         assert await says(running) == "hello"
         tell("G2", "half a file, then all of it", "the half is refused, in log and metrics; then the new table", test)
-        for number, bad in enumerate(("x = 1", "[server]\nlisten = 3", '[providers.a]\nbase_url = "no"'), start=2):
+        for number, (bad, told) in enumerate(BAD.items(), start=2):
             replaced(running, good + "\n" + bad)
-            await running.says("table_rejected", number)
+            reason = (await running.says("table_rejected", number))["reason"]
+            assert told in reason
             assert await says(running) == "hello"
-        told = await running.says("table_rejected", 4)
-        assert "providers.a" in str(told)
+        assert told in await checked(running.config)
         tell(
             "G3",
-            "unknown keys, wrong types, a bad URL",
-            "refused whole, each with its place; the old table serves",
+            "no TOML, a name twice, unknown keys, wrong types, a bad URL, a file of a key that is not there",
+            "refused whole, each with its place, by `check` with exit code 1 as well; the old table serves",
             test,
         )
+
+
+OTHER = '[providers.a]\ndialect = "openai-chat"\n'
+# what is written behind a good table -> where it is told to be wrong
+BAD = {
+    "x = \ny = 1": "line",
+    "[providers.p]\nlocal = true": "line",
+    "[health]\nfailure = 1": "health.failure",
+    "[retry]\ntries = 'two'": "retry.tries",
+    f'{OTHER}base_url = "no"': "providers.a",
+    f'{OTHER}base_url = "http://a.invalid"\napi_key = "file:/no/such/file"': "providers.a",
+}
+
+
+async def checked(config: Path) -> str:
+    """What `check` says of a table that it refuses."""
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "proxy", "check", str(config)),
+        cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    said, _ = await child.communicate()
+    assert child.returncode == 1
+    return said.decode()
 
 
 @pytest.mark.slow
@@ -312,7 +336,11 @@ async def test_a_ledger_that_cannot_be_used_is_refused_and_kept(place: Path) -> 
     state = place / "state"
     state.mkdir()
     (place / "routes.toml").write_text('[server]\nlisten = ["127.0.0.1:0"]\nadmin = "127.0.0.1:0"\n')
-    for content in (b"this is no database at all", b"SQLite format 3\0" + b"\xff" * 4000):
+    with closing(open_writer(place / "newer")) as newer:
+        newer.execute("PRAGMA user_version = 9999")
+        newer.execute("PRAGMA journal_mode = DELETE")
+    damaged = b"SQLite format 3\0" + b"\xff" * 4000
+    for content in (b"this is no database at all", damaged, (place / "newer").read_bytes()):
         (state / LEDGER).write_bytes(content)
         started = await launched(place / "routes.toml", state, place / "log")
         assert await started.ends() == 3
@@ -320,7 +348,7 @@ async def test_a_ledger_that_cannot_be_used_is_refused_and_kept(place: Path) -> 
         assert "Traceback" not in (place / "log").read_text()
     tell(
         "L3",
-        "no database; a damaged one",
+        "no database; a damaged one; one of a newer schema",
         "refuses to start with a sentence, exit code 3; the file stays",
         "test_a_ledger_that_cannot_be_used_is_refused_and_kept",
     )
