@@ -1,0 +1,103 @@
+"""Many at once on the short way and off it, with clients that leave and a provider that fails: whatever became of them,
+nothing is held afterwards, and the books agree with the ledger."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from random import Random
+from typing import Any
+
+import pytest
+from gateway import RawClient, Running, Start, provider
+from keyed import make
+from playbook import CHAT, MESSAGES, Tongue
+from upstream import CUT, RESET, SILENCE, Script, ScriptedUpstream, Seen, head, plain, streamed
+
+from proxy.server.express import Express, Ride
+
+LOOPS = ("uvloop",)
+CLIENTS, EACH = 12, 20
+PLACES = 40  # connections to the provider
+TABLE = f"""\
+[timeouts]
+answer = "300ms"
+first_event = "300ms"
+[health]
+failures = 100000
+volume = 100000
+[retry]
+tries = 1
+[projects.team]
+budget = {{ limit = 1000, period = "monthly" }}
+limits = {{ rpm = 100000, tpm = 100000000, parallel = {CLIENTS} }}
+"""
+
+
+def script(tongue: Tongue, seen: Seen, dice: Random) -> Script:
+    stream = b'"stream":true' in seen.body
+    good = streamed(tongue.stream("Hello", " there.")) if stream else plain(tongue.answer("Hello."))
+    half: Script = [head(Content_Length=1000) + b'{"a', CUT]
+    no = plain(tongue.error("invalid_request_error", "No."), status=400)
+    scripts: list[Script] = [good, [0.01, *good], [CUT], [RESET], [SILENCE], half, no]
+    return dice.choices(scripts, (85, 5, 2, 2, 1, 2, 3))[0]
+
+
+async def asks(gw: Running, key: str, dice: Random) -> None:
+    """One request after the other; some are left before their end."""
+    client = await gw.connect()
+    for _ in range(EACH):
+        await client.request(CHAT, CHAT.request("first", stream=dice.random() < 0.4), f"Authorization: {key}")
+        if dice.random() < 0.1:
+            for _ in range(dice.randrange(30)):
+                await asyncio.sleep(0)
+            client.leave()
+            client = await gw.connect()
+        elif not await whole(client):
+            client.leave()
+            client = await gw.connect()
+
+
+async def whole(client: RawClient) -> bool:
+    """Whether an answer came, and the connection stays."""
+    with suppress(ConnectionError, asyncio.IncompleteReadError):
+        first = (await client.until(b"\r\n\r\n")).lower()
+        if b"chunked" in first:
+            await client.until(b"\r\n0\r\n\r\n")
+        else:
+            await client.reader.readexactly(int(first.partition(b"content-length: ")[2].partition(b"\r")[0]))
+        return b"connection: close" not in first
+    return False
+
+
+@pytest.mark.parametrize("theirs", [CHAT, pytest.param(MESSAGES, marks=pytest.mark.slow)], ids=["chat", "messages"])
+async def test_nothing_is_held_whatever_became_of_them(
+    theirs: Tongue, upstream: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    price = {"first": "price = { input = 2.5, output = 10 }"}
+    gw = await start(TABLE + provider("first", upstream, theirs, models=price, more=f"connections = {PLACES}"))
+    dice, boarded, board = Random(7), list[bool](), Express.board
+    upstream.answers(lambda seen: script(theirs, seen, dice))
+
+    def noted(self: Express, *args: Any) -> Ride | None:
+        ride = board(self, *args)
+        boarded.append(ride is not None)
+        return ride
+
+    monkeypatch.setattr(Express, "board", noted)
+    key = (await make(gw, project="team")).bearer["Authorization"]
+    await asyncio.gather(*(asks(gw, key, Random(number)) for number in range(CLIENTS)))
+    await gw.quiet()
+    assert sum(boarded) > EACH
+    assert gw.app is not None
+    gateway = gw.app.gateway
+    current, books = gateway.current, gateway.current.gate.books
+    account, meter = books.accounts["project:team"], books.meters["project:team"]
+    house: Any = current.upstreams["first"]
+    assert (gateway.turnstile.inside, gateway.turnstile.held, current.users) == (0, 0, 0)
+    assert (meter.running, meter.reserved, account.reserved) == (0, 0, 0)
+    assert (house._slots._free, gateway.metrics.in_flight("first").value) == (PLACES, 0)
+    assert not any(gateway.relay.agenda._pages.values())
+    rows = await gw.rows(len(boarded))
+    assert len(rows) == len(boarded)
+    assert sum(row["charged_nanos"] for row in rows) == account.spent
