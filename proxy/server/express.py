@@ -131,7 +131,7 @@ class Express:
         body = request.content.ready()
         if body is None or len(body) > splice.SHORT or not gateway.own.empty:
             return None
-        dialect = surface.spoken
+        started, dialect = time.monotonic(), surface.spoken
         try:
             document = orjson.loads(body)
             form = form_of(document, dialect) if document.__class__ is dict else None
@@ -151,7 +151,7 @@ class Express:
                     return None
         except (ValueError, GatewayError):
             return None  # for the way of all to tell
-        ride = Ride(gateway, request, snapshot, track, body, document, at_ms)
+        ride = Ride(gateway, request, snapshot, track, body, document, at_ms, started)
         return ride if ride.departs(shape) else None
 
 
@@ -171,7 +171,7 @@ class Ride:
 
     def __init__(
         self, gateway: Gateway, request: OrdinaryRequest, snapshot: Snapshot, track: Track, body: bytes,
-        document: Mapping[str, Any], at_ms: int,
+        document: Mapping[str, Any], at_ms: int, started: float,
     ) -> None:  # fmt: skip
         self.gateway = gateway
         self.request = request
@@ -180,7 +180,7 @@ class Ride:
         self.body = body
         self.document = document
         self.at_ms = at_ms
-        self.started = time.monotonic()
+        self.started = started
         self.pinned: Candidate | None = None
         self.raised: BaseException | None = None  # what ended the wait for the answer
         self.cut: GatewayError | None = None  # see `Call.cut`

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from upstream import CUT, LAST, RESET, SILENCE, Script, ScriptedUpstream, head, 
 
 from proxy.errors import UpstreamBroken
 from proxy.server.express import Express, Ride, _forms
+from proxy.server.visitor import Visitor, visitor_of
 
 LOOPS = ("uvloop",)
 # What no two requests have in common.
@@ -421,6 +423,27 @@ async def test_no_attempt_begins_behind_the_deadline_of_the_first(
     assert [(await asks(client, CHAT.request("chain")))[0] for _ in range(2)] == [200, 504]
     assert [ride is not None for ride in boarded] == [False, True]
     assert not second.seen
+
+
+async def test_its_time_begins_before_it_is_looked_at(
+    upstream: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gw = await start(provider("first", upstream))
+    upstream.answers(lambda seen: good(CHAT))
+    looked: list[float] = []
+
+    def noted(*args: Any) -> Visitor:
+        looked.append(time.monotonic())
+        return visitor_of(*args)
+
+    monkeypatch.setattr("proxy.server.express.visitor_of", noted)
+    boarded = rides(monkeypatch)
+    client = await gw.connect()
+    for _ in range(2):
+        await asks(client, ASKED)
+    ride = boarded[1]
+    assert ride is not None
+    assert ride.started <= looked[0]
 
 
 NESTED = {"past what one JSON writer takes": 300, "past what any takes": 1000}  # levels
