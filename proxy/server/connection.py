@@ -30,12 +30,14 @@ from proxy.server.identity import request_id
 from proxy.server.ordinary import AHEAD, Body, Known, OrdinaryRequest
 from proxy.server.respond import error_answer, id_headers
 from proxy.wire.request_head import END
+from proxy.wire.splice import SHORT
 
 if TYPE_CHECKING:
     from proxy.server.listener import Listener
 
 log = structlog.get_logger()
 VERSIONS = (HttpVersion11, HttpVersion10)
+SOON = 0.005  # seconds that a small body may come behind its head, as most clients send it: with it there is less to do
 
 
 class Place:
@@ -143,6 +145,8 @@ class Connection(RequestHandler):
             return
         if body.needs:
             data = body.feed(data)
+            if self._arrived is not None and not body.needs:
+                self._wake()
         if data:
             self._ahead += data
             if len(self._ahead) > AHEAD and not self._held_back:
@@ -254,7 +258,10 @@ class Connection(RequestHandler):
         self._arrived = OrdinaryRequest(
             known, length, body, self, self.remote, not self._listener.stopping, self._listener.outbox
         )
-        self._wake()
+        if body.needs and length <= SHORT:
+            self._loop.call_later(SOON, self._wake)  # or as soon as the body is here
+        else:
+            self._wake()
 
     def _hand_over(self, data: bytes) -> None:
         self._listener.outbox.flush()  # from here on aiohttp writes
