@@ -307,7 +307,7 @@ class Ride:
         if usage is None or len(body) > LARGEST:
             return None  # what it cost is for others to guess
         cost = track.price.cost_nanos(usage) if track.price is not None else None
-        passed = answer_lines(headers, track.hop is None, LIMITS_OURS if track.standing.meters else OURS)
+        passed = answer_lines(headers, track.hop is None, LIMITS_OURS if track.limits else OURS)
         if passed is None or (cost is None and track.price is not None):
             return None
         return body, passed, usage, cost

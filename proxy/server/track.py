@@ -78,12 +78,15 @@ class Track:
     scope: str = field(init=False)  # of conversations
     pins: bool = field(init=False)
     leased: tuple[str, str | None] | None = field(init=False)  # whose budgets: key and project
+    limits: bool = field(init=False)  # there are some that answers tell of
 
     def __attrs_post_init__(self) -> None:
         standing = self.standing
         self.native, self.session = self.candidate.native, self.visitor.session
         self.scope = "\0".join((standing.scope, *self.facts.wanted))
         self.pins = len(self.plan.chain) > 1 and self.lifetime != OFF
+        terms = [meter.terms for meter in standing.meters]
+        self.limits = any(it.rpm is not None or it.tpm is not None for it in terms)
         self.leased = (standing.key_id, standing.project) if standing.budgeted and standing.key_id is not None else None
 
     def admits(self, gate: Gate) -> bool:

@@ -546,3 +546,18 @@ async def test_documents_of_many_names_are_not_remembered(upstream: ScriptedUpst
     for number in range(3):
         assert (await asks(client, many | {f"n{number}": 0}))[0] == 200
     assert len(_forms) == before
+
+
+async def test_a_provider_s_limits_pass_where_ours_have_nothing_to_tell(home: Path, monkeypatch: Any) -> None:
+    seen = []
+    boarded = rides(monkeypatch)
+    async with ScriptedUpstream() as upstream, gateway(keyed_table(upstream, {"parallel": 2}), home) as gw:
+        upstream.answers(lambda seen: good(CHAT, x_ratelimit_limit_requests="5"))
+        key = await make(gw, project="team")
+        client = await gw.connect()
+        for _ in range(2):
+            await client.request(CHAT, ASKED, f"Authorization: {key.bearer['Authorization']}")
+            _, headers, _ = await client.answer()
+            seen.append(headers.get("x-ratelimit-limit-requests"))
+    assert [ride is not None for ride in boarded] == [False, True]
+    assert seen == ["5", "5"]
