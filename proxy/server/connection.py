@@ -180,11 +180,24 @@ class Connection(RequestHandler):
         for at in range(-told, 0):
             message, payload = self._messages[at]
             if not isinstance(message, RawRequestMessage):
+                self._break_off_body(at)
                 continue
             if message.version not in VERSIONS:
                 self._messages[at] = (_ErrInfo(400, BadHttpMessage("another version of HTTP"), ""), EMPTY_PAYLOAD)
             elif message.upgrade and self._place is None and not _changes(message):
                 self._messages[at] = (message._replace(should_close=True), payload)
+
+    def _break_off_body(self, at: int) -> None:
+        """The parser gave up at that place in the row of requests. aiohttp tells whoever comes next, and forgets those
+        who still wait for the rest of a body."""
+        if at > -len(self._messages):
+            content = self._messages[at - 1][1]
+        elif self._current_request is not None:
+            content = self._current_request.content
+        else:
+            return
+        if not content.is_eof():
+            content.set_exception(BadHttpMessage("the body broke off"))
 
     def force_close(self) -> None:
         self._listener.outbox.flush()  # whatever was said before is the client's

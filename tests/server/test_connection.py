@@ -340,6 +340,32 @@ async def test_a_client_that_still_sends_gets_its_refusal(running: Running) -> N
         await client.send(b"{" * (1 << 16))
 
 
+BROKEN_OFF = {
+    "a size that is none": b"zz\r\n",
+    "a chunk that is longer than it said": b"1\r\n}}}\r\n",
+    "a trailer of 64 KiB": b"0\r\nX-A: " + b"a" * 65536 + b"\r\n\r\n",
+    "5,000 trailers": b"0\r\n" + b"X-A: a\r\n" * 5000 + b"\r\n",
+}
+
+
+@pytest.mark.parametrize("rest", BROKEN_OFF.values(), ids=BROKEN_OFF)
+async def test_a_body_that_breaks_in_a_later_packet_is_refused_at_once(
+    upstream: ScriptedUpstream, start: Start, rest: bytes
+) -> None:
+    running = await start(provider("first", upstream), 'body_timeout = "5m"')
+    client = await running.connect()
+    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    await client.send(head.encode() + b"1\r\n{\r\n")
+    await settles(lambda: running.app is not None and running.app.gateway.running == 1)
+    await client.send(rest)
+    status, headers, body = await client.answer()
+    assert (status, headers["connection"]) == (400, "close")
+    assert b"framing is broken" in body
+    assert await client.rest() == b""
+    assert (await running.row())["outcome"] == "invalid_request"
+    assert upstream.seen == []
+
+
 @pytest.mark.parametrize("phase", ["body", "first_byte", "stream"])
 async def test_a_client_that_leaves_ends_its_request(upstream: ScriptedUpstream, running: Running, phase: str) -> None:
     said = CHAT.stream("one", "two")
