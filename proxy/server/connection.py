@@ -272,8 +272,13 @@ class Connection(RequestHandler):
             known, length, body, self, self.remote, not self._listener.stopping, self._listener.outbox
         )
         if body.needs and length <= SHORT:
-            self._loop.call_later(SOON, self._wake)  # or as soon as the body is here
+            self._loop.call_later(SOON, self._waited, self._arrived)  # or as soon as the body is here
         else:
+            self._wake()
+
+    def _waited(self, request: OrdinaryRequest) -> None:
+        """For the body of that one, long enough. Whoever waits by now may wait for something else, aiohttp too."""
+        if self._arrived is request:
             self._wake()
 
     def _hand_over(self, data: bytes) -> None:

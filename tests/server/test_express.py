@@ -561,3 +561,20 @@ async def test_a_provider_s_limits_pass_where_ours_have_nothing_to_tell(home: Pa
             seen.append(headers.get("x-ratelimit-limit-requests"))
     assert [ride is not None for ride in boarded] == [False, True]
     assert seen == ["5", "5"]
+
+
+async def test_a_wait_for_a_body_wakes_nobody_once_it_is_over(
+    upstream: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gw = await start(provider("first", upstream))
+    monkeypatch.setattr(connection, "SOON", 0.2)
+    upstream.answers(lambda seen: good(CHAT))
+    client = await gw.connect()
+    await client.request(CHAT, ASKED, cut=0)
+    await asyncio.sleep(0.01)
+    await client.send(orjson.dumps(ASKED))
+    assert (await client.answer())[0] == 200
+    for _ in range(2):
+        await client.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (await client.answer())[0] == 200
+        await asyncio.sleep(0.3)  # the time of that wait comes and goes
