@@ -30,14 +30,12 @@ from proxy.server.identity import request_id
 from proxy.server.ordinary import AHEAD, Body, Known, OrdinaryRequest
 from proxy.server.respond import error_answer, id_headers
 from proxy.wire.request_head import END
-from proxy.wire.splice import SHORT
 
 if TYPE_CHECKING:
     from proxy.server.listener import Listener
 
 log = structlog.get_logger()
 VERSIONS = (HttpVersion11, HttpVersion10)
-SOON = 0.005  # seconds that a small body may come behind its head, as most clients send it: with it there is less to do
 
 
 class Place:
@@ -145,8 +143,6 @@ class Connection(RequestHandler):
             return
         if body.needs:
             data = body.feed(data)
-            if self._arrived is not None and not body.needs:
-                self._wake()
         if data:
             self._ahead += data
             if len(self._ahead) > AHEAD and not self._held_back:
@@ -271,15 +267,7 @@ class Connection(RequestHandler):
         self._arrived = OrdinaryRequest(
             known, length, body, self, self.remote, not self._listener.stopping, self._listener.outbox
         )
-        if body.needs and length <= SHORT:
-            self._loop.call_later(SOON, self._waited, self._arrived)  # or as soon as the body is here
-        else:
-            self._wake()
-
-    def _waited(self, request: OrdinaryRequest) -> None:
-        """For the body of that one, long enough. Whoever waits by now may wait for something else, aiohttp too."""
-        if self._arrived is request:
-            self._wake()
+        self._wake()
 
     def _hand_over(self, data: bytes) -> None:
         self._listener.outbox.flush()  # from here on aiohttp writes

@@ -133,12 +133,8 @@ class Body:
         return not self.needs
 
     def ready(self) -> bytes | None:
-        """All of it, if it has come; it can be read all the same."""
-        if self.needs or not self._parts:
-            return None
-        if len(self._parts) > 1:
-            self._parts = [b"".join(self._parts)]
-        return self._parts[0]
+        """All of it, if it came in one piece; it can be read all the same."""
+        return self._parts[0] if not self.needs and len(self._parts) == 1 else None
 
     def read_nowait(self) -> bytes:
         parts = self._parts

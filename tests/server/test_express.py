@@ -7,7 +7,6 @@ import asyncio
 import re
 import time
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,6 @@ from playbook import CHAT, MESSAGES, Tongue
 from upstream import CUT, LAST, RESET, SILENCE, Script, ScriptedUpstream, head, piece, plain
 
 from proxy.errors import UpstreamBroken
-from proxy.server import connection
-from proxy.server.connection import Connection
 from proxy.server.express import Express, Ride, _forms
 from proxy.server.visitor import Visitor, visitor_of
 
@@ -222,58 +219,6 @@ async def test_only_ordinary_requests_of_a_known_kind_board(
         await client.request(CHAT, document)
         await client.answer()
     assert [ride is not None for ride in boarded] == [False, boards]
-
-
-@pytest.mark.parametrize("cuts", [(0,), (1,), (0, 5), (5, 9, 30)], ids=str)
-async def test_a_small_body_may_come_behind_its_head(
-    cuts: tuple[int, ...], upstream: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As most clients send it. Each piece is sent when the one before has arrived."""
-    received = asyncio.Event()
-    take = Connection.data_received
-
-    def taken(self: Connection, data: bytes) -> None:
-        take(self, data)
-        received.set()
-
-    gw = await start(provider("first", upstream))
-    upstream.answers(lambda seen: good(CHAT))
-    boarded = rides(monkeypatch)
-    monkeypatch.setattr(Connection, "data_received", taken)
-    monkeypatch.setattr(connection, "SOON", 60.0)
-    client = await gw.connect()
-    await client.request(CHAT, ASKED)
-    await client.answer()
-    received.clear()
-    whole = orjson.dumps(ASKED)
-    await client.request(CHAT, ASKED, cut=cuts[0])
-    for since, until in pairwise((*cuts, len(whole))):
-        await received.wait()
-        received.clear()
-        await client.send(whole[since:until])
-    assert (await client.answer())[0] == 200
-    assert [ride is not None for ride in boarded] == [False, True]
-    assert upstream.seen[0].body == upstream.seen[1].body
-
-
-async def test_a_body_that_does_not_come_soon_is_waited_for_on_the_way_of_all(
-    upstream: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    gw = await start(provider("first", upstream))
-    upstream.answers(lambda seen: good(CHAT))
-    asked = asyncio.Event()
-    board = Express.board
-
-    def noted(self: Express, *args: Any) -> Ride | None:
-        asked.set()
-        return board(self, *args)
-
-    monkeypatch.setattr(Express, "board", noted)
-    client = await gw.connect()
-    await client.request(CHAT, ASKED, cut=5)
-    await asked.wait()
-    await client.send(orjson.dumps(ASKED)[5:])
-    assert (await client.answer())[0] == 200
 
 
 async def test_a_reload_begins_anew(upstream: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -561,20 +506,3 @@ async def test_a_provider_s_limits_pass_where_ours_have_nothing_to_tell(home: Pa
             seen.append(headers.get("x-ratelimit-limit-requests"))
     assert [ride is not None for ride in boarded] == [False, True]
     assert seen == ["5", "5"]
-
-
-async def test_a_wait_for_a_body_wakes_nobody_once_it_is_over(
-    upstream: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    gw = await start(provider("first", upstream))
-    monkeypatch.setattr(connection, "SOON", 0.2)
-    upstream.answers(lambda seen: good(CHAT))
-    client = await gw.connect()
-    await client.request(CHAT, ASKED, cut=0)
-    await asyncio.sleep(0.01)
-    await client.send(orjson.dumps(ASKED))
-    assert (await client.answer())[0] == 200
-    for _ in range(2):
-        await client.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert (await client.answer())[0] == 200
-        await asyncio.sleep(0.3)  # the time of that wait comes and goes
