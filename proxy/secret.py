@@ -95,6 +95,7 @@ class Scrubber:
 
     def __init__(self, secrets: Iterable[Secret] = ()) -> None:
         known = sorted({s.reveal() for s in secrets if len(s.reveal()) >= self.SHORTEST}, key=len, reverse=True)
+        self.values = tuple(known)  # that are matched
         self._known = re.compile("|".join(map(re.escape, known))) if known else None
 
     def __call__(self, text: str) -> str:

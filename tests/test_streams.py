@@ -15,7 +15,7 @@ from playbook import CHAT, MESSAGES, TONGUES, Tongue, chunk, event
 from proxy.dialects import DIALECTS
 from proxy.dialects.dialect import Voice
 from proxy.errors import UpstreamBroken, UpstreamError, UpstreamOverloaded
-from proxy.streams import HELD_BYTES, HELD_EVENTS, Passthrough, Stream, Translation, passthrough, runs
+from proxy.streams import HELD_BYTES, HELD_EVENTS, Passthrough, Stream, Translation, oversize, runs
 
 VOICE = Voice("req_1", "asked-for", 1)
 PAIRS = {f"{ours} by {theirs}": (TONGUES[ours], TONGUES[theirs]) for ours in TONGUES for theirs in TONGUES}
@@ -478,7 +478,7 @@ def test_a_cut_in_a_giant_frame_cannot_be_told(tongue: Tongue) -> None:
 def test_a_frame_without_an_end_is_bounded_where_it_is_collected(
     tongue: Tongue, theirs: Tongue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(passthrough, "LONGEST", 1 << 20)
+    monkeypatch.setattr(oversize, "LONGEST", 1 << 20)
     stream = made(tongue, theirs)
     block = b"x" * (1 << 20)
     stream.feed(theirs.text("Hi") + b"data: ")

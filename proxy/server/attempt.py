@@ -26,7 +26,7 @@ from proxy.server.outgoing import Prepared
 from proxy.server.respond import content_type_of
 from proxy.server.upstream import Reply
 from proxy.server.watchdog import Agenda, Watchdog
-from proxy.streams import Passthrough, Stream, Translation, events_of
+from proxy.streams import Passthrough, Stream, Translation, Unjudged, events_of
 from proxy.wire import json_text, sse
 from proxy.wire.headers import retry_after
 
@@ -60,6 +60,7 @@ class Opening:
     usage: ir.Usage | None = None
     credential: Credential = NO_CREDENTIAL  # that it was asked with
     in_flight: Number | None = None  # where it counts, until it is over
+    unjudged: Unjudged | None = None  # what is too large for that
     opaque: bool = False  # flows unread, under its own content type
     edits: Mapping[str, int] = NO_EDITS  # of a plain answer; see `streams.Stream.edits`
 
@@ -252,7 +253,12 @@ async def _misnamed(call: Call, opening: Opening, begun: bytes) -> None:
 def make_stream(call: Call, prepared: Prepared) -> Stream:
     if prepared.native and isinstance(prepared.dialect, Dialect):
         return Passthrough(
-            prepared.dialect, call.voice(), strip_usage=prepared.asked_usage, byok=prepared.byok, clean=call.clean
+            prepared.dialect,
+            call.voice(),
+            strip_usage=prepared.asked_usage,
+            byok=prepared.byok,
+            clean=call.clean,
+            keys=call.keys,
         )
     return Translation(
         prepared.dialect, call.dialect.stream_encoder(call.voice()), byok=prepared.byok, clean=call.clean
@@ -300,7 +306,8 @@ async def _whole_answer(call: Call, opening: Opening) -> None:
     if not whole and native and not mended:
         if body.lstrip()[:1] != b"{":
             raise UpstreamBroken("The provider's answer is large and no JSON object.")
-        opening.body, opening.whole = body, False  # too large to judge: it flows, and a cut will show as one
+        opening.unjudged, opening.whole = Unjudged(call.keys()), False  # it flows, and a cut will show as one
+        opening.body = opening.unjudged.feed(body)
         return
     _settle_whole(call, opening, body, whole=whole)
 

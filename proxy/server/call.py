@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from attrs import define, field, frozen
@@ -141,12 +141,18 @@ class Call:
             text = text.replace(host, MASK)
         return text
 
+    def keys(self) -> list[str]:
+        """That no client may read, whatever they stand in."""
+        return [*self.snapshot.scrubber.values, *self._own_keys()]
+
     def _scrubbed(self, text: str) -> str:
         text = self.snapshot.scrubber(text)
-        for key in self.byok.values():
-            if len(key.reveal()) >= Scrubber.SHORTEST:
-                text = text.replace(key.reveal(), MASK)
+        for key in self._own_keys():
+            text = text.replace(key, MASK)
         return text
+
+    def _own_keys(self) -> Iterator[str]:
+        return (key.reveal() for key in self.byok.values() if len(key.reveal()) >= Scrubber.SHORTEST)
 
     def elapsed_ms(self) -> int:
         return int((time.monotonic() - self.started) * 1000)

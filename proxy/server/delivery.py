@@ -117,10 +117,10 @@ async def _deliver_large(call: Call, opening: Opening) -> web.StreamResponse:
     content_type = _content_type(opening, OCTETS) if opening.opaque else JSON
     more = STREAM_HEADERS if content_type_of({"content-type": content_type}) == "text/event-stream" else []
     answer, reply, flow = call.answer, opening.reply, Flow(call, opening)
-    call.decision.status = _status(opening)
+    call.decision.status, unjudged = _status(opening), opening.unjudged
 
     def within(chunk: bytes) -> bool:
-        return flow.take(chunk) and opening.attempt.bytes_out <= LARGEST
+        return flow.take(chunk if unjudged is None else unjudged.feed(chunk)) and opening.attempt.bytes_out <= LARGEST
 
     try:
         await answer.begin(call.decision.status, *_head(call, opening, content_type, more))
@@ -131,6 +131,9 @@ async def _deliver_large(call: Call, opening: Opening) -> web.StreamResponse:
             await flow.drained()
             if opening.attempt.bytes_out > LARGEST:
                 raise UpstreamBroken("The provider's answer has no end.")
+        if unjudged is not None:
+            flow.take(unjudged.close())
+            opening.edits = unjudged.edits
         await flow.drained()
         return await answer.end()
     except UpstreamError as broken:

@@ -14,6 +14,7 @@ it is a failed attempt like any other; an error after the commit is part of the 
 from proxy.streams.passthrough import Passthrough
 from proxy.streams.stream import HELD_BYTES, HELD_EVENTS, Stream
 from proxy.streams.translation import Translation
+from proxy.streams.unjudged import Unjudged
 from proxy.streams.whole import events_of
 
-__all__ = ["HELD_BYTES", "HELD_EVENTS", "Passthrough", "Stream", "Translation", "events_of"]
+__all__ = ["HELD_BYTES", "HELD_EVENTS", "Passthrough", "Stream", "Translation", "Unjudged", "events_of"]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import codecs
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from proxy import ir
 from proxy.dialects import failures
@@ -12,6 +11,7 @@ from proxy.dialects.dialect import Dialect, Voice
 from proxy.errors import GatewayError, UpstreamBroken
 from proxy.ir import Sight
 from proxy.streams.familiar import Glance
+from proxy.streams.oversize import NO_TEXT, Oversize
 from proxy.streams.runs import Runs
 from proxy.streams.stream import EMPTY, ENDLESS, HELD_BYTES, HELD_EVENTS
 from proxy.wire import json_text, sse
@@ -19,9 +19,7 @@ from proxy.wire.chunked_run import ChunkedRun
 from proxy.wire.mould import Mould
 from proxy.wire.sse import CR, Frame
 
-LONGEST = 32 << 20  # bytes of one frame: what is longer has no end
 COLON = 58
-NO_TEXT = "The provider's stream is not UTF-8."
 
 
 class Passthrough:
@@ -42,6 +40,7 @@ class Passthrough:
         strip_usage: bool = False,
         byok: bool = False,
         clean: Callable[[str], str] = str,
+        keys: Callable[[], Iterable[str]] = tuple,
     ) -> None:
         self.committed = False
         self.done = False
@@ -53,15 +52,14 @@ class Passthrough:
         self._strip_usage = strip_usage
         self._byok = byok
         self._clean = clean  # takes out of an error's words what no client may read
+        self._keys = keys  # what that is in any words
         self._probes = dialect.probes
         self._mend = dialect.mend_frame
         self._borders = sse.Borders()
         self._fresh = True  # nothing has been looked at so far
         self._held: list[bytes] = []
         self._held_bytes = 0
-        self._oversize: bytearray | None = None  # the frame in hand, where it outgrew the border's buffer
-        self._spelling: codecs.IncrementalDecoder | None = None  # of that one
-        self._muted = False  # amid a comment of that one
+        self._oversize: Oversize | None = None  # the frame in hand, where it outgrew the border's buffer
         self._unsent = b""  # what the end of a cut stream brought
         self._parted = False  # the frame behind the end has come, or something else
         self._runs = Runs(dialect) if dialect.mend_frame is None else None
@@ -79,7 +77,7 @@ class Passthrough:
 
     @property
     def torn(self) -> bool:
-        return self._borders.overflowed or self._oversize is not None
+        return self._oversize is not None and self._oversize.left
 
     @property
     def farewell(self) -> bool:
@@ -111,7 +109,10 @@ class Passthrough:
         if self.done:
             return self._parting(self._discreet(block))
         if self._borders.overflowed or self._oversize is not None:
-            return self._released(self._pass_oversize(block))
+            return self._in_pieces(block)
+        return self._whole(block)
+
+    def _whole(self, block: bytes) -> bytes:
         if not (block.isascii() or sse.is_text(block)):
             return self._misspelt(block)
         return self._passed(block) if self.committed else self._before_commit(block)
@@ -119,6 +120,8 @@ class Passthrough:
     def close(self) -> bytes:
         out = b""
         tail = self._borders.held
+        if self._oversize is not None and not self._oversize.left:
+            tail = bytes(self._oversize.raw)
         if tail and self.farewell:
             return tail if self._parting(tail + b"\n\n") else b""
         if tail and not self.done and self._is_whole(tail):
@@ -358,38 +361,46 @@ class Passthrough:
         except UpstreamBroken:
             return False
 
-    def _pass_oversize(self, block: bytes) -> bytes:
-        """A frame of more than the border's buffer leaves as it comes; the tap gets it when it is whole."""
-        collected = self._oversize = self._oversize if self._oversize is not None else bytearray()
-        if len(collected) + len(block) > LONGEST:
-            raise UpstreamBroken(f"The provider sent an event of more than {LONGEST} bytes.")
-        out = self._silenced(block, begins_line=not collected or collected.endswith((b"\n", b"\r")))
-        collected += block
-        self._spelling = self._spelling or codecs.getincrementaldecoder("utf-8")()
-        try:
-            self._spelling.decode(block, not self._borders.overflowed)
-        except UnicodeDecodeError as exc:
-            raise UpstreamBroken(NO_TEXT) from exc
-        if self._borders.overflowed:
-            return out
-        self._oversize = None
-        for raw in sse.raw_frames(bytes(collected)):
-            sight = self._look(raw)
-            if sight is Sight.ERROR and self._tap.error is not None:
-                self.failure = failures.of_stream(self._tap.error, byok=self._byok)
-            self.done = self.done or sight is Sight.END
-        return out
+    # -- frames that are too long to be held -----------------------------------------------------------------
 
-    def _silenced(self, block: bytes, *, begins_line: bool) -> bytes:
-        """Of a frame that leaves in pieces a comment may be cut, and a key in it: the colon alone leaves."""
-        if self._muted:
-            block = block[sse.line_end(block) :]
-        before = b"" if begins_line else b"."
-        lines = before + block
-        if sse.holds_comment(lines):
-            lines = sse.with_comments(lines, lambda _: b":")
-        self._muted = lines.endswith((b"\n:", b"\r:")) or lines == b":" or (self._muted and not block)
-        return lines[len(before) :]
+    def _in_pieces(self, block: bytes) -> bytes:
+        """A block with a piece of such a frame in it. What stands around that goes its own way."""
+        out: list[bytes] = []
+        try:
+            while block and (not self.done or self.farewell):
+                if self._oversize is not None:
+                    end = self._oversize.end_in(block)
+                    out.append(self._piece(block[:end] if end else block, ends=end > 0))
+                    block = block[end:] if end else b""
+                    continue
+                begun = sse.raw_frames(block)[-1] if self._borders.overflowed else b""
+                if len(begun) < len(block):
+                    out.append(self._whole(block[: len(block) - len(begun)]))
+                if begun and not self.done:
+                    self._oversize = Oversize(self._keys())
+                block = begun
+        except UpstreamBroken:
+            self._unsent = b"".join(out)
+            raise
+        self.edits["surplus_dropped"] += bool(block)
+        return b"".join(out)
+
+    def _piece(self, block: bytes, *, ends: bool) -> bytes:
+        oversize = self._oversize
+        assert oversize is not None
+        out = oversize.feed(block)
+        if not ends:
+            return self._released(out) if out else b""
+        self._oversize = None
+        if not oversize.left:
+            return self._whole(bytes(oversize.raw))
+        sight, rest = self._look(bytes(oversize.raw)), oversize.close()
+        if sight is Sight.ERROR and self._tap.error is not None:
+            self.failure = failures.of_stream(self._tap.error, byok=self._byok)
+            rest = self._masked(rest)
+        self.done = self.done or sight is Sight.END
+        self.edits["key_masked"] += oversize.masked
+        return out + rest
 
 
 def _last_frame(block: bytes) -> bytes:

@@ -167,6 +167,13 @@ def raw_frames(block: bytes) -> list[bytes]:
     return frames
 
 
+def first_border(before: bytes, block: bytes) -> int:
+    """Where the first border in `block` ends; 0 where there is none. `before` is what stands before it of its frame, or
+    the last two bytes of that."""
+    seen = before + block
+    return next((found.end() - len(before) for found in _BORDER.finditer(seen) if found.end() > len(before)), 0)
+
+
 def read_frame(raw: bytes) -> Frame | None:
     """One of `raw_frames`, as `split_frames` has it, which takes a byte-order mark for the beginning of the stream."""
     data, event, ident = _fields(_with_lf(raw))
