@@ -16,18 +16,14 @@ from gateway import RawClient, Running, Start, gateway, provider, settles
 from keyed import make
 from limited import inline
 from playbook import CHAT, MESSAGES, Tongue
+from riding import HOPS, OWN, PRICES, Answer, chained, nobody_boards, played, rides, same_either_way, told
 from upstream import CUT, LAST, RESET, SILENCE, Script, ScriptedUpstream, head, piece, plain
 
 from proxy.errors import UpstreamBroken
-from proxy.server.express import Express, Ride, _forms
+from proxy.server.express import Ride, _forms
 from proxy.server.visitor import Visitor, visitor_of
 
 LOOPS = ("uvloop",)
-# What no two requests have in common.
-VARYING = {"request_id", "at_ms", "ttfb_ms", "duration_ms", "started_ms", "id", "config", "plan"}
-OWN = re.compile(rb"req_[0-9a-f]{32}|(?<=\"created\":)[0-9]+")
-DATED = {"date", "x-request-id", "request-id", "x-nyuro-config"}
-PRICE = {"first": "price = { input = 2.5, output = 10 }", "second": "price = { input = 1, output = 4 }"}
 
 
 def good(tongue: Tongue, text: str = "Hello.", **headers: Any) -> Script:
@@ -98,69 +94,6 @@ TURNS: dict[str, Callable[[Tongue], Script]] = {
 }
 
 
-def table(first: ScriptedUpstream, second: ScriptedUpstream, tongue: Tongue, answer: str) -> str:
-    return (
-        f'[timeouts]\nanswer = "{answer}"\n'
-        + provider("first", first, tongue, models={"first": PRICE["first"]})
-        + provider("second", second, tongue, models={"second": PRICE["second"]})
-        + '[aliases]\nchain = ["first", "second"]\n'
-    )
-
-
-def told(row: dict[str, Any]) -> dict[str, Any]:
-    """Of a record what two of them have in common."""
-    kept = {name: value for name, value in row.items() if name not in VARYING}
-    kept["plan"] = row["plan"] and {name: value for name, value in row["plan"].items() if name != "config"}
-    kept["attempts"] = [
-        {name: value for name, value in attempt.items() if name not in VARYING} for attempt in row["attempts"]
-    ]
-    return kept
-
-
-def rides(monkeypatch: pytest.MonkeyPatch) -> list[Ride | None]:
-    """What came of each request that asked to board."""
-    seen: list[Ride | None] = []
-    board = Express.board
-
-    def noted(self: Express, *args: Any) -> Ride | None:
-        seen.append(ride := board(self, *args))
-        return ride
-
-    monkeypatch.setattr(Express, "board", noted)
-    return seen
-
-
-async def played(home: Path, tongue: Tongue, theirs: Tongue, turn: Callable[[Tongue], Script]) -> list[Any]:
-    """Three requests of a kind, of which the third takes that turn: what the client got, what the provider was asked,
-    what the record says."""
-    home.mkdir()
-    async with (
-        ScriptedUpstream() as first,
-        ScriptedUpstream() as second,
-        gateway(table(first, second, theirs, "300ms" if turn in (silence, half) else "60s"), home) as gw,
-    ):
-        second.plays(good(theirs, "From the second."))
-        client = await gw.connect()
-        seen: list[Any] = []
-        for script in (good(theirs), good(theirs, "Again."), turn(theirs)):
-            first.plays(script)
-            await client.request(tongue, tongue.request("chain"))
-            status, headers, said = await client.answer()
-            seen.append(
-                (status, {name: value for name, value in headers.items() if name not in DATED}, OWN.sub(b"", said))
-            )
-        alike = {"x-pointsman-hops": "", "host": ""}
-        seen.append([(it.path, it.headers | alike, it.body) for it in (*first.seen, *second.seen)])
-        seen.append([told(row) for row in await gw.rows(3)])
-        return seen
-
-
-HOPS: dict[str, tuple[Tongue, Tongue]] = {  # client, provider
-    "chat": (CHAT, CHAT),
-    "messages": (MESSAGES, MESSAGES),
-    "chat put into messages": (CHAT, MESSAGES),
-    "messages put into chat": (MESSAGES, CHAT),
-}
 QUICK = ("chat", "chat put into messages")
 
 
@@ -171,11 +104,16 @@ QUICK = ("chat", "chat put into messages")
 async def test_the_short_way_shows_what_the_way_of_all_would(
     turn: Callable[[Tongue], Script], hop: tuple[Tongue, Tongue], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    boarded = rides(monkeypatch)
-    short = await played(home / "short", *hop, turn)
-    assert [ride is not None for ride in boarded] == [False, True, True]
-    monkeypatch.setattr(Express, "board", lambda self, request, surface: None)
-    assert short == await played(home / "of-all", *hop, turn)
+    spoken, theirs = hop
+    timeouts = 'answer = "300ms"' if turn in (silence, half) else ""
+    scripts = [good(theirs), good(theirs, "Again."), turn(theirs)]
+    second = good(theirs, "From the second.")
+
+    async def exchange(client: RawClient) -> Answer:
+        await client.request(spoken, spoken.request("chain"))
+        return await client.answer()
+
+    await same_either_way(monkeypatch, home, lambda home: played(home, timeouts, theirs, scripts, second, exchange))
 
 
 # -- who boards --------------------------------------------------------------------------------------------------
@@ -278,7 +216,7 @@ async def test_a_pin_that_leads_elsewhere_is_for_the_way_of_all(
 
 def keyed_table(upstream: ScriptedUpstream, limits: dict[str, int]) -> str:
     project = '[projects.team]\nbudget = { limit = 1, period = "monthly", alert = 0.8 }\n'
-    return provider("first", upstream, models={"first": PRICE["first"]}) + project + inline(limits) + "\n"
+    return provider("first", upstream, models={"first": PRICES["first"]}) + project + inline(limits) + "\n"
 
 
 async def test_limits_and_budgets_hold_as_on_the_way_of_all(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,7 +224,7 @@ async def test_limits_and_budgets_hold_as_on_the_way_of_all(home: Path, monkeypa
     seen = []
     for name in ("short", "of-all"):
         if name == "of-all":
-            monkeypatch.setattr(Express, "board", lambda self, request, surface: None)
+            nobody_boards(monkeypatch)
         (home / name).mkdir()
         async with (
             ScriptedUpstream() as upstream,
@@ -395,7 +333,7 @@ async def test_a_body_beyond_the_limit_does_not_board(
 async def test_who_is_on_trial_is_asked_once_at_a_time(
     upstream: ScriptedUpstream, second: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gw = await start(table(upstream, second, CHAT, "60s"))
+    gw = await start(chained("", upstream, second, CHAT))
     upstream.plays(good(CHAT), [SILENCE])
     second.answers(lambda seen: good(CHAT, "From the second."))
     boarded = rides(monkeypatch)
@@ -415,7 +353,7 @@ async def test_who_is_on_trial_is_asked_once_at_a_time(
 async def test_no_attempt_begins_behind_the_deadline_of_the_first(
     upstream: ScriptedUpstream, second: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gw = await start(table(upstream, second, CHAT, "200ms") + '[retry]\ndeadline = "100ms"\n')
+    gw = await start(chained('answer = "200ms"', upstream, second, CHAT) + '[retry]\ndeadline = "100ms"\n')
     upstream.plays(good(CHAT), [SILENCE])
     second.plays(good(CHAT, "From the second."))
     boarded = rides(monkeypatch)
@@ -459,7 +397,7 @@ async def test_a_member_that_is_nested_past_all_sense_is_answered_as_on_the_way_
     await asks(client, ASKED)
     whole = orjson.dumps(ASKED)[:-1] + b',"more":' + b"[" * levels + b"]" * levels + b"}"
     short = await asks(client, whole)
-    monkeypatch.setattr(Express, "board", lambda self, request, surface: None)
+    nobody_boards(monkeypatch)
     of_all = await asks(client, whole)
     assert (short[0], OWN.sub(b"", short[1])) == (of_all[0], OWN.sub(b"", of_all[1]))
 

@@ -4,23 +4,20 @@ difference."""
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway import RawClient, Running, Start, gateway, provider
-from playbook import CHAT, MESSAGES, USAGE, Tongue, chunk
+from gateway import RawClient, Running, Start, provider
+from playbook import CHAT, USAGE, Tongue, chunk
+from riding import HOPS, Answer, played, rides, same_either_way
 from upstream import CUT, RESET, SILENCE, Script, ScriptedUpstream, head, plain, streamed
 
-from proxy.server.express import Express, Ride
 from proxy.server.ledger import Brief, Decision
 
 GUARD_S = 20.0
 LOOPS = ("uvloop",)
-VARYING = {"request_id", "at_ms", "ttfb_ms", "duration_ms", "started_ms", "id", "config", "plan"}
-DATED = {"date", "x-request-id", "request-id", "x-nyuro-config"}
 TOLD = chunk(None, usage=USAGE)  # the chunk that tells the usage of a chat
 
 
@@ -69,20 +66,10 @@ TURNS: dict[str, Callable[[Tongue], Script]] = {
     "silence behind content": lambda tongue: streamed([*frames(tongue)[:3], SILENCE]),
 }
 STALLS = ("no answer in time", "no event in time", "no content in time", "silence behind content")
-TIMEOUTS = '[timeouts]\nfirst_event = "300ms"\nfirst_content = "400ms"\nidle = "500ms"\n'
+TIMEOUTS = 'first_event = "300ms"\nfirst_content = "400ms"\nidle = "500ms"'
 
 
-def table(first: ScriptedUpstream, second: ScriptedUpstream, tongue: Tongue, limits: str) -> str:
-    price = "price = { input = 2.5, output = 10 }"
-    return (
-        limits
-        + provider("first", first, tongue, models={"first": price})
-        + provider("second", second, tongue, models={"second": price})
-        + '[aliases]\nchain = ["first", "second"]\n'
-    )
-
-
-async def answer(client: RawClient) -> tuple[bytes, dict[str, str], bytes]:
+async def answer(client: RawClient) -> Answer:
     """One answer, however it is framed; what came of it where it is broken off."""
     first, *lines = (await client.until(b"\r\n\r\n")).decode().strip().split("\r\n")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
@@ -99,84 +86,36 @@ async def answer(client: RawClient) -> tuple[bytes, dict[str, str], bytes]:
     return first.encode(), headers, body
 
 
-def told(row: dict[str, Any]) -> dict[str, Any]:
-    """Of a record what two of them have in common."""
-    kept = {name: value for name, value in row.items() if name not in VARYING}
-    kept["plan"] = row["plan"] and {name: value for name, value in row["plan"].items() if name != "config"}
-    kept["attempts"] = [
-        {name: value for name, value in attempt.items() if name not in VARYING} for attempt in row["attempts"]
-    ]
-    return kept
-
-
-def rides(monkeypatch: pytest.MonkeyPatch) -> list[Ride | None]:
-    """What came of each request that asked to board."""
-    seen: list[Ride | None] = []
-    board = Express.board
-
-    def noted(self: Express, *args: Any) -> Ride | None:
-        seen.append(ride := board(self, *args))
-        return ride
-
-    monkeypatch.setattr(Express, "board", noted)
-    return seen
-
-
-async def played(
-    home: Path, tongue: Tongue, theirs: Tongue, turn: Callable[[Tongue], Script], more: dict[str, Any]
-) -> list[Any]:
-    """Three requests of a kind, of which the third takes that turn: what the client got, what the provider was asked,
-    what the record says."""
-    home.mkdir()
-    limits = TIMEOUTS if turn in [TURNS[name] for name in STALLS] else ""
-    async with (
-        ScriptedUpstream() as first,
-        ScriptedUpstream() as second,
-        gateway(table(first, second, theirs, limits), home) as gw,
-    ):
-        second.plays(streamed(frames(theirs, "From the second.")))
-        client = await gw.connect()
-        seen: list[Any] = []
-        for script in (good(theirs), good(theirs), turn(theirs)):
-            first.plays(script)
-            await client.request(tongue, tongue.request("chain", stream=True, **more))
-            line, headers, said = await answer(client)
-            identity = headers["x-request-id"].encode()
-            kept = {name: value for name, value in headers.items() if name not in DATED}
-            said = re.sub(rb'"created":\d+', b'"created":1', said.replace(identity, b"(id)"))
-            seen.append((line, kept, said))
-        alike = {"x-pointsman-hops": "", "host": ""}
-        seen.append([(it.path, it.headers | alike, it.body) for it in (*first.seen, *second.seen)])
-        seen.append([told(row) for row in await gw.rows(3)])
-        return seen
-
-
-WANTS = {"usage": {"stream_options": {"include_usage": True}}, "no usage": {}}
-
-
-PAIRS = {
-    "chat": (CHAT, CHAT),
-    "messages": (MESSAGES, MESSAGES),
-    "chat by messages": (CHAT, MESSAGES),
-    "messages by chat": (MESSAGES, CHAT),
+USAGE_TOO = {"stream_options": {"include_usage": True}}
+KINDS = {  # streams of Messages tell their usage unasked
+    **{name: (hop, {}) for name, hop in HOPS.items()},
+    **{f"{name}, usage too": (hop, USAGE_TOO) for name, hop in HOPS.items() if hop[0] is CHAT},
 }
-SOON = ("chat", "chat by messages")
+QUICK = ("chat, usage too", "chat", "chat put into messages")
 
 
-@pytest.mark.parametrize("pair", [pytest.param(pair, marks=() if pair in SOON else pytest.mark.slow) for pair in PAIRS])
-@pytest.mark.parametrize("more", WANTS.values(), ids=WANTS)
+@pytest.mark.parametrize(
+    ("hop", "more"),
+    [pytest.param(*it, marks=() if name in QUICK else pytest.mark.slow, id=name) for name, it in KINDS.items()],
+)
 @pytest.mark.parametrize("turn", TURNS.values(), ids=TURNS)
 async def test_the_short_way_shows_what_the_way_of_all_would(
-    turn: Callable[[Tongue], Script], more: dict[str, Any], pair: str, home: Path, monkeypatch: pytest.MonkeyPatch
+    turn: Callable[[Tongue], Script],
+    hop: tuple[Tongue, Tongue],
+    more: dict[str, Any],
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    tongue, theirs = PAIRS[pair]
-    if tongue is MESSAGES:
-        more = {}
-    boarded = rides(monkeypatch)
-    short = await played(home / "short", tongue, theirs, turn, more)
-    assert [ride is not None for ride in boarded] == [False, True, True]
-    monkeypatch.setattr(Express, "board", lambda self, request, surface: None)
-    assert short == await played(home / "of-all", tongue, theirs, turn, more)
+    spoken, theirs = hop
+    timeouts = TIMEOUTS if turn in [TURNS[name] for name in STALLS] else ""
+    scripts = [good(theirs), good(theirs), turn(theirs)]
+    second = streamed(frames(theirs, "From the second."))
+
+    async def exchange(client: RawClient) -> Answer:
+        await client.request(spoken, spoken.request("chain", stream=True, **more))
+        return await answer(client)
+
+    await same_either_way(monkeypatch, home, lambda home: played(home, timeouts, theirs, scripts, second, exchange))
 
 
 ASKED = CHAT.request("first", stream=True)

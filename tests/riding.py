@@ -1,0 +1,106 @@
+"""Requests of one kind, one after the other, and what of them two ways through the gateway must have in common."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gateway import RawClient, gateway, provider
+from playbook import CHAT, MESSAGES, Tongue
+from upstream import Script, ScriptedUpstream
+
+from proxy.server.express import Express, Ride
+
+# What no two requests have in common: of a record, of an answer's head, of its body.
+VARYING = {"request_id", "at_ms", "ttfb_ms", "duration_ms", "started_ms", "id", "config", "plan"}
+DATED = {"date", "x-request-id", "request-id", "x-nyuro-config"}
+OWN = re.compile(rb"req_[0-9a-f]{32}|(?<=\"created\":)[0-9]+")
+PRICES = {"first": "price = { input = 2.5, output = 10 }", "second": "price = { input = 1, output = 4 }"}
+HOPS: dict[str, tuple[Tongue, Tongue]] = {  # client, provider
+    "chat": (CHAT, CHAT),
+    "messages": (MESSAGES, MESSAGES),
+    "chat put into messages": (CHAT, MESSAGES),
+    "messages put into chat": (MESSAGES, CHAT),
+}
+QUICK = ("chat", "chat put into messages")
+EACH_HOP = [pytest.param(hop, marks=() if name in QUICK else pytest.mark.slow, id=name) for name, hop in HOPS.items()]
+
+Answer = tuple[Any, dict[str, str], bytes]  # status, headers, body
+
+
+def rides(monkeypatch: pytest.MonkeyPatch) -> list[Ride | None]:
+    """What came of each request that asked to board."""
+    seen: list[Ride | None] = []
+    board = Express.board
+
+    def noted(self: Express, *args: Any) -> Ride | None:
+        seen.append(ride := board(self, *args))
+        return ride
+
+    monkeypatch.setattr(Express, "board", noted)
+    return seen
+
+
+def nobody_boards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Express, "board", lambda self, request, surface: None)
+
+
+async def same_either_way(
+    monkeypatch: pytest.MonkeyPatch, home: Path, play: Callable[[Path], Awaitable[list[Any]]]
+) -> None:
+    """What is played goes the short way from the second request on, and shows what it does where nobody boards."""
+    boarded = rides(monkeypatch)
+    short = await play(home / "short")
+    assert [ride is not None for ride in boarded] == [False, True, True]
+    nobody_boards(monkeypatch)
+    assert short == await play(home / "of-all")
+
+
+def chained(timeouts: str, first: ScriptedUpstream, second: ScriptedUpstream, tongue: Tongue) -> str:
+    """Two providers of one dialect, and `chain`, which is the one and then the other."""
+    houses = {"first": first, "second": second}
+    blocks = [provider(name, it, tongue, models={name: PRICES[name]}) for name, it in houses.items()]
+    return f'[timeouts]\n{timeouts}\n{"".join(blocks)}[aliases]\nchain = ["first", "second"]\n'
+
+
+async def played(
+    home: Path,
+    timeouts: str,
+    theirs: Tongue,
+    scripts: Sequence[Script],
+    from_second: Script,
+    exchange: Callable[[RawClient], Awaitable[Answer]],
+) -> list[Any]:
+    """One request for each of the first provider's scripts: what the client got, what the providers were asked, what
+    the record says."""
+    home.mkdir()
+    async with (
+        ScriptedUpstream() as first,
+        ScriptedUpstream() as second,
+        gateway(chained(timeouts, first, second, theirs), home) as gw,
+    ):
+        second.plays(from_second)
+        client = await gw.connect()
+        seen: list[Any] = []
+        for script in scripts:
+            first.plays(script)
+            status, headers, said = await exchange(client)
+            kept = {name: value for name, value in headers.items() if name not in DATED}
+            seen.append((status, kept, OWN.sub(b"", said)))
+        alike = {"x-pointsman-hops": "", "host": ""}
+        seen.append([(it.path, it.headers | alike, it.body) for it in (*first.seen, *second.seen)])
+        seen.append([told(row) for row in await gw.rows(len(scripts))])
+        return seen
+
+
+def told(row: dict[str, Any]) -> dict[str, Any]:
+    """Of a record what two of them have in common."""
+    kept = {name: value for name, value in row.items() if name not in VARYING}
+    kept["plan"] = row["plan"] and {name: value for name, value in row["plan"].items() if name != "config"}
+    kept["attempts"] = [
+        {name: value for name, value in attempt.items() if name not in VARYING} for attempt in row["attempts"]
+    ]
+    return kept
