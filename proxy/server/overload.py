@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
-from collections import deque
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from attrs import define, field
 
 from proxy.errors import Overloaded
 from proxy.routing.table import Server
+from proxy.server.waiting import Waiting
 
 log = structlog.get_logger()
 RETRY_AFTER = 1.0  # seconds
@@ -41,11 +41,11 @@ class Turnstile:
     inside: int = 0
     held: int = 0  # bytes
     memory_high: bool = False
-    _waiting: deque[asyncio.Future[None]] = field(factory=deque)
+    _waiting: Waiting = field(factory=Waiting)
 
     @property
     def waiting(self) -> int:
-        return sum(not place.done() for place in self._waiting)
+        return self._waiting.heads
 
     def check(self) -> None:
         """Raises Overloaded where a request that comes now could not even wait: its body need not be read."""
@@ -79,27 +79,15 @@ class Turnstile:
         if self.inside < self.limits.concurrency and not self.waiting:
             self.inside += 1
             return
-        place = asyncio.get_running_loop().create_future()
-        self._waiting.append(place)
         try:
-            async with asyncio.timeout(None if self.limits.queue_wait == float("inf") else self.limits.queue_wait):
-                await place  # whoever leaves hands it over, so `inside` has counted this one already
-        except BaseException as exc:
-            if place.done() and not place.cancelled():
-                self.leave()  # it came at the very moment that its owner went
-            with suppress(ValueError):
-                self._waiting.remove(place)
-            if isinstance(exc, TimeoutError):
-                raise _overloaded("The gateway has as many requests under way as it takes.") from exc
-            raise
+            await self._waiting.get_place(self.limits.queue_wait, self.leave)  # `inside` then counts this one already
+        except TimeoutError as exc:
+            raise _overloaded("The gateway has as many requests under way as it takes.") from exc
 
     def leave(self) -> None:
         self.inside -= 1
-        while self._waiting and self.inside < self.limits.concurrency:
-            place = self._waiting.popleft()
-            if not place.done():
-                self.inside += 1
-                place.set_result(None)
+        while self.inside < self.limits.concurrency and self._waiting.hand_on():
+            self.inside += 1
 
     def hold(self, size: int) -> None:
         """Raises Overloaded where the bodies of all requests together would be too large; nothing is held then."""

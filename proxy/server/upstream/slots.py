@@ -6,10 +6,9 @@ A hanging provider holds its own places and nobody else's.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from contextlib import suppress
 
 from proxy.errors import Overloaded
+from proxy.server.waiting import Waiting
 
 RETRY_AFTER = 1.0  # seconds
 
@@ -20,11 +19,11 @@ class Slots:
     def __init__(self, places: int, queue: int) -> None:
         self._free = places
         self._queue = queue
-        self._places: deque[asyncio.Future[None]] = deque()  # of those that wait
+        self._waiting = Waiting()
 
     @property
     def waiting(self) -> int:
-        return sum(not place.done() for place in self._places)
+        return self._waiting.heads
 
     def take_at_once(self) -> bool:
         """`take` where one is free: then nobody waits."""
@@ -41,25 +40,12 @@ class Slots:
             raise Overloaded("Too many requests wait for the provider already.", retry_after=RETRY_AFTER)
         loop = asyncio.get_running_loop()
         began = loop.time()
-        place = loop.create_future()
-        self._places.append(place)
         try:
-            async with asyncio.timeout(None if seconds == float("inf") else seconds):
-                await place
-        except BaseException as exc:
-            if place.done() and not place.cancelled():
-                self.release()  # it came at the very moment that its owner went
-            with suppress(ValueError):
-                self._places.remove(place)
-            if isinstance(exc, TimeoutError):
-                raise Overloaded("All connections to the provider are in use.", retry_after=RETRY_AFTER) from exc
-            raise
+            await self._waiting.get_place(seconds, self.release)
+        except TimeoutError as exc:
+            raise Overloaded("All connections to the provider are in use.", retry_after=RETRY_AFTER) from exc
         return loop.time() - began
 
     def release(self) -> None:
-        while self._places:
-            place = self._places.popleft()
-            if not place.done():
-                place.set_result(None)  # it goes from hand to hand
-                return
-        self._free += 1
+        if not self._waiting.hand_on():
+            self._free += 1
