@@ -1,5 +1,5 @@
-"""How large a request is, as far as routing has to know: read off members that nobody has judged yet, so whatever is of
-no use is passed over."""
+"""How large requests and answers are, as far as routing and bills have to know: read off members that nobody has judged
+yet, so whatever is of no use is passed over."""
 
 from __future__ import annotations
 
@@ -31,6 +31,15 @@ def whole(value: Any) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 1:
         return None
     return int(min(value, MOST))
+
+
+def counted(value: Any) -> int | None:
+    """How many tokens a provider says there were; None, unknown, for what no count can be."""
+    if value.__class__ is int:
+        return value if 0 <= value <= MOST else None
+    if value.__class__ is not float or not 0 <= value <= MOST or value != int(value):
+        return None
+    return int(value)
 
 
 def dicts(items: Any) -> Iterator[dict[str, Any]]:

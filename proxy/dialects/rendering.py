@@ -16,7 +16,7 @@ def arguments_of(call: ir.ToolCall, path: str, api: str) -> dict[str, Any]:
     try:
         value = json_text.read(call.arguments)
     except ValueError as exc:
-        message = f"{path}: is not JSON, and {api} takes a tool's arguments as an object."
+        message = f"{path}: is not JSON, and {api} takes the arguments of a call as an object."
         raise InvalidRequest(message, param=path) from exc
     if not isinstance(value, dict):
         raise InvalidRequest(f"{path}: must be a JSON object for {api}.", param=path)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from proxy.dialects import DIALECTS
-from proxy.dialects.measure import MOST, dicts, size, whole
+from proxy.dialects.measure import MOST, counted, dicts, size, whole
 
 NUMBERS: dict[str, tuple[Any, int | None]] = {
     "a number": (7, 7),
@@ -27,6 +27,28 @@ NUMBERS: dict[str, tuple[Any, int | None]] = {
 @pytest.mark.parametrize(("value", "read"), NUMBERS.values(), ids=NUMBERS)
 def test_a_limit_is_read_however_large_it_is(value: Any, read: int | None) -> None:
     assert whole(value) == read
+
+
+COUNTS: dict[str, tuple[Any, int | None]] = {
+    "a number": (7, 7),
+    "nothing": (0, 0),
+    "a float": (7.0, 7),
+    "a float between two": (7.5, None),
+    "as many as can be": (MOST, MOST),
+    "one more": (MOST + 1, None),
+    "a float beyond them": (1e300, None),
+    "without end": (float("inf"), None),
+    "not a number": (float("nan"), None),
+    "less than nothing": (-1, None),
+    "a boolean": (True, None),
+    "text": ("7", None),
+    "null": (None, None),
+}
+
+
+@pytest.mark.parametrize(("value", "read"), COUNTS.values(), ids=COUNTS)
+def test_a_count_is_a_whole_number_that_can_be_or_it_is_unknown(value: Any, read: int | None) -> None:
+    assert counted(value) == read
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,8 @@ from typing import Any
 from proxy import ir
 from proxy.dialects.anthropic.blocks import NAME
 from proxy.dialects.places import Places
-from proxy.dialects.rendering import unknown_part
+from proxy.dialects.rendering import arguments_of, unknown_part
 from proxy.errors import InvalidRequest, Unsupported
-from proxy.wire import json_text
 
 Block = dict[str, Any]
 _INSTRUCTIONS = ("system", "developer")
@@ -171,7 +170,8 @@ class TurnWriter:
     def _tool_call(self, part: ir.ToolCall, path: str) -> Block | None:
         if part.custom:
             raise Unsupported(f"{path}: the Messages API has no tools with free text as input.", param=path)
-        return {"type": "tool_use", "id": call_id(part.id), "name": part.name, "input": parsed(part.arguments, path)}
+        arguments = arguments_of(part, path, "the Messages API")
+        return {"type": "tool_use", "id": call_id(part.id), "name": part.name, "input": arguments}
 
     def _tool_result(self, part: ir.ToolResult, path: str) -> Block | None:
         inner = (self.block(item, self._places.inside(path, at)) for at, item in enumerate(part.content))
@@ -214,20 +214,6 @@ def cache_control(cache: ir.Cache) -> Block:
 def call_id(ident: str) -> str:
     """The API takes letters, digits, _ and - in an id; other providers' ids hold more. Unlike ids stay unlike."""
     return _NO_ID.sub(lambda match: f"_{ord(match[0]):x}", ident)
-
-
-def parsed(arguments: str, path: str) -> dict[str, Any]:
-    """A call's arguments as the object that the API wants; none at all is an empty one."""
-    if not arguments.strip():
-        return {}
-    try:
-        value = json_text.read(arguments)
-    except ValueError as exc:
-        message = f"{path}: is not JSON, and the Messages API takes a tool's input as an object."
-        raise InvalidRequest(message, param=path) from exc
-    if not isinstance(value, dict):
-        raise InvalidRequest(f"{path}: must be a JSON object for the Messages API.", param=path)
-    return value
 
 
 def _decoded(data: str, path: str) -> str:

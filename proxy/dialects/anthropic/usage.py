@@ -8,8 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from proxy import ir
-
-_SANE = 10**12  # tokens; above it a count is a fault, not a fact
+from proxy.dialects.measure import counted
 
 
 def read_usage(raw: Any, earlier: ir.Usage | None = None) -> ir.Usage:
@@ -20,22 +19,22 @@ def read_usage(raw: Any, earlier: ir.Usage | None = None) -> ir.Usage:
     """
     if not isinstance(raw, dict):
         return ir.Usage()
-    written = _count(raw.get("cache_creation_input_tokens"))
+    written = counted(raw.get("cache_creation_input_tokens"))
     split = raw.get("cache_creation")
     if isinstance(split, dict):
-        short, hour = _count(split.get("ephemeral_5m_input_tokens")), _count(split.get("ephemeral_1h_input_tokens"))
+        short, hour = counted(split.get("ephemeral_5m_input_tokens")), counted(split.get("ephemeral_1h_input_tokens"))
     else:
         short, hour = None, (earlier.cache_write_1h if earlier else None)
     if written is not None and (short is None or short + (hour or 0) != written):
         short = max(written - (hour or 0), 0)
     details = raw.get("output_tokens_details")
     return ir.Usage(
-        input=_count(raw.get("input_tokens")),
-        cache_read=_count(raw.get("cache_read_input_tokens")),
+        input=counted(raw.get("input_tokens")),
+        cache_read=counted(raw.get("cache_read_input_tokens")),
         cache_write_5m=short,
         cache_write_1h=hour,
-        output=_count(raw.get("output_tokens")),
-        reasoning=_count(details.get("thinking_tokens")) if isinstance(details, dict) else None,
+        output=counted(raw.get("output_tokens")),
+        reasoning=counted(details.get("thinking_tokens")) if isinstance(details, dict) else None,
     )
 
 
@@ -53,13 +52,3 @@ def write_usage(usage: ir.Usage) -> dict[str, Any]:
     if usage.reasoning is not None:
         written["output_tokens_details"] = {"thinking_tokens": usage.reasoning}
     return written
-
-
-def _count(value: Any) -> int | None:
-    if value.__class__ is int and 0 <= value <= _SANE:
-        return int(value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    if not 0 <= value <= _SANE or value != int(value):
-        return None
-    return int(value)

@@ -10,21 +10,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from proxy import ir
-
-_MOST = 10**12  # more tokens than any answer has; beyond it the number is noise
+from proxy.dialects.measure import counted
 
 
 def read_usage(raw: Any) -> ir.Usage:
     """Absurd numbers are unknown, never an error. A total without output counts says that there was none."""
     if not isinstance(raw, dict):
         return ir.Usage()
-    prompt, cached = _count(raw, "promptTokenCount"), _count(raw, "cachedContentTokenCount")
+    prompt, cached = counted(raw.get("promptTokenCount")), counted(raw.get("cachedContentTokenCount"))
     if prompt is not None and cached is not None:
         cached = min(cached, prompt)
-    brought_in = _count(raw, "toolUsePromptTokenCount") or 0
-    said, thoughts = _count(raw, "candidatesTokenCount"), _count(raw, "thoughtsTokenCount")
+    brought_in = counted(raw.get("toolUsePromptTokenCount")) or 0
+    said, thoughts = counted(raw.get("candidatesTokenCount")), counted(raw.get("thoughtsTokenCount"))
     output = None if said is None and thoughts is None else (said or 0) + (thoughts or 0)
-    if output is None and prompt is not None and _count(raw, "totalTokenCount") == prompt + brought_in:
+    if output is None and prompt is not None and counted(raw.get("totalTokenCount")) == prompt + brought_in:
         output = 0
     return ir.Usage(
         input=None if prompt is None else prompt - (cached or 0) + brought_in,
@@ -45,12 +44,5 @@ def usage_of(answer: Mapping[str, Any]) -> ir.Usage | None:
 def _of_audio(details: Any) -> int | None:
     for entry in details if isinstance(details, list) else ():
         if isinstance(entry, dict) and entry.get("modality") == "AUDIO":
-            return _count(entry, "tokenCount")
+            return counted(entry.get("tokenCount"))
     return None
-
-
-def _count(source: Mapping[str, Any], name: str) -> int | None:
-    value = source.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return int(value) if 0 <= value <= _MOST and value == int(value) else None

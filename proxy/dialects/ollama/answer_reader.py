@@ -19,12 +19,12 @@ from attrs import define
 from proxy import ir
 from proxy.dialects import failures
 from proxy.dialects.dialect import Reading
+from proxy.dialects.measure import counted
 from proxy.errors import UpstreamBroken
 from proxy.wire import json_text
 from proxy.wire.sse import Frame
 
 NAME = "ollama"
-_MOST = 10**12  # more tokens than any answer has; beyond it the number is noise
 _NO_DIGIT = re.compile(r"\D")
 _SUBSECOND = re.compile(r"(\.\d{6})\d+")  # Go tells nanoseconds, which Python does not read
 _STOPS: dict[str, ir.StopReason] = {"stop": "end", "length": "length"}
@@ -187,7 +187,7 @@ def _stop(native: str, *, called: bool) -> ir.StopReason:
 
 def _usage(line: Mapping[str, Any]) -> ir.Usage | None:
     """Absurd numbers are unknown. Older servers leave the prompt's count out where all of it was cached."""
-    usage = ir.Usage(input=_count(line, "prompt_eval_count"), output=_count(line, "eval_count"))
+    usage = ir.Usage(input=counted(line.get("prompt_eval_count")), output=counted(line.get("eval_count")))
     return None if usage.input is None and usage.output is None else usage
 
 
@@ -206,13 +206,6 @@ def _seconds(moment: str) -> int | None:
         return int(datetime.fromisoformat(_SUBSECOND.sub(r"\1", moment)).timestamp())
     except (ValueError, OverflowError):
         return None
-
-
-def _count(source: Mapping[str, Any], name: str) -> int | None:
-    value = source.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return int(value) if 0 <= value <= _MOST and value == int(value) else None
 
 
 def _text(source: Mapping[str, Any], name: str) -> str:

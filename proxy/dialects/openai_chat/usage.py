@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from proxy import ir
+from proxy.dialects.measure import counted
 from proxy.dialects.openai_chat.relatives import CACHED, USAGE_BESIDE
 
-_MOST = 10**12  # more tokens than any answer has; beyond it the number is noise
 _NOTHING: dict[str, Any] = {}
 _PLAIN = frozenset({"prompt_tokens", "completion_tokens", "total_tokens"})
 
@@ -22,9 +22,9 @@ def read_usage(usage: Any) -> ir.Usage:
     if not isinstance(usage, dict):
         return ir.Usage()
     if _PLAIN.issuperset(usage):  # nothing to take apart
-        return ir.Usage(_count(usage.get("prompt_tokens")), None, None, None, _count(usage.get("completion_tokens")))
+        return ir.Usage(counted(usage.get("prompt_tokens")), None, None, None, counted(usage.get("completion_tokens")))
     prompt_details, completion_details = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
-    asked, completion = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+    asked, completion = counted(usage.get("prompt_tokens")), counted(usage.get("completion_tokens"))
     cached, written, heard = _of_prompt(usage, prompt_details if isinstance(prompt_details, dict) else _NOTHING)
     fresh = asked
     if fresh is not None and asked is not None:
@@ -36,12 +36,12 @@ def read_usage(usage: Any) -> ir.Usage:
             fresh -= written
     reasoning = spoken = None
     if isinstance(completion_details, dict):
-        reasoning = _count(completion_details.get("reasoning_tokens"))
-        spoken = _count(completion_details.get("audio_tokens"))
+        reasoning = counted(completion_details.get("reasoning_tokens"))
+        spoken = counted(completion_details.get("audio_tokens"))
     if (
         reasoning
         and completion is not None
-        and _count(usage.get("total_tokens")) == (asked or 0) + completion + reasoning
+        and counted(usage.get("total_tokens")) == (asked or 0) + completion + reasoning
     ):
         completion += reasoning
     return ir.Usage(
@@ -58,14 +58,14 @@ def read_usage(usage: Any) -> ir.Usage:
 
 def _of_prompt(usage: dict[str, Any], details: dict[str, Any]) -> tuple[int | None, int | None, int | None]:
     """Tokens that were cached, written to the cache, and of sound."""
-    cached = _count(details.get("cached_tokens"))
+    cached = counted(details.get("cached_tokens"))
     if cached is None:
         for name in CACHED:
-            if name in usage and (cached := _count(usage[name])) is not None:
+            if name in usage and (cached := counted(usage[name])) is not None:
                 break
     if not details:
         return cached, None, None
-    return cached, _count(details.get("cache_write_tokens")), _count(details.get("audio_tokens"))
+    return cached, counted(details.get("cache_write_tokens")), counted(details.get("audio_tokens"))
 
 
 def usage_of(answer: Mapping[str, Any]) -> ir.Usage | None:
@@ -97,14 +97,6 @@ def write_usage(usage: ir.Usage) -> dict[str, Any] | None:
             **({"audio_tokens": usage.audio_output} if usage.audio_output is not None else {}),
         },
     }
-
-
-def _count(value: Any) -> int | None:
-    if value.__class__ is int:
-        return value if 0 <= value <= _MOST else None
-    if value.__class__ is not float or not 0 <= value <= _MOST or value != int(value):
-        return None
-    return int(value)
 
 
 def _capped(count: int | None, most: int | None) -> int | None:
