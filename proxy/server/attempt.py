@@ -24,7 +24,7 @@ from proxy.server.credentials import NO_CREDENTIAL, Credential
 from proxy.server.ledger import Attempt
 from proxy.server.outgoing import Prepared
 from proxy.server.respond import content_type_of
-from proxy.server.upstream import Reply
+from proxy.server.upstream import Reply, read_up_to
 from proxy.server.watchdog import Agenda, Watchdog
 from proxy.streams import Passthrough, Stream, Translation, Unjudged, events_of
 from proxy.wire import json_text, sse
@@ -184,7 +184,7 @@ async def _refused(call: Call, opening: Opening) -> NoReturn:
 async def _failure(call: Call, opening: Opening) -> UpstreamError:
     reply, prepared = opening.reply, opening.prepared
     try:
-        body, whole = await reply.read(ERROR_LIMIT)
+        body, whole = await read_up_to(ERROR_LIMIT, reply)
     except UpstreamBroken:  # cut short: the status has been said all the same
         body, whole = b"", False
     reply.close()
@@ -246,7 +246,7 @@ async def _misnamed(call: Call, opening: Opening, begun: bytes) -> None:
     """The body is judged by its content, whatever the content type says."""
     if begun.lstrip().startswith(b"<"):
         raise UpstreamBroken("The provider answered with a page, not with a stream.")
-    rest, whole = await opening.reply.read(TRANSLATED_LIMIT)
+    rest, whole = await read_up_to(TRANSLATED_LIMIT, opening.reply)
     _settle_whole(call, opening, begun + rest, whole=whole)
 
 
@@ -302,7 +302,7 @@ async def _whole_answer(call: Call, opening: Opening) -> None:
     if opening.prepared.outgoing.timeouts.min_rate:
         body, whole = await _watched(opening, limit)
     else:
-        body, whole = await opening.reply.read(limit)
+        body, whole = await read_up_to(limit, opening.reply)
     if not whole and native and not mended:
         if body.lstrip()[:1] != b"{":
             raise UpstreamBroken("The provider's answer is large and no JSON object.")

@@ -12,7 +12,7 @@ from proxy.errors import UpstreamBroken
 from proxy.routing.table import Duration, Provider
 from proxy.server.outgoing import AGENT
 from proxy.server.snapshot import Snapshot
-from proxy.server.upstream import Outgoing
+from proxy.server.upstream import Outgoing, read_up_to
 from proxy.server.visitor import HOPS
 
 LARGEST = 4 << 20  # bytes of one answer
@@ -40,7 +40,7 @@ async def ask(
         rooted=rooted,
     )
     reply = await snapshot.upstreams[provider.name].send(outgoing)
-    content, whole = await reply.read(LARGEST)
+    content, whole = await read_up_to(LARGEST, reply)
     if not whole:
         reply.close()
         raise UpstreamBroken("The answer is too long.", detail=f"more than {LARGEST} bytes")

@@ -31,7 +31,7 @@ from upstream import (
 
 from proxy.errors import Overloaded, UpstreamBroken, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from proxy.routing.table import Duration, Provider, Timeouts
-from proxy.server.upstream import LeanUpstream, Outgoing, PlainUpstream, Upstream
+from proxy.server.upstream import LeanUpstream, Outgoing, PlainUpstream, Upstream, read_up_to
 
 OPENERS: dict[str, Callable[[Provider], Upstream]] = {"plain": PlainUpstream, "lean": LeanUpstream}
 BODY = b'{"model":"native"}'
@@ -68,7 +68,7 @@ def outgoing(body: bytes = BODY, *, connect: float = 5.0, queue: float = 10.0) -
 
 async def whole(client: Upstream) -> bytes:
     reply = await client.send(outgoing())
-    body, complete = await reply.read(1 << 20)
+    body, complete = await read_up_to(1 << 20, reply)
     assert complete
     return body
 
@@ -83,7 +83,7 @@ async def test_the_body_arrives_as_it_is_with_its_length(
     upstream.plays(plain({}))
     body = b"x" * size
     reply = await client.send(outgoing(body))
-    await reply.read(100)
+    await read_up_to(100, reply)
     seen = await upstream.asked()
     assert seen.body == body
     assert seen.headers["content-length"] == str(size)
@@ -110,7 +110,7 @@ async def test_the_head_is_had_before_the_body(client: Upstream, upstream: Scrip
     assert {**reply.headers}.items() >= {"content-type": "text/plain", "x-one": "1", "x-two": "2"}.items()
     assert reply.queued_s == 0
     go_on.set()
-    assert await reply.read(100) == (b"ok", True)
+    assert await read_up_to(100, reply) == (b"ok", True)
 
 
 async def test_of_a_header_that_stands_twice_the_last_one_counts(client: Upstream, upstream: ScriptedUpstream) -> None:
@@ -145,10 +145,10 @@ async def test_reading_stops_a_little_beyond_its_limit(client: Upstream, upstrea
     go_on = asyncio.Event()
     upstream.plays(streamed([b"x" * 600, b"y" * 600, go_on, b"z"]))
     reply = await client.send(outgoing())
-    body, complete = await reply.read(1000)
+    body, complete = await read_up_to(1000, reply)
     assert (len(body), complete) == (1200, False)
     go_on.set()
-    assert await reply.read(1000) == (b"z", True)
+    assert await read_up_to(1000, reply) == (b"z", True)
 
 
 HEADS = {
@@ -343,7 +343,7 @@ async def test_a_reply_expired_between_two_reads_says_so(client: Upstream, upstr
     await reply.chunk()
     reply.expire("It took too long.")
     with pytest.raises(UpstreamTimeout):
-        await reply.read(100)
+        await read_up_to(100, reply)
 
 
 @pytest.mark.parametrize("where", ["the head", "the body"])
@@ -473,7 +473,7 @@ async def test_no_more_connections_than_allowed_are_open(
         go_on.set()
         for sending in asyncio.as_completed(replies):
             reply = await sending
-            assert await reply.read(100) == (b"ok", True)
+            assert await read_up_to(100, reply) == (b"ok", True)
         assert upstream.opened == 2
 
 

@@ -18,7 +18,7 @@ from proxy.errors import UpstreamBroken, UpstreamTimeout
 from proxy.routing.table import Provider, Timeouts
 from proxy.secret import Secret
 from proxy.server.outbox import Outbox
-from proxy.server.upstream import LeanUpstream, Outgoing
+from proxy.server.upstream import LeanUpstream, Outgoing, read_up_to
 from proxy.server.upstream.lean import Handler, LeanReply
 from proxy.server.upstream.plain import PlainReply
 
@@ -56,7 +56,7 @@ async def test_the_connector_makes_the_connections_that_its_factory_names(upstre
     upstream.plays(plain(b"ok"))
     client, reply = await begun(upstream)
     assert isinstance(reply._handler, Handler)
-    assert await reply.read(10) == (b"ok", True)
+    assert await read_up_to(10, reply) == (b"ok", True)
     await client.close()
 
 
@@ -65,7 +65,7 @@ async def test_behind_an_egress_proxy_the_plain_exchange_is_used(upstream: Scrip
     client = lean(upstream, proxy=Secret(upstream.root))
     reply = await client.send(outgoing())
     assert isinstance(reply, PlainReply)
-    assert await reply.read(10) == (b"ok", True)
+    assert await read_up_to(10, reply) == (b"ok", True)
     await client.close()
 
 
@@ -128,7 +128,7 @@ async def test_a_connection_serves_again_though_its_end_came_behind_the_last_tha
     again = await client.send(outgoing())
     assert isinstance(again, LeanReply)
     assert again._handler is handler
-    assert await again.read(10) == (b"ok", True)
+    assert await read_up_to(10, again) == (b"ok", True)
     await client.close()
 
 
@@ -176,11 +176,11 @@ async def test_a_pooled_connection_that_speaks_unasked_is_not_used_again(upstrea
     upstream.plays([*plain(b"one"), go_on, b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nunasked"], plain(b"two"))
     client, reply = await begun(upstream)
     handler = reply._handler
-    assert await reply.read(10) == (b"one", True)
+    assert await read_up_to(10, reply) == (b"one", True)
     go_on.set()
     await settles(lambda: handler.should_close)
     second = await client.send(outgoing())
-    assert await second.read(10) == (b"two", True)
+    assert await read_up_to(10, second) == (b"two", True)
     assert upstream.opened == 2
     await client.close()
 
@@ -278,7 +278,7 @@ async def test_an_answer_that_came_at_once_is_whole_though_its_connection_is_los
     reply = LeanReply(wire, wire, Outbox())  # type: ignore[arg-type]
     reply.received(HEAD + b"".join(map(piece, EVENTS)) + LAST)
     reply.lost(None)
-    assert await reply.read(1 << 30) == (b"".join(EVENTS), True)
+    assert await read_up_to(1 << 30, reply) == (b"".join(EVENTS), True)
 
 
 async def test_an_answer_that_came_at_once_and_is_cut_is_told_as_cut_behind_what_came() -> None:

@@ -48,9 +48,6 @@ class EmbeddedReply:
                 return False
         return True
 
-    async def read(self, limit: int) -> tuple[bytes, bool]:
-        return b"".join(self._pieces), True
-
     async def finish(self) -> bool:
         self.close()
         return False

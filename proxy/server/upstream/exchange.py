@@ -55,10 +55,6 @@ class Reply(Protocol):
         """The next bytes as they came, b"" at the end. Raises UpstreamBroken where the body is cut, UpstreamTimeout
         where the reply was expired."""
 
-    async def read(self, limit: int) -> tuple[bytes, bool]:
-        """The body up to its end, or a little more than `limit` bytes of it; and whether that is all. Raises like
-        `chunk`."""
-
     async def pour(self, take: Take, through: Through | None = None) -> bool:
         """Hands the bytes of each read to `take`, where they are received if need be, until it says False or the body
         ends; whether it has. Raises like `chunk`, and what `take` raises. `through` is asked first, where a reply has
@@ -72,7 +68,7 @@ class Reply(Protocol):
         """Gives the answer up: the connection is closed at once and not pooled."""
 
     def expire(self, message: str) -> None:
-        """Closes, and makes whoever waits in `chunk` or `read` raise UpstreamTimeout with the message."""
+        """Closes, and makes whoever waits in `chunk` raise UpstreamTimeout with the message."""
 
 
 class Upstream(Protocol):

@@ -333,17 +333,6 @@ class LeanReply:
             raise self._error
         return not self._enough
 
-    async def read(self, limit: int) -> tuple[bytes, bool]:
-        parts: list[bytes] = []
-        size = 0
-        while size <= limit:
-            data = await self.chunk()
-            if not data:
-                return b"".join(parts), True
-            parts.append(data)
-            size += len(data)
-        return b"".join(parts), False
-
     async def finish(self) -> bool:
         if self._parser.done and not self._parts:
             return False

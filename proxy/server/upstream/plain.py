@@ -51,6 +51,20 @@ async def run_out(reply: Reply) -> bool:
     return found
 
 
+async def read_up_to(limit: int, reply: Reply) -> tuple[bytes, bool]:
+    """The body up to its end, or a little more than `limit` bytes of it; and whether that is all. Raises like
+    `Reply.chunk`."""
+    parts: list[bytes] = []
+    size = 0
+    while size <= limit:
+        data = await reply.chunk()
+        if not data:
+            return b"".join(parts), True
+        parts.append(data)
+        size += len(data)
+    return b"".join(parts), False
+
+
 class PlainReply:
     """An aiohttp response as the relay wants it: raw bytes, no decoding."""
 
@@ -80,17 +94,6 @@ class PlainReply:
         if not data:
             self._free()
         return data
-
-    async def read(self, limit: int) -> tuple[bytes, bool]:
-        parts: list[bytes] = []
-        size = 0
-        while size <= limit:
-            data = await self.chunk()
-            if not data:
-                return b"".join(parts), True
-            parts.append(data)
-            size += len(data)
-        return b"".join(parts), False
 
     async def pour(self, take: Take, through: Through | None = None) -> bool:
         while data := await self.chunk():
