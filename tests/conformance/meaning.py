@@ -7,12 +7,11 @@ pictures, tokens by class and the reason for the end. One function for each dial
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
 from attrs import define, field, frozen
+from json_paths import put
 
 Json = Mapping[str, Any]
 
@@ -368,7 +367,7 @@ def _gemini_part(notes: _Notes, calls: list[tuple[str, str, Any]], part: Json) -
         calls.append((call.get("id") or "", call["name"], dict(call.get("args") or {})))
     for entry in call.get("partialArgs") or ():
         value = next((entry[name] for name in _PARTIAL if name in entry), None)
-        _put(calls[-1][2], entry["jsonPath"], value)
+        put(calls[-1][2], entry["jsonPath"], value)
     if part.get("thought"):
         notes.thinking += part.get("text") or ""
     else:
@@ -380,22 +379,6 @@ def _gemini_part(notes: _Notes, calls: list[tuple[str, str, Any]], part: Json) -
 
 
 _PARTIAL = ("stringValue", "numberValue", "boolValue")
-
-
-def _put(place: Any, path: str, value: Any) -> None:
-    steps = [int(index) if index else name for name, index in re.findall(r"\.([^.\[\]]+)|\[(\d+)\]", path)]
-    for step, below in pairwise(steps):
-        empty: Any = [] if isinstance(below, int) else {}
-        if isinstance(step, int):
-            place.extend([empty] if step == len(place) else [])
-        else:
-            place.setdefault(step, empty)
-        place = place[step]
-    last = steps[-1]
-    if isinstance(last, int) and last == len(place):
-        place.append("" if isinstance(value, str) else None)
-    before = place[last] if isinstance(last, int) else place.get(last)
-    place[last] = before + value if isinstance(before, str) and isinstance(value, str) else value
 
 
 def _gemini_sources(notes: _Notes, candidate: Json) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+from json_paths import put
 from sdk_reading import Reading, read_chat_answer, read_chat_stream, read_message, read_messages_stream
 
 from proxy import errors, ir
@@ -78,7 +78,7 @@ class ByHand:
         if call.get("name"):
             self.calls.append((call["name"], call.get("args", {})))
         for entry in call.get("partialArgs", []):
-            _put(self.calls[-1][1], entry["jsonPath"], entry["stringValue"])
+            put(self.calls[-1][1], entry["jsonPath"], entry["stringValue"])
         if part.get("thought"):
             self.thinking += part["text"]
         else:
@@ -87,21 +87,6 @@ class ByHand:
             self.signatures.append(part["thoughtSignature"])
         if "inlineData" in part:
             self.images.append(part["inlineData"]["data"])
-
-
-def _put(place: Any, path: str, text: str) -> None:
-    steps = [int(index) if index else name for name, index in re.findall(r"\.(\w+)|\[(\d+)\]", path)]
-    for step, below in pairwise(steps):
-        empty: Any = [] if isinstance(below, int) else {}
-        if isinstance(step, int):
-            place.extend([empty] if step == len(place) else [])
-        else:
-            place.setdefault(step, empty)
-        place = place[step]
-    last = steps[-1]
-    if isinstance(last, int) and last == len(place):
-        place.append("")
-    place[last] = (place[last] if isinstance(last, int) else place.get(last, "")) + text
 
 
 # -- by us -------------------------------------------------------------------------------------------------------

@@ -156,10 +156,22 @@ async def test_a_client_that_reads_a_byte_now_and_then_is_held_to_the_total() ->
 # -- who does not send -------------------------------------------------------------------------------------------
 
 
+async def crowd(running: Daemon, count: int) -> list[socket.socket]:
+    opened = [await connected(running) for _ in range(count)]
+    await running.until_metric("pointsman_client_connections", lambda value: value >= count)
+    return opened
+
+
+async def hung_up_on(crowd: list[socket.socket]) -> None:
+    """Each of them, without a word."""
+    async with asyncio.timeout(GUARD_S * 3):
+        assert set(await asyncio.gather(*map(ended, crowd))) == {b""}
+
+
 async def test_heads_that_come_a_byte_at_a_time_end_at_their_time_and_hold_up_nobody(descriptors: int) -> None:
     count = min(5_000, descriptors)
     async with serving('header_timeout = "15s"\n') as (running, _):
-        slow = [await connected(running) for _ in range(count)]
+        slow = await crowd(running, count)
         begun = request(CHAT, stream=False)[:60]
         alive = set(slow)
 
@@ -173,10 +185,8 @@ async def test_heads_that_come_a_byte_at_a_time_end_at_their_time_and_hold_up_no
                 await asyncio.sleep(1.0)
 
         drip = asyncio.ensure_future(dripping())
-        await running.until_metric("pointsman_client_connections", lambda value: value >= count)
         await served_promptly(running)
-        async with asyncio.timeout(GUARD_S * 3):
-            assert set(await asyncio.gather(*map(ended, slow))) == {b""}
+        await hung_up_on(slow)
         drip.cancel()
         await asyncio.gather(drip, return_exceptions=True)
         await running.until_metric("pointsman_client_connections", lambda value: value <= 1)
@@ -194,12 +204,10 @@ async def test_silent_connections_are_closed_and_others_served(descriptors: int)
     count = min(10_000, descriptors)
     async with serving('header_timeout = "25s"\n') as (running, _):
         before = running.usage()[0]
-        silent = [await connected(running) for _ in range(count)]
-        await running.until_metric("pointsman_client_connections", lambda value: value >= count)
+        silent = await crowd(running, count)
         assert running.usage()[0] - before < 200 * MIB
         await served_promptly(running)
-        async with asyncio.timeout(GUARD_S * 3):
-            assert set(await asyncio.gather(*map(ended, silent))) == {b""}
+        await hung_up_on(silent)
         await served_promptly(running)
         assert {row["outcome"] for row in await running.records(6)} == {"ok"}
     tell(
