@@ -34,6 +34,7 @@ LIMITS = {"model": 500, "provider": 100}  # values of one label
 LIMIT = 100  # of any other label
 
 TOKEN_CLASSES = ("input", "cache_read", "cache_write_5m", "cache_write_1h", "output", "reasoning")
+TOKENS_OF = attrgetter(*TOKEN_CLASSES)  # how many an answer's usage has of each
 
 # OpenTelemetry's boundaries for gen_ai durations (0.01 to 81.92) and two more, since agents' streams last minutes.
 SECONDS = tuple(round(0.01 * 2**n, 2) for n in range(16))
@@ -285,7 +286,7 @@ class Answers:
     unknown_cost: Number
 
     def count(self, usage: ir.Usage) -> None:
-        for number, tokens in zip(self.tokens, _counts(usage), strict=True):
+        for number, tokens in zip(self.tokens, TOKENS_OF(usage), strict=True):
             if tokens and tokens > 0:  # a provider may say anything; a counter never goes down
                 number.value += tokens
         if (read := usage.input_total) is not None:
@@ -303,9 +304,6 @@ class Series:
     overhead: Histogram
     answers: Answers | None
     requests: dict[tuple[str, int, str], Number] = field(factory=dict)  # by intent, status and outcome
-
-
-_counts = attrgetter(*TOKEN_CLASSES)
 
 
 class Metrics:

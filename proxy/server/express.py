@@ -275,7 +275,7 @@ class Ride:
             self.raised = exc
             self.reply.close()
             return None
-        return None if told is None or good is None else self._delivered(told[0], *good)
+        return None if good is None else self._delivered(*good)
 
     def look(self, now: float) -> None:
         """Its time on the agenda has come."""
@@ -288,14 +288,11 @@ class Ride:
     def _judged(self, head: Head, body: bytes) -> tuple[bytes, str, ir.Usage, int | None] | None:
         """Of a good answer: its body for the client, the provider's headers that pass, usage and cost; None for any
         other."""
-        headers, protocol, track = head.headers, self.request.protocol, self.track
-        if head.status != 200 or headers.get("content-type") != JSON or "content-encoding" in headers:
-            return None
-        if len(body) > LARGEST or protocol.writing_paused:
+        protocol, track = self.request.protocol, self.track
+        passed = track.passed if track.heard is head else self._heard(head)
+        if passed is None or len(body) > LARGEST or protocol.writing_paused:
             return None  # the client may have to be waited for
         if protocol.transport is None or protocol.transport.is_closing():
-            return None
-        if self.snapshot.scrubber.knows("\n".join(headers.values())):
             return None
         try:
             parsed = json_text.read(body)
@@ -307,16 +304,27 @@ class Ride:
         if usage is None or len(body) > LARGEST:
             return None  # what it cost is for others to guess
         cost = track.price.cost_nanos(usage) if track.price is not None else None
-        passed = answer_lines(headers, track.hop is None, LIMITS_OURS if track.limits else OURS)
-        if passed is None or (cost is None and track.price is not None):
+        if cost is None and track.price is not None:
             return None
         return body, passed, usage, cost
+
+    def _heard(self, head: Head) -> str | None:
+        """Of an answer that may be good by its head, the headers that pass, on the wire; None for any other. Kept for
+        the next one, whose head is mostly the same."""
+        headers, track = head.headers, self.track
+        is_good = head.status == 200 and headers.get("content-type") == JSON and "content-encoding" not in headers
+        if is_good and not self.snapshot.scrubber.knows("\n".join(headers.values())):
+            passed = answer_lines(headers, track.hop is None, LIMITS_OURS if track.limits else OURS)
+        else:
+            passed = None
+        track.heard, track.passed, track.upstream_id = head, passed, upstream_id(headers)
+        return passed
 
     def _voice(self) -> Voice:
         """See `Call.voice`."""
         return Voice(self.request_id, self.track.facts.wanted[0], self.at_ms // 1000, False, self.document)
 
-    def _delivered(self, head: Head, body: bytes, passed: str, usage: ir.Usage, cost: int | None) -> Left:
+    def _delivered(self, body: bytes, passed: str, usage: ir.Usage, cost: int | None) -> Left:
         gateway, track, started, permit = self.gateway, self.track, self.started, self.permit
         agenda = gateway.relay.agenda
         if self.page is not None:
@@ -332,7 +340,7 @@ class Ride:
         charged, read = min(cost or 0, billing.MOST_CHARGED), usage.input_total
         brief = _brief((
             track, self.request_id, self.at_ms, self.tokens, self.conversation, self.pinned is not None, usage, cost,
-            charged, int(first_byte_s * 1000), int(duration * 1000), len(body), upstream_id(head.headers),
+            charged, int(first_byte_s * 1000), int(duration * 1000), len(body), track.upstream_id,
         ))  # fmt: skip
         self._learnt(now, brief.ttfb_ms)
         track.in_flight.value -= 1

@@ -6,7 +6,7 @@ https://docs.anthropic.com/en/api/rate-limits#response-headers
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 
@@ -50,19 +50,21 @@ def headers_of(permit: Permit, dialect: str, now: float, wall: float, given_back
     return headers
 
 
-def lines_of(meters: Iterable[Meter], dialect: str, now: float, wall: float) -> str:
+def lines_of(meters: Sequence[Meter], dialect: str, now: float, wall: float) -> str:
     """As `headers_of`, on the wire."""
-    requests, tokens = tightest(meters, now)
+    if len(meters) == 1:
+        of_requests = of_tokens = meters[0]
+        requests, tokens = of_tokens.left(now)
+    else:
+        (requests, of_requests), (tokens, of_tokens) = (it or (None, meters[0]) for it in tightest(meters, now))
     names, said = (ANTHROPIC, _moment) if dialect == "anthropic" else (OPENAI, duration)
     lines = ""
     if requests is not None:
-        left, meter = requests
-        (limit, remaining, reset), when = names["requests"], said(meter.requests.idle_in(now), wall)
-        lines = f"{limit}: {meter.terms.rpm}\r\n{remaining}: {left}\r\n{reset}: {when}\r\n"
+        (limit, remaining, reset), when = names["requests"], said(of_requests.requests.idle_in(now), wall)
+        lines = f"{limit}: {of_requests.terms.rpm}\r\n{remaining}: {requests}\r\n{reset}: {when}\r\n"
     if tokens is not None:
-        left, meter = tokens
-        (limit, remaining, reset), when = names["tokens"], said(meter.tokens.idle_in(now), wall)
-        lines += f"{limit}: {meter.terms.tpm}\r\n{remaining}: {left}\r\n{reset}: {when}\r\n"
+        (limit, remaining, reset), when = names["tokens"], said(of_tokens.tokens.idle_in(now), wall)
+        lines += f"{limit}: {of_tokens.terms.tpm}\r\n{remaining}: {tokens}\r\n{reset}: {when}\r\n"
     return lines
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from itertools import repeat
 
 from proxy import ir
-from proxy.metrics import TOKEN_CLASSES, Answers, Histogram, Metrics
+from proxy.metrics import TOKENS_OF, Answers, Histogram, Metrics
 
 MOST = 64  # answers
 ENDED = 200, "ok"
@@ -44,21 +45,25 @@ class Tally:
         if not gathered:
             return
         metrics, count = self._metrics, len(gathered)
-        series = metrics.bind(*self._key)
-        for _ in gathered:
-            ended = series.requests.get((self._intent, *ENDED)) or metrics.ended(series, self._intent, *ENDED)
-            ended.value += 1
+        durations, overheads, usages, costs, first_tokens = zip(*gathered, strict=True)
+        series, ending = metrics.bind(*self._key), (self._intent, *ENDED)
+        ended = series.requests.get(ending)
+        if ended is not None:
+            ended.value += count
+        else:
+            for _ in gathered:
+                metrics.ended(series, *ending).value += 1
         metrics.attempted(self._provider, "ok").value += count
         if not self._streamed:
             queued = metrics.queues(self._provider)
             queued.counts[bisect_left(queued.bounds, 0.0)] += count
-        _observe(series.duration, [duration for duration, *_ in gathered])
-        _observe(series.overhead, [overhead if overhead > 0 else 0.0 for _, overhead, *_ in gathered])
+        _observe(series.duration, durations)
+        _observe(series.overhead, [overhead if overhead > 0 else 0.0 for overhead in overheads])
         if series.answers is not None:
-            _count(series.answers, [usage for _, _, usage, *_ in gathered])
-            _charge(series.answers, [cost for *_, cost, _ in gathered])
+            _count(series.answers, usages)
+            _charge(series.answers, costs)
             if self._streamed:
-                _observe(series.answers.first_token, [ttft for *_, ttft in gathered])
+                _observe(series.answers.first_token, first_tokens)
                 _observe(
                     series.answers.per_token,
                     [
@@ -69,23 +74,23 @@ class Tally:
                 )
 
 
-def _count(answers: Answers, usages: list[ir.Usage]) -> None:
+def _count(answers: Answers, usages: Sequence[ir.Usage]) -> None:
     """As `Answers.count` of each."""
-    for number, name in zip(answers.tokens, TOKEN_CLASSES, strict=True):
-        told = [tokens for usage in usages if (tokens := getattr(usage, name))]
-        number.value += sum(tokens for tokens in told if tokens > 0)
+    for number, told in zip(answers.tokens, zip(*map(TOKENS_OF, usages), strict=True), strict=True):
+        if any(told):  # most classes are of no answer
+            number.value += sum([tokens for tokens in told if tokens and tokens > 0])
     _observe(answers.inputs, [read for usage in usages if (read := usage.input_total) is not None])
     _observe(answers.outputs, [usage.output for usage in usages if usage.output is not None])
 
 
-def _charge(answers: Answers, costs: list[int | None]) -> None:
+def _charge(answers: Answers, costs: Sequence[int | None]) -> None:
     known = [cost for cost in costs if cost is not None]
-    answers.cost.value += sum(cost for cost in known if cost > 0)
+    answers.cost.value += sum([cost for cost in known if cost > 0])
     answers.unknown_cost.value += len(costs) - len(known)
 
 
 def _observe(histogram: Histogram, values: Sequence[float]) -> None:
-    counts, bounds = histogram.counts, histogram.bounds
-    for value in values:
-        counts[bisect_left(bounds, value)] += 1
+    counts = histogram.counts
+    for place in map(bisect_left, repeat(histogram.bounds), values):
+        counts[place] += 1
     histogram.sum += sum(values)

@@ -35,6 +35,7 @@ from proxy.server.respond import JSON
 from proxy.server.tally import Tally
 from proxy.server.upstream import LeanUpstream
 from proxy.server.visitor import Visitor
+from proxy.wire.http1 import Head
 
 MakesTally = Callable[[str, str, str, str, bool], Tally]
 MOST = 512  # tracks of a snapshot
@@ -73,6 +74,9 @@ class Track:
     streamed: Prepared | None = field(repr=False)  # the request for a stream, less its body; None: no stream is wanted
     hop: Hop | None = field(repr=False)  # None: both speak the same dialect
     rows: Any = field(default=None, init=False, repr=False)  # see `ledger.Kind`
+    heard: Head | None = field(default=None, init=False, repr=False)  # the last answer's head,
+    passed: str | None = field(default=None, init=False, repr=False)  # what of it passes: see `Ride`
+    upstream_id: str | None = field(default=None, init=False)  # and how the provider calls it
     native: str = field(init=False)
     session: str | None = field(init=False)
     scope: str = field(init=False)  # of conversations

@@ -22,6 +22,7 @@ LONGEST_HEAD = 128 << 10
 MOST_INTERIM = 16  # 1xx answers before the one that counts
 LONGEST_SIZE = 4096  # bytes of a chunk's size line with its extension, and of all trailers
 KNOWN = 1024  # header lines and size lines that are kept as they were read: most come again and again
+MOST_HEADS, LARGEST_HEAD = 64, 1024  # whole heads that are kept as they were read, and bytes of one that is
 WORTH_PARTING = 8  # chunks as long as the first that have to be there before they are taken apart all at once
 
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\x00-\x08\x0a-\x1f\x7f]*)?")
@@ -51,6 +52,7 @@ class Head:
 
 _statuses: dict[bytes, tuple[int, bool]] = {}
 _lines: dict[bytes, tuple[str, str]] = {}
+_heads: dict[bytes, Head] = {}
 _sizes: dict[bytes, int] = {}
 _marks: dict[bytes, int] = {}  # size lines behind their LF -> how long the chunk is behind its own; none for the last
 
@@ -66,6 +68,15 @@ def read_head(raw: bytes) -> Head:
     if len(headers) < len(pairs):
         _check_twice(pairs)
     return _framed(status, modern, headers)
+
+
+def _read(raw: bytes) -> Head:
+    head = read_head(raw)
+    if len(raw) <= LARGEST_HEAD and head.status >= 200:
+        if len(_heads) >= MOST_HEADS:
+            _heads.clear()
+        _heads[raw] = head
+    return head
 
 
 def _status(line: bytes) -> tuple[int, bool]:
@@ -162,6 +173,16 @@ class Parser:
             return self._chunked(data)
         return self._measured(data) if self._framing == "length" else data
 
+    def whole(self, data: bytes) -> bytes | None:
+        """The body, if `data` is the first there is, and all of an answer whose head came before; else nothing was
+        done."""
+        end = data.find(b"\r\n\r\n")
+        head = _heads.get(data[:end])
+        if head is None or head.framing != "length" or not 0 < head.length == len(data) - end - 4:
+            return None
+        self.head, self._framing, self.done = head, "length", True
+        return data[end + 4 :]
+
     def feed_some(self, data: bytes, enough: int) -> tuple[bytes, bytes]:
         """As `feed`, of a body in chunks no further than to the end of the chunk in which `enough` bytes of `data` are;
         and the bytes behind it, which are to be fed next."""
@@ -193,7 +214,7 @@ class Parser:
             self._seen = 0
             if end > LONGEST_HEAD:
                 break
-            head, data = read_head(data[:end]), data[end + 4 :]
+            head, data = _heads.get(data[:end]) or _read(data[:end]), data[end + 4 :]
             if head.status >= 200:
                 self._begin(head)
                 return data

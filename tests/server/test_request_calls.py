@@ -9,7 +9,7 @@ import pytest
 
 LOOPS = ("uvloop",)  # asyncio's own has Python functions of its own
 SCRIPT = Path(__file__).parents[2] / "scripts" / "bench_request.py"
-MOST = {"chat": 140, "stream": 330, "translated": 185}  # by kind of request; what it is today, and a few
+MOST = {"chat": 128, "stream": 320, "translated": 172}  # by kind of request; what it is today, and a few
 
 
 @pytest.mark.parametrize(("kind", "most"), MOST.items(), ids=MOST)

@@ -10,7 +10,17 @@ from each import each
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.wire.http1 import LONGEST_HEAD, LONGEST_LINE, MOST_HEADERS, MOST_INTERIM, BadHttp, Parser
+from proxy.wire.http1 import (
+    LARGEST_HEAD,
+    LONGEST_HEAD,
+    LONGEST_LINE,
+    MOST_HEADERS,
+    MOST_HEADS,
+    MOST_INTERIM,
+    BadHttp,
+    Parser,
+    _heads,
+)
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -55,6 +65,38 @@ def test_an_answer_is_read_however_it_is_cut(raw: bytes, body: bytes, reusable: 
     assert (got, parser.done, parser.surplus) == (body, True, False)
     assert parser.head is not None
     assert parser.head.reusable == reusable
+
+
+KNOWN = OK + b"Content-Length: 2\r\nX-Known: yes\r\n\r\n"
+FIRST_READS: dict[str, tuple[bytes, bytes | None]] = {
+    "all of it": (KNOWN + b"ok", b"ok"),
+    "half of its body": (KNOWN + b"o", None),
+    "more than its body": (KNOWN + b"ok!", None),
+    "the head alone": (KNOWN, None),
+    "half a head": (KNOWN[:-2], None),
+    "a head that never came": (KNOWN.replace(b"yes", b"no") + b"ok", None),
+    "chunks": (CHUNKED + b"2\r\nok\r\n0\r\n\r\n", None),
+    "no body": (OK + b"Content-Length: 0\r\n\r\n", None),
+}
+
+
+@pytest.mark.parametrize(("raw", "body"), FIRST_READS.values(), ids=FIRST_READS)
+def test_a_whole_answer_is_known_by_a_head_that_came_before(raw: bytes, body: bytes | None) -> None:
+    for before in (KNOWN + b"no", CHUNKED, OK + b"Content-Length: 0\r\n\r\n"):
+        read(before)
+    parser = Parser()
+    assert parser.whole(raw) == body
+    assert (parser.head is not None, parser.done, parser.surplus) == (body is not None, body is not None, False)
+    if body is None:
+        assert parser.feed(raw) == read(raw)[1]  # as if nobody had looked
+
+
+def test_heads_that_are_kept_are_few_and_short() -> None:
+    for number in range(3 * MOST_HEADS):
+        read(OK + b"X-Number: %d\r\nContent-Length: 2\r\n\r\nok" % number)
+        read(OK + b"X-Number: %d\r\nX-Long: %b\r\nContent-Length: 2\r\n\r\nok" % (number, b"x" * LARGEST_HEAD))
+    assert 0 < len(_heads) <= MOST_HEADS
+    assert max(map(len, _heads)) <= LARGEST_HEAD
 
 
 @pytest.mark.parametrize(("raw", "body", "_"), WHOLE.values(), ids=WHOLE)

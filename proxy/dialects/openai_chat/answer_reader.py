@@ -26,12 +26,15 @@ _OUTPUT = (
     "content", "reasoning", "reasoning_content", "reasoning_details", "refusal", "tool_calls", "function_call", "audio",
     "images", "annotations",
 )  # fmt: skip
+_USUAL = ("stop", "length", "tool_calls")  # finish reasons that say all is well
 _NO_WORD = re.compile(r"[^\w-]")
 
 
 def check_answer(parsed: Any) -> ir.Usage | None:
     """The usage of a good answer, to a conversation or a completion. An output that is empty for a reason that is told
     is good."""
+    if _is_usual(parsed):
+        return usage_of(parsed)
     answer = answered(parsed)
     for choice in _choices(answer):
         if native_stop(choice) or choice.get("text"):
@@ -40,6 +43,17 @@ def check_answer(parsed: Any) -> ir.Usage | None:
         if not any(has_output(message.get(name)) for name in _OUTPUT):
             raise UpstreamBroken("The provider's answer holds no output and no finish reason.")
     return usage_of(answer)
+
+
+def _is_usual(parsed: Any) -> bool:
+    """As nearly all are: one choice that ended well, and no word of an error."""
+    if parsed.__class__ is not dict or "error" in parsed or parsed.get("object") != "chat.completion":
+        return False
+    choices = parsed.get("choices")
+    if choices.__class__ is not list or len(choices) != 1 or choices[0].__class__ is not dict:
+        return False
+    choice = choices[0]
+    return choice.get("finish_reason") in _USUAL and "error" not in choice
 
 
 def decode_answer(parsed: Mapping[str, Any]) -> ir.Answer:

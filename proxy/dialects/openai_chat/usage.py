@@ -21,10 +21,10 @@ def read_usage(usage: Any) -> ir.Usage:
     """
     if not isinstance(usage, dict):
         return ir.Usage()
-    if _PLAIN.issuperset(usage):  # nothing to take apart
-        return ir.Usage(counted(usage.get("prompt_tokens")), None, None, None, counted(usage.get("completion_tokens")))
-    prompt_details, completion_details = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
     asked, completion = counted(usage.get("prompt_tokens")), counted(usage.get("completion_tokens"))
+    if _PLAIN.issuperset(usage):  # nothing to take apart
+        return ir.Usage(asked, None, None, None, completion)
+    prompt_details, completion_details = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
     cached, written, heard = _of_prompt(usage, prompt_details if isinstance(prompt_details, dict) else _NOTHING)
     fresh = asked
     if fresh is not None and asked is not None:

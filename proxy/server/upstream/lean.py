@@ -124,7 +124,14 @@ class LeanReply:
                     return
                 if not data:
                     return
-        self._begun = True
+        if not self._begun:
+            self._begun = True
+            body = self._parser.whole(data) if self._take is None else None
+            if body is not None:
+                self._parts, self._size = [body], len(body)
+                self._ended()
+                self._wake()
+                return
         if self._take is not None:
             self._pass(data)
             return
