@@ -61,18 +61,18 @@ class Bookings:
         spent: dict[tuple[str, int], int] = {}
         used: dict[str, int] = {}
         forms: dict[int, tuple[int, int, str]] = {}
-        unmarked: list[Row] = []
-        blocks = self._blocks
-        for row in rows:
-            alike = row.alike
-            if blocks.get(alike) != row.at_ms >> BLOCK_BITS:
-                unmarked.append(row)
-                blocks[alike] = row.at_ms >> BLOCK_BITS
-            if row.charged_nanos:
+        unmarked: list[tuple[Alike, int]] = []
+        for alike, some in _by_alike(rows).items():
+            times = [row.at_ms for row in some]
+            blocks = {at_ms >> BLOCK_BITS for at_ms in times}
+            if blocks != {self._blocks.get(alike)}:
+                unmarked += [(alike, block) for block in blocks]
+                self._blocks[alike] = max(blocks)
+            if charged := sum([row.charged_nanos for row in some]):
                 for account in alike.accounts:
-                    spent[account] = spent.get(account, 0) + row.charged_nanos
-            if (key := alike.key_id) is not None and row.at_ms > used.get(key, -1):
-                used[key] = row.at_ms
+                    spent[account] = spent.get(account, 0) + charged
+            if (key := alike.key_id) is not None:
+                used[key] = max(used.get(key, 0), *times)
             if (form := alike.form) is not None and form[0] not in self._forms:
                 forms[form[0]] = form
         insert(connection, SPEND, [(*account, integer(nanos)) for account, nanos in spent.items()])
@@ -84,8 +84,8 @@ class Bookings:
         if unmarked:
             self._mark(connection, unmarked)
 
-    def _mark(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
-        marks = {(*mark, integer(row.at_ms) >> BLOCK_BITS) for row in rows for mark in row.alike.marks} - self._marks
+    def _mark(self, connection: sqlite3.Connection, rows: Sequence[tuple[Alike, int]]) -> None:
+        marks = {(*mark, integer(block)) for alike, block in rows for mark in alike.marks} - self._marks
         insert(connection, MARKS, marks)
         if len(self._marks) + len(marks) > MOST_MARKS or len(self._blocks) > MOST_ALIKE:
             self._blocks.clear()
@@ -107,6 +107,15 @@ class Bookings:
         self._blocks.clear()
         self._marks.clear()
         self._ended = []
+
+
+def _by_alike(rows: Sequence[Row]) -> dict[Alike, list[Row]]:
+    found: dict[Alike, list[Row]] = {}
+    for row in rows:
+        if (some := found.get(row.alike)) is None:
+            found[row.alike] = some = []
+        some.append(row)
+    return found
 
 
 def _delete_leases(connection: sqlite3.Connection, requests: Sequence[str]) -> None:

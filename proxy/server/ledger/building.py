@@ -13,9 +13,8 @@ from typing import NamedTuple
 import orjson
 from attrs import define, field
 
-from proxy.catalog.price import PICO_PER_NANO
 from proxy.routing.facts import RECORDED_DIGITS
-from proxy.routing.forms import Form, Own, form_of
+from proxy.routing.forms import Own, Text, form_of
 from proxy.routing.plan import Plan
 from proxy.server.ledger.records import Attempt, Brief, Decision
 from proxy.server.ledger.rows import (
@@ -37,7 +36,7 @@ from proxy.server.ledger.rows import (
 )
 
 MOST_ALIKE = 1024  # kinds of rows that are remembered, and of attempts
-ROW_BYTES, ATTEMPT_BYTES = 1024, 512  # what a row weighs in memory, and each of its attempts
+ROW_BYTES, ATTEMPT_BYTES = 1024, 512  # what a row weighs in memory, about, and each of its attempts
 CHOICE = ("intent", "class", "rule", "profile")
 NO_CHOICE = (None, None, None, None)
 
@@ -74,13 +73,14 @@ ORDINARY_ATTEMPT = (
 ALIKE = (
     "surface", "requested", "stream", "project", "key_id", "config", "status", "outcome", "model", "provider",
     "native", "fallback_used", "estimated", "price_source", "dropped", "byok", "attempt_count", "intent", "class",
-    "rule", "profile", "form", "booked",
+    "rule", "profile", "form", "sole", "booked",
 )  # fmt: skip
 ALIKE_ATTEMPT = ("n", "model", "provider", "native", "outcome", "status", "detail", "byok")
+SOLE = ("upstream_request_id",)  # of a decision that tells of its only attempt too
 EXTRAORDINARY = tuple(name for name in (*DECISION, "own") if name not in ALIKE)
 EXTRAORDINARY_ATTEMPT = tuple(name for name in ATTEMPT if name not in ALIKE_ATTEMPT)
-ATTEMPTS = Into("attempts", (*ALIKE_ATTEMPT, "decision", *ORDINARY_ATTEMPT))
-ANY_ATTEMPTS = Into("attempts", (*ALIKE_ATTEMPT, "decision", *EXTRAORDINARY_ATTEMPT))
+ATTEMPTS = Into("own_attempts", (*ALIKE_ATTEMPT, "decision", *ORDINARY_ATTEMPT))
+ANY_ATTEMPTS = Into("own_attempts", (*ALIKE_ATTEMPT, "decision", *EXTRAORDINARY_ATTEMPT))
 
 
 @define(eq=False)
@@ -107,22 +107,15 @@ class Row(NamedTuple):
     request_id: str
     at_ms: int
     charged_nanos: int
-
-    @property
-    def weight(self) -> int:
-        """Bytes in memory, about."""
-        return ROW_BYTES + ATTEMPT_BYTES * len(self.attempts) + len(self.plan or "")
+    weight: int  # bytes in memory, about
 
 
 class Known(NamedTuple):
     """What is remembered of briefs of one kind for a day: all of their rows but what is their own."""
 
-    day: int
+    since_ms: int
+    until_ms: int
     alike: Alike
-    attempts: tuple[Kind, Kind]  # ordinary, and not
-    lines: tuple[tuple[int, int], ...]  # see `Form`
-    answers: int
-    cache_write: str | None
 
 
 @define
@@ -133,7 +126,7 @@ class Rows:
     _attempts: dict[Hashable, tuple[Kind, Kind]] = field(factory=dict)
     _statements: dict[tuple[str, ...], Into] = field(factory=dict)
 
-    def row_of(self, d: Decision | Brief, unreadable: Callable[[Exception], None]) -> Row:
+    def row_of(self, d: Decision | Brief, unreadable: Callable[[Decision, Exception], None]) -> Row:
         """A plan that cannot be told costs the row its plan, not the money: `unreadable` hears of it."""
         if isinstance(d, Brief):
             return _row_of_brief(d) or self._learnt(d, unreadable)
@@ -145,36 +138,41 @@ class Rows:
             try:
                 plan = plan_text(d.plan)
             except Exception as exc:
-                unreadable(exc)
+                unreadable(d, exc)
             choice = _choice(plan)
         day = d.at_ms // DAY_MS if d.at_ms >= 0 else -(-d.at_ms // DAY_MS)  # as SQLite divides
+        tried = d.attempts
+        sole = len(tried) == 1 and _says_no_more(tried[0], d)
         same = (
             day, d.surface, d.requested, d.stream, d.project, d.key_id, d.config, d.status, d.outcome, d.model,
-            d.provider, d.native, d.fallback_used, d.estimated, d.price_source, d.dropped, d.byok, len(d.attempts),
+            d.provider, d.native, d.fallback_used, d.estimated, d.price_source, d.dropped, d.byok, len(tried), sole,
             choice,
         )  # fmt: skip
-        alike = self._alike.get(same) or self._remember(same, d, day, choice, form)
+        alike = self._alike.get(same) or self._remember(same, d, day, choice, form, sole=sole)
         kind, values = alike.ordinary, _ordinary(d, own) if own is not None else None
         if values is None:
             kind, values = alike.extraordinary, _extraordinary(d, own)
-        tried = d.attempts
-        attempts = (self._attempt(tried[0]),) if len(tried) == 1 else tuple(map(self._attempt, tried))
-        return _row(Row, (alike, kind, values, attempts, plan, d.request_id, d.at_ms, d.charged_nanos))
+        attempts: tuple[tuple[Kind, tuple[Value, ...]], ...] = ()
+        if sole:
+            values = (*values, text(tried[0].upstream_request_id, NAME))
+        else:
+            attempts = tuple(map(self._attempt, tried))
+        weight = ROW_BYTES + ATTEMPT_BYTES * len(attempts) + len(plan or "")
+        return _row(Row, (alike, kind, values, attempts, plan, d.request_id, d.at_ms, d.charged_nanos, weight))
 
-    def _learnt(self, brief: Brief, unreadable: Callable[[Exception], None]) -> Row:
+    def _learnt(self, brief: Brief, unreadable: Callable[[Decision, Exception], None]) -> Row:
         """By its decision in full; and what the next one of its kind goes by."""
         d = brief.kind.decision(brief)
         row, known = self.row_of(d, unreadable), None
-        if isinstance(d.plan, Plan) and d.client_request_id is None and (form := form_of(d.plan, d.facts)) is not None:
-            facts, day = d.plan.facts, d.at_ms // DAY_MS
-            if (lines := form.lines(facts)) is not None and row.alike.form is not None:
-                kinds = self._kinds(d.attempts[0])
-                known = Known(day, row.alike, kinds, lines, facts.shape.n, facts.shape.cache_write)
+        form = form_of(d.plan, d.facts) if isinstance(d.plan, Plan) and d.client_request_id is None else None
+        if form is not None and form.lines is not None and row.alike.form is not None and not row.attempts:
+            since_ms = d.at_ms // DAY_MS * DAY_MS
+            known = Known(since_ms, since_ms + DAY_MS, row.alike)
         brief.kind.rows = known
         return row
 
     def _remember(
-        self, same: Hashable, d: Decision, day: int, choice: tuple[str | None, ...], form: Form | None
+        self, same: Hashable, d: Decision, day: int, choice: tuple[str | None, ...], form: Text | None, *, sole: bool
     ) -> Alike:
         if len(self._alike) >= MOST_ALIKE:
             self._alike.clear()
@@ -187,14 +185,14 @@ class Rows:
             "estimated": int(d.estimated), "price_source": text(d.price_source, NAME),
             "dropped": dropped_text(d.dropped), "byok": int(d.byok), "attempt_count": len(d.attempts),
             **dict(zip(CHOICE, (form.intent,) if form is not None else choice, strict=False)),
-            "form": kept and kept[0], "booked": 1,
+            "form": kept and kept[0], "sole": 1 if sole else None, "booked": 1,
         }  # fmt: skip
         told = {name: value for name, value in columns.items() if value is not None}
-        shared = tuple(told.values())
+        shared, last = tuple(told.values()), SOLE if sole else ()
         owners = (("key", columns["key_id"]), ("project", columns["project"]))
         self._alike[same] = alike = Alike(
-            Kind(self._into((*told, "id", *ORDINARY)), shared),
-            Kind(self._into((*told, "id", *EXTRAORDINARY)), shared),
+            Kind(self._into((*told, "id", *ORDINARY, *last)), shared),
+            Kind(self._into((*told, "id", *EXTRAORDINARY, *last)), shared),
             tuple((f"{kind}:{owner}", integer(day)) for kind, owner in owners if owner is not None),
             text(d.key_id, NAME),
             kept,
@@ -242,33 +240,41 @@ class Rows:
 
 def _row_of_brief(b: Brief) -> Row | None:
     """None where its kind has to be learnt."""
-    known: Known | None = b.kind.rows
-    u, cost, ttfb, took, size, upstream = (
-        b.usage, b.cost_nanos, b.ttfb_ms, b.duration_ms, b.bytes_committed, b.upstream_request_id
-    )  # fmt: skip
-    if known is None or known.day != b.at_ms // DAY_MS:
+    kind, id, at_ms, tokens, conversation, warm, u, cost, charged, ttfb, took, size, upstream = b
+    known: Known | None = kind.rows
+    if known is None or not known.since_ms <= at_ms < known.until_ms:
         return None
-    if (b.at_ms | b.charged_nanos | took | size | ttfb | (cost or 0)) >> 63:
-        return None
-    alike, (ordinary, extraordinary) = known.alike, known.attempts
-    costs = [-((b.tokens * each + besides) // -PICO_PER_NANO) for each, besides in known.lines]
-    digits = b.conversation and b.conversation[:RECORDED_DIGITS]
-    own = orjson.dumps((b.tokens, costs, known.answers, known.cache_write, digits, b.warm)).decode()
-    plain = (
+    if conversation is None or warm:
+        own = orjson.dumps((tokens, conversation and conversation[:RECORDED_DIGITS], warm)).decode()
+    else:
+        own = f'[{tokens},"{conversation[:RECORDED_DIGITS]}",false]'  # the same; digits need no escape
+    if upstream is not None and not (upstream.isascii() and len(upstream) <= NAME):
+        upstream = text(upstream, NAME)
+    read, cached, wrote, thought = u.input, u.cache_read, u.output, u.reasoning
+    values: tuple[Value, ...]
+    if (
         u.cache_write_5m is None and u.cache_write_1h is None and u.audio_input is None and u.audio_output is None
-        and not ((u.input or 0) | (u.cache_read or 0) | (u.output or 0) | (u.reasoning or 0)) >> 63
+        and not ((read or 0) | (cached or 0) | (wrote or 0) | (thought or 0) | (cost or 0)) >> 63
+    ):  # fmt: skip
+        into, values = known.alike.ordinary, (
+            id, at_ms, read, cached, wrote, thought, cost, charged, ttfb, took, 0, size, own, upstream
+        )  # fmt: skip
+    else:
+        into, values = known.alike.extraordinary, (
+            id, None, at_ms, *usage_of(u), integer(cost), integer(charged), ttfb, took, 0, size, None, None, own,
+            upstream,
+        )  # fmt: skip
+    return _row(Row, (known.alike, into, values, (), None, id, at_ms, charged, ROW_BYTES))
+
+
+def _says_no_more(a: Attempt, d: Decision) -> bool:
+    """The view `attempts` has it all from the decision's row, but for the provider's id."""
+    return (
+        a.n == 1 and a.started_ms == 0 and a.outcome == "ok" and not a.detail and a.usage is d.usage
+        and a.duration_ms == d.duration_ms and a.ttfb_ms == d.ttfb_ms and a.status == d.status
+        and a.cost_nanos == d.cost_nanos and a.bytes_out == d.bytes_committed and a.byok == d.byok
+        and a.model == d.model and a.provider == d.provider and a.native == d.native
     )  # fmt: skip
-    counts = (u.input, u.cache_read, u.output, u.reasoning) if plain else usage_of(u)
-    values: tuple[Value, ...] = (cost, b.charged_nanos, ttfb, took, 0, size)
-    if plain:
-        kind, values = alike.ordinary, (b.request_id, b.at_ms, *counts, *values, own)
-    else:
-        kind, values = alike.extraordinary, (b.request_id, None, b.at_ms, *counts, *values, None, None, own)
-    if plain and upstream is not None and upstream.isascii() and len(upstream) <= NAME:
-        attempt = ordinary, (0, took, ttfb, upstream, *counts, cost, size)
-    else:
-        attempt = extraordinary, (0, took, ttfb, text(upstream, NAME), *usage_of(u), cost, size)
-    return _row(Row, (alike, kind, values, (attempt,), None, b.request_id, b.at_ms, b.charged_nanos))
 
 
 def _ordinary(d: Decision, own: Own) -> tuple[Value, ...] | None:
@@ -286,17 +292,17 @@ def _ordinary(d: Decision, own: Own) -> tuple[Value, ...] | None:
         return None
     return (
         d.request_id, d.at_ms, u.input, u.cache_read, u.output, u.reasoning, cost, d.charged_nanos, ttfb,
-        d.duration_ms, queue, d.bytes_committed, orjson.dumps(own).decode(),
+        d.duration_ms, queue, d.bytes_committed, dumps(own).decode(),
     )  # fmt: skip
 
 
 def _extraordinary(d: Decision, own: Own | None) -> tuple[Value, ...]:
     """The values of `EXTRAORDINARY` columns."""
-    facts = facts_text(d.facts) if own is None else None
+    facts, said = (facts_text(d.facts), None) if own is None else (None, dumps(own).decode())
     return (
         text(d.request_id, CODE), text(d.client_request_id, NAME), integer(d.at_ms), *usage_of(d.usage),
         integer(d.cost_nanos), integer(d.charged_nanos), integer(d.ttfb_ms), integer(d.duration_ms),
-        integer(d.queue_ms), integer(d.bytes_committed), text(d.gone_phase, CODE), facts, own and dumps(own).decode(),
+        integer(d.queue_ms), integer(d.bytes_committed), text(d.gone_phase, CODE), facts, said,
     )  # fmt: skip
 
 

@@ -15,14 +15,15 @@ from typing import Any
 
 from attrs import define, field
 
+from proxy.server.ledger.migrations import MIGRATIONS, SPENDERS
 from proxy.server.ledger.retention import give_pages_back
 from proxy.server.ledger.rows import BLOCK_BITS, DAY_MS, MARKED
-from proxy.server.ledger.schema import MIGRATIONS, SPENDERS, open_reader, open_writer, refusal
+from proxy.server.ledger.schema import open_reader, open_writer, refusal
 
 MOST_TOLD = 20  # problems of one kind
 STEP_PAGES = 256  # given back at a time: a millisecond or two under the write lock
 PAUSE = 0.005  # seconds between two steps, for the gateway's writer
-WITH_SUMS, WITH_FORMS, WITH_MARKS = 3, 5, 6  # the schemas that began to keep them
+WITH_SUMS, WITH_FORMS, WITH_MARKS, WITH_SOLE = 3, 5, 6, 7  # the schemas that began to keep them
 
 
 @define
@@ -106,8 +107,10 @@ def _measure(connection: sqlite3.Connection, found: Findings, now_ms: int) -> No
 
 
 def _disagreements(connection: sqlite3.Connection, found: Findings) -> Iterator[str]:
+    there = "(SELECT count(*) FROM {} WHERE decision = decisions.id)"
+    there = "sole + " + there.format("own_attempts") if found.schema >= WITH_SOLE else there.format("attempts")
     lacking = (
-        "SELECT request_id, attempt_count, (SELECT count(*) FROM attempts WHERE decision = decisions.id) AS rows"
+        f"SELECT request_id, attempt_count, {there} AS rows"  # noqa: S608  constants
         " FROM decisions WHERE attempt_count <> rows ORDER BY at_ms"
     )
     for request_id, told, rows in connection.execute(lacking).fetchmany(MOST_TOLD):

@@ -18,7 +18,7 @@ from proxy.server.ledger.rows import Value
 T = TypeVar("T")
 
 # Rows of one statement. Whatever their number, a few statements take them, and these stay prepared.
-SIZES = (128, 112, 96, 80, 64, 56, 48, 40, *range(32, 0, -1))
+SIZES = (128, 64, 32, 16, 8, 4, 2, 1)
 MANY = 8  # rows of one kind that are worth a statement of their own
 BAD_ROW = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, OverflowError)
 PLANS = Into("plans", ("decision", "plan"))
@@ -109,10 +109,8 @@ def _statement(into: Into, rows: int) -> str:
 
 @lru_cache(maxsize=256)
 def _sharing_statement(into: Into, shared: int, rows: int) -> str:
-    """Its first values are those that all rows share."""
-    first, own = [f"?{n}" for n in range(1, shared + 1)], len(into.columns) - shared
-    places = (
-        ", ".join([*first, *(f"?{n}" for n in range(at, at + own))])
-        for at in range(shared + 1, shared + 1 + rows * own, own)
-    )
-    return f"{into.verb} INTO {into.table} ({', '.join(into.columns)}) VALUES ({'), ('.join(places)}){into.conflict}"
+    """Its first values are those that all rows share. SQLite takes a parameter's number for a name, and looks for it
+    among all before it: so the others have none."""
+    first = ", ".join(f"?{n}" for n in range(1, shared + 1))
+    places = ", ".join([f"({', '.join('?' * (len(into.columns) - shared))})"] * rows)
+    return f"{into.verb} INTO {into.table} ({', '.join(into.columns)}) SELECT {first}, * FROM (VALUES {places})"  # noqa: S608

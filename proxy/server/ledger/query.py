@@ -140,7 +140,7 @@ SELECT_PAGE = f"SELECT id, {', '.join(DECISION)}, own, {FORM}, NULL"
 SELECT_PLANNED = f"SELECT id, {', '.join(DECISION)}, own, {FORM}, {PLAN}"
 SELECT_COUNT = "SELECT count(*)"
 SELECT_ONE = f"{SELECT_PLANNED} {BY_TIME} WHERE request_id = ?"
-SELECT_ATTEMPTS = f"SELECT {', '.join(ATTEMPT)} FROM attempts WHERE decision = ? ORDER BY n, rowid"  # noqa: S608
+SELECT_ATTEMPTS = f"SELECT {', '.join(ATTEMPT)} FROM attempts WHERE decision = ? ORDER BY n"  # noqa: S608
 
 
 @frozen

@@ -67,10 +67,10 @@ class Ledger:
         self.written = self.dropped = self.failed = 0
         self._max_bytes, self._flush_s, self._now, self._connect = max_queue_bytes, flush_ms / 1000, now, connect
         self._retention = Retention(retain_days, retain_bytes)
-        # Callers append to the two queues without a lock. Only where the thread sleeps until somebody comes, or where
-        # `_room` is taken up, do they meet it at the lock; two reasons to wait for a change.
+        # Callers add to these two without a lock. Only where the thread sleeps until somebody comes, or where `_room`
+        # is taken up, do they meet it at the lock; two reasons to wait for a change.
         self._queue: deque[Decision | Brief] = deque()
-        self._leases: deque[Lease] = deque()
+        self._leases: dict[str, Lease] = {}  # by request: those that the thread has not taken, of requests under way
         self._room = max(
             1, min(BATCH_ROWS, max_queue_bytes // QUEUED_BYTES)
         )  # rows in the queue, until it is looked at
@@ -85,7 +85,8 @@ class Ledger:
         self._thread: threading.Thread | None = None
         self._rows, self._bookings, self._checkpoints = Rows(), Bookings(), Checkpoints(path)
         self._pending: deque[Row] = deque()
-        self._leasing: dict[str, Lease] = {}  # by request; one that ends before it is written never is
+        self._young: list[str] = []  # requests whose leases were there at the last look
+        self._leasing: dict[str, Lease] = {}  # to be written
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
         self._last_id: int | None = None  # of the rows in the file; None where it has to be asked
@@ -127,7 +128,7 @@ class Ledger:
         """Notes what a request under way has reserved, in the place of what it had before; its `record` ends it. From
         any thread. While the file takes nothing it is not noted: it would be forgotten with the process."""
         if self._stalled_at is None and not self._ending.is_set():
-            self._leases.append(lease)
+            self._leases[lease.request_id] = lease
             if self._asleep:
                 self._wake()
 
@@ -138,6 +139,7 @@ class Ledger:
             self._consider(decision)
             return
         queue.append(decision)
+        self._leases.pop(decision.request_id, None)
         if self._asleep:
             self._wake()
 
@@ -151,7 +153,9 @@ class Ledger:
         with self._lock:
             if not isinstance(decision, RECORDED):  # stands in a request's clean-up, where nothing may go wrong
                 self.failed += 1
-            elif self._ending.is_set() or self.queued_bytes + QUEUED_BYTES > self._max_bytes:
+                return
+            self._leases.pop(decision.request_id, None)
+            if self._ending.is_set() or self.queued_bytes + QUEUED_BYTES > self._max_bytes:
                 self.dropped += 1
             else:
                 self._queue.append(decision)
@@ -235,15 +239,21 @@ class Ledger:
             fresh = [self._queue.popleft() for _ in range(count)]
             if not self._queue:
                 self._hurry = False
-        leases = [self._leases.popleft() for _ in range(len(self._leases))]  # after the rows that end them
-        self._leasing |= {lease.request_id: lease for lease in leases}
-        built = [row for decision in fresh if (row := self._row(decision)) is not None]
+        self._take_leases()
+        built = self._built(fresh)
         if self._leasing:
             for row in built:
                 self._leasing.pop(row.request_id, None)
         self._pending += built
         weight = sum([row.weight for row in built])
         self._settle(written=0, failed=count - len(built), weight=count * QUEUED_BYTES - weight)
+
+    def _take_leases(self) -> None:
+        """Those that are there for the second time: most requests end sooner than a kill would lose their leases."""
+        for request in self._young:
+            if (lease := self._leases.pop(request, None)) is not None:
+                self._leasing[request] = lease
+        self._young = list(self._leases)
 
     def _hold(self, rows: int, weight: int) -> None:
         """Under the lock."""
@@ -294,15 +304,18 @@ class Ledger:
             self._settle(written=0, failed=lost, weight=self._held_bytes)
             log.error("ledger_rows_lost", path=str(self.path), rows=lost)
 
-    def _row(self, decision: Decision | Brief) -> Row | None:
-        """None for what is no decision at all."""
-        try:
-            return self._rows.row_of(
-                decision, lambda exc: self._report("ledger_plan_unreadable", exc, decision.request_id)
-            )
-        except Exception as exc:
-            self._report("ledger_row_refused", exc, decision.request_id)
-            return None
+    def _built(self, decisions: Sequence[Decision | Brief]) -> list[Row]:
+        """All but what is no decision at all."""
+        built, row_of, unreadable = [], self._rows.row_of, self._unreadable
+        for decision in decisions:
+            try:
+                built.append(row_of(decision, unreadable))
+            except Exception as exc:
+                self._report("ledger_row_refused", exc, decision.request_id)
+        return built
+
+    def _unreadable(self, decision: Decision, exc: Exception) -> None:
+        self._report("ledger_plan_unreadable", exc, decision.request_id)
 
     def _report(self, event: str, exc: Exception, request_id: object) -> None:
         """Faults of our own, told once for each kind: they would come with every request. The counter has them all."""

@@ -176,7 +176,7 @@ def test_a_form_that_is_lost_costs_its_rows_their_plan_and_is_told(path: Path, h
 def test_what_is_remembered_is_bounded() -> None:
     rows = Rows()
     for i in range(MOST_ALIKE + 10):
-        rows.row_of(decision(i, requested=f"model-{i}", attempts=[attempt(model=f"model-{i}")]), lambda exc: None)
+        rows.row_of(decision(i, requested=f"model-{i}", attempts=[attempt(model=f"model-{i}")]), lambda d, exc: None)
     assert len(rows._alike) <= MOST_ALIKE
     assert len(rows._attempts) <= MOST_ALIKE
 
@@ -198,7 +198,8 @@ class Kind:
         facts = evolve(self.plan.facts, tokens=brief.tokens, conversation=brief.conversation)
         plan = recalled(self.plan, facts, self.plan.chain[0].candidate if brief.warm else None)
         tried = attempt(
-            started_ms=0, duration_ms=brief.duration_ms, ttfb_ms=brief.ttfb_ms, status=200, usage=brief.usage,
+            model="small", provider="near", native="small", started_ms=0, duration_ms=brief.duration_ms,
+            ttfb_ms=brief.ttfb_ms, status=200, usage=brief.usage,
             upstream_request_id=brief.upstream_request_id, cost_nanos=brief.cost_nanos, bytes_out=brief.bytes_committed,
         )  # fmt: skip
         return asked(
@@ -208,7 +209,7 @@ class Kind:
         )  # fmt: skip
 
 
-def unreadable(exc: Exception) -> None:
+def unreadable(_: Decision, exc: Exception) -> None:
     raise exc
 
 
@@ -259,6 +260,38 @@ def test_briefs_of_a_kind_are_written_as_they_were(path: Path, house: World) -> 
         assert isinstance(told.plan, Plan)
         assert (found["plan"], found["facts"]) == shown(told.plan)
         assert (found["cost_nanos"], found["attempts"][0]["upstream_request_id"]) == (7, f"up-{i}")
+
+
+def test_an_attempt_that_says_no_more_than_its_decision_is_no_row_and_is_shown_like_any_other(
+    path: Path, house: World
+) -> None:
+    planned(house)
+    kind = Kind(planned(house))
+    write(path, [brief(kind, 1), asked(2, kind.plan), brief(kind, 3, upstream_request_id=None)])
+    assert count(path, "own_attempts") == 1
+    columns = "decision, n, model, started_ms, duration_ms, upstream_request_id"
+    assert sql(path, f"SELECT {columns} FROM attempts ORDER BY decision") == [
+        (1, 1, "small", 0, 4, "up-1"), (2, 1, "m", 0, 0, "up"), (3, 1, "small", 0, 4, None),
+    ]  # fmt: skip
+    found = Decisions(path).one("req_1")
+    assert found is not None
+    (shown,) = found["attempts"]
+    assert shown == {
+        "n": 1, "model": "small", "provider": "near", "native": "small", "started_ms": 0, "duration_ms": 4,
+        "ttfb_ms": 3, "outcome": "ok", "status": 200, "detail": "", "upstream_request_id": "up-1",
+        "usage": found["usage"], "cost_nanos": 7, "bytes_out": 100, "byok": False,
+    }  # fmt: skip
+    assert examine(path, now_ms=NOON).problems == []
+
+
+def test_plans_that_an_older_version_wrote_down_are_shown_whole(house: World) -> None:
+    plan = planned(house, conversation="1f" * 16)
+    for _ in range(2):
+        form_of(plan, plan.facts)
+    form = form_of(plan, plan.facts)
+    assert form is not None
+    costs = [round(candidate["cost_max_usd"] * 1e9) for candidate in plan.as_json()["candidates"]]
+    assert filled(orjson.loads(form.text), [10, costs, 1, None, "1f1f", False]) == shown(plan)
 
 
 def test_a_kind_with_more_to_say_is_told_in_full(house: World) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from proxy.server.ledger import Ledger, LedgerRefused
 from proxy.server.ledger.care import NoRoom, examine, give_back, rewrite
-from proxy.server.ledger.schema import MIGRATIONS, open_writer
+from proxy.server.ledger.migrations import MIGRATIONS
+from proxy.server.ledger.schema import open_writer
 
 from .samples import NOON, PATIENCE, attempt, count, decision, sql, write
 
@@ -58,7 +59,7 @@ def too_little_on_the_first_day(path: Path) -> None:
 
 
 def one_attempt_gone(path: Path) -> None:
-    sql(path, "DELETE FROM attempts WHERE decision = 2")
+    sql(path, "DELETE FROM own_attempts WHERE decision = 2")
 
 
 def an_attempt_of_nobody(path: Path) -> None:
@@ -82,7 +83,7 @@ WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
     "more is counted than there was": (doubled, "project:team, 2025-06-17: the rows sum to 102 nano-USD, and 204 are"),
     "less is counted on the oldest day": (too_little_on_the_first_day, "key:k, 2025-06-15: the rows sum to 100"),
     "an attempt is gone": (one_attempt_gone, "1 attempts are told, and 0 are there"),
-    "an attempt belongs to nobody": (an_attempt_of_nobody, "row 2 of attempts belongs to no row of decisions"),
+    "an attempt belongs to nobody": (an_attempt_of_nobody, "row 2 of own_attempts belongs to no row of decisions"),
     "a row is not found by its project": (not_marked, "00001: no mark leads to it by its project"),
     "an index is damaged": (an_index_that_lacks_a_row, "damage: "),
 }

@@ -9,6 +9,7 @@ import pytest
 
 from proxy.ir import Usage
 from proxy.server.ledger import Attempt, Decision, Decisions
+from proxy.server.ledger.building import SOLE
 from proxy.server.ledger.rows import ATTEMPT, DECISION, FACTS_BYTES, PLAN_BYTES, plan_text
 from proxy.server.ledger.schema import open_writer
 
@@ -61,7 +62,9 @@ def test_a_partly_known_usage_keeps_what_is_known(path: Path) -> None:
 def test_the_columns_are_those_of_the_table(path: Path, table: str, names: tuple[str, ...]) -> None:
     open_writer(path).close()
     columns = {name for _, name, *_ in sql(path, f"PRAGMA table_info({table})")}
-    assert columns - {"id", "decision", "form", "own", "booked"} == set(names)
+    assert columns - {"id", "decision", "form", "own", "booked", "sole"} - (
+        set(SOLE) if table == "decisions" else set()
+    ) == set(names)
 
 
 HOSTILE = {

@@ -14,7 +14,8 @@ import pytest
 
 from proxy.server.ledger import Decisions, Filter, Ledger, LedgerRefused
 from proxy.server.ledger.care import examine
-from proxy.server.ledger.schema import MIGRATIONS, Migration, open_reader, open_writer
+from proxy.server.ledger.migrations import MIGRATIONS, Migration
+from proxy.server.ledger.schema import open_reader, open_writer
 
 from .samples import NOON, count, decision, sql, write
 
@@ -95,6 +96,17 @@ def test_what_was_searched_by_indexes_is_found_by_marks_after_a_migration(path: 
     }
     assert list(found.values()) == [["req_1", "req_0"], ["req_2"], ["req_2", "req_1", "req_3", "req_0"], []]
     assert examine(path, now_ms=NOON).problems == []
+
+
+def test_attempts_of_before_are_shown_beside_those_that_their_decisions_tell(path: Path) -> None:
+    open_writer(path, MIGRATIONS[:6]).close()
+    told = "1, 1, 'm', 'p', 'x', 3, 4, 5, 'ok', 200, 'told', 'up', 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 0"
+    sql(path, f"INSERT INTO attempts VALUES ({told})")
+    before = sql(path, "SELECT * FROM attempts")
+    open_writer(path).close()
+    assert sql(path, "SELECT * FROM attempts") == before
+    sql(path, f"INSERT INTO attempts VALUES ({told.replace('1, 1', '1, 2', 1)})")
+    assert sql(path, "SELECT n, detail FROM attempts ORDER BY n") == [(1, "told"), (2, "told")]
 
 
 def test_a_migration_that_fails_leaves_the_file_as_it_was(path: Path) -> None:

@@ -111,6 +111,23 @@ def test_a_lease_that_ends_with_its_batch_is_never_written(path: Path) -> None:
     assert not [told for told in statements if told.startswith("INSERT OR REPLACE INTO leases")]
 
 
+def test_a_lease_is_written_for_a_request_that_is_under_way_at_two_looks(path: Path) -> None:
+    ledger = Ledger(path, now=lambda: 0.0)
+    ledger.lease(lease(1))
+    ledger._gather()
+    ledger.record(decision(1, key_id="a"))
+    ledger.lease(lease(2))
+    ledger._gather()
+    assert (list(ledger._leasing), list(ledger._leases)) == ([], [lease(2).request_id])
+    ledger._gather()
+    assert (list(ledger._leasing), list(ledger._leases)) == ([lease(2).request_id], [])
+    ledger.start()
+    while not sql(path, "SELECT request_id FROM leases"):
+        assert ledger.flush(PATIENCE)
+    assert ledger.stop(PATIENCE)
+    assert sql(path, "SELECT request_id FROM leases") == [(lease(2).request_id,)]
+
+
 def test_a_lease_goes_although_its_row_was_refused(path: Path, events: Events) -> None:
     ledger = Ledger(path, now=lambda: 0.0)
     ledger.start()
