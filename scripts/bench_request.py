@@ -76,6 +76,7 @@ class Client(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.transport = self
+        self._loop = asyncio.get_running_loop()
         self.got = b""  # last
 
     def is_closing(self) -> bool:
@@ -173,14 +174,18 @@ def _answer(kind: str, body: bytes) -> bytes:
     return b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body)
 
 
-def _asked(model: str, **more: Any) -> bytes:
-    turns = [{"role": "system", "content": WORDS}, {"role": "user", "content": WORDS}]
+def _asked(model: str, text: str = WORDS, **more: Any) -> bytes:
+    turns = [{"role": "system", "content": WORDS}, {"role": "user", "content": text}]
     return orjson.dumps({"model": model, "messages": turns, "max_tokens": 512, **more})
 
 
+BEHIND = " behind"  # of a kind whose body comes in a packet behind its head, as most clients send it
 # name -> the request's body; what each dialect's providers answer
 KINDS: dict[str, tuple[bytes, str, bytes, bytes]] = {
     "chat": (_asked("gpt"), PLAIN, CHAT_ANSWER, b""),
+    "chat behind": (_asked("gpt"), PLAIN, CHAT_ANSWER, b""),
+    "long": (_asked("gpt", text=WORDS * 32), PLAIN, CHAT_ANSWER, b""),
+    "long behind": (_asked("gpt", text=WORDS * 32), PLAIN, CHAT_ANSWER, b""),
     "stream": (_asked("gpt", stream=True, stream_options={"include_usage": True}), EVENTS, CHAT_STREAM, b""),
     "translated": (_asked("claude"), PLAIN, b"", MESSAGE_ANSWER),
 }
@@ -209,6 +214,7 @@ class Asking:
 
     def __init__(self, kind: str) -> None:
         self._body, kind_of_answer, chat, message = KINDS[kind]
+        self._first = b"" if kind.endswith(BEHIND) else self._body
         answers = {"openai-chat": _answer(kind_of_answer, chat), "anthropic": _answer(kind_of_answer, message)}
         self._gateway, key = gateway(answers)
         sent = {"Host": "127.0.0.1:9240", "Content-Type": "application/json", "Authorization": f"Bearer {key}"}
@@ -222,7 +228,9 @@ class Asking:
 
     def __call__(self) -> Awaitable[web.StreamResponse]:
         client, size = cast(Any, self.client), len(self._body)
-        body = Body(client, self._body, size)
+        body = Body(client, self._first, size)
+        if body.needs:
+            asyncio.get_running_loop().call_soon(body.feed, self._body)
         request = OrdinaryRequest(self._known, size, body, client, "127.0.0.1", True, self.outbox)
         return self._known.handler(request)
 

@@ -12,6 +12,8 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +27,7 @@ from upstream import GUARD_S, ScriptedUpstream
 
 from proxy.app import LEDGER, App
 from proxy.server import log as logging
+from proxy.server.inbound import Content
 from proxy.server.ledger import Decisions, Filter
 
 SERVER = """
@@ -327,3 +330,22 @@ async def serve(config: Path, state: Path) -> Process:
 
 
 PRINTABLE = re.compile(r"[\x20-\x7e]{1,1024}")
+
+
+def has_come(content: Content, size: int) -> bool:
+    return content.total_bytes >= size
+
+
+async def sent_behind(
+    gw: Running, client: RawClient, tongue: Tongue, document: Any, *cuts: int, headers: tuple[str, ...] = ()
+) -> None:
+    """A request whose body is cut there, as it comes in packets of its own: each when the one before has arrived."""
+    whole = document if isinstance(document, bytes) else orjson.dumps(document)
+    assert gw.app is not None
+    calls = gw.app.gateway.calls
+    await client.request(tongue, whole, *headers, cut=cuts[0])
+    await settles(lambda: bool(calls))
+    (call,) = calls
+    for since, until in pairwise((*cuts, len(whole))):
+        await client.send(whole[since:until])
+        await settles(partial(has_come, call.request.content, until))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway import RawClient, gateway, provider
+from gateway import RawClient, Running, gateway, provider
 from playbook import CHAT, MESSAGES, Tongue
 from upstream import Script, ScriptedUpstream
 
@@ -31,28 +31,30 @@ EACH_HOP = [pytest.param(hop, marks=() if name in QUICK else pytest.mark.slow, i
 Answer = tuple[Any, dict[str, str], bytes]  # status, headers, body
 
 
-def rides(monkeypatch: pytest.MonkeyPatch) -> list[Ride | None]:
-    """What came of each request that asked to board."""
+def rides(monkeypatch: pytest.MonkeyPatch, by: str = "board") -> list[Ride | None]:
+    """What came of each request that asked to board, or to `join`."""
     seen: list[Ride | None] = []
-    board = Express.board
+    board = getattr(Express, by)
 
     def noted(self: Express, *args: Any) -> Ride | None:
-        seen.append(ride := board(self, *args))
+        ride: Ride | None = board(self, *args)
+        seen.append(ride)
         return ride
 
-    monkeypatch.setattr(Express, "board", noted)
+    monkeypatch.setattr(Express, by, noted)
     return seen
 
 
 def nobody_boards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Express, "board", lambda self, request, surface: None)
+    monkeypatch.setattr(Express, "join", lambda self, call: None)
 
 
 async def same_either_way(
-    monkeypatch: pytest.MonkeyPatch, home: Path, play: Callable[[Path], Awaitable[list[Any]]]
+    monkeypatch: pytest.MonkeyPatch, home: Path, play: Callable[[Path], Awaitable[list[Any]]], by: str = "board"
 ) -> None:
     """What is played goes the short way from the second request on, and shows what it does where nobody boards."""
-    boarded = rides(monkeypatch)
+    boarded = rides(monkeypatch, by)
     short = await play(home / "short")
     assert [ride is not None for ride in boarded] == [False, True, True]
     nobody_boards(monkeypatch)
@@ -72,7 +74,7 @@ async def played(
     theirs: Tongue,
     scripts: Sequence[Script],
     from_second: Script,
-    exchange: Callable[[RawClient], Awaitable[Answer]],
+    exchange: Callable[[Running, RawClient], Awaitable[Answer]],
 ) -> list[Any]:
     """One request for each of the first provider's scripts: what the client got, what the providers were asked, what
     the record says."""
@@ -87,7 +89,7 @@ async def played(
         seen: list[Any] = []
         for script in scripts:
             first.plays(script)
-            status, headers, said = await exchange(client)
+            status, headers, said = await exchange(gw, client)
             kept = {name: value for name, value in headers.items() if name not in DATED}
             seen.append((status, kept, OWN.sub(b"", said)))
         alike = {"x-pointsman-hops": "", "host": ""}

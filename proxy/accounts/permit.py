@@ -104,6 +104,26 @@ class Permit:
         self.nanos = nanos
         return True
 
+    def goes_on(self, reading: int, writing: int, nanos: int, now: float, now_ms: int) -> bool:
+        """Of one that has entered: `take_tokens` and `cover` in one; False, and nothing taken, where one of them would
+        refuse."""
+        meters, accounts = self.standing.meters, self.standing.accounts
+        amount = _fitted(reading, writing, self.standing.tpm)
+        for meter in meters:
+            if meter.token_refusal(amount, now) is not None:
+                return False
+        for account in accounts:
+            account.turn(now_ms)
+            if not account.holds(nanos):
+                return False
+        for meter in meters:
+            meter.reserved += amount
+        if nanos:
+            for account in accounts:
+                account.reserved += nanos
+        self.tokens, self.asked, self.nanos = amount, (reading, writing), nanos
+        return True
+
     # -- the end ---------------------------------------------------------------------------------------------
 
     def settle(self, charged: int, tokens: int, now: float) -> tuple[Alert, ...]:

@@ -104,6 +104,7 @@ class Call:
     inside: bool = False  # has one of the places for requests under way
     upstream_wait: float = 0.0  # seconds spent waiting for providers until the commit: the rest of it is overhead
     first_byte_s: float | None = None  # from the start to the commit
+    recorded: bool = False  # and settled, by its ride; see `server.express`
     delivered: bool = False  # all of the answer has left: a client that hangs up now had it
     cut: GatewayError | None = None  # why the gateway itself ends the answer, where it does
     late_failure: GatewayError | None = None  # after the commit: told in-band, counted against the candidate

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +23,10 @@ import orjson
 from proxy import ir
 from proxy.accounts.keys import CHAT_SURFACES
 from proxy.accounts.permit import Permit, boarded
-from proxy.dialects.dialect import Dialect, Voice
+from proxy.dialects.dialect import Voice
 from proxy.errors import GatewayError
 from proxy.routing import facts as reading
 from proxy.routing.affinity import conversation_key
-from proxy.routing.facts import EXTENSIONS
 from proxy.routing.names import Candidate
 from proxy.routing.plan import Plan
 from proxy.routing.table import OFF
@@ -41,65 +40,30 @@ from proxy.server.inbound import Request
 from proxy.server.ledger import Brief, Decision, Lease
 from proxy.server.ordinary import OrdinaryRequest
 from proxy.server.outgoing import with_body
+from proxy.server.outline import members_once, outline_of, stands_once
 from proxy.server.ratelimits import THEIRS, lines_of
 from proxy.server.respond import JSON, cost_line
 from proxy.server.snapshot import Snapshot
 from proxy.server.tally import Tally
 from proxy.server.track import Track, kind_of, wants_of
 from proxy.server.upstream.lean import LeanReply
-from proxy.server.visitor import visitor_of
+from proxy.server.visitor import Visitor, visitor_of
 from proxy.wire import json_text, splice
 from proxy.wire.headers import answer_lines
 from proxy.wire.http1 import Head
+from proxy.wire.splice import Member
 
 if TYPE_CHECKING:
     from proxy.server.gateway import Gateway
 
-MOST_FORMS = 1024
-MOST_MEMBERS = 64  # of a document whose form is kept: names are the sender's, who is not known yet
-ONCE = {1}
 LARGEST = 12 << 10  # bytes of an answer that a connection takes in one, whatever was set for it: see `UNSENT`
 LATE = "The provider did not answer in time."  # as the watchdog says it
-TELLING = EXTENSIONS | {"metadata", "prompt_cache_key", "input"}  # members that have a say in who answers, or how
 OURS = ("retry-after", "x-should-retry")  # see `heading`
 LIMITS_OURS = (*OURS, *THEIRS)
 
-Form = tuple[bytes, ...] | None
-_forms: dict[Hashable, Form] = {}
+# A track, and of the request that goes by it the document, its shape, and its members where they had to be looked for.
+Found = tuple[Track, Mapping[str, Any], ir.Shape, list[Member] | None]
 _lease, _brief = partial(tuple.__new__, Lease), partial(tuple.__new__, Brief)  # past half of a named tuple's own way
-
-
-def form_of(document: Mapping[str, Any], dialect: Dialect) -> Form:
-    """How the members that we read are written, where all are of the right types, and none but the model's has a say in
-    who answers; None for any other document."""
-    if len(document) > MOST_MEMBERS:
-        return None
-    form = dialect.name, *document, *map(type, document.values())
-    if form not in _forms:
-        if len(_forms) >= MOST_FORMS:
-            _forms.clear()
-        _forms[form] = _written(document, dialect)
-    return _forms[form]
-
-
-def _written(document: Mapping[str, Any], dialect: Dialect) -> Form:
-    streams = document.get("stream")
-    if not TELLING.isdisjoint(document) or document.get("model").__class__ is not str:
-        return None
-    if streams.__class__ not in (bool, type(None)):
-        return None
-    try:
-        intake.check_types(document, dialect.types)
-    except GatewayError:
-        return None
-    return tuple(b'"%b"' % name.encode() for name in document if name in intake.read_here(dialect.reads))
-
-
-def stands_once(body: bytes, form: tuple[bytes, ...]) -> bool:
-    """See `splice.each_once`."""
-    if splice.BACKSLASH in body and b"\\u00" in body:
-        return False  # a name may be written in escapes
-    return ONCE.issuperset(map(body.count, form))
 
 
 class Express:
@@ -129,38 +93,69 @@ class Express:
         if not snapshot.tracks or surface.operation != "chat" or not isinstance(request, OrdinaryRequest):
             return None
         body = request.content.ready()
-        if body is None or len(body) > splice.SHORT or not gateway.own.empty:
+        if body is None or not gateway.own.empty:
             return None
-        started, dialect = time.monotonic(), surface.spoken
+        started, visitor = time.monotonic(), visitor_of(request, snapshot)
+        found = self._found(snapshot, surface, visitor, body, request)
+        if found is None:
+            return None
+        track, document, shape, members = found
+        at_ms = int(gateway.now() * 1000)
+        if not track.admits(snapshot.gate):
+            try:
+                permit = intake.admit(request, visitor, snapshot.gate, at_ms, CHAT_SURFACES)
+            except GatewayError:
+                return None  # for the way of all to tell
+            if permit.standing is not track.standing:
+                return None
+        ride = Ride(gateway, request, snapshot, track, body, document, members, at_ms, started)
+        return ride if ride.departs(shape) else None
+
+    def join(self, call: Call) -> Ride | None:
+        """As `board`, for one whose body came behind its head, as most clients send it: the way of all has admitted it
+        meanwhile. What is left stays that way's."""
+        request, snapshot, permit = call.request, call.snapshot, call.permit
+        if not snapshot.tracks or call.operation is not None or not isinstance(request, OrdinaryRequest):
+            return None
+        if permit is None or not call.visitor.ordinary or not self.gateway.own.empty:
+            return None
+        found = self._found(snapshot, call.surface, call.visitor, call.body, request)
+        if found is None or found[0].standing is not permit.standing:
+            return None
+        track, document, shape, members = found
+        at_ms = call.decision.at_ms
+        ride = Ride(self.gateway, request, snapshot, track, call.body, document, members, at_ms, call.started, call)
+        return ride if ride.departs(shape) else None
+
+    def _found(
+        self, snapshot: Snapshot, surface: Surface, visitor: Visitor, body: bytes, request: OrdinaryRequest
+    ) -> Found | None:
+        """The track of a request's kind, and what was read of it."""
+        dialect = surface.spoken
         try:
-            document = orjson.loads(body)
-            form = form_of(document, dialect) if document.__class__ is dict else None
-            wants = wants_of(document) if form is not None else None
-            if form is None or wants is None:
+            document = request.document = orjson.loads(body)
+            outline = outline_of(document, dialect) if document.__class__ is dict else None
+            if outline is None or (wants := wants_of(document)) is None:
                 return None
             intake.check_turns(document, dialect.name)
             shape = dialect.read_shape(document)
-            visitor = visitor_of(request, snapshot)
             track: Track | None = snapshot.tracks.get(kind_of(visitor, surface, document["model"], shape, wants))
-            if track is None or len(body) > track.longest or not stands_once(body, form):
+            if track is None or len(body) > track.longest:
                 return None
-            at_ms = int(gateway.now() * 1000)
-            if not track.admits(snapshot.gate):
-                permit = intake.admit(request, visitor, snapshot.gate, at_ms, CHAT_SURFACES)
-                if permit.standing is not track.standing:
-                    return None
+            members = members_once(body, document) if len(body) > splice.SHORT else None
+            once = members is not None or stands_once(body, outline)
         except (ValueError, GatewayError):
             return None  # for the way of all to tell
-        ride = Ride(gateway, request, snapshot, track, body, document, at_ms, started)
-        return ride if ride.departs(shape) else None
+        return (track, document, shape, members) if once else None
 
 
 class Ride:
     """One request under way."""
 
     __slots__ = (
-        "at_ms", "began", "body", "conversation", "cut", "document", "gateway", "page", "permit", "pinned", "raised",
-        "reply", "request", "request_id", "sent", "snapshot", "started", "tokens", "track",
+        "at_ms", "began", "body", "call", "conversation", "cut", "document", "gateway", "members", "page", "permit",
+        "pinned", "raised", "reply", "request", "request_id", "sent", "snapshot", "started", "started_ms", "tokens",
+        "track",
     )  # fmt: skip
 
     permit: Permit
@@ -171,16 +166,21 @@ class Ride:
 
     def __init__(
         self, gateway: Gateway, request: OrdinaryRequest, snapshot: Snapshot, track: Track, body: bytes,
-        document: Mapping[str, Any], at_ms: int, started: float,
+        document: Mapping[str, Any], members: list[Member] | None, at_ms: int, started: float,
+        call: Call | None = None,
     ) -> None:  # fmt: skip
+        """`call` has admitted the request, and takes it back where the ride cannot go on."""
         self.gateway = gateway
         self.request = request
         self.snapshot = snapshot
         self.track = track
         self.body = body
         self.document = document
+        self.members = members
         self.at_ms = at_ms
         self.started = started
+        self.started_ms = 0  # when the provider was asked, from then on
+        self.call = call
         self.pinned: Candidate | None = None
         self.raised: BaseException | None = None  # what ended the wait for the answer
         self.cut: GatewayError | None = None  # see `Call.cut`
@@ -204,7 +204,7 @@ class Ride:
             reply.unused()
             return False
         self.reply = reply
-        self.sent = sent
+        self.sent, self.request.document = sent, None
         reply.write(track.head, sent)
         self._begun()
         return True
@@ -217,8 +217,10 @@ class Ride:
                 return track.hop.asked(self.document)
             except (ValueError, GatewayError):
                 return None  # for the way of all to tell
+        asks = track.streamed is not None and track.streamed.asked_usage
+        if self.members is not None:
+            return splice.rewrite(self.body, self.members, model=track.native, include_usage=asks)
         renamed = splice.renamed(self.body, track.native)
-        asks = renamed is not None and track.streamed is not None and track.streamed.asked_usage
         return splice.asking_usage(renamed) if asks and renamed is not None else renamed
 
     def _is_at_home(self, shape: ir.Shape, now: float) -> bool:
@@ -234,6 +236,8 @@ class Ride:
     def _has_leave(self, now: float) -> bool:
         """Takes of limits, budgets and places what it needs, or nothing."""
         track, turnstile, size, tokens = self.track, self.gateway.turnstile, len(self.body), self.tokens
+        if self.call is not None:
+            return self._goes_on(self.call, now)
         if not turnstile.board(size):
             return False
         permit = boarded(track.standing, tokens, track.writing, track.nanos(tokens), now, self.at_ms)
@@ -244,18 +248,34 @@ class Ride:
         self.permit = permit
         return True
 
+    def _goes_on(self, call: Call, now: float) -> bool:
+        """As `_has_leave`, beside what was taken before the body was here."""
+        gateway, track, tokens, permit = self.gateway, self.track, self.tokens, call.permit
+        if permit is None or not gateway.turnstile.enters_at_once():
+            return False
+        now_ms = int(gateway.now() * 1000)
+        if not permit.goes_on(tokens, track.writing, track.nanos(tokens), now, now_ms):
+            gateway.turnstile.leave()
+            return False
+        self.permit, call.inside = permit, True
+        return True
+
     def _begun(self) -> None:
-        gateway, track = self.gateway, self.track
-        identity = self.request_id = request_id()
-        self.snapshot.users += 1
-        gateway.calls.add(self)
+        gateway, track, call, at_ms = self.gateway, self.track, self.call, self.at_ms
+        if call is None:
+            identity = self.request_id = request_id()
+            self.snapshot.users += 1
+            gateway.calls.add(self)
+        else:
+            identity = self.request_id = call.request_id
+            self.started_ms, at_ms = call.elapsed_ms(), int(gateway.now() * 1000)
         track.in_flight.value += 1
         agenda = gateway.relay.agenda
         began = self.began = agenda.now()
         self.page = None if track.streamed is not None else agenda.put(self, began + track.due)
         if track.leased is not None:
             key_id, project = track.leased
-            until_ms = self.at_ms + billing.LEASE_MS
+            until_ms = at_ms + billing.LEASE_MS
             gateway.ledger.lease(_lease((identity, key_id, project, self.permit.nanos, until_ms)))
 
     @property
@@ -340,11 +360,13 @@ class Ride:
         charged, read = min(cost or 0, billing.MOST_CHARGED), usage.input_total
         brief = _brief((
             track, self.request_id, self.at_ms, self.tokens, self.conversation, self.pinned is not None, usage, cost,
-            charged, int(first_byte_s * 1000), int(duration * 1000), len(body), track.upstream_id,
+            charged, int(first_byte_s * 1000), int(duration * 1000), len(body), track.upstream_id, self.started_ms,
         ))  # fmt: skip
-        self._learnt(now, brief.ttfb_ms)
+        self._learnt(now, brief.ttfb_ms - self.started_ms)
         track.in_flight.value -= 1
-        gateway.ended(self, self.snapshot, len(self.body), inside=True)
+        if self.call is not None:
+            self.call.recorded = True
+        gateway.ended(self.call or self, self.snapshot, len(self.body), inside=True)
         for alert in permit.settle(charged, (read or 0) + (usage.output or 0), now):
             gateway.alerts.tell(alert)
         track.tally.add(duration, overhead, usage, cost)
@@ -365,12 +387,29 @@ class Ride:
 
     def handed_over(self) -> tuple[Call, Plan]:
         """The request for the way of all: admitted, read and planned, its first attempt under way."""
-        gateway, track, standing = self.gateway, self.track, self.track.standing
+        gateway, track = self.gateway, self.track
         if self.page is not None:
             gateway.relay.agenda.strike(self, self.page)
         track.in_flight.value -= 1
+        call = self.call or self._as_call()
+        call.body, call.document, call.members, call.once = self.body, self.document, self.members, self.members is None
+        call.decision.requested = track.requested
+        if track.standing.budgeted:
+            call.output_reserved = track.output
+        plan = track.plan_for(self.tokens, self.conversation, warm=self.pinned is not None)
+        call.plan = call.decision.plan = plan
+        call.facts = plan.facts
+        call.begun = Begun(track.upstream, self.reply, track.credential, self.began, self.started_ms, self.raised)
+        if track.streamed is not None:
+            call.asks_stream(True)
+            call.track, call.warm = track, self.pinned is not None
+            call.begun.prepared = with_body(track.streamed, self.sent)
+        return call, plan
+
+    def _as_call(self) -> Call:
+        gateway, track, standing = self.gateway, self.track, self.track.standing
         decision = Decision(
-            self.request_id, self.at_ms, track.surface.name, track.requested, track.visitor.client_id,
+            self.request_id, self.at_ms, track.surface.name, client_request_id=track.visitor.client_id,
             project=standing.project, key_id=standing.key_id, config=self.snapshot.table.revision,
         )  # fmt: skip
         call = Call(
@@ -379,15 +418,5 @@ class Ride:
         )  # fmt: skip
         gateway.calls.discard(self)
         gateway.calls.add(call)
-        call.permit, call.body, call.document, call.once = self.permit, self.body, self.document, True
-        call.held, call.inside, call.cut = len(self.body), True, self.cut
-        if standing.budgeted:
-            call.output_reserved = track.output
-        plan = call.plan = decision.plan = track.plan_for(self.tokens, self.conversation, warm=self.pinned is not None)
-        call.facts = plan.facts
-        call.begun = Begun(track.upstream, self.reply, track.credential, self.began, 0, self.raised)
-        if track.streamed is not None:
-            call.asks_stream(True)
-            call.track, call.warm = track, self.pinned is not None
-            call.begun.prepared = with_body(track.streamed, self.sent)
-        return call, plan
+        call.permit, call.held, call.inside, call.cut = self.permit, len(self.body), True, self.cut
+        return call

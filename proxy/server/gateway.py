@@ -125,6 +125,8 @@ class Gateway:
             call.body = body
         else:
             call.body = await self._awaited_body(call)
+            if (ride := self._express.join(call)) is not None:
+                return await self._ridden(ride)
         call.phase = "queue"
         if not self.turnstile.enters_at_once():
             await self.turnstile.enter()
@@ -139,6 +141,11 @@ class Gateway:
         if surface.operation == "count_tokens":
             return await counting.count(call, plan, self._relayed)
         return await self._relayed(call, plan)
+
+    async def _ridden(self, ride: Ride) -> web.StreamResponse:
+        if not ride.is_long and (left := await ride.answered()) is not None:
+            return left
+        return await self._relayed(*ride.handed_over())
 
     def _admit(self, call: Call) -> None:
         """What can be said before the body is read."""
@@ -186,7 +193,8 @@ class Gateway:
         if form is not None:
             call.form, call.document = form
         else:
-            call.document, call.members = intake.parse(call.body, call.dialect.reads)
+            call.document, call.members = intake.parse(call.body, call.dialect.reads, call.request.document)
+            call.request.document = None
             call.once = call.members is None
             if "input" in call.document and restated.is_misplaced(call):
                 restated.restate(call)
@@ -296,6 +304,8 @@ class Gateway:
     def _finish(self, call: Call) -> None:
         """The one place where a request ends that went the way of all. Awaits nothing: a cancelled request is settled
         like any other."""
+        if call.recorded:
+            return
         self.ended(call, call.snapshot, call.held, inside=call.inside)
         decision = call.decision
         duration = time.monotonic() - call.started

@@ -96,11 +96,14 @@ class Request(Protocol):
     def outbox(self) -> Outbox | None:
         """By which alone the connection is written to; None where aiohttp writes as well."""
 
+    document: object  # that its body is, where somebody has read it and has not taken it away
+
 
 class PlainRequest(web.BaseRequest):
     """aiohttp's, with a head."""
 
     outbox = None
+    document: object = None
 
     @property
     def head(self) -> Head:

@@ -127,11 +127,12 @@ def _too_large(limit: int) -> errors.BodyTooLarge:
     return errors.BodyTooLarge(f"The request body has more than {limit} bytes, the most that is taken here.")
 
 
-def parse(body: bytes, reads: frozenset[str]) -> tuple[Mapping[str, Any], list[Member] | None]:
-    """The one parse of a request, and where its members stand; None where it was enough to see that each that we read
-    stands once. Raises InvalidJson, and InvalidRequest where one stands twice."""
+def parse(body: bytes, reads: frozenset[str], document: object = None) -> tuple[Mapping[str, Any], list[Member] | None]:
+    """The one parse of a request, unless `document` is what somebody has read of it already; and where its members
+    stand, None where it was enough to see that each that we read stands once. Raises InvalidJson, and InvalidRequest
+    where one stands twice."""
     try:
-        document = json_text.read(body)
+        document = json_text.read(body) if document is None else document
     except ValueError as exc:
         raise errors.InvalidJson(f"The body is not valid JSON: {_where(exc, body)}.") from exc
     if not isinstance(document, dict):

@@ -133,8 +133,12 @@ class Body:
         return not self.needs
 
     def ready(self) -> bytes | None:
-        """All of it, if it came in one piece; it can be read all the same."""
-        return self._parts[0] if not self.needs and len(self._parts) == 1 else None
+        """All of it, if it has come; it can be read all the same."""
+        if self.needs or not self._parts:
+            return None
+        if len(self._parts) > 1:
+            self._parts = [b"".join(self._parts)]
+        return self._parts[0]
 
     def read_nowait(self) -> bytes:
         parts = self._parts
@@ -182,6 +186,7 @@ class OrdinaryRequest:
     __slots__ = (
         "content",
         "content_length",
+        "document",
         "handler",
         "head",
         "headers",
@@ -209,6 +214,7 @@ class OrdinaryRequest:
         self.remote = remote
         self.keep_alive = keep_alive
         self.outbox: Outbox | None = outbox
+        self.document: object = None
 
     @property
     def transport(self) -> asyncio.Transport | None:

@@ -120,8 +120,9 @@ class Track:
     def decision(self, brief: Brief) -> Decision:
         candidate, standing, usage, cost = self.candidate, self.standing, brief.usage, brief.cost_nanos
         attempt = Attempt(
-            1, candidate.model, candidate.provider, candidate.native, 0, brief.duration_ms, brief.ttfb_ms,
-            status=200, upstream_request_id=brief.upstream_request_id, usage=usage, cost_nanos=cost,
+            1, candidate.model, candidate.provider, candidate.native, brief.started_ms,
+            brief.duration_ms - brief.started_ms, brief.ttfb_ms - brief.started_ms, status=200,
+            upstream_request_id=brief.upstream_request_id, usage=usage, cost_nanos=cost,
             bytes_out=brief.bytes_committed,
         )  # fmt: skip
         plan = self.plan_for(brief.tokens, brief.conversation, warm=brief.warm)
@@ -147,6 +148,7 @@ class Track:
         return Brief(
             self, d.request_id, d.at_ms, facts.tokens, facts.conversation, call.warm, usage, d.cost_nanos,
             d.charged_nanos, d.ttfb_ms, d.duration_ms or 0, d.bytes_committed, d.attempts[0].upstream_request_id,
+            d.attempts[0].started_ms,
         )  # fmt: skip
 
     def told(self, brief: Brief, read: int | None, client: str | None) -> dict[str, object]:

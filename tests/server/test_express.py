@@ -12,15 +12,17 @@ from typing import Any
 
 import orjson
 import pytest
-from gateway import RawClient, Running, Start, gateway, provider, settles
+from gateway import RawClient, Running, Start, gateway, provider, sent_behind, settles
 from keyed import make
 from limited import inline
 from playbook import CHAT, MESSAGES, Tongue
-from riding import HOPS, OWN, PRICES, Answer, chained, nobody_boards, played, rides, same_either_way, told
+from riding import EACH_HOP, HOPS, OWN, PRICES, Answer, chained, nobody_boards, played, rides, same_either_way, told
 from upstream import CUT, LAST, RESET, SILENCE, Script, ScriptedUpstream, head, piece, plain
 
 from proxy.errors import UpstreamBroken
-from proxy.server.express import Ride, _forms
+from proxy.server import outline
+from proxy.server.call import Call
+from proxy.server.express import Ride
 from proxy.server.visitor import Visitor, visitor_of
 
 LOOPS = ("uvloop",)
@@ -109,11 +111,41 @@ async def test_the_short_way_shows_what_the_way_of_all_would(
     scripts = [good(theirs), good(theirs, "Again."), turn(theirs)]
     second = good(theirs, "From the second.")
 
-    async def exchange(client: RawClient) -> Answer:
+    async def exchange(gw: Running, client: RawClient) -> Answer:
         await client.request(spoken, spoken.request("chain"))
         return await client.answer()
 
     await same_either_way(monkeypatch, home, lambda home: played(home, timeouts, theirs, scripts, second, exchange))
+
+
+JOINED = ("a good answer", "an answer without usage", "503", "cut within the body", "no answer in time")
+WORDS = {"a few words": "Say hello.", "a long prompt": 'Say "hello". \u2026\n' * 500}
+
+
+@pytest.mark.parametrize("words", WORDS.values(), ids=WORDS)
+@pytest.mark.parametrize("cuts", [(), (0, 5, 40)], ids=["with its head", "behind its head"])
+@pytest.mark.parametrize(
+    "turn",
+    [pytest.param(turn, marks=() if name in JOINED else pytest.mark.slow, id=name) for name, turn in TURNS.items()],
+)
+@pytest.mark.parametrize("hop", EACH_HOP)
+async def test_a_body_of_any_length_rides_however_it_comes(
+    turn: Callable[[Tongue], Script], hop: tuple[Tongue, Tongue], cuts: tuple[int, ...], words: str, home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    spoken, theirs = hop
+    timeouts = 'answer = "300ms"' if turn in (silence, half) else ""
+    scripts = [good(theirs), good(theirs, "Again."), turn(theirs)]
+    asked = spoken.request("chain") | {"messages": [{"role": "user", "content": words}]}
+
+    async def exchange(gw: Running, client: RawClient) -> Answer:
+        await (sent_behind(gw, client, spoken, asked, *cuts) if cuts else client.request(spoken, asked))
+        return await client.answer()
+
+    await same_either_way(
+        monkeypatch, home, lambda home: played(home, timeouts, theirs, scripts, good(theirs, "Second."), exchange),
+        "join" if cuts else "board",
+    )  # fmt: skip
 
 
 # -- who boards --------------------------------------------------------------------------------------------------
@@ -135,7 +167,7 @@ BODIES: dict[str, tuple[dict[str, Any] | bytes, bool]] = {
     "wishes for providers": (ASKED | {"provider": {"only": ["first"]}}, False),
     "a fact for rules": (ASKED | {"metadata": {"industry": "legal"}}, False),
     "a conversation by name": (ASKED | {"prompt_cache_key": "one"}, False),
-    "a long body": (ASKED | {"messages": LONG}, False),
+    "a long body": (ASKED | {"messages": LONG}, True),
     "a member that stands twice": (orjson.dumps(ASKED)[:-1] + b',"model":"second"}', False),
     "a member of the wrong type": (ASKED | {"messages": "Hello."}, False),
     "no messages": ({"model": "first", "max_tokens": 16}, False),
@@ -219,8 +251,14 @@ def keyed_table(upstream: ScriptedUpstream, limits: dict[str, int]) -> str:
     return provider("first", upstream, models={"first": PRICES["first"]}) + project + inline(limits) + "\n"
 
 
-async def test_limits_and_budgets_hold_as_on_the_way_of_all(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    boarded = rides(monkeypatch)
+BEHIND = pytest.mark.parametrize("cuts", [(), (0, 9)], ids=["body with its head", "body behind its head"])
+
+
+@BEHIND
+async def test_limits_and_budgets_hold_as_on_the_way_of_all(
+    cuts: tuple[int, ...], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boarded = rides(monkeypatch, "join" if cuts else "board")
     seen = []
     for name in ("short", "of-all"):
         if name == "of-all":
@@ -234,8 +272,12 @@ async def test_limits_and_budgets_hold_as_on_the_way_of_all(home: Path, monkeypa
             key = await make(gw, project="team")
             client = await gw.connect()
             told_client = []
-            for _ in range(4):
-                await client.request(CHAT, ASKED, f"Authorization: {key.bearer['Authorization']}")
+            for number in range(4):
+                bearer = f"Authorization: {key.bearer['Authorization']}"
+                if cuts and number < 3:
+                    await sent_behind(gw, client, CHAT, ASKED, *cuts, headers=(bearer,))
+                else:
+                    await client.request(CHAT, ASKED, bearer)
                 status, headers, _ = await client.answer()
                 limits = {it: value for it, value in headers.items() if "limit" in it and "reset" not in it}
                 told_client.append((status, limits, headers.get("x-nyuro-cost")))
@@ -249,7 +291,7 @@ async def test_limits_and_budgets_hold_as_on_the_way_of_all(home: Path, monkeypa
             for row in rows:
                 (row["facts"] or {}).pop("conversation", None)  # it goes by the key
             seen.append((told_client, books, rows))
-    assert [ride is not None for ride in boarded] == [False, True, True, False]
+    assert [ride is not None for ride in boarded] == [False, True, True, *([] if cuts else [False])]
     assert seen[0] == seen[1]
     assert [status for status, *_ in seen[0][0]] == [200, 200, 200, 429]
 
@@ -257,23 +299,26 @@ async def test_limits_and_budgets_hold_as_on_the_way_of_all(home: Path, monkeypa
 # -- what ends it ------------------------------------------------------------------------------------------------
 
 
-async def riding(gw: Running, upstream: ScriptedUpstream) -> RawClient:
+async def riding(gw: Running, upstream: ScriptedUpstream, *cuts: int) -> RawClient:
     """A client whose second request waits for its answer."""
     client = await gw.connect()
     upstream.plays(good(CHAT), [SILENCE])
     await client.request(CHAT, ASKED)
     await client.answer()
-    await client.request(CHAT, ASKED)
+    await (sent_behind(gw, client, CHAT, ASKED, *cuts) if cuts else client.request(CHAT, ASKED))
     await upstream.asked(2)
     assert gw.app is not None
     (ride,) = gw.app.gateway.calls
-    assert isinstance(ride, Ride)
+    assert isinstance(ride, Call if cuts else Ride)
     return client
 
 
-async def test_a_client_that_leaves_is_recorded_with_where_it_was(upstream: ScriptedUpstream, start: Start) -> None:
+@BEHIND
+async def test_a_client_that_leaves_is_recorded_with_where_it_was(
+    cuts: tuple[int, ...], upstream: ScriptedUpstream, start: Start
+) -> None:
     gw = await start(provider("first", upstream))
-    client = await riding(gw, upstream)
+    client = await riding(gw, upstream, *cuts)
     client.leave()
     await gw.quiet()
     row = (await gw.rows(2))[-1]
@@ -283,9 +328,10 @@ async def test_a_client_that_leaves_is_recorded_with_where_it_was(upstream: Scri
         await upstream.seen[1].gone.wait()
 
 
-async def test_a_shutdown_tells_the_client(upstream: ScriptedUpstream, start: Start) -> None:
+@BEHIND
+async def test_a_shutdown_tells_the_client(cuts: tuple[int, ...], upstream: ScriptedUpstream, start: Start) -> None:
     gw = await start(provider("first", upstream))
-    client = await riding(gw, upstream)
+    client = await riding(gw, upstream, *cuts)
     assert gw.app is not None
     gw.app.gateway.cut()
     status, _, said = await client.answer()
@@ -295,9 +341,12 @@ async def test_a_shutdown_tells_the_client(upstream: ScriptedUpstream, start: St
     assert (row["status"], row["outcome"]) == (503, "gateway_overloaded")
 
 
-async def test_nothing_is_held_when_all_have_ended(upstream: ScriptedUpstream, start: Start) -> None:
+@BEHIND
+async def test_nothing_is_held_when_all_have_ended(
+    cuts: tuple[int, ...], upstream: ScriptedUpstream, start: Start
+) -> None:
     gw = await start(provider("first", upstream))
-    client = await riding(gw, upstream)
+    client = await riding(gw, upstream, *cuts)
     client.leave()
     await gw.quiet()
     assert gw.app is not None
@@ -307,6 +356,32 @@ async def test_nothing_is_held_when_all_have_ended(upstream: ScriptedUpstream, s
     assert track.in_flight.value == 0
     await settles(lambda: track.upstream._slots.take_at_once())
     assert not any(gateway.relay.agenda._pages.values())
+
+
+@pytest.mark.parametrize("goes", ["short", "of all"])
+async def test_an_attempt_begins_when_the_body_was_here(
+    goes: str, upstream: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gw = await start(provider("first", upstream))
+    upstream.answers(lambda seen: good(CHAT))
+    joined = rides(monkeypatch, "join")
+    if goes == "of all":
+        nobody_boards(monkeypatch)
+    client = await gw.connect()
+    for _ in range(2):
+        await client.request(CHAT, ASKED)
+        await client.answer()
+    for _ in range(2):
+        await client.request(CHAT, ASKED, cut=7)
+        await asyncio.sleep(0.05)
+        await client.send(orjson.dumps(ASKED)[7:])
+        await client.answer()
+    for row in (await gw.rows(4))[-2:]:
+        (attempt,) = row["attempts"]
+        assert attempt["started_ms"] >= 50
+        assert attempt["started_ms"] + attempt["ttfb_ms"] <= row["ttfb_ms"]
+        assert attempt["started_ms"] + attempt["duration_ms"] <= row["duration_ms"]
+    assert [ride is not None for ride in joined] == ([True, True] if goes == "short" else [])
 
 
 # -- what the way of all would not have let pass -----------------------------------------------------------------
@@ -425,10 +500,10 @@ async def test_documents_of_many_names_are_not_remembered(upstream: ScriptedUpst
     client = await gw.connect()
     await asks(client, ASKED)
     many = ASKED | {f"m{number}": 0 for number in range(200)}
-    before = len(_forms)
+    before = len(outline._known)
     for number in range(3):
         assert (await asks(client, many | {f"n{number}": 0}))[0] == 200
-    assert len(_forms) == before
+    assert len(outline._known) == before
 
 
 async def test_a_provider_s_limits_pass_where_ours_have_nothing_to_tell(home: Path, monkeypatch: Any) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway import RawClient, Running, Start, provider
+from gateway import RawClient, Running, Start, provider, sent_behind
 from playbook import CHAT, USAGE, Tongue, chunk
 from riding import HOPS, Answer, played, rides, same_either_way
 from upstream import CUT, RESET, SILENCE, Script, ScriptedUpstream, head, plain, streamed
@@ -111,11 +111,38 @@ async def test_the_short_way_shows_what_the_way_of_all_would(
     scripts = [good(theirs), good(theirs), turn(theirs)]
     second = streamed(frames(theirs, "From the second."))
 
-    async def exchange(client: RawClient) -> Answer:
+    async def exchange(gw: Running, client: RawClient) -> Answer:
         await client.request(spoken, spoken.request("chain", stream=True, **more))
         return await answer(client)
 
     await same_either_way(monkeypatch, home, lambda home: played(home, timeouts, theirs, scripts, second, exchange))
+
+
+JOINED = ("a good stream", "503", "cut behind content", "closed without an answer")
+LONG = {"messages": [{"role": "user", "content": "Say hello. " * 500}]}
+
+
+@pytest.mark.parametrize("more", [{}, LONG, LONG | USAGE_TOO], ids=["short", "long", "long, usage too"])
+@pytest.mark.parametrize("turn", [TURNS[name] for name in JOINED], ids=JOINED)
+@pytest.mark.parametrize("hop", [HOPS["chat"], HOPS["chat put into messages"]], ids=["native", "translated"])
+async def test_whose_body_comes_behind_its_head_joins_and_shows_the_same(
+    turn: Callable[[Tongue], Script],
+    hop: tuple[Tongue, Tongue],
+    more: dict[str, Any],
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spoken, theirs = hop
+    scripts = [good(theirs), good(theirs), turn(theirs)]
+    second = streamed(frames(theirs, "From the second."))
+
+    async def exchange(gw: Running, client: RawClient) -> Answer:
+        await sent_behind(gw, client, spoken, spoken.request("chain", stream=True, **more), 0, 9)
+        return await answer(client)
+
+    await same_either_way(
+        monkeypatch, home, lambda home: played(home, "", theirs, scripts, second, exchange), "join"
+    )  # fmt: skip
 
 
 ASKED = CHAT.request("first", stream=True)

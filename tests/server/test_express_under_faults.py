@@ -8,6 +8,7 @@ from contextlib import suppress
 from random import Random
 from typing import Any
 
+import orjson
 import pytest
 from gateway import RawClient, Running, Start, provider
 from keyed import make
@@ -47,7 +48,13 @@ async def asks(gw: Running, key: str, dice: Random) -> None:
     """One request after the other; some are left before their end."""
     client = await gw.connect()
     for _ in range(EACH):
-        await client.request(CHAT, CHAT.request("first", stream=dice.random() < 0.4), f"Authorization: {key}")
+        asked = orjson.dumps(CHAT.request("first", stream=dice.random() < 0.4))
+        cut = dice.randrange(len(asked)) if dice.random() < 0.5 else None
+        await client.request(CHAT, asked, f"Authorization: {key}", cut=cut)
+        if cut is not None:
+            for _ in range(dice.randrange(10)):
+                await asyncio.sleep(0)
+            await client.send(asked[cut:])
         if dice.random() < 0.1:
             for _ in range(dice.randrange(30)):
                 await asyncio.sleep(0)

@@ -129,6 +129,8 @@ class Rows:
     def row_of(self, d: Decision | Brief, unreadable: Callable[[Decision, Exception], None]) -> Row:
         """A plan that cannot be told costs the row its plan, not the money: `unreadable` hears of it."""
         if isinstance(d, Brief):
+            if d.started_ms:  # its attempt has a row of its own
+                return self.row_of(d.kind.decision(d), unreadable)
             return _row_of_brief(d) or self._learnt(d, unreadable)
         form = plan = own = None
         choice: tuple[str | None, ...] = NO_CHOICE
@@ -240,7 +242,7 @@ class Rows:
 
 def _row_of_brief(b: Brief) -> Row | None:
     """None where its kind has to be learnt."""
-    kind, id, at_ms, tokens, conversation, warm, u, cost, charged, ttfb, took, size, upstream = b
+    kind, id, at_ms, tokens, conversation, warm, u, cost, charged, ttfb, took, size, upstream, _ = b
     known: Known | None = kind.rows
     if known is None or not known.since_ms <= at_ms < known.until_ms:
         return None

@@ -119,3 +119,4 @@ class Brief(NamedTuple):
     duration_ms: int
     bytes_committed: int
     upstream_request_id: str | None
+    started_ms: int = 0  # when the provider was asked
