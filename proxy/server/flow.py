@@ -13,6 +13,8 @@ from proxy.server.upstream.exchange import Through
 from proxy.streams import Stream
 
 QUIET = 15.0  # seconds until a provider's sign of life becomes one for the client
+GREAT = 256 << 10  # bytes of an answer
+MANY = 32  # answers under way of one provider: each of them that is great shall be narrow
 LAST = 8 << 10  # bytes that may wait for the end: fewer than a connection holds before the client is waited for
 
 
@@ -21,12 +23,13 @@ class Flow:
 
     __slots__ = (
         "_answer", "_attempt", "_call", "_clock", "_full", "_opening", "_put", "_put_chunks", "_repeats_signs",
-        "_reserved_for", "_said", "_touch", "_watchdog", "last",
+        "_reserved_for", "_said", "_touch", "_until", "_watchdog", "last",
     )  # fmt: skip
 
     def __init__(self, call: Call, opening: Opening) -> None:
         self._call, self._opening = call, opening
         self._reserved_for = billing.bytes_reserved(call)
+        self._until = min(self._reserved_for, GREAT)  # so many bytes may leave before there is anything to see to
         self._answer = answer = call.answer
         self._put, self._put_chunks = answer.put, answer.put_chunks
         self._watchdog = watchdog = opening.watchdog
@@ -65,8 +68,16 @@ class Flow:
 
     def _count(self, size: int) -> None:
         out = self._attempt.bytes_out = self._attempt.bytes_out + size
+        if out > self._until:
+            self._grown(out)
+
+    def _grown(self, out: int) -> None:
+        opening = self._opening
         if out > self._reserved_for:
-            self._reserved_for = billing.top_up(self._call, self._opening)
+            self._reserved_for = billing.top_up(self._call, opening)
+        if out > GREAT and opening.in_flight is not None and opening.in_flight.value >= MANY:
+            opening.reply.narrow()
+        self._until = min(self._reserved_for, out + GREAT)
 
     def through(self, stream: Stream) -> Through | None:
         """For runs of text that need no look, as they stand on the wire: of the client's own dialect they leave with
@@ -87,8 +98,8 @@ class Flow:
                 return 0, True
             touch()
             out = attempt.bytes_out = attempt.bytes_out + size
-            if out > self._reserved_for:
-                self._reserved_for = billing.top_up(self._call, self._opening)
+            if out > self._until:
+                self._grown(out)
             if put_chunks(data if passed == len(data) else data[:passed], size):
                 return passed, True
             self._full = True

@@ -417,8 +417,9 @@ async def test_clients_that_read_nothing_cost_little(bed: Bed) -> None:
 
 @pytest.mark.slow
 async def test_two_hundred_clients_that_read_nothing_cost_little(bed: Bed) -> None:
+    """The kernel holds most of it back, since there are many; the figure of docs/operations.md."""
     grown, writers = await unread(bed, 200)
-    assert grown < 2 << 20
+    assert grown < 256 << 10
     for writer in writers:
         writer.transport.abort()
     await bed.daemon.until_metric("pointsman_in_flight", lambda value: value == 0)

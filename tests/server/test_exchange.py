@@ -6,8 +6,10 @@ An implementation joins by one line in OPENERS.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 
 import pytest
 from attrs import evolve
@@ -31,7 +33,7 @@ from upstream import (
 
 from proxy.errors import Overloaded, UpstreamBroken, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from proxy.routing.table import Duration, Provider, Timeouts
-from proxy.server.upstream import LeanUpstream, Outgoing, PlainUpstream, Upstream, read_up_to
+from proxy.server.upstream import LeanUpstream, Outgoing, PlainUpstream, Upstream, read_up_to, width
 
 OPENERS: dict[str, Callable[[Provider], Upstream]] = {"plain": PlainUpstream, "lean": LeanUpstream}
 BODY = b'{"model":"native"}'
@@ -529,3 +531,62 @@ async def test_reading_nothing_holds_the_provider_back(client: Upstream, upstrea
     while chunk := await reply.chunk():
         size += len(chunk)
     assert size == 1000 * 65536
+
+
+# -- width -------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def calling(root: str) -> Iterator[socket.socket]:
+    """The one socket of this process that is connected there."""
+    port = int(root.rpartition(":")[2])
+    with ExitStack() as stack:
+        found = []
+        for number in map(int, os.listdir("/proc/self/fd")):
+            with suppress(OSError):
+                one = stack.enter_context(socket.socket(fileno=os.dup(number)))
+                if one.family == socket.AF_INET and one.getpeername()[1] == port:
+                    found.append(one)
+        (one,) = found
+        yield one
+
+
+async def test_a_narrow_answer_is_whole_and_leaves_its_connection_as_it_was(
+    client: Upstream, upstream: ScriptedUpstream
+) -> None:
+    answer, go_on = b"x" * (4 << 20), asyncio.Event()
+    long: Script = [head(200, Content_Length=len(answer)) + answer[:10], go_on, answer[10:]]
+    upstream.plays(plain(b"short"), long, plain(b"short"))
+    await whole(client)
+    reply = await client.send(outgoing())
+    got = len(await reply.chunk())
+    reply.narrow()
+    reply.narrow()
+    with calling(upstream.root) as there:
+        assert there.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) <= 2 * width.NARROW
+        go_on.set()
+        while data := await reply.chunk():
+            got += len(data)
+        await reply.finish()
+        assert got == len(answer)
+        assert there.getsockopt(socket.SOL_SOCKET, width.SO_BUF_LOCK) == width.EITHER
+    assert await whole(client) == b"short"
+    assert upstream.opened == 1
+
+
+async def test_a_connection_that_has_to_stay_narrow_is_not_used_again(
+    client: Upstream, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As before Linux 5.14."""
+    monkeypatch.setattr(width, "SO_BUF_LOCK", 1_000)
+    go_on = asyncio.Event()
+    upstream.plays(streamed([b"a", go_on, b"b"]), plain(b"short"))
+    reply = await client.send(outgoing())
+    await reply.chunk()
+    reply.narrow()
+    go_on.set()
+    while await reply.chunk():
+        pass
+    await reply.finish()
+    assert await whole(client) == b"short"
+    assert upstream.opened == 2

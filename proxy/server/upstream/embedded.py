@@ -48,6 +48,9 @@ class EmbeddedReply:
                 return False
         return True
 
+    def narrow(self) -> None:
+        """A word is narrow."""
+
     async def finish(self) -> bool:
         self.close()
         return False

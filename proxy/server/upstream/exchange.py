@@ -60,6 +60,10 @@ class Reply(Protocol):
         ends; whether it has. Raises like `chunk`, and what `take` raises. `through` is asked first, where a reply has
         such bytes."""
 
+    def narrow(self) -> None:
+        """Takes less with a read from now on, and has less of the answer wait in the kernel: for many answers at once
+        that nobody may be reading."""
+
     async def finish(self) -> bool:
         """Reads what little may be left behind the last event, so that the connection can serve again; closes it where
         more comes than that. Whether anything but blank lines came."""

@@ -21,6 +21,7 @@ from yarl import URL
 from proxy.errors import UpstreamBroken, UpstreamError, UpstreamTimeout
 from proxy.routing.table import Provider
 from proxy.server.outbox import Outbox
+from proxy.server.upstream import width
 from proxy.server.upstream.at_hand import QUIET, AtHand
 from proxy.server.upstream.exchange import Outgoing, Reply, Take, Through
 from proxy.server.upstream.plain import (
@@ -93,6 +94,7 @@ class LeanReply:
         self._size = 0  # of these
         self._raw = b""  # what came behind them and is not parsed yet
         self._paused = False
+        self._narrow = False
         self._take: Take | None = None
         self._through: Through | None = None
         self._direct: Through | None = None  # the same where a chunk has just ended: what passes is not even parsed
@@ -210,7 +212,7 @@ class LeanReply:
         if self._paused:
             self._resume()
         head = self._parser.head
-        if head is None or not head.reusable or self._parser.surplus:
+        if head is None or not head.reusable or self._parser.surplus or (self._narrow and not self._widened()):
             connection.close()
         elif self._home is not None:
             self._home.put(connection, handler)
@@ -242,6 +244,15 @@ class LeanReply:
         self._paused = False
         if transport is not None:
             transport.resume_reading()
+
+    def narrow(self) -> None:
+        transport = self._handler.transport
+        if self._ours and not self._narrow and transport is not None:
+            self._narrow = width.narrow(transport)
+
+    def _widened(self) -> bool:
+        transport = self._handler.transport
+        return transport is not None and width.widen(transport)
 
     # -- the reader's side ---------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from yarl import URL
 
 from proxy.errors import UpstreamBroken, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from proxy.routing.table import Provider
-from proxy.server.upstream import tls
+from proxy.server.upstream import tls, width
 from proxy.server.upstream.exchange import Outgoing, Reply, Take, Through, url_of
 from proxy.server.upstream.resolver import OwnThread
 from proxy.server.upstream.slots import Slots
@@ -75,6 +75,7 @@ class PlainReply:
         self._response = response
         self._slot: Slots | None = slot
         self._expired = ""
+        self._narrow: asyncio.BaseTransport | None = None
         protocol = response.connection.protocol if response.connection is not None else None
         self._lost = protocol.closed if protocol is not None else None
         if self._lost is not None:
@@ -101,6 +102,12 @@ class PlainReply:
                 return False
         return True
 
+    def narrow(self) -> None:
+        connection = self._response.connection
+        transport = connection.transport if connection is not None else None
+        if self._narrow is None and transport is not None and width.narrow(transport):
+            self._narrow = transport
+
     async def finish(self) -> bool:
         return await run_out(self)
 
@@ -122,6 +129,8 @@ class PlainReply:
     def _free(self) -> None:
         if self._lost is not None:
             self._lost.remove_done_callback(self._connection_lost)
+        if self._narrow is not None and not (self._narrow.is_closing() or width.widen(self._narrow)):
+            self._narrow.close()
         slot, self._slot = self._slot, None
         if slot is not None:
             slot.release()
