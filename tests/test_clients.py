@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from each import each
 from gateway import Answer, Running, Start, provider
 from pages import PAGES, section
 from playbook import CHAT, USAGE, chunk
@@ -145,7 +146,7 @@ def test_each_recipe_has_its_requests() -> None:
     assert list(CLIENTS) == HEADINGS
 
 
-@pytest.mark.parametrize("client", CLIENTS)
+@each("client", CLIENTS)
 def test_a_recipe_points_at_the_base_url_that_its_client_wants(client: str) -> None:
     assert CLIENTS[client]["base"] in re.findall(r"https?://[\w.:/-]*[\w/]", section(PAGE, f"## {client}"))
 

@@ -21,6 +21,7 @@ import attrs
 import orjson
 import pytest
 from attrs import evolve, frozen
+from each import each
 from pages import (
     BARE,
     DIALECTS,
@@ -52,7 +53,7 @@ from proxy.server.respond import STATUS
 # -- pages -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("page", PAGES)
+@each("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", PAGES[page]):
         if not re.match(r"[a-z]+:", target):
@@ -91,14 +92,14 @@ def test_the_readme_lists_every_page() -> None:
     assert linked == PAGES.keys() - {"README.md"}
 
 
-@pytest.mark.parametrize("page", PAGES)
+@each("page", PAGES)
 def test_files_that_are_named_are_there(page: str) -> None:
     for name in spans(PAGES[page]):
         if re.fullmatch(r"(?:proxy|server|routing|wire|dialects|accounts|catalog|cli)/[\w./]*|\w+\.py", name):
             assert (ROOT / name).exists() or (ROOT / "proxy" / name).exists(), name
 
 
-@pytest.mark.parametrize("page", PAGES)
+@each("page", PAGES)
 def test_metrics_and_codes_that_are_named_exist(page: str) -> None:
     assert set(re.findall(r"`(pointsman_\w+)`", PAGES[page])) <= SPECS.keys()
     statuses = {kind.code: status for kind, status in STATUS.items()}

@@ -83,7 +83,7 @@ def test_every_error_is_told_as_it_is_and_no_other() -> None:
         assert row["what to do"].endswith(".")
 
 
-@pytest.mark.parametrize(
+@each(
     ("source", "heading"),
     {
         "client": "## The client has to act",
@@ -103,7 +103,7 @@ FRAMED = {
 }
 
 
-@pytest.mark.parametrize("surface", FRAMED.values(), ids=FRAMED)
+@each("surface", FRAMED.values(), ids=FRAMED)
 def test_an_error_inside_a_stream_is_told_as_it_comes(surface: Surface) -> None:
     told = {row["surface"]: row for row in rows(section(ERRORS, "## An error inside a stream"))}
     assert told.keys() == FRAMED.keys()

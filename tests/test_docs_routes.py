@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import attrs
 import pytest
+from each import each
 from pages import LIFE, OPERATIONS, ROUTES, ROUTING, flowing, named, rows, section, spans
 
 from proxy import streams
@@ -74,7 +75,7 @@ FIGURES = {
 }
 
 
-@pytest.mark.parametrize("sentence", QUOTED)
+@each("sentence", QUOTED)
 def test_figures_in_the_text_are_those_of_the_code(sentence: str) -> None:
     assert sentence in flowing(QUOTED[sentence])
 
@@ -254,7 +255,7 @@ def test_the_file_sets_the_defaults() -> None:
     assert not loaded.warnings
 
 
-@pytest.mark.parametrize("place", ["[server]", "[timeouts]", "[retry]", "[routing]"])
+@each("place", ["[server]", "[timeouts]", "[retry]", "[routing]"])
 def test_the_defaults_that_comments_name_are_those_that_are_set(place: str) -> None:
     (part,) = [part for part in PARTS if part.startswith(place)]
     values = set(re.findall(r"= \[?\"?([\w.:-]+)", "\n".join(re.findall(r"^\w+ = .*$", part, re.MULTILINE))))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
-import pytest
+from each import each
 from playbook import CHAT, chunk, event
 from playbook import MESSAGES as ANTHROPIC
 
@@ -56,7 +56,7 @@ STREAMS: dict[str, tuple[Dialect, list[bytes]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("dialect", "frames"), STREAMS.values(), ids=STREAMS)
+@each(("dialect", "frames"), STREAMS.values(), ids=STREAMS)
 def test_a_glance_finds_what_a_look_finds(dialect: Dialect, frames: list[bytes]) -> None:
     looked, _, told = sights(dialect, frames, glancing=False)
     for _ in range(3):
@@ -87,7 +87,7 @@ UNKNOWN: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("said", UNKNOWN.values(), ids=UNKNOWN)
+@each("said", UNKNOWN.values(), ids=UNKNOWN)
 def test_what_stands_before_the_choices_is_not_overlooked(said: dict[str, Any]) -> None:
     for known in (ROLE, TEXT):
         raw = b"data: %b\n\n" % orjson.dumps({"id": "1", "object": "chat.completion.chunk", **known})
@@ -106,7 +106,7 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("text", BROKEN.values(), ids=BROKEN)
+@each("text", BROKEN.values(), ids=BROKEN)
 def test_a_text_that_is_no_json_is_not_known(text: bytes) -> None:
     good = b"data: %b\n\n" % orjson.dumps({"id": "1", **TEXT})
     sights(OPENAI, [good], glancing=True)
@@ -128,6 +128,6 @@ PREAMBLES = {
 }
 
 
-@pytest.mark.parametrize(("raw", "known"), PREAMBLES.values(), ids=PREAMBLES)
+@each(("raw", "known"), PREAMBLES.values(), ids=PREAMBLES)
 def test_a_preamble_says_nothing_that_is_read(raw: bytes, known: bool) -> None:
     assert OPENAI.preamble(raw) == (raw[: raw.index(b'"choices"')] if known else None)

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from each import each
 
 from proxy.accounts.asking import Spend, Wanted, key_json, read_grace, read_wanted
 from proxy.accounts.budget import BudgetTerms
@@ -38,7 +39,7 @@ READ: dict[str, tuple[dict[str, Any], Wanted]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("document", "wanted"), READ.values(), ids=READ)
+@each(("document", "wanted"), READ.values(), ids=READ)
 def test_a_key_is_asked_for(document: dict[str, Any], wanted: Wanted) -> None:
     assert read_wanted(document, PROJECTS, NOW) == wanted
 
@@ -77,7 +78,7 @@ REFUSED: dict[str, tuple[Any, str | None]] = {
 }
 
 
-@pytest.mark.parametrize(("document", "param"), REFUSED.values(), ids=REFUSED)
+@each(("document", "param"), REFUSED.values(), ids=REFUSED)
 def test_what_no_key_can_have_is_refused_by_name(document: Any, param: str | None) -> None:
     with pytest.raises(InvalidRequest) as refused:
         read_wanted(document, PROJECTS, NOW)

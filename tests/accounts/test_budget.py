@@ -4,6 +4,7 @@ from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 
 import pytest
+from each import each
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,7 +38,7 @@ EDGES: dict[str, tuple[Period, str, str, str]] = {  # period, moment, first day,
 }
 
 
-@pytest.mark.parametrize(("period", "moment", "first", "after"), EDGES.values(), ids=EDGES)
+@each(("period", "moment", "first", "after"), EDGES.values(), ids=EDGES)
 def test_periods_begin_and_end_at_midnights_in_utc(period: Period, moment: str, first: str, after: str) -> None:
     assert period_of(period, at(moment)) == (at(first) // DAY_MS, at(after) // DAY_MS)
 
@@ -153,7 +154,7 @@ def test_new_terms_look_at_the_days_that_are_known() -> None:
     assert books.account("project:x", None, NOW).holds(10**18)
 
 
-@pytest.mark.parametrize(
+@each(
     ("nanos", "text"),
     [(0, "0"), (1, "0.000000001"), (20_000_000_000, "20"), (1_500_000_000, "1.5"), (-5, "-0.000000005")],
 )

@@ -5,6 +5,7 @@ import string
 
 import pytest
 from attrs import evolve
+from each import each
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -70,7 +71,7 @@ CHOICES: dict[str, tuple[list[str], list[str], str | None]] = {
 }
 
 
-@pytest.mark.parametrize(("authorizations", "api_keys", "found"), CHOICES.values(), ids=CHOICES)
+@each(("authorizations", "api_keys", "found"), CHOICES.values(), ids=CHOICES)
 def test_the_header_that_has_our_form_counts(authorizations: list[str], api_keys: list[str], found: str | None) -> None:
     assert presented(authorizations, api_keys) == found
 
@@ -100,7 +101,7 @@ WRONG: dict[str, tuple[Key, str, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("key", "whole", "why"), WRONG.values(), ids=WRONG)
+@each(("key", "whole", "why"), WRONG.values(), ids=WRONG)
 def test_a_key_that_opens_nothing_is_refused(key: Key, whole: str, why: str) -> None:
     with pytest.raises(Unauthenticated, match=why) as refused:
         KeyRing([key]).check(whole, NOW)

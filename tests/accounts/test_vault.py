@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
+from each import each
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -98,7 +99,7 @@ def test_a_key_is_read(text: str) -> None:
     assert read_key({"key": text}) == text.strip()
 
 
-@pytest.mark.parametrize("document", BAD)
+@each("document", BAD)
 def test_what_is_no_key_is_refused_and_not_repeated(document: Any) -> None:
     with pytest.raises(InvalidRequest) as refused:
         read_key(document)
@@ -119,7 +120,7 @@ MASTERS = {
 }
 
 
-@pytest.mark.parametrize(("text", "raw"), MASTERS.values(), ids=MASTERS)
+@each(("text", "raw"), MASTERS.values(), ids=MASTERS)
 def test_a_master_key_has_32_bytes(text: str, raw: bytes | None) -> None:
     assert (key_bytes(text) or b"")[:30] == (raw or b"")[:30]
     assert (key_bytes(text) is None) == (raw is None)

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 import pytest
+from each import each
 
 from proxy.catalog import Price, PriceBook, load_prices
 from proxy.ir import Usage
@@ -68,7 +69,7 @@ FOUND = {
 }
 
 
-@pytest.mark.parametrize(("provider", "model", "usd"), FOUND.values(), ids=FOUND)
+@each(("provider", "model", "usd"), FOUND.values(), ids=FOUND)
 def test_finding_a_price(provider: str, model: str, usd: int | None) -> None:
     quote = SMALL.find(provider, model, at=NOON)
     assert (quote.price.input if quote else None) == (usd and usd * 1_000_000)
@@ -103,7 +104,7 @@ WHEN = {
 }
 
 
-@pytest.mark.parametrize(("model", "at", "usd"), WHEN.values(), ids=WHEN)
+@each(("model", "at", "usd"), WHEN.values(), ids=WHEN)
 def test_prices_change_by_date_and_hour(model: str, at: datetime | None, usd: int) -> None:
     quote = SMALL.find("alpha", model, at=at)
     assert quote is not None

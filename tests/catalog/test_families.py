@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from each import each
 
 from proxy.catalog import CAPABILITIES, ModelInfo, chats, family
 from proxy.catalog.families import FAMILIES
@@ -47,7 +48,7 @@ NAMES = {
 }
 
 
-@pytest.mark.parametrize(("name", "expected"), NAMES.items(), ids=[name or "empty" for name in NAMES])
+@each(("name", "expected"), NAMES.items(), ids=[name or "empty" for name in NAMES])
 def test_family_of(name: str, expected: str) -> None:
     assert family(name).name == expected
 
@@ -66,7 +67,7 @@ def test_rank_grows_with_size() -> None:
 SIZES = {"mixtral:8x7b": 56, "gemma3n:e4b": 4, "gemma-4-26b-a4b-it": 26, "gemma3:270m": 0.27, "llama-3.3-70b-x": 70}
 
 
-@pytest.mark.parametrize(("name", "billions"), SIZES.items(), ids=list(SIZES))
+@each(("name", "billions"), SIZES.items(), ids=list(SIZES))
 def test_size_in_a_name(name: str, billions: float) -> None:
     assert family(name).size == pytest.approx(billions)
 
@@ -96,11 +97,11 @@ NO_CHAT = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", NO_CHAT)
+@each("name", NO_CHAT)
 def test_a_name_tells_who_holds_no_conversations(name: str) -> None:
     assert not chats(name)
 
 
-@pytest.mark.parametrize("name", [*filter(None, NAMES), "gpt-4o-audio-preview", "reflux:7b", "gemini-2.5-flash-image"])
+@each("name", [*filter(None, NAMES), "gpt-4o-audio-preview", "reflux:7b", "gemini-2.5-flash-image"])
 def test_all_others_do(name: str) -> None:
     assert chats(name)

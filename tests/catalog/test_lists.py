@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
+from each import each
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -49,7 +50,7 @@ ASKED = {
 }
 
 
-@pytest.mark.parametrize(("provider", "local", "asked"), ASKED.values(), ids=ASKED)
+@each(("provider", "local", "asked"), ASKED.values(), ids=ASKED)
 def test_the_likeliest_list_is_asked_for_first(
     provider: tuple[str, str, str], local: bool, asked: tuple[object, ...]
 ) -> None:
@@ -206,7 +207,7 @@ ENTRIES: dict[str, tuple[dict[str, Any], Listed]] = {
 }
 
 
-@pytest.mark.parametrize(("entry", "expected"), ENTRIES.values(), ids=ENTRIES)
+@each(("entry", "expected"), ENTRIES.values(), ids=ENTRIES)
 def test_an_entry_says_what_its_maker_adds_to_openais_shape(entry: dict[str, Any], expected: Listed) -> None:
     assert one(entry) == expected
 
@@ -346,7 +347,7 @@ UNTAGGED = {
 }
 
 
-@pytest.mark.parametrize(("names", "short"), UNTAGGED.values(), ids=UNTAGGED)
+@each(("names", "short"), UNTAGGED.values(), ids=UNTAGGED)
 def test_a_name_without_a_tag_means_one_of_them(names: list[str], short: dict[str, tuple[str, ...]]) -> None:
     listed = read_ollama({"models": [tag(name) for name in names]})
     assert {model.native: model.also for model in listed} == short
@@ -372,8 +373,8 @@ NO_LISTS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("read", [read_openai, read_anthropic, read_ollama])
-@pytest.mark.parametrize("document", NO_LISTS.values(), ids=NO_LISTS)
+@each("read", [read_openai, read_anthropic, read_ollama])
+@each("document", NO_LISTS.values(), ids=NO_LISTS)
 def test_what_is_no_list_is_refused(read: Any, document: Any) -> None:
     with pytest.raises(ValueError, match="list"):
         read(document)
@@ -390,7 +391,7 @@ ODD_NAMES: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", ODD_NAMES.values(), ids=ODD_NAMES)
+@each("name", ODD_NAMES.values(), ids=ODD_NAMES)
 def test_an_unusable_name_does_not_hide_the_others(name: Any) -> None:
     assert [model.native for model in read_openai(openai({"id": name}, "text", {"id": "good"}))] == ["good"]
 

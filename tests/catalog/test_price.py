@@ -3,6 +3,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
+from each import each
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -62,7 +63,7 @@ COSTS = {
 }
 
 
-@pytest.mark.parametrize(("price", "usage", "nanos"), COSTS.values(), ids=COSTS)
+@each(("price", "usage", "nanos"), COSTS.values(), ids=COSTS)
 def test_cost(price: Price, usage: Usage, nanos: int | None) -> None:
     assert price.cost_nanos(usage) == nanos
 
@@ -103,7 +104,7 @@ WORST = {
 }
 
 
-@pytest.mark.parametrize(("price", "tokens", "longest", "nanos"), WORST.values(), ids=WORST)
+@each(("price", "tokens", "longest", "nanos"), WORST.values(), ids=WORST)
 def test_worst_case(price: Price | None, tokens: int, longest: int, nanos: int | None) -> None:
     assert worst_case_nanos(price, tokens, longest) == nanos
 

@@ -7,7 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import pytest
+from each import each
 
 from proxy.catalog import CAPABILITIES, Price, load_prices
 
@@ -29,7 +29,7 @@ def _lists() -> dict[str, list[str]]:
     return auto | industries | profiles
 
 
-@pytest.mark.parametrize("id", MODELS)
+@each("id", MODELS)
 def test_a_model_is_described_in_full(id: str) -> None:
     entry = MODELS[id]
     assert entry["provider"] in ROUTES["providers"]
@@ -39,14 +39,14 @@ def test_a_model_is_described_in_full(id: str) -> None:
     assert entry["context"] > 0
 
 
-@pytest.mark.parametrize("id", MODELS)
+@each("id", MODELS)
 def test_a_model_has_a_price_from_one_place_or_the_other(id: str) -> None:
     entry = MODELS[id]
     quote = BOOK.find(entry["provider"], entry.get("native", id))
     assert ("price" in entry or quote is not None) == (id not in UNPRICED)
 
 
-@pytest.mark.parametrize("id", [id for id, entry in MODELS.items() if entry["provider"] == "workers-ai"])
+@each("id", [id for id, entry in MODELS.items() if entry["provider"] == "workers-ai"])
 def test_a_price_written_out_is_the_one_in_the_list(id: str) -> None:
     entry = MODELS[id]
     quote = BOOK.find("workers-ai", entry["native"])
@@ -54,13 +54,13 @@ def test_a_price_written_out_is_the_one_in_the_list(id: str) -> None:
     assert written == (quote.price if quote is not None else None)
 
 
-@pytest.mark.parametrize(("name", "entries"), _lists().items(), ids=list(_lists()))
+@each(("name", "entries"), _lists().items(), ids=list(_lists()))
 def test_a_list_names_models_that_exist_once_each(name: str, entries: list[str]) -> None:
     assert len(set(entries)) == len(entries)
     assert all(entry in MODELS or entry.startswith("strategy:") for entry in entries)
 
 
-@pytest.mark.parametrize("tag", ROUTES["industries"])
+@each("tag", ROUTES["industries"])
 def test_an_industry_never_hangs_on_one_provider(tag: str) -> None:
     providers = {MODELS[id]["provider"] for id in ROUTES["industries"][tag]["models"] if id in MODELS}
     assert "workers-ai" in providers

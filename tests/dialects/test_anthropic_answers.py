@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from each import each
 from sdk_reading import Reading, read_message
 
 from proxy import errors, ir
@@ -41,7 +42,7 @@ def answer(*parts: ir.Part, stop: ir.StopReason = "end", **members: Any) -> ir.A
 # -- usage -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("raw", "classes"), USAGES.values(), ids=USAGES)
+@each(("raw", "classes"), USAGES.values(), ids=USAGES)
 def test_usage_is_read_in_disjoint_classes(raw: Any, classes: dict[str, int]) -> None:
     assert read_usage(raw) == ir.Usage(**classes)
 
@@ -82,7 +83,7 @@ NO_ANSWERS: dict[str, tuple[Any, type[GatewayError]]] = {
 }
 
 
-@pytest.mark.parametrize(("body", "error"), NO_ANSWERS.values(), ids=NO_ANSWERS)
+@each(("body", "error"), NO_ANSWERS.values(), ids=NO_ANSWERS)
 def test_what_is_no_answer_is_a_failed_attempt(body: Any, error: type[GatewayError]) -> None:
     with pytest.raises(error):
         DIALECT.check_answer(body)
@@ -119,7 +120,7 @@ STOPS: dict[str, tuple[ir.StopReason, str]] = {
 }
 
 
-@pytest.mark.parametrize(("native", "stops"), STOPS.items(), ids=STOPS)
+@each(("native", "stops"), STOPS.items(), ids=STOPS)
 def test_stop_reasons_both_ways(native: str, stops: tuple[ir.StopReason, str]) -> None:
     decoded = DIALECT.decode_answer(message(stop_reason=native))
     assert decoded.choices[0].stop == stops[0]
@@ -199,7 +200,7 @@ ENCODED: dict[str, tuple[ir.Answer, list[dict[str, Any]], str]] = {
 }
 
 
-@pytest.mark.parametrize(("given", "content", "stop"), ENCODED.values(), ids=ENCODED)
+@each(("given", "content", "stop"), ENCODED.values(), ids=ENCODED)
 def test_an_answer_of_another_dialect_becomes_a_message(
     given: ir.Answer, content: list[dict[str, Any]], stop: str
 ) -> None:
@@ -239,12 +240,12 @@ READINGS: dict[str, tuple[Any, ErrorReading]] = {
 }
 
 
-@pytest.mark.parametrize(("body", "reading"), READINGS.values(), ids=READINGS)
+@each(("body", "reading"), READINGS.values(), ids=READINGS)
 def test_an_errors_body_is_read(body: Any, reading: ErrorReading) -> None:
     assert DIALECT.read_error(body) == reading
 
 
-@pytest.mark.parametrize(
+@each(
     ("status", "kind"),
     [
         (400, "invalid_request_error"), (401, "authentication_error"), (402, "billing_error"),
@@ -266,7 +267,7 @@ def test_our_errors_have_the_names_that_the_sdks_know(status: int, kind: str) ->
     }
 
 
-@pytest.mark.parametrize(
+@each(
     ("error", "kind"),
     [
         (errors.UpstreamOverloaded("x"), "overloaded_error"),
@@ -304,15 +305,13 @@ def test_json_is_read_and_written_with_its_surrogates(data: bytes, value: Any) -
     assert json_text.read(json_text.write(value)) == value
 
 
-@pytest.mark.parametrize("data", [b"{", b"NaN", b'["\\ud83d", NaN]', b"[" * 100_000, b'"\\ud83d"' + b"[" * 100_000])
+@each("data", [b"{", b"NaN", b'["\\ud83d", NaN]', b"[" * 100_000, b'"\\ud83d"' + b"[" * 100_000])
 def test_what_is_no_json_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match=r".+"):
         json_text.read(data)
 
 
-@pytest.mark.parametrize(
-    ("native", "tier"), {"standard": "default", "priority": "priority", "batch": None, "odd": None}.items()
-)
+@each(("native", "tier"), {"standard": "default", "priority": "priority", "batch": None, "odd": None}.items())
 def test_how_an_answer_was_served_is_told_in_openais_words(native: str, tier: str | None) -> None:
     counts = {"input_tokens": 1, "output_tokens": 1, "service_tier": native}
     assert DIALECT.decode_answer(message(usage=counts)).service_tier == tier

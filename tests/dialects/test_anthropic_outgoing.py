@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
+from each import each
 
 from proxy import ir
 from proxy.dialects.anthropic import DIALECT
@@ -182,7 +183,7 @@ FITTED: dict[str, tuple[ir.Request, ir.Target, dict[str, Any], tuple[str, ...]]]
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("request_", "target", "members", "dropped"), FITTED.values(), ids=FITTED)
+@each(("request_", "target", "members", "dropped"), FITTED.values(), ids=FITTED)
 def test_a_request_is_fitted_to_its_target(
     request_: ir.Request, target: ir.Target, members: dict[str, Any], dropped: tuple[str, ...]
 ) -> None:
@@ -323,7 +324,7 @@ TURNS: dict[str, tuple[tuple[ir.Message, ...], ir.Target, Any, list[Any], tuple[
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("messages", "target", "system", "wanted", "dropped"), TURNS.values(), ids=TURNS)
+@each(("messages", "target", "system", "wanted", "dropped"), TURNS.values(), ids=TURNS)
 def test_turns(
     messages: tuple[ir.Message, ...], target: ir.Target, system: Any, wanted: list[Any], dropped: tuple[str, ...]
 ) -> None:
@@ -369,7 +370,7 @@ IMPOSSIBLE: dict[str, tuple[ir.Request, type[Exception], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("request_", "error", "param"), IMPOSSIBLE.values(), ids=IMPOSSIBLE)
+@each(("request_", "error", "param"), IMPOSSIBLE.values(), ids=IMPOSSIBLE)
 def test_what_would_change_the_meaning_is_refused(request_: ir.Request, error: type[Exception], param: str) -> None:
     with pytest.raises(error) as caught:
         DIALECT.encode_request(request_, OLD if request_.model == "old" else OPUS)

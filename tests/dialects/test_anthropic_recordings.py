@@ -86,14 +86,14 @@ def test_a_stream_decoded_and_encoded_again_reads_the_same(case: dict[str, Any])
     assert read_messages_stream(encoder.feed(decode(body, 1 << 20))) == read_messages_stream(body)
 
 
-@pytest.mark.parametrize("case", STREAMS.values(), ids=STREAMS)
+@each("case", STREAMS.values(), ids=STREAMS)
 def test_what_follows_the_end_is_not_read(case: dict[str, Any]) -> None:
     events = decode(case["response"]["body_text"].encode(), 1 << 20)
     assert [isinstance(event, ir.End) for event in events].count(True) == 1
     assert isinstance(events[-1], ir.End)
 
 
-@pytest.mark.parametrize("case", STREAMS.values(), ids=STREAMS)
+@each("case", STREAMS.values(), ids=STREAMS)
 def test_the_tap_sees_what_the_decoder_sees(case: dict[str, Any]) -> None:
     tap, framer = DIALECT.tap(), Framer()
     sights = [tap.look(frame) for frame in framer.feed(first_message(case))]
@@ -106,7 +106,7 @@ def test_the_tap_sees_what_the_decoder_sees(case: dict[str, Any]) -> None:
     assert tap.produced == (ir.Sight.CONTENT in sights)
 
 
-@pytest.mark.parametrize("case", STREAMS.values(), ids=STREAMS)
+@each("case", STREAMS.values(), ids=STREAMS)
 def test_frames_without_a_probe_tell_the_tap_nothing_it_must_know(case: dict[str, Any]) -> None:
     every, probed = DIALECT.tap(), DIALECT.tap()
     for frame in Framer().feed(first_message(case)):
@@ -118,7 +118,7 @@ def test_frames_without_a_probe_tell_the_tap_nothing_it_must_know(case: dict[str
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("case", ANSWERS.values(), ids=ANSWERS)
+@each("case", ANSWERS.values(), ids=ANSWERS)
 def test_an_answer_decoded_and_encoded_again_reads_the_same(case: dict[str, Any]) -> None:
     body = json.loads(case["response"]["body_text"])
     answer = DIALECT.decode_answer(body)
@@ -165,7 +165,7 @@ def test_the_shape_of_a_request_is_that_of_its_meaning(body: dict[str, Any]) -> 
     assert shape.chars >= len(shape.system) + sum(map(len, shape.turns))
 
 
-@pytest.mark.parametrize("case", ERRORS.values(), ids=ERRORS)
+@each("case", ERRORS.values(), ids=ERRORS)
 def test_an_error_is_known_as_the_apis_own(case: dict[str, Any]) -> None:
     body = json.loads(case["response"]["body_text"])
     reading = DIALECT.read_error(body)

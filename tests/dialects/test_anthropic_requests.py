@@ -99,7 +99,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("request_body", "param"), REFUSED.values(), ids=REFUSED)
+@each(("request_body", "param"), REFUSED.values(), ids=REFUSED)
 def test_a_fault_in_a_request_is_named_by_its_path(request_body: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         DIALECT.decode_request(request_body)
@@ -201,14 +201,14 @@ ASSISTANT_BLOCKS: dict[str, tuple[dict[str, Any], ir.Part]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("block", "part"), BLOCKS.values(), ids=BLOCKS)
+@each(("block", "part"), BLOCKS.values(), ids=BLOCKS)
 def test_a_users_block_becomes_a_part_and_comes_back(block: dict[str, Any], part: ir.Part) -> None:
     request = DIALECT.decode_request(said([block]))
     assert request.messages == (ir.Message("user", (part,)),)
     assert DIALECT.encode_request(request, OPUS).body["messages"][0]["content"] == [block]
 
 
-@pytest.mark.parametrize(("block", "part"), ASSISTANT_BLOCKS.values(), ids=ASSISTANT_BLOCKS)
+@each(("block", "part"), ASSISTANT_BLOCKS.values(), ids=ASSISTANT_BLOCKS)
 def test_an_assistants_block_becomes_a_part_and_comes_back(block: dict[str, Any], part: ir.Part) -> None:
     request = DIALECT.decode_request(said([block], "assistant"))
     assert request.messages == (ir.Message("assistant", (part,)),)
@@ -265,7 +265,7 @@ def test_a_turn_of_instructions_stays_where_its_client_put_it() -> None:
     assert (encoded.body["messages"], encoded.dropped) == (given["messages"], ())
 
 
-@pytest.mark.parametrize(
+@each(
     ("kind", "neutral"),
     [
         ("web_search_20250305", "web_search"),
@@ -373,6 +373,6 @@ SHAPES: dict[str, tuple[dict[str, Any], ir.Shape]] = {
 }
 
 
-@pytest.mark.parametrize(("request_body", "shape"), SHAPES.values(), ids=SHAPES)
+@each(("request_body", "shape"), SHAPES.values(), ids=SHAPES)
 def test_shape(request_body: dict[str, Any], shape: ir.Shape) -> None:
     assert DIALECT.read_shape(request_body) == shape

@@ -7,6 +7,7 @@ from typing import Any
 import anthropic
 import orjson
 import pytest
+from each import each
 from hypothesis import given
 from hypothesis import strategies as st
 from sdk_reading import read_messages_stream
@@ -175,7 +176,7 @@ STREAMS: dict[str, tuple[list[Frame], list[ir.StreamEvent]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("frames", "events"), STREAMS.values(), ids=STREAMS)
+@each(("frames", "events"), STREAMS.values(), ids=STREAMS)
 def test_frames_to_events(frames: list[Frame], events: list[ir.StreamEvent]) -> None:
     assert decoded(*frames) == events
 
@@ -191,7 +192,7 @@ GARBAGE = {
 }
 
 
-@pytest.mark.parametrize("frames", GARBAGE.values(), ids=GARBAGE)
+@each("frames", GARBAGE.values(), ids=GARBAGE)
 def test_garbage_breaks_the_stream(frames: list[Frame]) -> None:
     with pytest.raises(UpstreamBroken):
         decoded(*frames)
@@ -310,7 +311,7 @@ def kinds(out: bytes) -> list[str]:
     return names
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@each("name", SCRIPTS)
 def test_nothing_waits_that_need_not(name: str) -> None:
     encoder = DIALECT.stream_encoder(VOICE)
     sent = b""
@@ -321,14 +322,14 @@ def test_nothing_waits_that_need_not(name: str) -> None:
     assert sent == (DATA / f"{name.replace(' ', '-').replace(',', '')}.sse").read_bytes()
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@each("name", SCRIPTS)
 def test_events_fed_together_give_the_same_bytes(name: str) -> None:
     one, many = DIALECT.stream_encoder(VOICE), DIALECT.stream_encoder(VOICE)
     events = [event for event, _ in SCRIPTS[name]]
     assert many.feed(events) == b"".join(one.feed([event]) for event in events)
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@each("name", SCRIPTS)
 def test_the_sdk_reads_what_was_said(name: str) -> None:
     events = [event for event, _ in SCRIPTS[name]]
     reading = read_messages_stream(DIALECT.stream_encoder(VOICE).feed(events))
@@ -435,7 +436,7 @@ SIGHTS: dict[str, tuple[Frame, ir.Sight]] = {
 }
 
 
-@pytest.mark.parametrize(("item", "sight"), SIGHTS.values(), ids=SIGHTS)
+@each(("item", "sight"), SIGHTS.values(), ids=SIGHTS)
 def test_what_a_frame_means_for_the_commit(item: Frame, sight: ir.Sight) -> None:
     tap = DIALECT.tap()
     assert tap.look(item) is sight

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from each import each
 
 from proxy.dialects import DIALECTS, coherence
 from proxy.errors import InvalidRequest
@@ -85,7 +86,7 @@ REQUESTS: dict[str, tuple[str, dict[str, Any], str | None]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("dialect", "body", "place"), REQUESTS.values(), ids=REQUESTS)
+@each(("dialect", "body", "place"), REQUESTS.values(), ids=REQUESTS)
 def test_a_request_that_no_provider_would_take_is_refused_with_the_place(
     dialect: str, body: dict[str, Any], place: str | None
 ) -> None:

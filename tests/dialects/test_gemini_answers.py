@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
+from each import each
 from sdk_reading import read_chat_answer, read_message
 
 from proxy import errors, ir
@@ -90,7 +91,7 @@ PARTS: dict[str, tuple[list[Json], tuple[ir.Part, ...]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("raw", "parts"), PARTS.values(), ids=PARTS)
+@each(("raw", "parts"), PARTS.values(), ids=PARTS)
 def test_parts(raw: list[Json], parts: tuple[ir.Part, ...]) -> None:
     assert parts_of(answer(*raw)) == parts
 
@@ -108,7 +109,7 @@ STOPS = {
 }
 
 
-@pytest.mark.parametrize(("reason", "called", "stop", "chat", "messages"), STOPS.values(), ids=STOPS)
+@each(("reason", "called", "stop", "chat", "messages"), STOPS.values(), ids=STOPS)
 def test_why_an_answer_ended(reason: str, called: bool, stop: str, chat: str, messages: str) -> None:
     decoded = GEMINI.decode_answer(answer(said("Hi"), *([CALL] if called else []), reason=reason))
     assert (decoded.choices[0].stop, decoded.choices[0].native_stop) == (stop, reason)
@@ -152,7 +153,7 @@ BROKEN: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("body", BROKEN.values(), ids=BROKEN)
+@each("body", BROKEN.values(), ids=BROKEN)
 def test_what_is_no_answer(body: Any) -> None:
     with pytest.raises(UpstreamBroken):
         GEMINI.check_answer(body)
@@ -226,7 +227,7 @@ def test_recited_text_names_where_it_comes_from(name: str) -> None:
     assert cited(answer(said("xy"), citationMetadata=metadata)) == [("https://a", 0, 1)]
 
 
-@pytest.mark.parametrize("cut", range(1, 12))
+@each("cut", range(1, 12))
 def test_places_do_not_depend_on_how_the_text_came(cut: int) -> None:
     text = "aé終👋👋éé終終a" * 3
     offsets = Offsets()
@@ -270,7 +271,7 @@ USAGE: dict[str, tuple[Any, ir.Usage]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("raw", "usage"), USAGE.values(), ids=USAGE)
+@each(("raw", "usage"), USAGE.values(), ids=USAGE)
 def test_usage_in_disjoint_classes(raw: Any, usage: ir.Usage) -> None:
     assert read_usage(raw) == usage
 
@@ -381,8 +382,8 @@ ERRORS: dict[str, tuple[Any, type[errors.UpstreamError], float | None]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("body", "kind", "wait"), ERRORS.values(), ids=ERRORS)
-@pytest.mark.parametrize("wrapped", [False, True], ids=["as it is", "in an array"])
+@each(("body", "kind", "wait"), ERRORS.values(), ids=ERRORS)
+@each("wrapped", [False, True], ids=["as it is", "in an array"])
 def test_what_an_error_means(body: Any, kind: type[errors.UpstreamError], wait: float | None, wrapped: bool) -> None:
     status = body["error"]["code"]
     reading = GEMINI.read_error([body] if wrapped else body)
@@ -397,11 +398,11 @@ def test_a_header_that_tells_the_time_to_wait_goes_first() -> None:
     assert failures.of_status(429, reading, Foreign(429, b""), retry_after=3.0).retry_after == 3.0
 
 
-@pytest.mark.parametrize("delay", ["-1s", "1m", 5, None, "1e9s", "9" * 30 + "s"])
+@each("delay", ["-1s", "1m", 5, None, "1e9s", "9" * 30 + "s"])
 def test_a_time_to_wait_that_cannot_be_read_is_none(delay: object) -> None:
     assert GEMINI.read_error(error(429, "X", "y", {"retryDelay": delay})).retry_after is None
 
 
-@pytest.mark.parametrize("body", [None, [], [1], {}, {"error": "x"}, {"error": {"message": 3}}, {"detail": "x"}])
+@each("body", [None, [], [1], {}, {"error": "x"}, {"error": {"message": 3}}, {"detail": "x"}])
 def test_nobodys_json_is_no_error_of_gemini(body: Any) -> None:
     assert GEMINI.read_error(body) == Reading(False)

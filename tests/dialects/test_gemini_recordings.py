@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 import pytest
+from each import each
 from json_paths import put
 from sdk_reading import Reading, read_chat_answer, read_chat_stream, read_message, read_messages_stream
 
@@ -147,8 +148,8 @@ def same(there: ByHand, here: ByUs) -> None:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("size", [1, 7, 1 << 24])
-@pytest.mark.parametrize("case", recorded(stream=True))
+@each("size", [1, 7, 1 << 24])
+@each("case", recorded(stream=True))
 def test_a_recorded_stream_is_read_as_it_was_meant(case: Case, size: int) -> None:
     body, framer, decoder, heard = body_of(case), Framer(), GEMINI.stream_decoder(), ByUs()
     frames = [frame for at in range(0, len(body), size) for frame in framer.feed(body[at : at + size])]
@@ -160,7 +161,7 @@ def test_a_recorded_stream_is_read_as_it_was_meant(case: Case, size: int) -> Non
     same(ByHand(case), heard)
 
 
-@pytest.mark.parametrize("case", recorded(stream=False))
+@each("case", recorded(stream=False))
 def test_a_recorded_answer_is_read_as_it_was_meant(case: Case) -> None:
     answer = GEMINI.decode_answer(json.loads(body_of(case)))
     (choice,) = answer.choices
@@ -211,7 +212,7 @@ def test_a_recorded_answer_as_the_sdks_read_it(case: Case) -> None:
     as_messages(there, read_message(orjson.dumps(MESSAGES.encode_answer(answer, VOICE))))
 
 
-@pytest.mark.parametrize("case", recorded(stream=True))
+@each("case", recorded(stream=True))
 def test_a_recorded_stream_speaks_every_surface(case: Case) -> None:
     for dialect in DIALECTS.values():
         stream = Translation(GEMINI, dialect.stream_encoder(VOICE))
@@ -226,7 +227,7 @@ MEANING = {404: errors.UpstreamUnknownModel, 429: errors.UpstreamRateLimited, 40
            503: errors.UpstreamFailed}  # fmt: skip
 
 
-@pytest.mark.parametrize("case", recorded(good=False))
+@each("case", recorded(good=False))
 def test_a_recorded_error_is_understood(case: Case) -> None:
     parsed, status = json.loads(body_of(case)), case["response"]["status"]
     reading = GEMINI.read_error(parsed)

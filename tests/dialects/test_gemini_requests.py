@@ -38,7 +38,7 @@ def encoded(native: str = "gemini-2.5-flash", source: str = "chat", **members: A
     return GEMINI.encode_request(request_of(source, body), ir.Target(native))
 
 
-@pytest.mark.parametrize(("case", "source"), PAIRS)
+@each(("case", "source"), PAIRS)
 def test_a_request_in_geminis_words(case: dict[str, Any], source: str) -> None:
     request = request_of(source, case[source])
     written = GEMINI.encode_request(request, ir.Target(case.get("model", "gemini-2.5-flash")))
@@ -103,7 +103,7 @@ UNSUPPORTED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("source", "members", "param", "words"), UNSUPPORTED.values(), ids=UNSUPPORTED)
+@each(("source", "members", "param", "words"), UNSUPPORTED.values(), ids=UNSUPPORTED)
 def test_what_cannot_be_said_is_refused_with_its_place(
     source: str, members: dict[str, Any], param: str, words: str
 ) -> None:
@@ -131,7 +131,7 @@ INVALID = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("body", "param"), INVALID.values(), ids=INVALID)
+@each(("body", "param"), INVALID.values(), ids=INVALID)
 def test_a_request_that_makes_no_sense_is_refused_with_its_place(body: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         encoded(**body)
@@ -186,7 +186,7 @@ THINKING: dict[str, tuple[str, ir.Reasoning, dict[str, Any], bool]] = {
 }
 
 
-@pytest.mark.parametrize(("native", "wish", "config", "met"), THINKING.values(), ids=THINKING)
+@each(("native", "wish", "config", "met"), THINKING.values(), ids=THINKING)
 def test_how_hard_to_think(native: str, wish: ir.Reasoning, config: dict[str, Any], met: bool) -> None:
     assert thinking_config(wish, accepts(native), shown=False) == (config, met)
 
@@ -210,7 +210,7 @@ PATHS = {
 }
 
 
-@pytest.mark.parametrize(("native", "stream", "path"), PATHS.values(), ids=PATHS)
+@each(("native", "stream", "path"), PATHS.values(), ids=PATHS)
 def test_the_model_stands_in_the_path(native: str, stream: bool, path: str) -> None:
     assert GEMINI.path("chat", native, stream) == path
 

@@ -9,6 +9,7 @@ from typing import Any
 import openai
 import orjson
 import pytest
+from each import each
 from hypothesis import given
 from hypothesis import strategies as st
 from sdk_reading import read_chat_stream, read_messages_stream
@@ -195,7 +196,7 @@ SCRIPTS: dict[str, Script] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS)
+@each("script", SCRIPTS.values(), ids=SCRIPTS)
 def test_what_comes_leaves_before_more_comes(script: Script) -> None:
     stream = to_chat()
     for up, down in script:
@@ -204,8 +205,8 @@ def test_what_comes_leaves_before_more_comes(script: Script) -> None:
     assert not +stream.edits, "the end of the body is the end of the stream: nothing is added"
 
 
-@pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS)
-@pytest.mark.parametrize("size", [1, 7])
+@each("script", SCRIPTS.values(), ids=SCRIPTS)
+@each("size", [1, 7])
 def test_where_the_bytes_are_cut_changes_nothing(script: Script, size: int) -> None:
     body = b"".join(framed(up) for up, _ in script if up)
     whole, cut = to_messages(), to_messages()
@@ -213,7 +214,7 @@ def test_where_the_bytes_are_cut_changes_nothing(script: Script, size: int) -> N
     assert b"".join(cut.feed(body[at : at + size]) for at in range(0, len(body), size)) + cut.close() == out
 
 
-@pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS)
+@each("script", SCRIPTS.values(), ids=SCRIPTS)
 def test_both_sdks_read_the_whole(script: Script) -> None:
     chunks = [up for up, _ in script if up]
     chat, messages = to_chat(), to_messages()
@@ -283,7 +284,7 @@ NONSENSE = {
 }
 
 
-@pytest.mark.parametrize("data", NONSENSE.values(), ids=NONSENSE)
+@each("data", NONSENSE.values(), ids=NONSENSE)
 def test_nonsense_is_a_broken_stream(data: bytes) -> None:
     with pytest.raises(UpstreamBroken):
         GEMINI.stream_decoder().feed(Frame(data))
@@ -299,7 +300,7 @@ MISSING: dict[str, Json] = {
 }
 
 
-@pytest.mark.parametrize("up", MISSING.values(), ids=MISSING)
+@each("up", MISSING.values(), ids=MISSING)
 def test_what_says_nothing_is_passed_over(up: Json) -> None:
     decoder = GEMINI.stream_decoder()
     events = decoder.feed(Frame(orjson.dumps(up)))
@@ -365,7 +366,7 @@ PLACES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("entries", "text"), PLACES.values(), ids=PLACES)
+@each(("entries", "text"), PLACES.values(), ids=PLACES)
 def test_places(entries: list[Json], text: str) -> None:
     arguments = Arguments()
     assert json.loads("".join(map(arguments.add, entries)) + arguments.end()) == json.loads(text)
@@ -383,7 +384,7 @@ DISORDER = {
 }
 
 
-@pytest.mark.parametrize("entries", DISORDER.values(), ids=DISORDER)
+@each("entries", DISORDER.values(), ids=DISORDER)
 def test_what_cannot_be_put_in_order_is_broken(entries: list[Json]) -> None:
     arguments = Arguments()
     for entry in entries[:-1]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from each import each
 
 from proxy.dialects import DIALECTS
 from proxy.dialects.measure import MOST, counted, dicts, size, whole
@@ -24,7 +25,7 @@ NUMBERS: dict[str, tuple[Any, int | None]] = {
 }
 
 
-@pytest.mark.parametrize(("value", "read"), NUMBERS.values(), ids=NUMBERS)
+@each(("value", "read"), NUMBERS.values(), ids=NUMBERS)
 def test_a_limit_is_read_however_large_it_is(value: Any, read: int | None) -> None:
     assert whole(value) == read
 

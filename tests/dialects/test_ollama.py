@@ -11,6 +11,7 @@ import openai
 import orjson
 import pytest
 from attrs import evolve
+from each import each
 from sdk_reading import read_chat_stream, read_messages_stream
 
 from proxy import errors, ir
@@ -38,7 +39,7 @@ def request_of(source: str, body: Json) -> ir.Request:
     return SOURCES[source].decode_request({"model": "m"} | body)
 
 
-@pytest.mark.parametrize(("case", "source"), PAIRS)
+@each(("case", "source"), PAIRS)
 def test_a_request_in_ollamas_words(case: Json, source: str) -> None:
     native = case.get("model", "qwen3:14b")
     written = OLLAMA.encode_request(request_of(source, case[source]), ir.Target(native))
@@ -73,7 +74,7 @@ UNSUPPORTED: dict[str, tuple[str, Json, str, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("source", "members", "param", "words"), UNSUPPORTED.values(), ids=UNSUPPORTED)
+@each(("source", "members", "param", "words"), UNSUPPORTED.values(), ids=UNSUPPORTED)
 def test_what_cannot_be_said_is_refused_with_its_place(source: str, members: Json, param: str, words: str) -> None:
     with pytest.raises(Unsupported, match=words) as refused:
         encoded(source, **members)
@@ -149,7 +150,7 @@ ANSWERS: dict[str, tuple[Json, tuple[ir.Part, ...], ir.StopReason]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("body", "parts", "stop"), ANSWERS.values(), ids=ANSWERS)
+@each(("body", "parts", "stop"), ANSWERS.values(), ids=ANSWERS)
 def test_a_whole_answer(body: Json, parts: tuple[ir.Part, ...], stop: ir.StopReason) -> None:
     decoded = OLLAMA.decode_answer(body)
     assert (decoded.choices[0].parts, decoded.choices[0].stop) == (parts, stop)
@@ -162,7 +163,7 @@ def test_the_odds_of_words_are_where_openai_has_them() -> None:
     assert decoded.choices[0].logprobs == {"content": odds, "refusal": None}
 
 
-@pytest.mark.parametrize("count", [None, -1, "7", 1e30, 1.5, True])
+@each("count", [None, -1, "7", 1e30, 1.5, True])
 def test_absurd_counts_are_unknown(count: object) -> None:
     usage = OLLAMA.check_answer(line({"content": "Hi"}, **DONE | {"prompt_eval_count": count}))
     assert usage == ir.Usage(output=2)
@@ -178,7 +179,7 @@ BROKEN: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("body", BROKEN.values(), ids=BROKEN)
+@each("body", BROKEN.values(), ids=BROKEN)
 def test_what_is_no_answer(body: Any) -> None:
     with pytest.raises(UpstreamError):
         OLLAMA.check_answer(body)
@@ -266,7 +267,7 @@ def test_a_stream_that_ends_in_the_middle_is_broken() -> None:
         stream.close()
 
 
-@pytest.mark.parametrize("data", [b"{", b"3", b"{}", b'{"message":3}', b'{"message":{"tool_calls":[3]}}'])
+@each("data", [b"{", b"3", b"{}", b'{"message":3}', b'{"message":{"tool_calls":[3]}}'])
 def test_nonsense_is_a_broken_stream(data: bytes) -> None:
     with pytest.raises(UpstreamBroken):
         OLLAMA.stream_decoder().feed(Frame(data))
@@ -283,13 +284,13 @@ ERRORS = {
 }
 
 
-@pytest.mark.parametrize(("status", "message", "kind"), ERRORS.values(), ids=ERRORS)
+@each(("status", "message", "kind"), ERRORS.values(), ids=ERRORS)
 def test_what_an_error_means(status: int, message: str, kind: type[UpstreamError]) -> None:
     reading = OLLAMA.read_error({"error": message})
     assert reading == Reading(True, message)
     assert type(failures.of_status(status, reading, Foreign(status, b""))) is kind
 
 
-@pytest.mark.parametrize("body", [None, [], {}, {"error": None}, {"error": {"message": "x"}}, {"error": ""}])
+@each("body", [None, [], {}, {"error": None}, {"error": {"message": "x"}}, {"error": ""}])
 def test_nobodys_json_is_no_error_of_ollama(body: Any) -> None:
     assert not OLLAMA.read_error(body).own

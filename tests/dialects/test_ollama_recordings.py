@@ -10,6 +10,7 @@ import anthropic
 import openai
 import orjson
 import pytest
+from each import each
 from sdk_reading import Reading, read_chat_answer, read_chat_stream, read_message, read_messages_stream
 
 from proxy import ir
@@ -86,7 +87,7 @@ def test_a_recorded_stream_that_fails_as_the_sdks_read_it(case: Case) -> None:
         read_messages_stream(messages.feed(body_of(case)))
 
 
-@pytest.mark.parametrize("case", recorded(stream=False))
+@each("case", recorded(stream=False))
 def test_a_recorded_answer_as_the_sdks_read_it(case: Case) -> None:
     answer, there = OLLAMA.decode_answer(json.loads(body_of(case))), ByHand(case)
     there.as_chat(read_chat_answer(orjson.dumps(CHAT.encode_answer(answer, VOICE))))
@@ -94,7 +95,7 @@ def test_a_recorded_answer_as_the_sdks_read_it(case: Case) -> None:
     assert OLLAMA.check_answer(json.loads(body_of(case))) == answer.usage
 
 
-@pytest.mark.parametrize("case", recorded(stream=True))
+@each("case", recorded(stream=True))
 def test_a_recorded_stream_speaks_every_surface(case: Case) -> None:
     for dialect in DIALECTS.values():
         stream = Translation(OLLAMA, dialect.stream_encoder(VOICE))

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from each import each
 
 from proxy import errors, ir
 from proxy.dialects.dialect import Voice
@@ -81,7 +82,7 @@ PARTS: dict[str, tuple[dict[str, Any], tuple[ir.Part, ...], str]] = {
 }
 
 
-@pytest.mark.parametrize(("message", "parts", "stop"), PARTS.values(), ids=PARTS)
+@each(("message", "parts", "stop"), PARTS.values(), ids=PARTS)
 def test_a_message_has_its_parts(message: dict[str, Any], parts: tuple[ir.Part, ...], stop: str) -> None:
     choice = DIALECT.decode_answer(answer(message)).choices[0]
     assert choice.parts == parts
@@ -145,7 +146,7 @@ FINISHES = {
 }
 
 
-@pytest.mark.parametrize(("native", "stop"), FINISHES.items())
+@each(("native", "stop"), FINISHES.items())
 def test_a_finish_reason_has_a_meaning(native: str | None, stop: str) -> None:
     assert DIALECT.decode_answer(answer({"content": "hi"}, native)).choices[0].stop == stop
 
@@ -179,7 +180,7 @@ BROKEN: dict[str, tuple[Any, type[UpstreamError]]] = {
 }
 
 
-@pytest.mark.parametrize(("parsed", "error"), BROKEN.values(), ids=BROKEN)
+@each(("parsed", "error"), BROKEN.values(), ids=BROKEN)
 def test_what_is_no_answer_is_an_error(parsed: Any, error: type[UpstreamError]) -> None:
     with pytest.raises(error):
         DIALECT.decode_answer(parsed)
@@ -253,7 +254,7 @@ STOPS: dict[str, tuple[tuple[ir.Part, ...], ir.StopReason, str]] = {
 }
 
 
-@pytest.mark.parametrize(("parts", "stop", "reason"), STOPS.values(), ids=STOPS)
+@each(("parts", "stop", "reason"), STOPS.values(), ids=STOPS)
 def test_every_stop_has_a_reason_that_clients_know(
     parts: tuple[ir.Part, ...], stop: ir.StopReason, reason: str
 ) -> None:
@@ -309,7 +310,7 @@ USAGES: dict[str, tuple[Any, ir.Usage]] = {
 }
 
 
-@pytest.mark.parametrize(("raw", "usage"), USAGES.values(), ids=USAGES)
+@each(("raw", "usage"), USAGES.values(), ids=USAGES)
 def test_usage_falls_into_disjoint_classes(raw: Any, usage: ir.Usage) -> None:
     assert read_usage(raw) == usage
 
@@ -333,7 +334,7 @@ OWN: dict[str, tuple[GatewayError, int, str, str]] = {
 }
 
 
-@pytest.mark.parametrize(("error", "status", "kind", "code"), OWN.values(), ids=OWN)
+@each(("error", "status", "kind", "code"), OWN.values(), ids=OWN)
 def test_our_errors_have_the_types_that_the_sdk_knows(error: GatewayError, status: int, kind: str, code: str) -> None:
     body = DIALECT.write_error(error, status, "req_1")
     assert body == {"error": {"message": "x", "type": kind, "param": error.param, "code": code}}
@@ -354,7 +355,7 @@ FOREIGN: dict[str, tuple[Any, bool, str, str]] = {
 }
 
 
-@pytest.mark.parametrize(("parsed", "own", "message", "code"), FOREIGN.values(), ids=FOREIGN)
+@each(("parsed", "own", "message", "code"), FOREIGN.values(), ids=FOREIGN)
 def test_errors_of_providers_are_read(parsed: Any, own: bool, message: str, code: str) -> None:
     reading = DIALECT.read_error(parsed)
     assert (reading.own, reading.message, reading.code) == (own, message, code)

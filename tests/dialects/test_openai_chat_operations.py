@@ -7,6 +7,7 @@ import struct
 from typing import Any
 
 import pytest
+from each import each
 
 from proxy import errors, ir
 from proxy.dialects import openai_chat, workers_ai
@@ -43,7 +44,7 @@ SHAPES: dict[str, tuple[str, dict[str, Any], ir.Shape]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("operation", "body", "shape"), SHAPES.values(), ids=SHAPES)
+@each(("operation", "body", "shape"), SHAPES.values(), ids=SHAPES)
 def test_routing_knows_how_much_there_is_to_read_and_to_write(
     operation: str, body: dict[str, Any], shape: ir.Shape
 ) -> None:
@@ -89,12 +90,12 @@ GOOD: dict[str, tuple[str, dict[str, Any], ir.Usage | None]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("operation", "parsed", "usage"), GOOD.values(), ids=GOOD)
+@each(("operation", "parsed", "usage"), GOOD.values(), ids=GOOD)
 def test_a_good_answer_says_what_it_cost(operation: str, parsed: dict[str, Any], usage: ir.Usage | None) -> None:
     assert OPERATIONS[operation].check_answer(parsed) == usage
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@each("operation", OPERATIONS)
 def test_what_is_no_answer_is_an_error(operation: str) -> None:
     check = OPERATIONS[operation].check_answer
     nothing: tuple[Any, ...] = (None, [], "x")
@@ -146,7 +147,7 @@ UNTOUCHED: dict[str, tuple[Any, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize(("vector", "asked"), UNTOUCHED.values(), ids=UNTOUCHED)
+@each(("vector", "asked"), UNTOUCHED.values(), ids=UNTOUCHED)
 def test_everything_else_stays_as_it_came(vector: Any, asked: dict[str, Any]) -> None:
     assert mended({"data": [{"embedding": vector}]}, **asked) is None
 

@@ -230,7 +230,7 @@ def _spoken(choice: ir.Choice) -> list[Any]:
     return said
 
 
-@pytest.mark.parametrize("case", _recordings(stream=False, good=False))
+@each("case", _recordings(stream=False, good=False))
 def test_a_recorded_error_is_understood(case: dict[str, Any]) -> None:
     parsed = json.loads(case["response"]["body_text"])
     reading = workers_ai.DIALECT.read_error(parsed)

@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 import pytest
+from each import each
 
 from proxy import ir
 from proxy.dialects import DIALECTS, failures
@@ -74,7 +75,7 @@ CALLS: dict[str, tuple[list[dict[str, Any]], list[tuple[str, str]]]] = {
 }
 
 
-@pytest.mark.parametrize(("chunks", "found"), CALLS.values(), ids=CALLS)
+@each(("chunks", "found"), CALLS.values(), ids=CALLS)
 def test_calls_are_kept_apart(chunks: list[dict[str, Any]], found: list[tuple[str, str]]) -> None:
     assert calls(decoded(*chunks)) == found
 
@@ -104,9 +105,9 @@ LATE: dict[str, list[dict[str, Any]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("end", [b"data: [DONE]\n\n", b""], ids=["with an end", "without an end"])
-@pytest.mark.parametrize("behind", LATE.values(), ids=LATE)
-@pytest.mark.parametrize("surface", ["openai-responses", "anthropic"])
+@each("end", [b"data: [DONE]\n\n", b""], ids=["with an end", "without an end"])
+@each("behind", LATE.values(), ids=LATE)
+@each("surface", ["openai-responses", "anthropic"])
 def test_sources_that_come_behind_the_finish_reason_belong_to_the_text(
     surface: str, behind: list[dict[str, Any]], end: bytes
 ) -> None:

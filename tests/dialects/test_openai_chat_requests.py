@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from each import each
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +17,7 @@ GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "openai_chat" / "reque
 HI = [{"role": "user", "content": "hi"}]
 
 
-@pytest.mark.parametrize("case", GOLDEN.values(), ids=GOLDEN)
+@each("case", GOLDEN.values(), ids=GOLDEN)
 def test_a_request_is_written_as_it_was_meant(case: dict[str, Any]) -> None:
     request = DIALECT.decode_request(case["body"])
     encoded = DIALECT.encode_request(request, ir.Target(case["native"], max_output=case.get("max_output")))
@@ -76,7 +77,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize(("body", "param"), WRONG.values(), ids=WRONG)
+@each(("body", "param"), WRONG.values(), ids=WRONG)
 def test_what_is_wrong_is_named(body: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         DIALECT.decode_request(body)
@@ -239,7 +240,7 @@ THINKING: dict[str, tuple[ir.Reasoning, str, str, dict[str, Any], tuple[str, ...
 }
 
 
-@pytest.mark.parametrize(("asked", "native", "provider", "members", "dropped"), THINKING.values(), ids=THINKING)
+@each(("asked", "native", "provider", "members", "dropped"), THINKING.values(), ids=THINKING)
 def test_thinking_is_asked_for_in_the_words_of_the_model(
     asked: ir.Reasoning, native: str, provider: str, members: dict[str, Any], dropped: tuple[str, ...]
 ) -> None:
@@ -299,7 +300,7 @@ REFUSED: dict[str, tuple[ir.Request, str]] = {
 }
 
 
-@pytest.mark.parametrize(("request_", "param"), REFUSED.values(), ids=REFUSED)
+@each(("request_", "param"), REFUSED.values(), ids=REFUSED)
 def test_what_cannot_be_left_out_is_refused(request_: ir.Request, param: str) -> None:
     with pytest.raises(Unsupported) as caught:
         _encode(request_)
@@ -378,7 +379,7 @@ NEEDS: dict[str, tuple[dict[str, Any], set[str]]] = {
 }
 
 
-@pytest.mark.parametrize(("body", "needs"), NEEDS.values(), ids=NEEDS)
+@each(("body", "needs"), NEEDS.values(), ids=NEEDS)
 def test_needs_are_read_from_the_shape(body: dict[str, Any], needs: set[str]) -> None:
     assert DIALECT.read_shape(body).needs == needs
 
@@ -445,7 +446,7 @@ def test_any_body_is_a_request_or_an_invalid_one(messages: list[Any], tools: Any
     assert DIALECT.encode_request(request, ir.Target("gpt-4o")).body["messages"]
 
 
-@pytest.mark.parametrize(
+@each(
     ("extra", "life"),
     [
         ({}, None),

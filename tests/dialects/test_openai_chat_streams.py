@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 import pytest
+from each import each
 
 from proxy import ir
 from proxy.dialects.openai_chat import DIALECT
@@ -317,7 +318,7 @@ STREAMS: dict[str, tuple[list[Frame], list[ir.StreamEvent]]] = {
 }
 
 
-@pytest.mark.parametrize(("frames", "events"), STREAMS.values(), ids=STREAMS)
+@each(("frames", "events"), STREAMS.values(), ids=STREAMS)
 def test_a_stream_is_read(frames: list[Frame], events: list[ir.StreamEvent]) -> None:
     assert decode(frames) == [START, *events]
 
@@ -346,7 +347,7 @@ GARBAGE = {
 }
 
 
-@pytest.mark.parametrize("data", GARBAGE.values(), ids=GARBAGE)
+@each("data", GARBAGE.values(), ids=GARBAGE)
 def test_garbage_is_a_broken_upstream(data: bytes) -> None:
     with pytest.raises(UpstreamBroken):
         DIALECT.stream_decoder().feed(Frame(data))

@@ -4,6 +4,7 @@ from typing import Any
 
 import orjson
 import pytest
+from each import each
 
 from proxy import ir
 from proxy.dialects.openai_chat import DIALECT
@@ -58,7 +59,7 @@ SIGHTS: dict[str, tuple[Frame, ir.Sight]] = {
 }
 
 
-@pytest.mark.parametrize(("seen", "sight"), SIGHTS.values(), ids=SIGHTS)
+@each(("seen", "sight"), SIGHTS.values(), ids=SIGHTS)
 def test_a_frame_is_seen_for_what_it_is(seen: Frame, sight: ir.Sight) -> None:
     tap = DIALECT.tap()
     assert tap.look(seen) is sight
@@ -67,7 +68,7 @@ def test_a_frame_is_seen_for_what_it_is(seen: Frame, sight: ir.Sight) -> None:
         assert tap.produced
 
 
-@pytest.mark.parametrize("data", GARBAGE.values(), ids=GARBAGE)
+@each("data", GARBAGE.values(), ids=GARBAGE)
 def test_garbage_is_a_broken_upstream_to_the_tap(data: bytes) -> None:
     with pytest.raises(UpstreamBroken):
         DIALECT.tap().look(Frame(data))
@@ -75,13 +76,13 @@ def test_garbage_is_a_broken_upstream_to_the_tap(data: bytes) -> None:
 
 def test_the_tap_keeps_the_facts() -> None:
     tap = DIALECT.tap()
-    for each in (
+    for told in (
         chunk({"content": "a"}),
         chunk(CALL),
         chunk({}, "stop", usage={"prompt_tokens": 3, "completion_tokens": 1}),
         frame(choices=[], usage={"prompt_tokens": 0, "completion_tokens": 0}),
     ):
-        tap.look(each)
+        tap.look(told)
     assert (tap.usage, tap.stop, tap.model) == (ir.Usage(3, output=1), "tool_call", "up")
 
 
@@ -100,7 +101,7 @@ MUST_BE_SEEN = {
 }
 
 
-@pytest.mark.parametrize("data", MUST_BE_SEEN.values(), ids=MUST_BE_SEEN)
+@each("data", MUST_BE_SEEN.values(), ids=MUST_BE_SEEN)
 def test_no_probe_misses_what_matters(data: bytes) -> None:
     assert any(probe in data for probe in DIALECT.probes)
 

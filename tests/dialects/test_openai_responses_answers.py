@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from each import each
 from sdk_reading import read_response
 
 from proxy import errors, ir
@@ -84,7 +85,7 @@ ANSWERS: dict[str, tuple[dict[str, Any], tuple[ir.Part, ...], ir.StopReason, str
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("body", "parts", "stop", "native"), ANSWERS.values(), ids=ANSWERS)
+@each(("body", "parts", "stop", "native"), ANSWERS.values(), ids=ANSWERS)
 def test_an_answer_is_read(body: dict[str, Any], parts: tuple[ir.Part, ...], stop: ir.StopReason, native: str) -> None:
     read = DIALECT.decode_answer(body)
     assert (read.id, read.model, read.created) == ("resp_1", "m", 7)
@@ -112,7 +113,7 @@ BROKEN: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("body", BROKEN.values(), ids=BROKEN)
+@each("body", BROKEN.values(), ids=BROKEN)
 def test_what_is_no_answer_is_broken(body: Any) -> None:
     with pytest.raises(UpstreamBroken):
         DIALECT.check_answer(body)
@@ -151,7 +152,7 @@ FAILURES: dict[str, tuple[dict[str, Any], type[errors.UpstreamError]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("body", "kind"), FAILURES.values(), ids=FAILURES)
+@each(("body", "kind"), FAILURES.values(), ids=FAILURES)
 def test_a_failure_under_a_200_is_that_failure(body: dict[str, Any], kind: type[errors.UpstreamError]) -> None:
     for read in (DIALECT.check_answer, DIALECT.decode_answer):
         with pytest.raises(kind):
@@ -254,7 +255,7 @@ ITEMS: dict[str, tuple[list[ir.Part], list[dict[str, Any]]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("parts", "found"), ITEMS.values(), ids=ITEMS)
+@each(("parts", "found"), ITEMS.values(), ids=ITEMS)
 def test_parts_become_items(parts: list[ir.Part], found: list[dict[str, Any]]) -> None:
     assert items(*parts) == found
 
@@ -273,7 +274,7 @@ STOPS: dict[ir.StopReason, tuple[str, str | None]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("stop", "status", "reason"), [(stop, *words) for stop, words in STOPS.items()])
+@each(("stop", "status", "reason"), [(stop, *words) for stop, words in STOPS.items()])
 def test_why_it_ended(stop: ir.StopReason, status: str, reason: str | None) -> None:
     body = written(ir.Text("hi"), stop=stop)
     assert (body["status"], body["incomplete_details"]) == (status, {"reason": reason} if reason else None)
@@ -313,7 +314,7 @@ USAGES: dict[str, tuple[Any, ir.Usage]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("raw", "usage"), USAGES.values(), ids=USAGES)
+@each(("raw", "usage"), USAGES.values(), ids=USAGES)
 def test_usage_is_read(raw: Any, usage: ir.Usage) -> None:
     assert read_usage(raw) == usage
 

@@ -128,7 +128,7 @@ def _items(response: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-@pytest.mark.parametrize("case", _recordings(stream=True))
+@each("case", _recordings(stream=True))
 def test_the_tap_hears_what_the_decoder_hears(case: dict[str, Any]) -> None:
     events = _decoded(_raw(case), 1 << 20)
     tap, probed = DIALECT.tap(), DIALECT.tap()
@@ -166,7 +166,7 @@ def test_a_recorded_failure_is_a_failed_attempt_and_raises_in_the_sdk() -> None:
     assert (failures.status_of(failure), failure.code) == (429, "rate_limit_exceeded")
 
 
-@pytest.mark.parametrize("case", _recordings(stream=False))
+@each("case", _recordings(stream=False))
 def test_a_recorded_answer_means_to_us_what_it_means_to_the_sdk(case: dict[str, Any]) -> None:
     raw = _raw(case)
     there, answer = read_response(raw), DIALECT.decode_answer(json.loads(raw))
@@ -180,7 +180,7 @@ def test_a_recorded_answer_means_to_us_what_it_means_to_the_sdk(case: dict[str, 
     assert DIALECT.check_answer(json.loads(raw)) == answer.usage == read_usage(json.loads(raw)["usage"])
 
 
-@pytest.mark.parametrize("case", _recordings(stream=False))
+@each("case", _recordings(stream=False))
 def test_a_recorded_answer_survives_our_own_encoder(case: dict[str, Any]) -> None:
     raw = _raw(case)
     again = json.loads(json.dumps(DIALECT.encode_answer(DIALECT.decode_answer(json.loads(raw)), VOICE)))

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
+from each import each
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -120,7 +121,7 @@ TURNS: dict[str, tuple[list[dict[str, Any]], list[ir.Message]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("items", "messages"), TURNS.values(), ids=TURNS)
+@each(("items", "messages"), TURNS.values(), ids=TURNS)
 def test_items_become_turns(items: list[dict[str, Any]], messages: list[ir.Message]) -> None:
     assert list(turns(*items)) == messages
 
@@ -188,7 +189,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("body", "param"), WRONG.values(), ids=WRONG)
+@each(("body", "param"), WRONG.values(), ids=WRONG)
 def test_what_is_wrong_is_named(body: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         DIALECT.decode_request(body)
@@ -211,7 +212,7 @@ STATE: dict[str, tuple[dict[str, Any], str, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("body", "param", "remedy"), STATE.values(), ids=STATE)
+@each(("body", "param", "remedy"), STATE.values(), ids=STATE)
 def test_what_needs_a_memory_is_refused_with_a_remedy(body: dict[str, Any], param: str, remedy: str) -> None:
     """Another candidate may have one."""
     with pytest.raises(Unsupported, match=remedy) as caught:
@@ -254,7 +255,7 @@ SERVER_TOOLS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("kind", "neutral"), SERVER_TOOLS.items())
+@each(("kind", "neutral"), SERVER_TOOLS.items())
 def test_tools_that_the_provider_runs_have_a_neutral_name(kind: str, neutral: str) -> None:
     raw = {"type": kind, "name": "n"}
     assert DIALECT.decode_request({**BODY, "tools": [raw]}).tools == (ir.ServerTool(neutral, raw, "openai-responses"),)
@@ -290,7 +291,7 @@ def test_the_text_in_a_functions_arguments_comes_out_however_it_is_cut(text: str
     assert said + reader.close() == text == input_of(arguments)
 
 
-@pytest.mark.parametrize("arguments", ["", "*** Begin", '{"patch": "x"}', '{"input": 3}', "[1]"])
+@each("arguments", ["", "*** Begin", '{"patch": "x"}', '{"input": 3}', "[1]"])
 def test_a_model_that_does_not_keep_to_the_schema_is_taken_at_its_word(arguments: str) -> None:
     reader = Input()
     assert reader.feed(arguments) + reader.close() == arguments == input_of(arguments)
@@ -351,7 +352,7 @@ SHAPES: dict[str, tuple[dict[str, Any], ir.Shape]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("body", "shape"), SHAPES.values(), ids=SHAPES)
+@each(("body", "shape"), SHAPES.values(), ids=SHAPES)
 def test_the_shape_of_a_request(body: dict[str, Any], shape: ir.Shape) -> None:
     assert DIALECT.read_shape(body) == shape
 

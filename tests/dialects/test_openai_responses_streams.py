@@ -5,6 +5,7 @@ from typing import Any
 import openai
 import orjson
 import pytest
+from each import each
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sdk_reading import read_response_stream
@@ -197,7 +198,7 @@ STREAMS: dict[str, tuple[list[Frame], list[ir.StreamEvent]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("frames", "events"), STREAMS.values(), ids=STREAMS)
+@each(("frames", "events"), STREAMS.values(), ids=STREAMS)
 def test_a_stream_is_read(frames: list[Frame], events: list[ir.StreamEvent]) -> None:
     assert decoded(*frames) == events
 
@@ -213,7 +214,7 @@ GARBAGE = {
 }
 
 
-@pytest.mark.parametrize("item", GARBAGE.values(), ids=GARBAGE)
+@each("item", GARBAGE.values(), ids=GARBAGE)
 def test_what_is_no_event_of_this_dialect_is_broken(item: Frame) -> None:
     with pytest.raises(UpstreamBroken):
         decoded(item)
@@ -357,7 +358,7 @@ SCRIPTS: dict[str, list[tuple[ir.StreamEvent, list[str]]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@each("name", SCRIPTS)
 def test_nothing_waits_that_need_not(name: str) -> None:
     encoder = DIALECT.stream_encoder(VOICE)
     sent = b""
@@ -474,7 +475,7 @@ SIGHTS: dict[str, tuple[Frame, Sight]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("item", "sight"), SIGHTS.values(), ids=SIGHTS)
+@each(("item", "sight"), SIGHTS.values(), ids=SIGHTS)
 def test_what_a_frame_means_for_the_commit(item: Frame, sight: Sight) -> None:
     tap = DIALECT.tap()
     assert tap.look(item) is sight
@@ -568,8 +569,8 @@ BEHIND: dict[str, tuple[bytes, bytes, bool]] = {
 }
 
 
-@pytest.mark.parametrize("size", [1, 7, 1 << 20])
-@pytest.mark.parametrize(("behind", "leaves", "dropped"), BEHIND.values(), ids=BEHIND)
+@each("size", [1, 7, 1 << 20])
+@each(("behind", "leaves", "dropped"), BEHIND.values(), ids=BEHIND)
 def test_behind_the_terminal_event_only_a_done_leaves(behind: bytes, leaves: bytes, dropped: bool, size: int) -> None:
     passing, raw = Passthrough(DIALECT, VOICE), WHOLE + behind
     out = b""

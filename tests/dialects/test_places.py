@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from each import each
 
 from proxy import ir
 from proxy.dialects import DIALECTS, UPSTREAMS
@@ -55,7 +56,7 @@ PROOFS = {
 }
 
 
-@pytest.mark.parametrize(("client", "dialect", "native", "arrive"), PROOFS.values(), ids=PROOFS)
+@each(("client", "dialect", "native", "arrive"), PROOFS.values(), ids=PROOFS)
 def test_a_proof_of_geminis_goes_to_gemini_alone_and_is_named_where_it_does_not(
     client: str, dialect: str, native: str, arrive: tuple[int, ...]
 ) -> None:
@@ -75,7 +76,7 @@ BOUNDS = {
 }
 
 
-@pytest.mark.parametrize(
+@each(
     ("client", "asked", "name", "dialect"),
     [
         pytest.param(client, asked, name, dialect, id=f"{told} to {dialect}")

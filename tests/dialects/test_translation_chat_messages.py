@@ -45,7 +45,7 @@ def models(case: dict[str, Any]) -> tuple[str, str]:
     return case.get("chat_model", "gpt-4o"), case.get("messages_model", "claude-opus-4-8")
 
 
-@pytest.mark.parametrize("name", TO_MESSAGES)
+@each("name", TO_MESSAGES)
 def test_a_chat_request_in_the_words_of_messages(name: str) -> None:
     case = REQUESTS[name]
     chat, native = models(case)
@@ -55,7 +55,7 @@ def test_a_chat_request_in_the_words_of_messages(name: str) -> None:
     assert sorted(encoded.dropped) == sorted(case.get("dropped_to_messages", []))
 
 
-@pytest.mark.parametrize("name", TO_CHAT)
+@each("name", TO_CHAT)
 def test_a_messages_request_in_the_words_of_chat(name: str) -> None:
     case = REQUESTS[name]
     native, asked = models(case)
@@ -71,13 +71,13 @@ def test_a_messages_request_in_the_words_of_chat(name: str) -> None:
 ANSWERS = golden("answers.json")
 
 
-@pytest.mark.parametrize("name", ANSWERS)
+@each("name", ANSWERS)
 def test_a_chat_answer_in_the_words_of_messages(name: str) -> None:
     case = ANSWERS[name]
     assert MESSAGES.encode_answer(CHAT.decode_answer(case["chat"]), VOICE) == case["messages"]
 
 
-@pytest.mark.parametrize("name", [name for name, case in ANSWERS.items() if "only" not in case])
+@each("name", [name for name, case in ANSWERS.items() if "only" not in case])
 def test_a_messages_answer_in_the_words_of_chat(name: str) -> None:
     case = ANSWERS[name]
     assert CHAT.encode_answer(MESSAGES.decode_answer(case["messages"]), VOICE) == case["chat"]
@@ -121,7 +121,7 @@ def translation(source: str) -> Translation:
     return Translation(DIALECTS[source], target.stream_encoder(VOICE))
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@each("name", SCRIPTS)
 def test_what_comes_leaves_before_more_comes(name: str) -> None:
     script = SCRIPTS[name]
     stream = translation(script["from"])

@@ -51,8 +51,8 @@ TO_OTHERS = golden("responses_requests.json")
 FROM_OTHERS = golden("requests_to_responses.json")
 
 
-@pytest.mark.parametrize("target", ["chat", "messages"])
-@pytest.mark.parametrize("name", TO_OTHERS)
+@each("target", ["chat", "messages"])
+@each("name", TO_OTHERS)
 def test_a_responses_request_in_the_words_of(name: str, target: str) -> None:
     case = TO_OTHERS[name]
     native = "claude-opus-4-8" if target == "messages" else case.get("chat_model", "gpt-4o")
@@ -68,7 +68,7 @@ def test_a_responses_request_in_the_words_of(name: str, target: str) -> None:
     assert sorted(encoded.dropped) == sorted(case.get(f"dropped_to_{target}", []))
 
 
-@pytest.mark.parametrize("name", FROM_OTHERS)
+@each("name", FROM_OTHERS)
 def test_anothers_request_in_the_words_of_responses(name: str) -> None:
     """Which is never stored, unless the client says so: the API would do it unasked."""
     case = FROM_OTHERS[name]
@@ -137,7 +137,7 @@ def translation(script: dict[str, Any]) -> Translation:
     return Translation(DIALECTS[script["from"]], DIALECTS[script["to"]].stream_encoder(voice))
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@each("name", SCRIPTS)
 def test_what_comes_leaves_before_more_comes(name: str) -> None:
     script = SCRIPTS[name]
     stream = translation(script)
@@ -161,7 +161,7 @@ def test_the_other_sdk_reads_the_whole(name: str) -> None:
         assert [reading.text, [list(call) for call in reading.calls], reading.stop] == script["reads"]
 
 
-@pytest.mark.parametrize("name", [name for name, script in SCRIPTS.items() if script["to"] == "responses"])
+@each("name", [name for name, script in SCRIPTS.items() if script["to"] == "responses"])
 def test_every_event_is_numbered_and_one_alone_is_terminal(name: str) -> None:
     script = SCRIPTS[name]
     stream = translation(script)

@@ -4,6 +4,7 @@ from typing import Any
 
 import orjson
 import pytest
+from each import each
 
 from proxy import errors, ir
 from proxy.dialects import failures
@@ -34,7 +35,7 @@ CONTENTS: dict[str, tuple[Any, Any]] = {
 }
 
 
-@pytest.mark.parametrize(("content", "mended"), CONTENTS.values(), ids=CONTENTS)
+@each(("content", "mended"), CONTENTS.values(), ids=CONTENTS)
 def test_content_is_a_string_where_it_can_be(content: Any, mended: Any) -> None:
     body = {"model": "m", "messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": content}]}
     result = mend_request(body)
@@ -79,7 +80,7 @@ WHOLE = [
 ]
 
 
-@pytest.mark.parametrize("raw", WHOLE)
+@each("raw", WHOLE)
 def test_a_good_frame_is_the_same_bytes(raw: bytes) -> None:
     assert mend_frame(raw, "req_1") == raw
 
@@ -170,7 +171,7 @@ RESULTS: dict[str, tuple[dict[str, Any], Any, list[str]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("result", "content", "arguments"), RESULTS.values(), ids=RESULTS)
+@each(("result", "content", "arguments"), RESULTS.values(), ids=RESULTS)
 def test_what_a_native_answer_holds(result: dict[str, Any], content: str, arguments: list[str]) -> None:
     message = orjson.loads(mend_answer(orjson.dumps({"result": result}), "req_1"))["choices"][0]["message"]
     calls = message.get("tool_calls", [])
@@ -188,7 +189,7 @@ def test_calls_in_the_native_stream() -> None:
     assert choice["finish_reason"] == "tool_calls"
 
 
-@pytest.mark.parametrize(
+@each(
     "body",
     [
         b'{"result":{"response":"","tool_calls":[1]}}',
@@ -218,7 +219,7 @@ UNDER_200: dict[str, tuple[Any, type[UpstreamError]]] = {
 }
 
 
-@pytest.mark.parametrize(("parsed", "error"), UNDER_200.values(), ids=UNDER_200)
+@each(("parsed", "error"), UNDER_200.values(), ids=UNDER_200)
 def test_an_error_under_a_200_is_that_error(parsed: Any, error: type[UpstreamError]) -> None:
     with pytest.raises(error):
         check_answer(parsed)
@@ -234,7 +235,7 @@ STATUSES: dict[str, tuple[int, int, type[UpstreamError]]] = {
 }
 
 
-@pytest.mark.parametrize(("status", "code", "error"), STATUSES.values(), ids=STATUSES)
+@each(("status", "code", "error"), STATUSES.values(), ids=STATUSES)
 def test_a_native_error_is_sorted_by_its_code(status: int, code: int, error: type[UpstreamError]) -> None:
     reading = DIALECT.read_error(envelope(code, "words"))
     assert (reading.own, reading.code) == (False, str(code))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import pytest
 from each import each
 from scenes import ANTHROPIC, OLLAMA, OPENAI, PROMPTS, candidate, chain, cool, fates, planned, sample
 
@@ -66,7 +65,7 @@ EDGE = {
 WORKERS_AI_DOWN = ("gpt-4o", "claude-opus-4-8", "claude-haiku-4-5", "gpt-4o-mini", "gpt-4o-mini", "gpt-4o-mini")
 
 
-@pytest.mark.parametrize(
+@each(
     ("keys", "label", "target"),
     [(keys, label, target) for keys, row in EDGE.items() for label, target in zip(CLASSES, row, strict=True)],
 )
@@ -77,7 +76,7 @@ def test_the_edge_table_gives_its_targets(keys: str, label: str, target: str) ->
     assert plan.klass.label == label
 
 
-@pytest.mark.parametrize(("label", "target"), list(zip(CLASSES, WORKERS_AI_DOWN, strict=True)))
+@each(("label", "target"), list(zip(CLASSES, WORKERS_AI_DOWN, strict=True)))
 def test_the_edge_table_moves_on_while_its_own_models_fail(label: str, target: str) -> None:
     world = sample("edge", KEYS["both"])
     before = asked(world, label)
@@ -88,7 +87,7 @@ def test_the_edge_table_moves_on_while_its_own_models_fail(label: str, target: s
     assert after.first == before.chain[0].candidate
 
 
-@pytest.mark.parametrize("label", CLASSES)
+@each("label", CLASSES)
 def test_the_edge_table_never_ends_without_a_candidate(label: str) -> None:
     plan = asked(sample("edge", {}), label)
     assert plan.refusal is None
@@ -129,13 +128,13 @@ PATTERNS = {
 }
 
 
-@pytest.mark.parametrize(("name", "provider"), PATTERNS.items())
+@each(("name", "provider"), PATTERNS.items())
 def test_a_pattern_gives_its_provider_and_sends_the_name_as_it_is(name: str, provider: str) -> None:
     (pick,) = planned(sample("edge", KEYS["both"]), name).chain
     assert (pick.candidate.provider, pick.candidate.native) == (provider, name)
 
 
-@pytest.mark.parametrize("name", ["o3-mini", "o1", "o4", "qwen2.5-coder", "llama3.1", "meta", "xgpt-4o"])
+@each("name", ["o3-mini", "o1", "o4", "qwen2.5-coder", "llama3.1", "meta", "xgpt-4o"])
 def test_no_pattern_reaches_further_than_it_says(name: str) -> None:
     assert isinstance(planned(sample("edge", KEYS["both"]), name).refusal, errors.UnknownModel)
 

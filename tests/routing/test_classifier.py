@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any, SupportsIndex
 
 import pytest
+from each import each
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -45,7 +46,7 @@ def test_the_same_conversation_gets_the_same_answer(turns: list[str], system: st
     assert classify(turns, system) == classify(tuple(turns), system)
 
 
-@pytest.mark.parametrize("turns", [[], [""], [" \n\t "], ["\x00"], ["\ud800\udfff"], ["?" * 5_000], ["", ""]])
+@each("turns", [[], [""], [" \n\t "], ["\x00"], ["\ud800\udfff"], ["?" * 5_000], ["", ""]])
 def test_odd_input_is_no_error(turns: list[str]) -> None:
     assert classify(turns).label in LABELS
 
@@ -92,7 +93,7 @@ LONG_TURNS = {
 }
 
 
-@pytest.mark.parametrize(("text", "label"), LONG_TURNS.values(), ids=LONG_TURNS)
+@each(("text", "label"), LONG_TURNS.values(), ids=LONG_TURNS)
 def test_a_long_turn_is_long_context_unless_it_asks_for_a_summary_or_an_extraction(text: str, label: str) -> None:
     assert len(text) >= LONG
     assert classify([text]).label == label
@@ -119,7 +120,7 @@ CONVERSATIONS: dict[str, tuple[list[str], str]] = {
 }
 
 
-@pytest.mark.parametrize(("turns", "label"), CONVERSATIONS.values(), ids=CONVERSATIONS)
+@each(("turns", "label"), CONVERSATIONS.values(), ids=CONVERSATIONS)
 def test_a_conversation_keeps_its_class_unless_the_last_turn_changes_it(turns: list[str], label: str) -> None:
     assert classify(turns).label == label
 
@@ -217,7 +218,7 @@ OBVIOUS: dict[str, Sequence[str]] = {
 }
 
 
-@pytest.mark.parametrize(("label", "text"), [(label, text) for label, some in OBVIOUS.items() for text in some])
+@each(("label", "text"), [(label, text) for label, some in OBVIOUS.items() for text in some])
 def test_an_obvious_prompt(label: str, text: str) -> None:
     assert classify([text]).label == label
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
+from each import each
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -51,12 +52,12 @@ ENTRIES: dict[str, tuple[str, str, str, str | None, str | None]] = {
 }
 
 
-@pytest.mark.parametrize(("text", "kind", "name", "sort", "usd"), ENTRIES.values(), ids=ENTRIES)
+@each(("text", "kind", "name", "sort", "usd"), ENTRIES.values(), ids=ENTRIES)
 def test_an_entry_comes_apart(text: str, kind: str, name: str, sort: str | None, usd: str | None) -> None:
     assert parse(text, KNOWN.__contains__) == Entry(text, kind, name, sort, Decimal(usd) if usd else None)
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "said"),
     [
         ("gpt-4o;sort:cheap", "price, latency, throughput, quality, not 'cheap'"),
@@ -76,22 +77,18 @@ def test_a_suffix_with_a_bad_value_is_refused(text: str, said: str) -> None:
     assert refused.value.param == "models[2]"
 
 
-@pytest.mark.parametrize(
-    ("value", "usd"), [(0, "0"), (1, "1"), (0.1, "0.1"), (1e-07, "1E-7"), ("0.25", "0.25"), (-0.0, "-0.0")]
-)
+@each(("value", "usd"), [(0, "0"), (1, "1"), (0.1, "0.1"), (1e-07, "1E-7"), ("0.25", "0.25"), (-0.0, "-0.0")])
 def test_a_price_is_the_number_that_was_written(value: object, usd: str) -> None:
     assert parse_usd(value, "max_price") == Decimal(usd)
 
 
-@pytest.mark.parametrize(
-    "value", [True, None, [], {}, -1, "-0.1", "", "one", float("nan"), float("inf"), 10**7, "9" * 99]
-)
+@each("value", [True, None, [], {}, -1, "-0.1", "", "one", float("nan"), float("inf"), 10**7, "9" * 99])
 def test_what_is_no_price_is_refused(value: object) -> None:
     with pytest.raises(InvalidRequest, match="max_price is a number of USD"):
         parse_usd(value, "max_price")
 
 
-@pytest.mark.parametrize("value", ["", "PRICE", "cost", None, 1, ["price"], {}])
+@each("value", ["", "PRICE", "cost", None, 1, ["price"], {}])
 def test_what_is_no_sort_is_refused(value: object) -> None:
     with pytest.raises(InvalidRequest, match=r"^sort is one of"):
         parse_sort(value, "sort")

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from decimal import Decimal
 
 import pytest
+from each import each
 
 from proxy import ir
 from proxy.catalog import Listed, Price, PriceBook, load_prices
@@ -112,7 +113,7 @@ TAKEN = {
 }
 
 
-@pytest.mark.parametrize("name", TAKEN.values(), ids=TAKEN)
+@each("name", TAKEN.values(), ids=TAKEN)
 def test_a_name_that_means_something_else_goes_behind_its_provider(name: str) -> None:
     catalog = models(*found("vllm", name))
     assert places(catalog) == {f"vllm/{name}": ("vllm", name)}
@@ -290,7 +291,7 @@ disabled = ["mistral:latest"]
 )
 
 
-@pytest.mark.parametrize("name", ["mistral", "mistral:latest", "ollama/mistral", "ollama/mistral:latest"])
+@each("name", ["mistral", "mistral:latest", "ollama/mistral", "ollama/mistral:latest"])
 def test_a_projects_boundary_holds_for_every_name_of_a_discovered_model(name: str) -> None:
     catalog = models(*ollama("mistral:latest"), text=BOUNDED)
     assert len(chain(catalog, name)) == 1

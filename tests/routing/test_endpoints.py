@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 import pytest
 from attrs import evolve
+from each import each
 from scenes import EVERY, HOUSE, asks, chain, fates, half, planned, shipped, world_of
 
 from proxy.routing.case import Case
@@ -111,8 +112,8 @@ def test_what_leaves_the_choice_finds_those_that_serve_the_endpoint(name: str) -
     assert chain(planned(world_of(CHOOSING), name, turns=("hi",), **EMBEDDING)) == ["vectors"]
 
 
-@pytest.mark.parametrize("name", ["strategy:cost", "auto"])
-@pytest.mark.parametrize("endpoint", ["audio", "moderations", "rerank", "completions", "images"])
+@each("name", ["strategy:cost", "auto"])
+@each("endpoint", ["audio", "moderations", "rerank", "completions", "images"])
 def test_it_finds_nobody_for_other_endpoints_and_says_so(endpoint: str, name: str) -> None:
     plan = planned(world_of(CHOOSING), name, turns=("hi",), endpoint=endpoint)
     assert plan.chain == ()

@@ -8,6 +8,7 @@ from fractions import Fraction
 from random import Random
 
 import pytest
+from each import each
 from scenes import EVERY, HOUSE, KEYS, OPENAI, asks, chain, fates, half, planned, scripted, shipped, world_of
 
 from proxy import errors
@@ -98,7 +99,7 @@ candidates = [{ model = "a", weight = 0 }, { model = "b", weight = 0 }]
 """
 
 
-@pytest.mark.parametrize(
+@each(
     ("fall", "order"),
     [(0.0, ["a", "b"]), (0.79999, ["a", "b"]), (0.8, ["b", "a"]), (0.99999, ["b", "a"])],
 )
@@ -192,7 +193,7 @@ models = ["b"]
 """
 
 
-@pytest.mark.parametrize("name", ["auto", "any", "industry:field", "strategy:cost", "strategy:local"])
+@each("name", ["auto", "any", "industry:field", "strategy:cost", "strategy:local"])
 def test_on_a_first_run_the_embedded_provider_joins_what_leaves_the_choice(name: str) -> None:
     text = (HOUSE + EMBEDDED).replace('api_key = "none"', 'api_key = "${LOCAL_KEY}"')
     plan = planned(world_of(text, {}), name, turns=("hi",))
@@ -200,7 +201,7 @@ def test_on_a_first_run_the_embedded_provider_joins_what_leaves_the_choice(name:
     assert plan.reason.endswith("no provider is configured, so the embedded one joins")
 
 
-@pytest.mark.parametrize("name", ["a", "one", "q-x", "p/x"])
+@each("name", ["a", "one", "q-x", "p/x"])
 def test_it_never_joins_a_concrete_name(name: str) -> None:
     text = (HOUSE + EMBEDDED).replace('api_key = "none"', 'api_key = "${LOCAL_KEY}"')
     plan = planned(world_of(text, {}), name)

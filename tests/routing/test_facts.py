@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from each import each
 
 from proxy.errors import GatewayError, InvalidRequest, MissingModel
 from proxy.ir import Shape
@@ -75,7 +76,7 @@ WANTED: dict[str, tuple[Body, dict[str, str], tuple[str, ...]]] = {
 }
 
 
-@pytest.mark.parametrize(("body", "headers", "entries"), WANTED.values(), ids=WANTED)
+@each(("body", "headers", "entries"), WANTED.values(), ids=WANTED)
 def test_the_entries_of_a_request(body: Body, headers: dict[str, str], entries: tuple[str, ...]) -> None:
     assert wanted(body, headers) == entries
 
@@ -85,7 +86,7 @@ def test_a_surface_may_have_a_default_model() -> None:
     assert wanted({"model": "a"}, default="meta-llm") == ("a",)
 
 
-@pytest.mark.parametrize("body", [{}, {"model": None}, {"model": ""}, {"models": []}, {"model": None, "models": []}])
+@each("body", [{}, {"model": None}, {"model": ""}, {"models": []}, {"model": None, "models": []}])
 def test_a_request_without_a_model_is_told_so(body: Body) -> None:
     with pytest.raises(MissingModel) as refused:
         wanted(body)
@@ -115,7 +116,7 @@ BAD: dict[str, tuple[Body, str]] = {
 }
 
 
-@pytest.mark.parametrize(("body", "param"), BAD.values(), ids=BAD)
+@each(("body", "param"), BAD.values(), ids=BAD)
 def test_what_is_no_name_is_refused_with_its_place(body: Body, param: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         wanted(body)
@@ -160,7 +161,7 @@ SORTS: dict[str, tuple[Body, dict[str, str], str]] = {
 }
 
 
-@pytest.mark.parametrize(("body", "headers", "param"), SORTS.values(), ids=SORTS)
+@each(("body", "headers", "param"), SORTS.values(), ids=SORTS)
 def test_a_bad_sort_is_refused_with_its_place(body: Body, headers: dict[str, str], param: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         read_sort(body, headers, PREFIX)
@@ -185,7 +186,7 @@ CEILINGS: dict[str, tuple[Body, dict[str, str], Ceiling | None]] = {
 }
 
 
-@pytest.mark.parametrize(("body", "headers", "ceiling"), CEILINGS.values(), ids=CEILINGS)
+@each(("body", "headers", "ceiling"), CEILINGS.values(), ids=CEILINGS)
 def test_a_ceiling(body: Body, headers: dict[str, str], ceiling: Ceiling | None) -> None:
     assert read_ceiling(body, headers, PREFIX) == ceiling
 
@@ -203,7 +204,7 @@ BAD_CEILINGS: dict[str, tuple[Body, dict[str, str], str]] = {
 }
 
 
-@pytest.mark.parametrize(("body", "headers", "param"), BAD_CEILINGS.values(), ids=BAD_CEILINGS)
+@each(("body", "headers", "param"), BAD_CEILINGS.values(), ids=BAD_CEILINGS)
 def test_a_bad_ceiling_is_refused_with_its_place(body: Body, headers: dict[str, str], param: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         read_ceiling(body, headers, PREFIX)
@@ -226,9 +227,7 @@ def test_preferences_are_read_whole() -> None:
     assert read_preferences({"provider": given}) == Preferences(("a", "b"), ("a",), ("c",), False, True)
 
 
-@pytest.mark.parametrize(
-    "body", [{}, {"provider": None}, {"provider": {}}, {"provider": {"order": None, "allow_fallbacks": None}}]
-)
+@each("body", [{}, {"provider": None}, {"provider": {}}, {"provider": {"order": None, "allow_fallbacks": None}}])
 def test_no_preferences(body: Body) -> None:
     assert read_preferences(body) == NO_PREFERENCES
 
@@ -248,7 +247,7 @@ BAD_PREFERENCES: dict[str, tuple[Any, str]] = {
 }
 
 
-@pytest.mark.parametrize(("value", "said"), BAD_PREFERENCES.values(), ids=BAD_PREFERENCES)
+@each(("value", "said"), BAD_PREFERENCES.values(), ids=BAD_PREFERENCES)
 def test_bad_preferences_are_refused(value: Any, said: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         read_preferences({"provider": value})
@@ -259,21 +258,21 @@ def test_bad_preferences_are_refused(value: Any, said: str) -> None:
 # -- the rest ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each(
     ("body", "stream"), [({}, False), ({"stream": None}, False), ({"stream": True}, True), ({"stream": False}, False)]
 )
 def test_stream_is_a_boolean(body: Body, stream: bool) -> None:
     assert read_stream(body) is stream
 
 
-@pytest.mark.parametrize("value", [1, 0, "true", "", [], {}])
+@each("value", [1, 0, "true", "", [], {}])
 def test_what_only_looks_like_a_boolean_is_refused(value: Any) -> None:
     with pytest.raises(InvalidRequest) as refused:
         read_stream({"stream": value})
     assert refused.value.param == "stream"
 
 
-@pytest.mark.parametrize(
+@each(
     ("metadata", "industry"),
     [
         ({"industry": "legal"}, "legal"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
+from each import each
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -58,7 +58,7 @@ def test_a_success_ends_the_count() -> None:
     assert failing(health, 3.0, 4.0, 5.0) == ["", "", "cooled"]
 
 
-@pytest.mark.parametrize(
+@each(
     ("times", "cooled"),
     [
         ((0.0, 30.0, 60.0), True),
@@ -187,7 +187,7 @@ def test_nobody_cools_for_more_than_a_day() -> None:
     assert health.cooling(ONE, 0.0) == 86_400.0
 
 
-@pytest.mark.parametrize(
+@each(
     "error",
     [
         errors.UpstreamRejected("no"),
@@ -205,7 +205,7 @@ def test_the_client_s_own_faults_cool_nobody(error: UpstreamError) -> None:
 # -- credentials -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("said", "seconds"), [(None, LEAST_RATE_LIMIT), (0.0, 5.0), (1.0, 5.0), (90.0, 90.0)])
+@each(("said", "seconds"), [(None, LEAST_RATE_LIMIT), (0.0, 5.0), (1.0, 5.0), (90.0, 90.0)])
 def test_a_limited_key_rests_as_long_as_was_said_and_five_seconds_at_least(said: float | None, seconds: float) -> None:
     health = Health()
     assert health.failed(ONE, 1, errors.UpstreamRateLimited("slow", retry_after=said), 0.0) == "cooled"
@@ -376,7 +376,7 @@ BACK: dict[str, tuple[GatewayError, bool, bool]] = {
 }
 
 
-@pytest.mark.parametrize(("error", "recovered", "back"), BACK.values(), ids=BACK)
+@each(("error", "recovered", "back"), BACK.values(), ids=BACK)
 def test_who_comes_back_by_a_probe_is_on_trial(error: GatewayError, recovered: bool, back: bool) -> None:
     health = Health()
     failing(health, 0.0, 0.0, 0.0, error=error)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from attrs import asdict
+from each import each
 from scenes import EVERY, PROJECT, ROUTES, problems, table_of
 
 from proxy.dialects import UPSTREAMS
@@ -26,8 +27,8 @@ def told(text: str, **env: str) -> list[str]:
 # -- files that load ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", [PROJECT / "routes.toml", *sorted(ROUTES.glob("*.toml"))], ids=lambda path: path.name)
-@pytest.mark.parametrize("env", [{}, EVERY], ids=["no key", "every key"])
+@each("path", [PROJECT / "routes.toml", *sorted(ROUTES.glob("*.toml"))], ids=lambda path: path.name)
+@each("env", [{}, EVERY], ids=["no key", "every key"])
 def test_the_files_that_ship_load_without_a_warning(path: Path, env: dict[str, str]) -> None:
     assert table_of(path.read_bytes(), env).warnings == ()
 
@@ -405,7 +406,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
 }
 
 
-@pytest.mark.parametrize(("text", "path", "said"), WRONG.values(), ids=WRONG)
+@each(("text", "path", "said"), WRONG.values(), ids=WRONG)
 def test_nonsense_is_refused_with_its_path(text: str, path: str, said: str) -> None:
     found = problems(text, {})
     assert [problem.path for problem in found].count(path) >= 1, found
@@ -498,7 +499,7 @@ def test_a_key_in_a_file_is_read_without_its_line_end() -> None:
     assert table.warnings == ()
 
 
-@pytest.mark.parametrize(
+@each(
     ("content", "said"),
     [
         ("", "is empty"),
@@ -566,14 +567,14 @@ CYCLES: dict[str, tuple[str, str, str]] = {
 }
 
 
-@pytest.mark.parametrize(("text", "path", "cycle"), CYCLES.values(), ids=CYCLES)
+@each(("text", "path", "cycle"), CYCLES.values(), ids=CYCLES)
 def test_what_comes_round_to_itself_is_refused_and_printed(text: str, path: str, cycle: str) -> None:
     (found,) = problems(MODEL + text)
     assert (found.path, found.message) == (path, f"comes round to itself: {cycle}")
     assert found.line > 0
 
 
-@pytest.mark.parametrize(
+@each(
     "text",
     [
         '[aliases]\nx = ["y", "z"]\ny = "z"\nz = "m"',  # a diamond
@@ -630,7 +631,7 @@ MASTERS: dict[str, tuple[str, dict[str, str], str | None, str]] = {
 }
 
 
-@pytest.mark.parametrize(("line", "env", "key", "missing"), MASTERS.values(), ids=MASTERS)
+@each(("line", "env", "key", "missing"), MASTERS.values(), ids=MASTERS)
 def test_a_master_key_comes_from_where_it_is_named(
     line: str, env: dict[str, str], key: str | None, missing: str
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from each import each
 from scenes import HOUSE, planned, shipped, table_of, world_of
 
 from proxy import errors
@@ -16,7 +17,7 @@ PROVIDERS = [
 ]
 
 
-@pytest.mark.parametrize(
+@each(
     ("name", "provider", "pattern"),
     [
         ("claude-opus", "wide", "claude-*"),
@@ -39,7 +40,7 @@ def test_no_pattern_is_nobody() -> None:
     assert find_pattern("x", PROVIDERS[:2]) is None
 
 
-@pytest.mark.parametrize("name", ["wide", "wide/", "/x", "nobody/x", "/"])
+@each("name", ["wide", "wide/", "/x", "nobody/x", "/"])
 def test_what_names_no_provider_is_no_native_name(name: str) -> None:
     assert split_native(name, {provider.name: provider for provider in PROVIDERS}) is None
 
@@ -63,7 +64,7 @@ candidates = ["c"]
 )
 
 
-@pytest.mark.parametrize(
+@each(
     ("name", "provider", "native", "intent"),
     [
         ("a", "p", "a", "model"),
@@ -154,8 +155,8 @@ KEYS = {
 }
 
 
-@pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
-@pytest.mark.parametrize("entry", ["{0}", "q/{0}", "profile:{0}", "any-{0}", "{0}:floor"])
+@each("key", KEYS.values(), ids=KEYS)
+@each("entry", ["{0}", "q/{0}", "profile:{0}", "any-{0}", "{0}:floor"])
 def test_a_providers_key_in_the_place_of_a_name_goes_nowhere_and_is_repeated_to_nobody(entry: str, key: str) -> None:
     """Not even where a pattern takes every name."""
     plan = planned(world_of(HOUSE.replace('"q-*"', '"*"')), entry.format(key))
@@ -167,9 +168,7 @@ def test_a_providers_key_in_the_place_of_a_name_goes_nowhere_and_is_repeated_to_
     assert key not in str((beside.as_json(), beside.facts.as_json()))
 
 
-@pytest.mark.parametrize(
-    "name", ["xai-grok-4-fast-reasoning", "task-forty-two-of-many", "sk-7b", "hf_small-model-of-ours"]
-)
+@each("name", ["xai-grok-4-fast-reasoning", "task-forty-two-of-many", "sk-7b", "hf_small-model-of-ours"])
 def test_a_name_that_only_begins_like_a_key_is_a_name(name: str) -> None:
     assert planned(world_of(HOUSE), f"q/{name}").chain[0].candidate.native == name
 

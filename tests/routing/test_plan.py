@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 from attrs import evolve
+from each import each
 from scenes import HOUSE, KEYS, asks, candidate, chain, cool, fates, planned, world_of
 
 from proxy import errors, ir
@@ -87,7 +88,7 @@ DROPS: dict[str, tuple[dict[str, Any], dict[str, tuple[str, str]]]] = {
 }
 
 
-@pytest.mark.parametrize(("more", "drops"), DROPS.values(), ids=DROPS)
+@each(("more", "drops"), DROPS.values(), ids=DROPS)
 def test_each_step_says_whom_it_drops_and_why(more: dict[str, Any], drops: dict[str, tuple[str, str]]) -> None:
     plan = planned(world_of(HOUSE), *ALL, **more)
     told = fates(plan)
@@ -129,8 +130,8 @@ candidates = ["a", "b"]
 """
 
 
-@pytest.mark.parametrize("resting", [False, True], ids=["fit", "resting"])
-@pytest.mark.parametrize(("names", "byok", "expected"), OWN_KEYS.values(), ids=OWN_KEYS)
+@each("resting", [False, True], ids=["fit", "resting"])
+@each(("names", "byok", "expected"), OWN_KEYS.values(), ids=OWN_KEYS)
 def test_what_is_asked_with_a_key_of_ones_own_does_not_go_on_at_the_houses_expense(
     names: tuple[str, ...], byok: frozenset[str], expected: list[str], resting: bool
 ) -> None:
@@ -175,7 +176,7 @@ CACHED: dict[str, tuple[str, str | None, int]] = {
 }
 
 
-@pytest.mark.parametrize(("rates", "life", "usd"), CACHED.values(), ids=CACHED)
+@each(("rates", "life", "usd"), CACHED.values(), ids=CACHED)
 def test_all_input_may_be_written_to_the_cache(rates: str, life: str | None, usd: int) -> None:
     world = world_of(HOUSE.replace("input = 3, output = 9", f"input = 3, output = 9, {rates}"))
     facts = asks("b", tokens=1_000_000, max_tokens=0)
@@ -198,7 +199,7 @@ WORST: dict[str, tuple[dict[str, Any], int]] = {
 }
 
 
-@pytest.mark.parametrize(("more", "nanos"), WORST.values(), ids=WORST)
+@each(("more", "nanos"), WORST.values(), ids=WORST)
 def test_the_worst_case_is_exact(more: dict[str, Any], nanos: int) -> None:
     world = world_of(HOUSE)
     plan = planned(world, "b", **more)
@@ -368,7 +369,7 @@ UNPINNED: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize(("text", "more"), UNPINNED.values(), ids=UNPINNED)
+@each(("text", "more"), UNPINNED.values(), ids=UNPINNED)
 def test_a_pin_is_a_wish(text: str, more: dict[str, Any]) -> None:
     asked: dict[str, Any] = {"conversation": TALK, "continues": True, "now": 1.0} | more
     plan = planned(pinned_to("c", text=text), "a", "b", "home", "c", **asked)
@@ -468,7 +469,7 @@ REFUSALS: dict[str, tuple[tuple[str, ...], dict[str, Any], type[GatewayError], i
 }
 
 
-@pytest.mark.parametrize(("names", "more", "kind", "status", "step", "said"), REFUSALS.values(), ids=REFUSALS)
+@each(("names", "more", "kind", "status", "step", "said"), REFUSALS.values(), ids=REFUSALS)
 def test_an_empty_chain_is_refused_by_the_step_that_emptied_it(
     names: tuple[str, ...], more: Mapping[str, Any], kind: type[GatewayError], status: int, step: str, said: str
 ) -> None:
@@ -568,7 +569,7 @@ context = 1_000
 """
 
 
-@pytest.mark.parametrize("name", ["p/gemma-2-2b", "p/gemma-2-2b;sort:price", "short", "stated", "stated:floor"])
+@each("name", ["p/gemma-2-2b", "p/gemma-2-2b;sort:price", "short", "stated", "stated:floor"])
 def test_a_guess_is_no_reason_to_refuse_who_is_named_alone(name: str) -> None:
     world = world_of(HOUSE + GUESSED)
     assert len(chain(planned(world, name, needs={"tools", "vision"}))) == 1

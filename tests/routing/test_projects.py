@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-import pytest
+from each import each
 from scenes import HOUSE, asks, chain, fates, planned, table_of, world_of
 
 from proxy import errors
@@ -37,7 +37,7 @@ BOUNDS: dict[str, tuple[str, list[str]]] = {
 }
 
 
-@pytest.mark.parametrize(("keys", "left"), BOUNDS.values(), ids=BOUNDS)
+@each(("keys", "left"), BOUNDS.values(), ids=BOUNDS)
 def test_a_project_has_a_hard_boundary(keys: str, left: list[str]) -> None:
     world = world_of(f"{HOUSE}{LISTS}[projects.x]\n{keys}\n[projects.other]\n")
     for wanted in (("a", "b", "c", "home"), ("profile:team",), ("team",), ("auto",)):
@@ -48,7 +48,7 @@ def test_a_project_has_a_hard_boundary(keys: str, left: list[str]) -> None:
     assert chain(planned(world, "team")) == ["a", "b", "c", "home"]
 
 
-@pytest.mark.parametrize("name", ["b", "q/b", "q/anything", "q-x", "any", "strategy:quality"])
+@each("name", ["b", "q/b", "q/anything", "q-x", "any", "strategy:quality"])
 def test_no_way_of_asking_leads_past_the_boundary(name: str) -> None:
     world = world_of(f'{HOUSE}{LISTS}[projects.x]\nproviders = ["local"]')
     plan = planned(world, name, project="x", needs=())
@@ -76,7 +76,7 @@ OTHER_NAMES: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 
 
-@pytest.mark.parametrize(("entry", "names"), OTHER_NAMES.values(), ids=OTHER_NAMES)
+@each(("entry", "names"), OTHER_NAMES.values(), ids=OTHER_NAMES)
 def test_a_boundary_holds_for_every_name_of_a_model(entry: str, names: tuple[str, ...]) -> None:
     world = world_of(f'{HOUSE}{NAMED}[projects.without]\ndisabled = ["{entry}"]\n[projects.only]\nmodels = ["{entry}"]')
     for name in names:

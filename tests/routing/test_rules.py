@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from each import each
 from scenes import HOUSE, PROMPTS, chain, planned, problems, world_of
 
 from proxy.errors import InvalidRequest
@@ -55,7 +56,7 @@ CONDITIONS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize(("condition", "met", "missed"), CONDITIONS.values(), ids=CONDITIONS)
+@each(("condition", "met", "missed"), CONDITIONS.values(), ids=CONDITIONS)
 def test_a_condition(condition: str, met: dict[str, Any], missed: dict[str, Any]) -> None:
     world = ruled(condition)
     yes, no = planned(world, "auto", **met), planned(world, "auto", **missed)
@@ -70,7 +71,7 @@ def test_without_conditions_a_rule_takes_all_that_leave_the_choice() -> None:
         assert planned(world, name).rule == "the rule"
 
 
-@pytest.mark.parametrize("name", ["a", "c;sort:price", "any", "q-x", "p/x", "nobody"])
+@each("name", ["a", "c;sort:price", "any", "q-x", "p/x", "nobody"])
 def test_who_names_a_model_gets_that_model(name: str) -> None:
     assert planned(ruled(""), name).rule is None
 
@@ -102,10 +103,8 @@ def house_rule(models: str) -> World:
     return world_of(f'{HOUSE}{BOUND}[[rules]]\nname = "r"\n{models}\nuse = ["b"]\n')
 
 
-@pytest.mark.parametrize(
-    "name", ["strategy:local", "strategy:local;sort:price", "inside", "profile:inside", "industry:law"]
-)
-@pytest.mark.parametrize("models", ["", 'models = ["*"]', 'models = ["strategy:*", "i*", "profile:*"]'])
+@each("name", ["strategy:local", "strategy:local;sort:price", "inside", "profile:inside", "industry:law"])
+@each("models", ["", 'models = ["*"]', 'models = ["strategy:*", "i*", "profile:*"]'])
 def test_what_is_bound_to_own_machines_is_led_elsewhere_by_no_general_rule(name: str, models: str) -> None:
     plan = planned(house_rule(models), name)
     assert plan.rule is None
@@ -181,7 +180,7 @@ def test_the_cost_of_a_rule_is_known_behind_an_alias_or_a_suffix(use: str) -> No
     assert planned(world, "auto", tokens=1, max_tokens=1).rule is None
 
 
-@pytest.mark.parametrize("use", ["strategy:cost", "auto", "profile:team", "team", "industry:law"])
+@each("use", ["strategy:cost", "auto", "profile:team", "team", "industry:law"])
 def test_a_cost_without_a_model_to_take_it_from_is_refused_with_the_table(use: str) -> None:
     text = f'{HOUSE}{LISTS}[[rules]]\nname = "r"\nuse = ["{use}"]\ncost = {{ min = 1 }}\n'
     (problem,) = problems(text)

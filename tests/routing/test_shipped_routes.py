@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from each import each
 from scenes import (
     ANTHROPIC,
     EVERY,
@@ -66,13 +67,13 @@ WORLD = shipped(EVERY)
 BARE = shipped({})
 
 
-@pytest.mark.parametrize(("name", "provider"), CONCRETE.items())
+@each(("name", "provider"), CONCRETE.items())
 def test_a_documented_id_is_one_candidate_at_its_provider(name: str, provider: str) -> None:
     (pick,) = planned(WORLD, name).chain
     assert (pick.candidate.model, pick.candidate.provider) == (name, provider)
 
 
-@pytest.mark.parametrize(("name", "provider"), CONCRETE.items())
+@each(("name", "provider"), CONCRETE.items())
 def test_without_its_key_an_id_is_refused_and_names_the_variable(name: str, provider: str) -> None:
     plan = planned(BARE, name)
     assert isinstance(plan.refusal, errors.NotConfigured)
@@ -80,7 +81,7 @@ def test_without_its_key_an_id_is_refused_and_names_the_variable(name: str, prov
     assert plan.chain == ()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each("name", NAMES)
 def test_a_documented_name_resolves(name: str) -> None:
     plan = planned(WORLD, name, turns=(PROMPTS["chat"],))
     assert plan.refusal is None
@@ -95,7 +96,7 @@ def test_a_documented_alias_stands_for_one_model() -> None:
     assert VARIABLE["workers-ai"] in plan.refusal.message
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "meta-llm"])
+@each("name", [name for name in NAMES if name != "meta-llm"])
 def test_on_a_first_run_a_name_that_leaves_the_choice_is_served_by_the_embedded_provider(name: str) -> None:
     plan = planned(BARE, name, turns=(PROMPTS["chat"],))
     assert chain(plan) == ["embedded/echo"]
@@ -184,7 +185,7 @@ def test_ids_of_one_upstream_model_are_not_tried_twice() -> None:
     assert fates(plan) == {"claude-sonnet-4-6": ("expand", "the same model of anthropic as claude-3-5-sonnet")}
 
 
-@pytest.mark.parametrize("name", [f"profile:{name}" for name in WORLD.table.profiles] + ["general", "multimodal"])
+@each("name", [f"profile:{name}" for name in WORLD.table.profiles] + ["general", "multimodal"])
 def test_a_shipped_profile_resolves(name: str) -> None:
     plan = planned(WORLD, name)
     assert plan.chain

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
+from each import each
 from scenes import HOUSE, asks, candidate, chain, cool, planned, scripted, world_of
 
 from proxy.routing.case import Case
@@ -289,7 +290,7 @@ def test_who_rests_is_not_explored_and_does_not_lead() -> None:
     assert chain(planned(world, "strategy:latency", dice=scripted(0.0, 0.0), now=1.0))[0] == "m2"
 
 
-@pytest.mark.parametrize("name", ["strategy:latency", "strategy:local", "fast", "m0"])
+@each("name", ["strategy:latency", "strategy:local", "fast", "m0"])
 def test_every_order_by_latency_explores(name: str) -> None:
     text = CROWD.replace('base_url = "http://p.test/v1"', 'base_url = "http://p.test/v1"\nlocal = true')
     text += "".join(f'[models.m{n}]\nprovider = "p"\n' for n in range(3))
@@ -318,7 +319,7 @@ DRAWS: dict[str, tuple[list[int], float, list[int]]] = {
 }
 
 
-@pytest.mark.parametrize(("weights", "fall", "order"), DRAWS.values(), ids=DRAWS)
+@each(("weights", "fall", "order"), DRAWS.values(), ids=DRAWS)
 def test_a_draw(weights: list[int], fall: float, order: list[int]) -> None:
     assert draw(weights, scripted(fall)) == order
 
@@ -347,7 +348,7 @@ def test_a_draw_among_equals_gives_each_order_its_share_and_takes_who_is_fit() -
 # -- the registries ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [f"strategy:{name}" for name in STRATEGIES] + [f"auto;sort:{name}" for name in SORTS])
+@each("name", [f"strategy:{name}" for name in STRATEGIES] + [f"auto;sort:{name}" for name in SORTS])
 def test_every_order_keeps_everybody_and_changes_nobody(name: str) -> None:
     world = world_of(HOUSE + '[auto]\nchat = ["a", "b", "c", "home"]\n')
     plan = planned(world, name, turns=("hi",))

@@ -6,6 +6,7 @@ from decimal import Decimal
 
 import pytest
 from attrs import asdict
+from each import each
 from scenes import EVERY, HOUSE, KEYS, problems, shipped, table_of
 
 from proxy.routing.table import OFF, Band, Duration, TimeoutOverrides, Timeouts, is_loopback
@@ -70,7 +71,7 @@ def test_every_secret_of_the_file_is_known_to_the_scrubber_and_shown_by_nobody()
     assert table.warnings == ("providers.p.api_keys[1]: a literal key in the file; ${VARIABLE} or file: keeps it out",)
 
 
-@pytest.mark.parametrize(
+@each(
     ("band", "value", "holds"),
     [
         (Band(), 5, True),
@@ -85,7 +86,7 @@ def test_a_band_holds_its_ends(band: Band, value: float | Decimal, holds: bool) 
     assert band.holds(value) is holds
 
 
-@pytest.mark.parametrize(
+@each(
     ("host", "local"),
     [
         ("localhost", True),

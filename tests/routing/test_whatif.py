@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
+from each import each
 from past import HOUSE, decided, facts_of, planned, row_of, table_of, without_words, world_of
 
 from proxy.catalog import Listed, load_prices
@@ -61,14 +62,14 @@ REQUESTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize(("body", "more"), REQUESTS.values(), ids=REQUESTS)
+@each(("body", "more"), REQUESTS.values(), ids=REQUESTS)
 def test_facts_come_back_from_their_record_but_for_the_words(body: dict[str, Any], more: dict[str, Any]) -> None:
     facts = facts_of(body, **more)
     plan = planned(world_of(HOUSE + AUTO), facts)
     assert facts_from_record(row_of(decided(1, plan))) == without_words(facts, plan)
 
 
-@pytest.mark.parametrize(("body", "more"), REQUESTS.values(), ids=REQUESTS)
+@each(("body", "more"), REQUESTS.values(), ids=REQUESTS)
 def test_the_same_table_plans_the_same_again(body: dict[str, Any], more: dict[str, Any]) -> None:
     world = world_of(HOUSE + AUTO)
     plan = planned(world, facts_of(body, **more))
@@ -129,7 +130,7 @@ UNREADABLE: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize(("change", "why"), UNREADABLE.values(), ids=UNREADABLE)
+@each(("change", "why"), UNREADABLE.values(), ids=UNREADABLE)
 def test_what_cannot_be_planned_again_says_why(change: dict[str, Any], why: str) -> None:
     row = row_of(decided(1, planned(world_of(HOUSE), facts_of({"model": "small"})))) | change
     with pytest.raises(Unreplayable, match=why):
@@ -303,7 +304,7 @@ REFUSALS: dict[str, tuple[str, dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize(("after", "body", "step"), REFUSALS.values(), ids=REFUSALS)
+@each(("after", "body", "step"), REFUSALS.values(), ids=REFUSALS)
 def test_a_refusal_names_its_step(after: str, body: dict[str, Any], step: str) -> None:
     move, _ = replayed(HOUSE, after, body)
     assert (move.fate, move.step, move.now, move.served, move.after) == ("refused", step, None, True, None)

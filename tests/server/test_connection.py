@@ -12,6 +12,7 @@ from aiohttp import web
 from aiohttp.http import HttpVersion11
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
+from each import each
 from gateway import RawClient, Running, Start, provider, settles
 from multidict import CIMultiDict, CIMultiDictProxy
 from playbook import CHAT
@@ -138,7 +139,7 @@ def test_behind_a_head_stand_as_many_bytes_as_it_says() -> None:
     assert place.between()
 
 
-@pytest.mark.parametrize(("raw", "differs"), UNKNOWN.values(), ids=UNKNOWN)
+@each(("raw", "differs"), UNKNOWN.values(), ids=UNKNOWN)
 def test_behind_some_heads_nothing_is_known(raw: bytes, differs: dict[str, Any]) -> None:
     place = Place()
     place.cut(raw)

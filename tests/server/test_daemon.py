@@ -14,6 +14,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from each import each
 
 from proxy.server import daemon
 from proxy.server.daemon import Listen, ListenRefused, Notifier, open_listeners, parse_listen
@@ -71,7 +72,7 @@ NOBODY = {
 }
 
 
-@pytest.mark.parametrize("environ", NOBODY.values(), ids=NOBODY)
+@each("environ", NOBODY.values(), ids=NOBODY)
 def test_without_a_manager_nothing_happens(environ: dict[str, str]) -> None:
     assert not Notifier.from_environment(environ).notify("READY=1")
 
@@ -104,7 +105,7 @@ WATCHDOGS: dict[str, tuple[dict[str, str], float | None]] = {
 }
 
 
-@pytest.mark.parametrize(("environ", "seconds"), WATCHDOGS.values(), ids=WATCHDOGS)
+@each(("environ", "seconds"), WATCHDOGS.values(), ids=WATCHDOGS)
 def test_the_watchdogs_time(environ: dict[str, str], seconds: float | None) -> None:
     assert Notifier.from_environment(environ).watchdog_s == seconds
 
@@ -131,7 +132,7 @@ ADDRESSES: dict[str, tuple[Listen, bool]] = {
 }
 
 
-@pytest.mark.parametrize(("text", "listen", "loopback"), [(text, *want) for text, want in ADDRESSES.items()])
+@each(("text", "listen", "loopback"), [(text, *want) for text, want in ADDRESSES.items()])
 def test_an_address_is_read(text: str, listen: Listen, loopback: bool) -> None:
     assert parse_listen(text) == listen
     assert listen.is_loopback is loopback
@@ -160,7 +161,7 @@ NO_ADDRESSES = {
 }
 
 
-@pytest.mark.parametrize(("text", "hint"), NO_ADDRESSES.items())
+@each(("text", "hint"), NO_ADDRESSES.items())
 def test_what_is_no_address_is_refused_with_advice(text: str, hint: str) -> None:
     with pytest.raises(ListenRefused) as refused:
         parse_listen(text)
@@ -339,7 +340,7 @@ def test_without_activation_the_refusal_says_what_to_do() -> None:
         open_listeners(parse_listen("systemd"), {})
 
 
-@pytest.mark.parametrize(
+@each(
     ("open_files", "connections", "clients"),
     [(65_536, 1024, 64_384), (1024, 256, 640), (1024, 10_000, 448), (128, 256, 1), (10, 0, 2)],
 )

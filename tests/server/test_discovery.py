@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from each import each
 from gateway import Running, gateway, refused_port
 from playbook import CHAT, chunk
 from structlog.testing import capture_logs
@@ -491,7 +492,7 @@ PACES: dict[str, tuple[Passthrough | None, int | None, int, float | None]] = {
 }
 
 
-@pytest.mark.parametrize(("stream", "tokens", "duration_ms", "pace"), PACES.values(), ids=PACES)
+@each(("stream", "tokens", "duration_ms", "pace"), PACES.values(), ids=PACES)
 def test_a_pace_is_that_of_the_tokens_after_the_first(
     stream: Passthrough | None, tokens: int | None, duration_ms: int, pace: float | None
 ) -> None:

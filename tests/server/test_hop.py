@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from each import each
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -44,8 +45,8 @@ def told(hop: Hop, document: dict[str, Any], *, anew: bool) -> Any:
         return type(error), error.message
 
 
-@pytest.mark.parametrize(("spoken", "dialect"), PAIRS)
-@pytest.mark.parametrize("roles", ROLES.values(), ids=ROLES)
+@each(("spoken", "dialect"), PAIRS)
+@each("roles", ROLES.values(), ids=ROLES)
 def test_what_is_poured_is_what_is_translated(spoken: Dialect, dialect: Any, roles: tuple[str, ...]) -> None:
     hop = Hop(spoken, dialect, TARGET)
     for shift in range(len(TEXTS)):
@@ -81,7 +82,7 @@ OTHERS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("more", OTHERS.values(), ids=OTHERS)
+@each("more", OTHERS.values(), ids=OTHERS)
 def test_others_are_translated_each_time(more: dict[str, Any]) -> None:
     hop = Hop(DIALECTS["openai-chat"], UPSTREAMS["anthropic"], TARGET)
     document = asked(("user",), TEXTS) | more

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
+from each import each
 
 from proxy.server.outbox import MOST, SMALL, Outbox
 
@@ -48,7 +48,7 @@ POSTS: dict[str, tuple[list[tuple[int, bytes]], list[bytes], list[bytes]]] = {  
 }
 
 
-@pytest.mark.parametrize(("posts", "at_once", "later"), POSTS.values(), ids=POSTS)
+@each(("posts", "at_once", "later"), POSTS.values(), ids=POSTS)
 async def test_what_leaves_when(posts: list[tuple[int, bytes]], at_once: list[bytes], later: list[bytes]) -> None:
     page: list[bytes] = []
     lines, outbox = [Line(page), Line(page)], Outbox()

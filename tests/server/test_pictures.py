@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
+from each import each
 from gateway import Answer, Running, Start, chain, provider
 from playbook import CHAT, MESSAGES, Tongue
 from upstream import SILENCE, Script, ScriptedUpstream, head, plain
@@ -171,7 +172,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("line", "path"), BAD.values(), ids=BAD)
+@each(("line", "path"), BAD.values(), ids=BAD)
 def test_what_cannot_be_meant_is_refused(line: str, path: str) -> None:
     with pytest.raises(TableRejected, match=path):
         load_table(f"[fetch]\n{line}\n".encode(), {})

@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 from aiohttp.web_protocol import RequestHandler
 from attrs import define
+from each import each
 from gateway import Running, Start, provider, settles
 from playbook import TONGUES, Tongue
 from upstream import ScriptedUpstream, plain
@@ -104,7 +105,7 @@ def looked(*unsent: int) -> Wire:
     return wire
 
 
-@pytest.mark.parametrize(
+@each(
     ("unsent", "aborted"),
     [
         ((9, 9, 9), False),

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import trustme
 from attrs import define, field
+from each import each
 from gateway import Running, Start, chain, provider, whole
 from playbook import CHAT
 from upstream import SILENCE, ScriptedUpstream, plain
@@ -327,7 +328,7 @@ BAD_PROXIES = [
 ]
 
 
-@pytest.mark.parametrize("address", BAD_PROXIES)
+@each("address", BAD_PROXIES)
 def test_what_is_no_address_of_a_proxy_is_refused(address: str) -> None:
     with pytest.raises(TableRejected, match=r"providers\.p\.proxy: an address such as"):
         load_table((SECTION + keys(proxy=address)).encode(), {})

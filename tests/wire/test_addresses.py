@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from each import each
 
 from proxy.wire.addresses import address_of, is_public
 
@@ -19,17 +20,17 @@ OTHERS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("text", PUBLIC)
+@each("text", PUBLIC)
 def test_a_public_address(text: str) -> None:
     assert is_public(address_of(text))
 
 
-@pytest.mark.parametrize("text", OTHERS.values(), ids=OTHERS)
+@each("text", OTHERS.values(), ids=OTHERS)
 def test_any_other_is_none(text: str) -> None:
     assert not is_public(address_of(text))
 
 
-@pytest.mark.parametrize("text", ["", "localhost", "1.2.3", "0x7f.1", "2130706433", "[::1]"])
+@each("text", ["", "localhost", "1.2.3", "0x7f.1", "2130706433", "[::1]"])
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r".*"):
         address_of(text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-import pytest
+from each import each
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,7 +55,7 @@ NONE: dict[str, bytes] = {
 }
 
 
-@pytest.mark.parametrize("raw", [*(run + behind for run, behind in RUNS.values()), *NONE.values()])
+@each("raw", [*(run + behind for run, behind in RUNS.values()), *NONE.values()])
 def test_the_text_of_one_chunk_alone_is_told(raw: bytes) -> None:
     chunks = ChunkedRun(MOULD)
     one = re.fullmatch(rb'([0-9a-f]+)\r\n(data: \{"text":"([^"\n\r]*)"\}\n\n)\r\n', raw)
@@ -64,7 +64,7 @@ def test_the_text_of_one_chunk_alone_is_told(raw: bytes) -> None:
         assert chunks.text(raw) == expected
 
 
-@pytest.mark.parametrize(("run", "behind"), RUNS.values(), ids=RUNS)
+@each(("run", "behind"), RUNS.values(), ids=RUNS)
 def test_chunks_of_a_run_are_known_by_their_bytes(run: bytes, behind: bytes) -> None:
     chunks = ChunkedRun(MOULD)
     body = len(b"".join(re.findall(rb"data: .*\n\n", run)))
@@ -72,7 +72,7 @@ def test_chunks_of_a_run_are_known_by_their_bytes(run: bytes, behind: bytes) -> 
         assert chunks.cut(run + behind) == (len(run), body)
 
 
-@pytest.mark.parametrize("data", NONE.values(), ids=NONE)
+@each("data", NONE.values(), ids=NONE)
 def test_whatever_else_comes_is_left_to_be_parsed(data: bytes) -> None:
     chunks = ChunkedRun(MOULD)
     chunks.cut(framed(b"a", b"b", b"cc"))

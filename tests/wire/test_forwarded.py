@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from each import each
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,12 +33,12 @@ WAYS: dict[str, tuple[tuple[str, ...], str | None, tuple[str, ...], str | None]]
 }
 
 
-@pytest.mark.parametrize(("trusted", "peer", "lines", "asked"), WAYS.values(), ids=WAYS)
+@each(("trusted", "peer", "lines", "asked"), WAYS.values(), ids=WAYS)
 def test_who_asked(trusted: tuple[str, ...], peer: str | None, lines: tuple[str, ...], asked: str | None) -> None:
     assert Proxies.parse(trusted).client(peer, lines) == asked
 
 
-@pytest.mark.parametrize("entry", ["", "localhost", "10.0.0.1/8", "1.2.3", "10.0.0.0/33", "unix:/x"])
+@each("entry", ["", "localhost", "10.0.0.1/8", "1.2.3", "10.0.0.0/33", "unix:/x"])
 def test_what_is_no_network_is_refused(entry: str) -> None:
     with pytest.raises(ValueError, match=r".*"):
         Proxies.parse([entry])

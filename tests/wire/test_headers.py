@@ -40,12 +40,12 @@ PRINTABLE = {
 }
 
 
-@pytest.mark.parametrize(("value", "wanted"), PRINTABLE.values(), ids=PRINTABLE)
+@each(("value", "wanted"), PRINTABLE.values(), ids=PRINTABLE)
 def test_values_become_printable_ascii(value: str, wanted: str) -> None:
     assert printable(value) == wanted
 
 
-@pytest.mark.parametrize(
+@each(
     ("value", "wanted"),
     [
         ("0123456789", "0123456789"),
@@ -68,7 +68,7 @@ def test_any_value_fits_a_header(value: str, limit: int) -> None:
     assert printable(result, limit) == result
 
 
-@pytest.mark.parametrize(
+@each(
     ("items", "limit", "wanted"),
     [
         ([], 10, ""),
@@ -170,7 +170,7 @@ RESETS: dict[str, tuple[dict[str, str], float | None]] = {
 }
 
 
-@pytest.mark.parametrize(("headers", "wanted"), RESETS.values(), ids=RESETS)
+@each(("headers", "wanted"), RESETS.values(), ids=RESETS)
 def test_resets_count_for_a_429_that_names_no_wait(headers: dict[str, str], wanted: float | None) -> None:
     assert retry_after(headers, NOW, limited=True) == pytest.approx(wanted)
     assert retry_after(headers, NOW) is None
@@ -234,7 +234,7 @@ REQUESTS: dict[str, tuple[str, bool, bool, list[tuple[str, str]]]] = {  # dialec
 }
 
 
-@pytest.mark.parametrize(("dialect", "native", "byok", "wanted"), REQUESTS.values(), ids=REQUESTS)
+@each(("dialect", "native", "byok", "wanted"), REQUESTS.values(), ids=REQUESTS)
 def test_a_provider_gets_what_is_listed(dialect: str, native: bool, byok: bool, wanted: list[tuple[str, str]]) -> None:
     assert request_headers(CLIENT, dialect, native, byok) == wanted
 
@@ -292,15 +292,13 @@ def test_a_header_that_connection_names_goes_no_further() -> None:
     assert answer_headers(pairs, native=True) == []
 
 
-@pytest.mark.parametrize("value", ["a\r\nb: c", "a\0", "a\x7f", "a\x1b[0m", "é", "\udcff", "a\u2028b", "a" * 1025])
+@each("value", ["a\r\nb: c", "a\0", "a\x7f", "a\x1b[0m", "é", "\udcff", "a\u2028b", "a" * 1025])
 def test_a_value_that_is_not_plain_ascii_is_dropped(value: str) -> None:
     assert answer_headers([("retry-after", value), ("anthropic-x", value), ("request-id", value)], native=True) == []
     assert request_headers([("anthropic-beta", value)], "anthropic", native=True, byok=True) == []
 
 
-@pytest.mark.parametrize(
-    "name", ["anthropic-a b", "anthropic-\r\nx", "anthropic-é", "anthropic-a:b", "Anthropic-K\u212a"]
-)
+@each("name", ["anthropic-a b", "anthropic-\r\nx", "anthropic-é", "anthropic-a:b", "Anthropic-K\u212a"])
 def test_a_name_that_is_no_token_is_dropped(name: str) -> None:
     assert answer_headers([(name, "1")], native=True) == []
     assert request_headers([(name, "1")], "anthropic", native=True, byok=True) == []
@@ -322,7 +320,7 @@ HOP_BY_HOP = frozenset(
 )
 
 
-@pytest.mark.parametrize("name", sorted(HOP_BY_HOP))
+@each("name", sorted(HOP_BY_HOP))
 def test_hop_by_hop_headers_never_pass(name: str) -> None:
     for dialect in ("anthropic", "openai-chat"):
         assert request_headers([(name.title(), "x")], dialect, native=True, byok=True) == []
@@ -386,8 +384,8 @@ ODD: dict[str, dict[str, str]] = {
 }
 
 
-@pytest.mark.parametrize("native", [True, False], ids=["native", "foreign"])
-@pytest.mark.parametrize("headers", HEADS.values(), ids=HEADS)
+@each("native", [True, False], ids=["native", "foreign"])
+@each("headers", HEADS.values(), ids=HEADS)
 def test_the_lines_of_an_answer_are_its_headers(headers: dict[str, str], native: bool) -> None:
     for withheld in ((), ("retry-after", "x-ratelimit-")):
         told = answer_headers(headers.items(), native)

@@ -56,6 +56,7 @@ WHOLE: dict[str, tuple[bytes, bytes, bool]] = {
         OK + b"Content-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", b"ok", False,
     ),
 }  # fmt: skip
+BODIES = [(raw, body) for raw, body, _ in WHOLE.values()]
 
 
 @each("size", [1, 2, 3, 7, 1 << 30])
@@ -80,7 +81,7 @@ FIRST_READS: dict[str, tuple[bytes, bytes | None]] = {
 }
 
 
-@pytest.mark.parametrize(("raw", "body"), FIRST_READS.values(), ids=FIRST_READS)
+@each(("raw", "body"), FIRST_READS.values(), ids=FIRST_READS)
 def test_a_whole_answer_is_known_by_a_head_that_came_before(raw: bytes, body: bytes | None) -> None:
     for before in (KNOWN + b"no", CHUNKED, OK + b"Content-Length: 0\r\n\r\n"):
         read(before)
@@ -99,16 +100,16 @@ def test_heads_that_are_kept_are_few_and_short() -> None:
     assert max(map(len, _heads)) <= LARGEST_HEAD
 
 
-@pytest.mark.parametrize(("raw", "body", "_"), WHOLE.values(), ids=WHOLE)
-def test_an_answer_is_read_whichever_two_places_it_is_cut_at(raw: bytes, body: bytes, _: bool) -> None:
+@each(("raw", "body"), BODIES, ids=WHOLE)
+def test_an_answer_is_read_whichever_two_places_it_is_cut_at(raw: bytes, body: bytes) -> None:
     for first, second in combinations(range(1, len(raw)), 2):
         parser = Parser()
         got = b"".join(map(parser.feed, (raw[:first], raw[first:second], raw[second:])))
         assert (got, parser.done) == (body, True)
 
 
-@pytest.mark.parametrize(("raw", "body", "_"), WHOLE.values(), ids=WHOLE)
-def test_what_is_cut_off_is_not_whole(raw: bytes, body: bytes, _: bool) -> None:
+@each(("raw", "body"), BODIES, ids=WHOLE)
+def test_what_is_cut_off_is_not_whole(raw: bytes, body: bytes) -> None:
     for end in range(len(raw)):
         parser, got = read(raw[:end])
         assert not parser.done
@@ -116,9 +117,9 @@ def test_what_is_cut_off_is_not_whole(raw: bytes, body: bytes, _: bool) -> None:
         assert body.startswith(got)
 
 
-@pytest.mark.parametrize(("raw", "body", "_"), WHOLE.values(), ids=WHOLE)
-@pytest.mark.parametrize("size", [1, 1 << 30])
-def test_what_stands_behind_an_answer_is_none_of_it(raw: bytes, body: bytes, _: bool, size: int) -> None:
+@each(("raw", "body"), BODIES, ids=WHOLE)
+@each("size", [1, 1 << 30])
+def test_what_stands_behind_an_answer_is_none_of_it(raw: bytes, body: bytes, size: int) -> None:
     parser, got = read(raw + b"HTTP/1.1 200 OK\r\n", size)
     assert (got, parser.surplus) == (body, True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from each import each
 
 from proxy.wire import json_text
 
@@ -23,8 +24,8 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("text", REFUSED.values(), ids=REFUSED)
-@pytest.mark.parametrize("more", [b'"half": "h"', HALF], ids=["without a lone surrogate", "with one"])
+@each("text", REFUSED.values(), ids=REFUSED)
+@each("more", [b'"half": "h"', HALF], ids=["without a lone surrogate", "with one"])
 def test_what_is_no_json_is_refused_by_both(text: bytes, more: bytes) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         json_text.read(text.replace(b"%b", more))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from each import each
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -42,7 +43,7 @@ BLOCKS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("block", "texts", "rest"), BLOCKS.values(), ids=BLOCKS)
+@each(("block", "texts", "rest"), BLOCKS.values(), ids=BLOCKS)
 def test_a_block_is_cut_into_the_texts_of_its_run(block: bytes, texts: list[bytes], rest: bytes) -> None:
     assert MOULD.cut(block) == (texts, rest)
     assert MOULD.behind(texts, block) == rest
@@ -90,7 +91,7 @@ FRAMES = {
 }
 
 
-@pytest.mark.parametrize(("raw", "good"), FRAMES.values(), ids=FRAMES)
+@each(("raw", "good"), FRAMES.values(), ids=FRAMES)
 def test_a_mould_is_made_of_one_frame_of_json(raw: bytes, good: bool) -> None:
     made = around(raw, b'"text":"')
     assert (made is not None) == good
@@ -111,6 +112,6 @@ TEXTS: dict[str, tuple[list[bytes], list[bytes], int]] = {
 }
 
 
-@pytest.mark.parametrize(("texts", "good", "chars"), TEXTS.values(), ids=TEXTS)
+@each(("texts", "good", "chars"), TEXTS.values(), ids=TEXTS)
 def test_texts_are_written_as_the_json_writer_writes_them(texts: list[bytes], good: list[bytes], chars: int) -> None:
     assert written(texts) == (good, chars)

@@ -1,6 +1,7 @@
 """Forms: one field found and replaced, no other byte touched."""
 
 import pytest
+from each import each
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,7 +27,7 @@ TYPES = {
 }
 
 
-@pytest.mark.parametrize(("content_type", "boundary"), TYPES.values(), ids=TYPES)
+@each(("content_type", "boundary"), TYPES.values(), ids=TYPES)
 def test_the_boundary_is_read_from_the_content_type(content_type: str, boundary: bytes | None) -> None:
     assert multipart.boundary_of(content_type) == boundary
 
@@ -56,7 +57,7 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("body", BROKEN.values(), ids=BROKEN)
+@each("body", BROKEN.values(), ids=BROKEN)
 def test_what_is_not_cut_as_it_says_is_refused(body: bytes) -> None:
     with pytest.raises(ValueError, match=r"form|boundary"):
         multipart.fields(body, BOUNDARY)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from each import each
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,7 +40,7 @@ def recordings() -> list[Any]:
     ] or [pytest.param(b"", marks=pytest.mark.skip("the recordings are not beside the project"))]
 
 
-@pytest.mark.parametrize(("raw", "lines", "rest"), STREAMS.values(), ids=STREAMS)
+@each(("raw", "lines", "rest"), STREAMS.values(), ids=STREAMS)
 def test_lines_do_not_depend_on_where_the_bytes_are_cut(raw: bytes, lines: list[bytes], rest: list[bytes]) -> None:
     for first, second in combinations(range(len(raw) + 1), 2):
         framer = Framer()
@@ -81,7 +82,7 @@ def test_a_chunk_of_whole_lines_passes_as_the_same_object() -> None:
     assert Borders().feed(chunk) is chunk
 
 
-@pytest.mark.parametrize("cut", range(12))
+@each("cut", range(12))
 def test_a_line_past_the_limit_breaks_the_stream_wherever_it_is_cut(cut: int) -> None:
     raw = b'{"a":"0123456789"}\n'
     framer = Framer(max_line=12)
@@ -101,7 +102,7 @@ def test_a_line_of_ten_mebibytes_in_small_chunks() -> None:
     assert lines == [raw[:-1]]
 
 
-@pytest.mark.parametrize("raw", recordings())
+@each("raw", recordings())
 def test_recorded_streams_do_not_depend_on_their_packets(raw: bytes) -> None:
     lines = [line for line in raw.split(b"\n") if line]
     for size in (1, 7, 64, len(raw)):

@@ -11,6 +11,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import HttpRequestParser, RawRequestMessage
 from aiohttp.http_writer import HttpVersion11
 from aiohttp.web_protocol import RequestPayloadError
+from each import each
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -98,13 +99,13 @@ UNUSUAL = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("raw", ORDINARY.values(), ids=ORDINARY)
+@each("raw", ORDINARY.values(), ids=ORDINARY)
 def test_what_is_ordinary_is_read(raw: bytes) -> None:
     assert read_ordinary(raw) is not None
     agrees_with_aiohttp(raw + BODY)
 
 
-@pytest.mark.parametrize("raw", UNUSUAL.values(), ids=UNUSUAL)
+@each("raw", UNUSUAL.values(), ids=UNUSUAL)
 def test_what_is_not_is_left_to_a_whole_parser(raw: bytes) -> None:
     assert read_ordinary(raw) is None
 

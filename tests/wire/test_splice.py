@@ -99,17 +99,17 @@ USAGE = {
 }
 
 
-@pytest.mark.parametrize(("body", "wanted"), REPLACED.values(), ids=REPLACED)
+@each(("body", "wanted"), REPLACED.values(), ids=REPLACED)
 def test_the_model_is_replaced(body: bytes, wanted: bytes) -> None:
     assert rewrite(body, model="x/y") == wanted
 
 
-@pytest.mark.parametrize(("body", "wanted"), REMOVED.values(), ids=REMOVED)
+@each(("body", "wanted"), REMOVED.values(), ids=REMOVED)
 def test_members_go_with_one_comma(body: bytes, wanted: bytes) -> None:
     assert rewrite(body, drop={"models", "sort"}) == wanted
 
 
-@pytest.mark.parametrize(("body", "wanted"), USAGE.values(), ids=USAGE)
+@each(("body", "wanted"), USAGE.values(), ids=USAGE)
 def test_usage_is_asked_for(body: bytes, wanted: bytes) -> None:
     assert rewrite(body, include_usage=True) == wanted
 
@@ -141,7 +141,7 @@ def test_without_an_edit_the_body_is_the_same_object() -> None:
     assert rewrite(body, drop={"sort"}) is body
 
 
-@pytest.mark.parametrize("model", ['a"b\\c', "line\nend", "modèle-→", "\ud800", "@cf/meta/llama"])
+@each("model", ['a"b\\c', "line\nend", "modèle-→", "\ud800", "@cf/meta/llama"])
 def test_any_name_is_written_as_json(model: str) -> None:
     assert json.loads(rewrite(b'{"model":"a"}', model=model)) == {"model": model}
 
@@ -193,7 +193,7 @@ BROKEN = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("body", BROKEN)
+@each("body", BROKEN)
 def test_what_is_no_object_is_a_value_error(body: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         members(body)
@@ -423,7 +423,7 @@ SEEN_ONCE = {
 }
 
 
-@pytest.mark.parametrize(("body", "seen"), SEEN_ONCE.values(), ids=SEEN_ONCE)
+@each(("body", "seen"), SEEN_ONCE.values(), ids=SEEN_ONCE)
 def test_a_member_is_seen_to_stand_once(body: bytes, seen: bool) -> None:
     assert each_once(body, json.loads(body), NAMES) is seen
 
@@ -436,7 +436,7 @@ RENAMED = {
 }
 
 
-@pytest.mark.parametrize(("body", "after"), RENAMED.values(), ids=RENAMED)
+@each(("body", "after"), RENAMED.values(), ids=RENAMED)
 def test_the_one_model_is_renamed(body: bytes, after: bytes | None) -> None:
     assert renamed(body, "new/name") == after
 

@@ -156,7 +156,7 @@ def recordings() -> list[Any]:
     ] or [pytest.param(b"", marks=pytest.mark.skip("the recordings are not beside the project"))]
 
 
-@pytest.mark.parametrize(("raw", "frames"), STREAMS.values(), ids=STREAMS)
+@each(("raw", "frames"), STREAMS.values(), ids=STREAMS)
 def test_frames_do_not_depend_on_where_the_bytes_are_cut(raw: bytes, frames: list[Frame]) -> None:
     for first, second in combinations(range(len(raw) + 1), 2):
         framer = Framer()
@@ -229,7 +229,7 @@ def test_a_byte_order_mark_hides_no_frame_of_a_block() -> None:
     assert list(split_frames(BOM + b"data: a\n\n")) == [(Frame(b"a"), BOM + b"data: a\n\n")]
 
 
-@pytest.mark.parametrize("tail", [b"data: b", b"data: b\n", b"data: b\r\n", b"data: b\r"])
+@each("tail", [b"data: b", b"data: b\n", b"data: b\r\n", b"data: b\r"])
 def test_a_last_frame_without_its_blank_line_is_kept_unless_unwanted(tail: bytes) -> None:
     for keep, last in ((True, [Frame(b"b")]), (False, [])):
         framer = Framer()
@@ -244,7 +244,7 @@ def test_a_close_in_the_middle_of_a_byte_order_mark_yields_nothing() -> None:
     assert framer.close() == []
 
 
-@pytest.mark.parametrize("cut", range(20))
+@each("cut", range(20))
 def test_a_frame_past_the_limit_breaks_the_stream_wherever_it_is_cut(cut: int) -> None:
     raw = b"data: 0123456789abcdef\n\n"
     framer = Framer(max_frame=16)
@@ -271,7 +271,7 @@ ENCODED = {
 }
 
 
-@pytest.mark.parametrize(("made", "wanted"), ENCODED.values(), ids=ENCODED)
+@each(("made", "wanted"), ENCODED.values(), ids=ENCODED)
 def test_frames_of_our_own(made: bytes, wanted: bytes) -> None:
     assert made == wanted
 

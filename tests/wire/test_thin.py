@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
+from each import each
 
 from proxy.wire.thin import Cuts, thinned
 
@@ -20,7 +20,7 @@ TEXTS: dict[str, tuple[bytes, bytes]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "left"), TEXTS.values(), ids=TEXTS)
+@each(("text", "left"), TEXTS.values(), ids=TEXTS)
 def test_the_middle_of_a_long_string_is_left_out(text: bytes, left: bytes) -> None:
     thin, cuts = thinned(text, step=8, kept=2)
     assert thin == left
