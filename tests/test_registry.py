@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any, get_args
+from typing import Any
 
 import attrs
 import orjson
@@ -18,9 +18,10 @@ from upstream import streamed as scripted
 
 from proxy import errors, ir
 from proxy.dialects import DIALECTS, UPSTREAMS
-from proxy.dialects.dialect import Dialect, Endpoint, Voice
+from proxy.dialects.dialect import Dialect, Voice
 from proxy.errors import GatewayError
 from proxy.ir import Sight
+from proxy.routing.table import ENDPOINTS
 from proxy.server.endpoints import SURFACES
 from proxy.server.respond import STATUS, status_of
 from proxy.streams import Passthrough, events_of
@@ -114,7 +115,7 @@ def test_probes_are_bytes_that_can_be_looked_for(dialect: Dialect) -> None:
 @each_dialect
 def test_paths_stand_behind_a_base_url(dialect: Dialect) -> None:
     operations = ("chat", *dialect.operations)
-    for operation in (*operations, *get_args(Endpoint)):
+    for operation in (*operations, *ENDPOINTS):
         for stream in (False, True):
             path = path_of(dialect, operation, stream)
             assert path is not None or operation not in operations

@@ -20,7 +20,6 @@ from proxy.streams import Translation
 PAGE = 4096
 READ = 65_536  # bytes of a read
 WARM = 2_000_000  # bytes until interpreter and allocator are at their size
-Piece = Callable[[int], bytes]
 
 
 def _data(**members: object) -> bytes:

@@ -18,8 +18,6 @@ from proxy.record import record
 from proxy.wire.mould import Mould
 from proxy.wire.sse import Frame
 
-Endpoint = Literal["chat", "embeddings", "images", "audio", "moderations", "completions", "rerank"]
-
 
 @record
 class Voice:

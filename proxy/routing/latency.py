@@ -136,12 +136,6 @@ class Latencies:
         kinds = (times.streams, times.plain) if times is not None else ()
         return max((seen.at for seen in kinds if seen is not None), default=None)
 
-    def ttft_ms(self, candidate: Candidate, now: float, *, whole: bool = False) -> float | None:
-        """None: unobserved or stale."""
-        times = self._times.get((candidate.provider, candidate.model))
-        seen = None if times is None else times.fresh(now - STALE, whole=whole)
-        return None if seen is None else seen.ttft_ms
-
     def expected_ms(self, candidates: Sequence[Candidate], now: float, *, whole: bool) -> list[float]:
         """What each will probably take: what was observed, else the prior; for a stream no less than those wait that
         it would stand behind."""

@@ -53,7 +53,6 @@ def told(code: str, text: str = "one") -> Outcome:
 
 GOOD = Outcome(text="onetwo")
 BROKEN = fails(502, "bad_upstream_response")
-UNREACHABLE = fails(502, "upstream_unreachable")
 LATE = fails(504, "upstream_timeout")
 
 Sent = Callable[[Tongue, bool], Script]

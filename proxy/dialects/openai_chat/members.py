@@ -82,12 +82,12 @@ def records(source: Mapping[str, Any], name: str, at: str = "") -> list[tuple[di
     return found
 
 
-def strings(source: Mapping[str, Any], name: str, at: str = "") -> tuple[str, ...]:
+def strings(source: Mapping[str, Any], name: str) -> tuple[str, ...]:
     """One string or an array of them."""
     value = source.get(name)
     if isinstance(value, str):
         return (value,)
-    for index, item in enumerate(array(source, name, at)):
+    for index, item in enumerate(array(source, name)):
         if not isinstance(item, str):
-            raise wrong(f"{path(at, name)}[{index}]", "a string")
+            raise wrong(f"{name}[{index}]", "a string")
     return tuple(value or ())
