@@ -95,13 +95,6 @@ class Meter:
                 return f"{terms.rpm} requests per minute", 1.0 if wait is None else wait
         return None
 
-    def board(self, amount: int, now: float) -> None:
-        """`enter`, and so many tokens reserved: for whoever `fits`."""
-        self.running += 1
-        self.reserved += amount
-        if self.terms.rpm is not None:
-            self.requests.add(1, now)
-
     def enter(self, now: float) -> None:
         self.running += 1
         if self.terms.rpm is not None:

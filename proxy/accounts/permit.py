@@ -156,7 +156,8 @@ def boarded(standing: Standing, reading: int, writing: int, nanos: int, now: flo
         if not account.holds(nanos):
             return None
     for meter in meters:
-        meter.board(amount, now)
+        meter.enter(now)
+        meter.reserved += amount
     if nanos:
         for account in accounts:
             account.reserved += nanos

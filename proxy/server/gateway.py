@@ -330,7 +330,7 @@ class Gateway:
             return
         decision.facts = call.facts
         intent = call.plan.intent if call.plan is not None else "none"
-        self.count(decision, client, intent, duration, overhead)
+        self._count(decision, client, intent, duration, overhead)
         self.ledger.record(decision)
 
     def ended(self, call: Call | Ride, snapshot: Snapshot, held: int, *, inside: bool) -> None:
@@ -343,7 +343,7 @@ class Gateway:
         if not self.calls and self._idle is not None:
             self._idle.set()
 
-    def count(self, decision: Decision, client: str | None, intent: str, duration: float, overhead: float) -> None:
+    def _count(self, decision: Decision, client: str | None, intent: str, duration: float, overhead: float) -> None:
         self.metrics.request_done(
             surface=decision.surface,
             model=decision.model,

@@ -44,22 +44,22 @@ class Agenda:
     def of_running_loop(cls) -> Agenda:
         return cls(asyncio.get_running_loop())
 
-    def put(self, watchdog: Looks, when: float) -> int:
+    def put(self, who: Looks, when: float) -> int:
         """The page it stands on."""
         page = ceil(when * PAGES)
         due = self._pages.get(page)
         if due is None:
-            self._pages[page] = {watchdog}
+            self._pages[page] = {who}
             if page < self._next:
                 self._set(page)
         else:
-            due.add(watchdog)
+            due.add(who)
         return page
 
-    def strike(self, watchdog: Looks, page: int) -> None:
+    def strike(self, who: Looks, page: int) -> None:
         due = self._pages.get(page)
         if due is not None:
-            due.discard(watchdog)
+            due.discard(who)
             if not due:
                 del self._pages[page]
 
@@ -73,9 +73,9 @@ class Agenda:
         self._next, self._timer = NEVER, None
         now = self.now()
         for page in sorted(page for page in self._pages if page / PAGES <= now):
-            for watchdog in self._pages.pop(page, ()):
+            for who in self._pages.pop(page, ()):
                 try:
-                    watchdog.look(now)
+                    who.look(now)
                 except Exception as exc:  # a fault of ours in one answer's end is none of the others'
                     log.exception("internal_error", error=type(exc).__name__)
         first = min(self._pages, default=None)
