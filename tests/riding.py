@@ -25,6 +25,8 @@ HOPS: dict[str, tuple[Tongue, Tongue]] = {  # client, provider
     "chat put into messages": (CHAT, MESSAGES),
     "messages put into chat": (MESSAGES, CHAT),
 }
+QUICK = ("chat", "chat put into messages")
+EACH_HOP = [pytest.param(hop, marks=() if name in QUICK else pytest.mark.slow, id=name) for name, hop in HOPS.items()]
 
 Answer = tuple[Any, dict[str, str], bytes]  # status, headers, body
 

@@ -16,7 +16,7 @@ from gateway import RawClient, Running, Start, gateway, provider, sent_behind, s
 from keyed import make
 from limited import inline
 from playbook import CHAT, MESSAGES, Tongue
-from riding import EACH_HOP, HOPS, OWN, PRICES, Answer, chained, nobody_boards, played, rides, same_either_way, told
+from riding import EACH_HOP, OWN, PRICES, Answer, chained, nobody_boards, played, rides, same_either_way, told
 from upstream import CUT, LAST, RESET, SILENCE, Script, ScriptedUpstream, head, piece, plain
 
 from proxy.errors import UpstreamBroken
@@ -96,12 +96,7 @@ TURNS: dict[str, Callable[[Tongue], Script]] = {
 }
 
 
-QUICK = ("chat", "chat put into messages")
-
-
-@pytest.mark.parametrize(
-    "hop", [pytest.param(hop, marks=() if name in QUICK else pytest.mark.slow, id=name) for name, hop in HOPS.items()]
-)
+@pytest.mark.parametrize("hop", EACH_HOP)
 @pytest.mark.parametrize("turn", TURNS.values(), ids=TURNS)
 async def test_the_short_way_shows_what_the_way_of_all_would(
     turn: Callable[[Tongue], Script], hop: tuple[Tongue, Tongue], home: Path, monkeypatch: pytest.MonkeyPatch
