@@ -167,6 +167,9 @@ class Dialect(Upstream):
     mend_frame: Callable[[bytes, str], bytes] | None = None
     mend_answer: Callable[[bytes, str], bytes] | None = None
     reads: frozenset[str] = field(factory=frozenset)  # top-level members that the gateway itself reads
+    system_roles: tuple[str, ...] | None = (
+        None  # whose turns in `messages` are the system's; None: turns stand elsewhere
+    )
     # Of a raw frame, what all frames of its stream begin with and the tap does not read; None where nothing tells it.
     preamble: Callable[[bytes], bytes | None] = no_preamble
     operations: Mapping[str, Operation] = field(factory=dict)  # by name, which is its path's tail: "audio/speech"

@@ -349,4 +349,8 @@ def estimate_tokens(shape: ir.Shape, wide: int) -> int:
 
     `wide` is the number of bytes beyond one per character: an ideograph has two of them and about one token.
     """
-    return -(-shape.chars // CHARS_PER_TOKEN) + wide * 3 // 10 + shape.media * TOKENS_PER_MEDIUM
+    return estimated_tokens(shape.chars, wide, shape.media)
+
+
+def estimated_tokens(chars: int, wide: int, media: int) -> int:
+    return -(-chars // CHARS_PER_TOKEN) + wide * 3 // 10 + media * TOKENS_PER_MEDIUM

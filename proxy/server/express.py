@@ -14,19 +14,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
-
-import orjson
+from typing import TYPE_CHECKING
 
 from proxy import ir
 from proxy.accounts.keys import CHAT_SURFACES
 from proxy.accounts.permit import Permit, boarded
 from proxy.dialects.dialect import Voice
 from proxy.errors import GatewayError
-from proxy.routing import facts as reading
 from proxy.routing.affinity import conversation_key
+from proxy.routing.facts import estimated_tokens
 from proxy.routing.names import Candidate
 from proxy.routing.plan import Plan
 from proxy.routing.table import OFF
@@ -40,18 +37,16 @@ from proxy.server.inbound import Request
 from proxy.server.ledger import Brief, Decision, Lease
 from proxy.server.ordinary import OrdinaryRequest
 from proxy.server.outgoing import with_body
-from proxy.server.outline import members_once, outline_of, stands_once
 from proxy.server.ratelimits import THEIRS, lines_of
 from proxy.server.respond import JSON, cost_line
+from proxy.server.setting import Found, found_by
 from proxy.server.snapshot import Snapshot
 from proxy.server.tally import Tally
-from proxy.server.track import Track, kind_of, wants_of
 from proxy.server.upstream.lean import LeanReply
-from proxy.server.visitor import Visitor, visitor_of
+from proxy.server.visitor import visitor_of
 from proxy.wire import json_text, splice
 from proxy.wire.headers import answer_lines
 from proxy.wire.http1 import Head
-from proxy.wire.splice import Member
 
 if TYPE_CHECKING:
     from proxy.server.gateway import Gateway
@@ -61,8 +56,6 @@ LATE = "The provider did not answer in time."  # as the watchdog says it
 OURS = ("retry-after", "x-should-retry")  # see `heading`
 LIMITS_OURS = (*OURS, *THEIRS)
 
-# A track, and of the request that goes by it the document, its shape, and its members where they had to be looked for.
-Found = tuple[Track, Mapping[str, Any], ir.Shape, list[Member] | None]
 _lease, _brief = partial(tuple.__new__, Lease), partial(tuple.__new__, Brief)  # past half of a named tuple's own way
 
 
@@ -96,20 +89,19 @@ class Express:
         if body is None or not gateway.own.empty:
             return None
         started, visitor = time.monotonic(), visitor_of(request, snapshot)
-        found = self._found(snapshot, surface, visitor, body, request)
+        found = found_by(snapshot, visitor, surface, request, body)
         if found is None:
             return None
-        track, document, shape, members = found
         at_ms = int(gateway.now() * 1000)
-        if not track.admits(snapshot.gate):
+        if not found[0].admits(snapshot.gate):
             try:
                 permit = intake.admit(request, visitor, snapshot.gate, at_ms, CHAT_SURFACES)
             except GatewayError:
                 return None  # for the way of all to tell
-            if permit.standing is not track.standing:
+            if permit.standing is not found[0].standing:
                 return None
-        ride = Ride(gateway, request, snapshot, track, body, document, members, at_ms, started)
-        return ride if ride.departs(shape) else None
+        ride = Ride(gateway, request, snapshot, found, body, at_ms, started)
+        return ride if ride.departs() else None
 
     def join(self, call: Call) -> Ride | None:
         """As `board`, for one whose body came behind its head, as most clients send it: the way of all has admitted it
@@ -119,43 +111,20 @@ class Express:
             return None
         if permit is None or not call.visitor.ordinary or not self.gateway.own.empty:
             return None
-        found = self._found(snapshot, call.surface, call.visitor, call.body, request)
+        found = found_by(snapshot, call.visitor, call.surface, request, call.body)
         if found is None or found[0].standing is not permit.standing:
             return None
-        track, document, shape, members = found
-        at_ms = call.decision.at_ms
-        ride = Ride(self.gateway, request, snapshot, track, call.body, document, members, at_ms, call.started, call)
-        return ride if ride.departs(shape) else None
-
-    def _found(
-        self, snapshot: Snapshot, surface: Surface, visitor: Visitor, body: bytes, request: OrdinaryRequest
-    ) -> Found | None:
-        """The track of a request's kind, and what was read of it."""
-        dialect = surface.spoken
-        try:
-            document = request.document = orjson.loads(body)
-            outline = outline_of(document, dialect) if document.__class__ is dict else None
-            if outline is None or (wants := wants_of(document)) is None:
-                return None
-            intake.check_turns(document, dialect.name)
-            shape = dialect.read_shape(document)
-            track: Track | None = snapshot.tracks.get(kind_of(visitor, surface, document["model"], shape, wants))
-            if track is None or len(body) > track.longest:
-                return None
-            members = members_once(body, document) if len(body) > splice.SHORT else None
-            once = members is not None or stands_once(body, outline)
-        except (ValueError, GatewayError):
-            return None  # for the way of all to tell
-        return (track, document, shape, members) if once else None
+        ride = Ride(self.gateway, request, snapshot, found, call.body, call.decision.at_ms, call.started, call)
+        return ride if ride.departs() else None
 
 
 class Ride:
     """One request under way."""
 
     __slots__ = (
-        "at_ms", "began", "body", "call", "conversation", "cut", "document", "gateway", "members", "page", "permit",
-        "pinned", "raised", "reply", "request", "request_id", "sent", "snapshot", "started", "started_ms", "tokens",
-        "track",
+        "at_ms", "began", "body", "call", "conversation", "cut", "document", "gateway", "lead", "members", "page",
+        "permit", "pinned", "raised", "reply", "request", "request_id", "sent", "snapshot", "started", "started_ms",
+        "talk", "tokens", "track",
     )  # fmt: skip
 
     permit: Permit
@@ -165,18 +134,15 @@ class Ride:
     page: int | None  # of the agenda
 
     def __init__(
-        self, gateway: Gateway, request: OrdinaryRequest, snapshot: Snapshot, track: Track, body: bytes,
-        document: Mapping[str, Any], members: list[Member] | None, at_ms: int, started: float,
-        call: Call | None = None,
+        self, gateway: Gateway, request: OrdinaryRequest, snapshot: Snapshot, found: Found, body: bytes, at_ms: int,
+        started: float, call: Call | None = None,
     ) -> None:  # fmt: skip
         """`call` has admitted the request, and takes it back where the ride cannot go on."""
         self.gateway = gateway
         self.request = request
         self.snapshot = snapshot
-        self.track = track
+        self.track, self.document, self.talk, self.lead, self.members = found
         self.body = body
-        self.document = document
-        self.members = members
         self.at_ms = at_ms
         self.started = started
         self.started_ms = 0  # when the provider was asked, from then on
@@ -185,16 +151,16 @@ class Ride:
         self.raised: BaseException | None = None  # what ended the wait for the answer
         self.cut: GatewayError | None = None  # see `Call.cut`
 
-    def departs(self, shape: ir.Shape) -> bool:
+    def departs(self) -> bool:
         """Asks the provider, if nothing is in the way; else nothing was done."""
-        track, body, now = self.track, self.body, self.gateway.clock()
-        tokens = self.tokens = reading.estimate_tokens(shape, 0 if body.isascii() else intake.wide(body))
-        if track.window is not None and tokens + (shape.max_tokens or 0) > track.window:
+        track, body, talk, now = self.track, self.body, self.talk, self.gateway.clock()
+        tokens = self.tokens = estimated_tokens(talk.chars, 0 if body.isascii() else intake.wide(body), talk.media)
+        if track.window is not None and tokens + track.most > track.window:
             return False
         health = self.snapshot.world.health
         if not health.is_quiet(now) or health.on_trial(track.candidate, track.credential.index):
             return False
-        if not self._is_at_home(shape, now):
+        if not self._is_at_home(now):
             return False
         sent = self._put()
         reply = track.upstream.begin() if sent is not None else None
@@ -211,7 +177,7 @@ class Ride:
 
     def _put(self) -> bytes | None:
         """The body for the provider; None where more than a look is needed."""
-        track = self.track
+        track, body, lead = self.track, self.body, self.lead
         if track.hop is not None:
             try:
                 return track.hop.asked(self.document)
@@ -219,17 +185,20 @@ class Ride:
                 return None  # for the way of all to tell
         asks = track.streamed is not None and track.streamed.asked_usage
         if self.members is not None:
-            return splice.rewrite(self.body, self.members, model=track.native, include_usage=asks)
-        renamed = splice.renamed(self.body, track.native)
+            return splice.rewrite(body, self.members, model=track.native, include_usage=asks)
+        if lead is not None and body.startswith(lead[0]):
+            renamed: bytes | None = lead[1] + body[len(lead[0]) :]
+        else:
+            renamed = splice.renamed(body, track.native)
         return splice.asking_usage(renamed) if asks and renamed is not None else renamed
 
-    def _is_at_home(self, shape: ir.Shape, now: float) -> bool:
+    def _is_at_home(self, now: float) -> bool:
         """Whether no pin of the conversation leads elsewhere."""
-        track, turns = self.track, shape.turns
+        track, talk = self.track, self.talk
         conversation = self.conversation = conversation_key(
-            track.scope, track.session, shape.system[:2000], turns[0][:2000] if turns else ""
+            track.scope, track.session, talk.system[:2000], talk.first[:2000]
         )
-        if conversation is not None and (len(turns) > 1 or track.session is not None) and track.lifetime != OFF:
+        if conversation is not None and (talk.turns > 1 or track.session is not None) and track.lifetime != OFF:
             self.pinned = self.snapshot.world.affinity.pinned(conversation, now, track.lifetime)
         return self.pinned is None or self.pinned == track.candidate
 

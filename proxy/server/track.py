@@ -52,6 +52,7 @@ class Track:
     plan: Plan = field(repr=False)
     requested: str
     window: int | None  # tokens that every candidate of the chain takes
+    most: int  # tokens of output that are asked for
     longest: int  # bytes of a body
     candidate: Candidate
     credential: Credential = field(repr=False)
@@ -204,6 +205,7 @@ def learn(call: Call, opening: Opening, tally: MakesTally, in_flight: Number) ->
     if len(tracks) >= MOST:
         tracks.clear()
     tracks[kind] = track
+    call.snapshot.settings.clear()  # they lead to the one before
 
 
 def _track_of(call: Call, opening: Opening, facts: Facts, tally: MakesTally, in_flight: Number) -> Track | None:
@@ -240,6 +242,7 @@ def _track_of(call: Call, opening: Opening, facts: Facts, tally: MakesTally, in_
         plan=kept.plan,
         requested=call.decision.requested,
         window=kept.window,
+        most=facts.shape.max_tokens or 0,
         longest=server.max_body,
         candidate=candidate,
         credential=opening.credential,

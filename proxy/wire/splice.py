@@ -98,6 +98,16 @@ def renamed(body: bytes, model: str) -> bytes | None:
     return b"".join((body[:start], _dumps(model), body[end:]))
 
 
+def lead(body: bytes, model: str) -> tuple[bytes, bytes] | None:
+    """How a body begins whose first member is `model`, up to its value's end; and with that value in its place. None
+    where another member is the first, or the name is written in another way."""
+    match = _MODEL.match(body, 1)
+    if match is None or not body.startswith(b"{"):
+        return None
+    start, end = match.span(1)
+    return body[:end], body[:start] + _dumps(model)
+
+
 def asking_usage(body: bytes) -> bytes:
     """As `rewrite` with nothing but `include_usage`, of a body that has members and no `stream_options`."""
     end = len(body[: body.rindex(b"}")].rstrip(b" \t\n\r"))

@@ -4,6 +4,7 @@ would have seen on the way of all."""
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import time
 from collections.abc import Callable
@@ -16,7 +17,19 @@ from gateway import RawClient, Running, Start, gateway, provider, sent_behind, s
 from keyed import make
 from limited import inline
 from playbook import CHAT, MESSAGES, Tongue
-from riding import EACH_HOP, OWN, PRICES, Answer, chained, nobody_boards, played, rides, same_either_way, told
+from riding import (
+    EACH_HOP,
+    KNOWN_BY,
+    OWN,
+    PRICES,
+    Answer,
+    chained,
+    nobody_boards,
+    played,
+    rides,
+    same_either_way,
+    told,
+)
 from upstream import CUT, LAST, RESET, SILENCE, Script, ScriptedUpstream, head, piece, plain
 
 from proxy.errors import UpstreamBroken
@@ -58,7 +71,7 @@ def half(tongue: Tongue) -> Script:
     return [head(Content_Length=1000) + b'{"choices"', SILENCE]
 
 
-# What the provider does with a third request, when two of its kind went well.
+# What the provider does with a request, when all of its kind went well.
 TURNS: dict[str, Callable[[Tongue], Script]] = {
     "a good answer": good,
     "a good answer with limits of the provider's": lambda tongue: good(
@@ -103,7 +116,7 @@ async def test_the_short_way_shows_what_the_way_of_all_would(
 ) -> None:
     spoken, theirs = hop
     timeouts = 'answer = "300ms"' if turn in (silence, half) else ""
-    scripts = [good(theirs), good(theirs, "Again."), turn(theirs)]
+    scripts = [*[good(theirs)] * KNOWN_BY, turn(theirs)]
     second = good(theirs, "From the second.")
 
     async def exchange(gw: Running, client: RawClient) -> Answer:
@@ -130,7 +143,7 @@ async def test_a_body_of_any_length_rides_however_it_comes(
 ) -> None:  # fmt: skip
     spoken, theirs = hop
     timeouts = 'answer = "300ms"' if turn in (silence, half) else ""
-    scripts = [good(theirs), good(theirs, "Again."), turn(theirs)]
+    scripts = [*[good(theirs)] * KNOWN_BY, turn(theirs)]
     asked = spoken.request("chain") | {"messages": [{"role": "user", "content": words}]}
 
     async def exchange(gw: Running, client: RawClient) -> Answer:
@@ -164,6 +177,27 @@ BODIES: dict[str, tuple[dict[str, Any] | bytes, bool]] = {
     "a conversation by name": (ASKED | {"prompt_cache_key": "one"}, False),
     "a long body": (ASKED | {"messages": LONG}, True),
     "a member that stands twice": (orjson.dumps(ASKED)[:-1] + b',"model":"second"}', False),
+    "a member that stands twice with one value": (orjson.dumps(ASKED)[:-1] + b',"model":"first"}', False),
+    "turns that stand twice": (orjson.dumps({"messages": []})[:-1] + b"," + orjson.dumps(ASKED)[1:], False),
+    "a turn's member that stands twice": (orjson.dumps(ASKED).replace(b'"role"', b'"role":"tool","role"'), True),
+    "escapes in a text": (ASKED | {"messages": [{"role": "user", "content": 'Say "hello"\n\\'}]}, True),
+    "escapes, and a member that stands twice": (
+        orjson.dumps(ASKED | {"messages": [{"role": "user", "content": "\n"}]})[:-1] + b',"model":"first"}', False,
+    ),
+    "white space": (b" " + json.dumps(ASKED, indent=1).encode(), True),
+    "the model at the end": (dict(reversed(ASKED.items())), True),
+    "a number that is no integer": (ASKED | {"max_tokens": 16.0}, True),
+    "a stream that is a number": (ASKED | {"stream": 0}, False),
+    "no turns": (ASKED | {"messages": []}, False),
+    "a turn that is none": (ASKED | {"messages": ["Hello."]}, False),
+    "a turn without a role": (ASKED | {"messages": [{"content": "Hello."}]}, False),
+    "a turn without a text": (ASKED | {"messages": [{"role": "user", "content": None}]}, True),
+    "a turn of a tool": (ASKED | {"messages": [{"role": "tool", "content": "Hello."}]}, False),
+    "a turn with a name": (ASKED | {"messages": [{"role": "user", "content": "Hello.", "name": "Ann"}]}, True),
+    "several that say what the system is": (
+        ASKED | {"messages": [{"role": role, "content": "Hello."} for role in ("system", "developer", "user", "user")]},
+        True,
+    ),
     "a member of the wrong type": (ASKED | {"messages": "Hello."}, False),
     "no messages": ({"model": "first", "max_tokens": 16}, False),
     "no JSON": (b"{", False),
@@ -172,18 +206,19 @@ BODIES: dict[str, tuple[dict[str, Any] | bytes, bool]] = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("before", [1, KNOWN_BY], ids=["once", "often"])
 @pytest.mark.parametrize(("asked", "boards"), BODIES.values(), ids=BODIES)
 async def test_only_ordinary_requests_of_a_known_kind_board(
-    asked: dict[str, Any] | bytes, boards: bool, upstream: ScriptedUpstream, start: Start, monkeypatch: Any
+    asked: dict[str, Any] | bytes, boards: bool, before: int, upstream: ScriptedUpstream, start: Start, monkeypatch: Any
 ) -> None:
     gw = await start(provider("house", upstream, models={"first": "", "second": ""}))
     upstream.answers(lambda seen: good(CHAT))
     boarded = rides(monkeypatch)
     client = await gw.connect()
-    for document in (ASKED, asked):
+    for document in (*[ASKED] * before, asked):
         await client.request(CHAT, document)
         await client.answer()
-    assert [ride is not None for ride in boarded] == [False, boards]
+    assert [ride is not None for ride in boarded] == [False, *[True] * (before - 1), boards]
 
 
 async def test_a_reload_begins_anew(upstream: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from gateway import RawClient, Running, Start, provider, sent_behind
 from playbook import CHAT, USAGE, Tongue, chunk
-from riding import HOPS, Answer, played, rides, same_either_way
+from riding import HOPS, KNOWN_BY, Answer, played, rides, same_either_way
 from upstream import CUT, RESET, SILENCE, Script, ScriptedUpstream, head, plain, streamed
 
 from proxy.server.ledger import Brief, Decision
@@ -108,7 +108,7 @@ async def test_the_short_way_shows_what_the_way_of_all_would(
 ) -> None:
     spoken, theirs = hop
     timeouts = TIMEOUTS if turn in [TURNS[name] for name in STALLS] else ""
-    scripts = [good(theirs), good(theirs), turn(theirs)]
+    scripts = [*[good(theirs)] * KNOWN_BY, turn(theirs)]
     second = streamed(frames(theirs, "From the second."))
 
     async def exchange(gw: Running, client: RawClient) -> Answer:
@@ -133,7 +133,7 @@ async def test_whose_body_comes_behind_its_head_joins_and_shows_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     spoken, theirs = hop
-    scripts = [good(theirs), good(theirs), turn(theirs)]
+    scripts = [*[good(theirs)] * KNOWN_BY, turn(theirs)]
     second = streamed(frames(theirs, "From the second."))
 
     async def exchange(gw: Running, client: RawClient) -> Answer:

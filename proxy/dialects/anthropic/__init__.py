@@ -58,6 +58,7 @@ DIALECT = Dialect(
     credential=credential,
     fixed_headers=(("anthropic-version", VERSION),),
     read_shape=read_shape,
+    system_roles=(),
     decode_request=decode_request,
     encode_request=encode_request,
     decode_answer=decode_answer,

@@ -13,7 +13,7 @@ from proxy.dialects.openai_chat.operations import OPERATIONS
 from proxy.dialects.openai_chat.relatives import takes_stream_options
 from proxy.dialects.openai_chat.request_reader import decode_request
 from proxy.dialects.openai_chat.request_writer import encode_request
-from proxy.dialects.openai_chat.shape import read_shape
+from proxy.dialects.openai_chat.shape import SYSTEM_ROLES, read_shape
 from proxy.dialects.openai_chat.stream_reader import StreamDecoder, text_mould
 from proxy.dialects.openai_chat.stream_writer import StreamEncoder
 from proxy.dialects.openai_chat.tap import PROBES, Tap, preamble
@@ -36,6 +36,7 @@ DIALECT = Dialect(
     credential=credential,
     fixed_headers=(),
     read_shape=read_shape,
+    system_roles=SYSTEM_ROLES,
     decode_request=decode_request,
     encode_request=encode_request,
     decode_answer=decode_answer,

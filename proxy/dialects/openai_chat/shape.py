@@ -17,7 +17,7 @@ _MEDIA = {
     "video_url": "vision",
 }
 NO_NEEDS: frozenset[str] = frozenset()
-_SYSTEM = ("system", "developer")
+SYSTEM_ROLES = ("system", "developer")
 _MARKERS = frozenset({"cache_control", "prompt_cache_breakpoint"})
 _REASONING = ("reasoning_effort", "reasoning", "thinking", "enable_thinking")
 _ASKING = frozenset(
@@ -39,7 +39,7 @@ def read_shape(body: Mapping[str, Any]) -> ir.Shape:
             chars += len(text)  # nearly every turn: a role, a text, and nothing else
             if message["role"] == "user":
                 turns.append(text)
-            elif message["role"] in _SYSTEM:
+            elif message["role"] in SYSTEM_ROLES:
                 system.append(text)
             elif message["role"] == "tool":
                 needs.add("tools")
@@ -59,7 +59,7 @@ def read_shape(body: Mapping[str, Any]) -> ir.Shape:
             chars += sum(map(len, texts)) + sum(_call_chars(call) for call in calls)
         if role == "user":
             turns.append("\n".join(texts))
-        elif role in _SYSTEM:
+        elif role in SYSTEM_ROLES:
             system += texts
         elif role == "tool":
             needs.add("tools")

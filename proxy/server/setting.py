@@ -1,0 +1,174 @@
+"""What a request says beside its turns. Where that is, to the very values, what two others have said before, only the
+turns are looked at, as long as each is a role and a text.
+
+A setting is kept of a request that was looked at in full (`server.outline`) and has a track, the second time that it
+comes: there are clients of whom no two requests say the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, MutableMapping
+from contextlib import suppress
+from functools import partial
+from typing import Any, NamedTuple
+
+import orjson
+from attrs import define
+
+from proxy import ir
+from proxy.errors import GatewayError
+from proxy.server import intake
+from proxy.server.call import Surface
+from proxy.server.ordinary import OrdinaryRequest
+from proxy.server.outline import members_once, outline_of, stands_once
+from proxy.server.snapshot import Snapshot
+from proxy.server.track import Track, kind_of, wants_of
+from proxy.server.visitor import Visitor
+from proxy.wire import splice
+from proxy.wire.splice import Member
+
+MOST = 512  # settings of a snapshot
+LONGEST = 2048  # characters of what one says
+TURNS = "messages"
+
+
+class Talk(NamedTuple):
+    """What of a conversation has a say in where it goes and what it takes."""
+
+    chars: int
+    media: int
+    system: str
+    first: str  # of the user's turns
+    turns: int  # of the user
+
+    @classmethod
+    def of(cls, shape: ir.Shape) -> Talk:
+        return cls(shape.chars, shape.media, shape.system, shape.turns[0] if shape.turns else "", len(shape.turns))
+
+
+_talk = partial(tuple.__new__, Talk)
+
+
+@define(eq=False)
+class Setting:
+    track: Track
+    outline: tuple[bytes, ...]
+    quotes: int  # that stand in it
+    chars: int
+    system: str  # that it says beside the turns
+    system_roles: tuple[str, ...]  # see `Dialect`
+    lead: tuple[bytes, bytes] | None  # see `splice.lead`
+
+    def talk(self, turns: list[Any], body: bytes) -> Talk | None:
+        """None where a turn is anything but a role and a text, or a member may stand in the body twice. Raises KeyError
+        and TypeError for the same."""
+        if splice.BACKSLASH in body:
+            if not stands_once(body, self.outline):
+                return None
+        elif body.count(b'"') != self.quotes + 8 * len(turns):
+            return None  # without escapes each quote begins or ends a string, and these are all that were read
+        chars, count, first = self.chars, 0, ""
+        system = [self.system] if self.system else []
+        for turn in turns:
+            role, text = turn["role"], turn["content"]
+            if text.__class__ is not str or len(turn) != 2:
+                return None
+            chars += len(text)
+            if role == "user":
+                if not count:
+                    first = text
+                count += 1
+            elif role in self.system_roles:
+                system.append(text)
+            elif role != "assistant":
+                return None
+        return _talk((chars, 0, "\n".join(system), first, count)) if turns else None
+
+
+# A track, and of the request that goes by it the document and what is said in it. Then how the model's name is put in
+# place, where that is known: by how its body begins (`splice.lead`), or by the members of a long one.
+Found = tuple[Track, dict[str, Any], Talk, tuple[bytes, bytes] | None, list[Member] | None]
+
+
+def found_by(
+    snapshot: Snapshot, visitor: Visitor, surface: Surface, request: OrdinaryRequest, body: bytes
+) -> Found | None:
+    """What is known of a request that may be ordinary."""
+    try:
+        document = request.document = orjson.loads(body)
+        if document.__class__ is not dict:
+            return None
+        found = _recalled(snapshot, visitor, document, body) if len(body) <= splice.SHORT else None
+        found = found or _read(snapshot, visitor, surface, document, body)
+    except (ValueError, GatewayError):
+        return None  # for the way of all to tell
+    return None if found is None or len(body) > found[0].longest else found
+
+
+def _recalled(snapshot: Snapshot, visitor: Visitor, document: dict[str, Any], body: bytes) -> Found | None:
+    """Of a request whose setting is known."""
+    try:
+        setting: Setting | None = snapshot.settings.get(key_of(visitor, document))
+        talk = setting.talk(document[TURNS], body) if setting is not None else None
+    except (KeyError, TypeError):
+        return None
+    return None if talk is None or setting is None else (setting.track, document, talk, setting.lead, None)
+
+
+def _read(
+    snapshot: Snapshot, visitor: Visitor, surface: Surface, document: dict[str, Any], body: bytes
+) -> Found | None:
+    """Raises what is wrong with its turns."""
+    outline = outline_of(document, surface.spoken)
+    if outline is None or (wants := wants_of(document)) is None:
+        return None
+    intake.check_turns(document, surface.dialect)
+    shape = surface.spoken.read_shape(document)
+    track: Track | None = snapshot.tracks.get(kind_of(visitor, surface, document["model"], shape, wants))
+    if track is None:
+        return None
+    if len(body) > splice.SHORT:
+        members = members_once(body, document)
+        return None if members is None else (track, document, Talk.of(shape), None, members)
+    if not stands_once(body, outline):
+        return None
+    with suppress(KeyError, TypeError):  # what cannot be a setting
+        keep(snapshot.settings, key_of(visitor, document), track, document, body, shape)
+    return track, document, Talk.of(shape), None, None
+
+
+def key_of(visitor: Visitor, document: dict[str, Any]) -> Hashable:
+    """What a setting is known by; the surface is in the visitor's path. Cannot be hashed where a member beside the
+    turns is a list or an object. Raises KeyError where there are no turns."""
+    turns, document[TURNS] = document[TURNS], None
+    key = visitor, *document, *document.values(), *map(type, document.values())  # 1, 1.0 and True are equal
+    document[TURNS] = turns
+    return key
+
+
+def keep(
+    known: MutableMapping[Hashable, Setting | None], key: Hashable, track: Track, document: dict[str, Any], body: bytes,
+    shape: ir.Shape,
+) -> None:  # fmt: skip
+    if key not in known:
+        if len(known) >= MOST:
+            known.clear()
+        known[key] = None
+    elif known[key] is None:
+        known[key] = _setting_of(track, document, body, shape)
+
+
+def _setting_of(track: Track, document: dict[str, Any], body: bytes, shape: ir.Shape) -> Setting | None:
+    dialect = track.surface.spoken
+    outline, roles = outline_of(document, dialect), dialect.system_roles
+    rest = dialect.read_shape({**document, TURNS: []})
+    if outline is None or roles is None or (rest.needs, rest.cache_write) != (shape.needs, shape.cache_write):
+        return None
+    strings = [*document, *(value for value in document.values() if value.__class__ is str)]
+    if sum(map(len, strings)) > LONGEST:
+        return None
+    setting = Setting(track, outline, 2 * len(strings), rest.chars, rest.system, roles, splice.lead(body, track.native))
+    try:
+        return setting if setting.talk(document[TURNS], body) == Talk.of(shape) else None
+    except (KeyError, TypeError):
+        return None
