@@ -178,7 +178,7 @@ class App:
         alerts = Alerts(self.metrics, lambda: current().table.budget_webhook)
         self.gateway = Gateway(snapshot, relay, self.ledger, self.metrics, dice=dice, alerts=alerts, own=self.vault.own)
         if self.log is not None:
-            self.gateway.tell = self.log.request_done
+            self.gateway.tell, self.gateway.tell_brief = self.log.request_done, self.log.brief_done
         self.reloader = Reloader(self.config, builder, current, self._apply, self.metrics.reloaded, self.env)
         self.discovery = Discovery(current, self.reloader.rebuild, self.metrics, dice, relay.instance)
         self.reloader.discovered = self.discovery.models

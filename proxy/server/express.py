@@ -340,7 +340,7 @@ class Ride:
             gateway.alerts.tell(alert)
         track.tally.add(duration, overhead, usage, cost)
         client = track.visitor.client(self.request.remote or None, self.snapshot.proxies)
-        gateway.tell(track.told(brief, read, client))
+        gateway.tell_brief(track, brief, read, client)
         gateway.ledger.record(brief)
         return left
 

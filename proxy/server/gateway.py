@@ -31,13 +31,13 @@ from proxy.server.delivery import deliver
 from proxy.server.express import Express, Ride
 from proxy.server.identity import request_id
 from proxy.server.inbound import Request
-from proxy.server.ledger import Attempt, Decision, Ledger
+from proxy.server.ledger import Attempt, Brief, Decision, Ledger
 from proxy.server.overload import Turnstile
 from proxy.server.ratelimits import THEIRS, limit_headers
 from proxy.server.relay import Relay
 from proxy.server.respond import error_answer, id_headers, plan_headers
 from proxy.server.snapshot import Snapshot
-from proxy.server.track import learn
+from proxy.server.track import Track, learn
 from proxy.server.visitor import FORM, visitor_of
 from proxy.streams import Stream
 
@@ -56,6 +56,9 @@ class Gateway:
     now: Callable[[], float] = time.time
     dice: Callable[[], float] = field(kw_only=True)
     tell: Callable[[dict[str, object]], None] = lambda fields: log.info("request_done", **fields)  # one line a request
+    tell_brief: Callable[[Track, Brief, int | None, str | None], None] = lambda track, brief, read, client: log.info(
+        "request_done", **track.told(brief, read, client)
+    )
     turnstile: Turnstile = field(factory=Turnstile)
     alerts: Alerts = field(factory=Alerts)
     own: OwnKeys = field(factory=OwnKeys)  # providers' keys of projects
@@ -325,7 +328,7 @@ class Gateway:
         if track is not None and (brief := track.brief_of(call)) is not None:
             usage = brief.usage
             track.tally.add(duration, overhead, usage, brief.cost_nanos, brief.ttfb_ms / 1000)
-            self.tell(track.told(brief, usage.input_total, client))
+            self.tell_brief(track, brief, usage.input_total, client)
             self.ledger.record(brief)
             return
         decision.facts = call.facts

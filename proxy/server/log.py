@@ -12,16 +12,13 @@ from __future__ import annotations
 import logging
 import os
 import re
-import select
 import sys
-import threading
 import time
 import traceback
-from collections.abc import Callable, Hashable, Iterator, Mapping
-from datetime import UTC, datetime
+from collections.abc import Hashable, Iterator, Mapping
 from operator import itemgetter
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 import orjson
 import structlog
@@ -29,9 +26,10 @@ from aiohttp.http_exceptions import HttpProcessingError
 from structlog.typing import EventDict, WrappedLogger
 
 from proxy.secret import Scrubber
+from proxy.server.ledger import Brief
+from proxy.server.lines import Writer, stamp
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
-QUEUE_BYTES = 1 << 20
 LONGEST_VALUE = 2048  # characters; a model's name of 100 KB is cut
 SCRUBBED_AT_MOST = 1 << 16  # characters of one value; patterns over megabytes would hold up the loop
 DEEPEST = 4  # of nested lists and mappings
@@ -52,111 +50,15 @@ BARE = re.compile(r'[^\s"=\\]+')
 TEXTS = ("client", "surface", "model", "provider", "outcome", "key_id", "project")
 OURS = ("time", "level", "event", "request_id")
 _texts = itemgetter(*TEXTS)
-
-GATHER_S = 0.05  # lines of so long leave in one write: a wake-up per line would cost the loop more than the line
-
-
-class Writer:
-    """A queue with a byte cap in front of one thread: `put` never waits, and drops what does not fit.
-
-    The methods named for levels make it the innermost logger of structlog.
-    """
-
-    def __init__(self, stream: TextIO, notice: Callable[[int], bytes], cap: int = QUEUE_BYTES) -> None:
-        """`notice(count)` is the line that reports `count` lines dropped since the last such line."""
-        self._stream = stream  # kept, or its descriptor might be closed and given to a socket
-        self._write = _sink(stream)
-        self._notice = notice
-        self._cap = cap
-        self._lines: list[bytes] = []
-        self._size = 0  # bytes queued and being written
-        self._closed = False
-        self._reported = 0
-        self._owed = False  # lines did not fit, and that is still to be said
-        self._asleep = False  # the thread, until a line comes; else it looks for itself
-        self.dropped = 0
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
-        self._thread = threading.Thread(target=self._run, name="log", daemon=True)  # a blocked one stops no exit
-        self._thread.start()
-
-    def put(self, line: bytes) -> None:
-        with self._lock:
-            if self._closed or self._size + len(line) > self._cap:
-                self.dropped += 1
-                self._owed = not self._closed
-                return
-            self._lines.append(line)
-            self._size += len(line)
-            if self._asleep:
-                self._asleep = False
-                self._changed.notify()
-
-    debug = info = warning = error = critical = put
-
-    def close(self, timeout_s: float) -> None:
-        """Write what is queued, for at most `timeout_s`; lines that come later are dropped."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify()
-        self._thread.join(timeout_s)
-
-    def _run(self) -> None:
-        lead = b""
-        while lines := self._next():
-            try:
-                self._write(lead + b"".join(lines))
-                lead = b""
-            except OSError:  # a full disk, a reader that went away
-                lead = b"\n"  # half a line may have been written
-                with self._changed:
-                    self.dropped += len(lines)
-
-    def _next(self) -> list[bytes]:
-        """What to write now; empty at the end."""
-        with self._changed:
-            self._size = sum(map(len, self._lines))  # what was taken the last time is written
-            self._changed.wait_for(lambda: self._closed, GATHER_S)
-            if not self._due():  # a quiet while
-                self._asleep = True
-                self._changed.wait_for(self._due)
-                self._asleep = False
-                self._changed.wait_for(lambda: self._closed, GATHER_S)
-            lines, self._lines = self._lines, []
-            if (lines or self._owed) and (missing := self.dropped - self._reported):
-                self._reported += missing
-                lines.append(self._notice(missing))
-            self._owed = False
-            return lines
-
-    def _due(self) -> bool:
-        return bool(self._lines) or self._closed or self._owed
+# Of requests that are alike these differ, apart from time and id.
+NUMBERS = ("ttfb_ms", "duration_ms", "input_tokens", "output_tokens", "cost_nanos")
 
 
-def _sink(stream: TextIO) -> Callable[[bytes], None]:
-    """Past Python's buffer where there is a descriptor: its lock would be held by a blocked writer at exit."""
-    try:
-        fd = stream.fileno()
-    except OSError:
+class Kind(Protocol):
+    """What the lines of some requests have in common."""
 
-        def write_text(raw: bytes) -> None:
-            stream.write(raw.decode())
-            stream.flush()
-
-        return write_text
-
-    writable = select.poll()
-    writable.register(fd, select.POLLOUT)
-
-    def write(raw: bytes) -> None:
-        rest = memoryview(raw)
-        while rest:
-            try:
-                rest = rest[os.write(fd, rest) :]
-            except BlockingIOError:  # a terminal that another program has set non-blocking
-                writable.poll()
-
-    return write
+    def told(self, brief: Brief, read: int | None, client: str | None) -> Mapping[str, Any]:
+        """As `request_done` takes it."""
 
 
 class Log:
@@ -167,6 +69,7 @@ class Log:
         self._level = LEVELS[level]
         self._words: dict[str, str] = {}
         self._alike: set[Hashable] = set()
+        self._forms: dict[tuple[Kind, str | None], str] = {}
         self._line = _json_line if json else _text_line
         self._to_journal = _is_journal(stream)
         self._info = PRIORITIES["info"] if self._to_journal else b""
@@ -192,12 +95,18 @@ class Log:
         self._scrubber = scrubber
         self._words.clear()
         self._alike.clear()
+        self._forms.clear()
 
     def request_done(self, fields: Mapping[str, Any]) -> None:
         """The one line of each request, by constant names, without structlog's way there. `request_id` is our own."""
         if self._level > logging.INFO:
             return
-        told: dict[str, Any] = {"time": _now(), "level": "info", "event": "request_done", **fields}
+        told: dict[str, Any] = {
+            "time": stamp(time.time_ns() // 1_000_000),
+            "level": "info",
+            "event": "request_done",
+            **fields,
+        }
         try:
             alike = (_texts(fields), len(fields))
             if alike not in self._alike:
@@ -206,6 +115,32 @@ class Log:
         except (KeyError, TypeError):  # other fields, or a count of more than 64 bits
             line = self._line({name: self._clean(value) for name, value in told.items()})
         self._writer.put(self._info + line + b"\n")
+
+    def brief_done(self, kind: Kind, brief: Brief, read: int | None, client: str | None) -> None:
+        """The line of a request of a kind that comes often. Only what is its own is put into the form that the first of
+        them has left, and that by the writer's thread."""
+        wrote, cost = brief.usage.output, brief.cost_nanos
+        form = self._forms.get((kind, client)) or self._learn(kind, brief, read, client)
+        if not form or read is None or wrote is None or cost is None or (read | wrote | cost) >> 63:
+            self.request_done(kind.told(brief, read, client))
+            return
+        took = brief.duration_ms
+        self._writer.put_form(form, brief.at_ms + took, (brief.request_id, brief.ttfb_ms, took, read, wrote, cost))
+
+    def _learn(self, kind: Kind, brief: Brief, read: int | None, client: str | None) -> str:
+        """ "" where there is no line, or one for people."""
+        if self._level > logging.INFO or self._line is not _json_line:
+            return ""
+        if len(self._forms) >= ALIKE:
+            self._forms.clear()
+        told = {"time": "", "level": "info", "event": "request_done", **kind.told(brief, read, client)}
+        places = {"time": '"%s"', "request_id": '"%s"', **dict.fromkeys(NUMBERS, "%s")}
+        parts = [
+            f'"{name}":{places.get(name) or orjson.dumps(self._clean(value)).decode().replace("%", "%%")}'
+            for name, value in told.items()
+        ]
+        form = self._forms[kind, client] = f"{self._info.decode()}{{{','.join(parts)}}}\n"
+        return form
 
     def _scrub(self, told: dict[str, Any], alike: Hashable) -> None:
         """Where no text needed it, and there are no others, the next line with the same ones is not looked through."""
@@ -239,7 +174,13 @@ class Log:
     def _render(self, _logger: WrappedLogger, _method: str, fields: EventDict) -> bytes:
         exc = _exception(fields.pop("exc_info", None))
         level, event = fields.pop("level"), str(fields.pop("event"))
-        told = {"time": _now(), "level": level, "event": event, **fields, **(_told(exc) if exc else {})}
+        told = {
+            "time": stamp(time.time_ns() // 1_000_000),
+            "level": level,
+            "event": event,
+            **fields,
+            **(_told(exc) if exc else {}),
+        }
         prefix = PRIORITIES[level] if self._to_journal else b""
         return prefix + self._line({self._text(name): self._clean(value) for name, value in told.items()}) + b"\n"
 
@@ -334,20 +275,6 @@ def _shown(value: object) -> str:
 def _escape(match: re.Match[str]) -> str:
     code = ord(match[0])
     return {9: "\\t", 10: "\\n", 13: "\\r"}.get(code) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
-
-
-_second = (0, "")
-
-
-def _now() -> str:
-    """UTC, ISO 8601, milliseconds."""
-    global _second
-    seconds, milliseconds = divmod(time.time_ns() // 1_000_000, 1000)
-    known, text = _second
-    if known != seconds:
-        text = datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
-        _second = seconds, text
-    return f"{text}.{milliseconds:03d}Z"
 
 
 def _exception(info: object) -> BaseException | None:

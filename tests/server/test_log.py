@@ -18,8 +18,11 @@ import structlog
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from proxy.ir import Usage
 from proxy.secret import Scrubber, Secret
-from proxy.server.log import QUEUE_BYTES, TEXTS, Log, Writer, configure, wants_json
+from proxy.server.ledger import Brief
+from proxy.server.lines import QUEUE_BYTES, Writer
+from proxy.server.log import TEXTS, Log, configure, wants_json
 
 KEY = "canary-5f1c0d9e77aa"
 log = structlog.get_logger()
@@ -85,6 +88,92 @@ def test_a_secret_is_found_in_a_line_whose_like_held_none(opened: Opened) -> Non
     lines = pipe.lines()
     assert [line.get("model") for line in lines] == ["word", "word", "***", "word", "word", None, "***"]
     assert [line.get("another") for line in lines] == [None] * 3 + ["***"] * 2 + ["word", None]
+
+
+class Kind:
+    """Requests whose lines are alike but for their numbers."""
+
+    def __init__(self, model: str = "100%s of a/b") -> None:
+        self.model = model
+        self.asked = 0  # times that all fields were wanted
+
+    def told(self, brief: Brief, read: int | None, client: str | None) -> dict[str, Any]:
+        self.asked += 1
+        return {
+            "client": client, "request_id": brief.request_id, "model": self.model, "provider": "größe\n", "status": 200,
+            "ttfb_ms": brief.ttfb_ms, "duration_ms": brief.duration_ms, "input_tokens": read,
+            "output_tokens": brief.usage.output, "cost_nanos": brief.cost_nanos, "key_id": None,
+        }  # fmt: skip
+
+
+def brief(i: int, **changes: Any) -> Brief:
+    usage = Usage(input=i, output=changes.pop("output", i))
+    made = Brief(None, f"req_{i}", 1_700_000_000_000 + i, 5, None, False, usage, 7, 7, 3, 4, 100, None)  # type: ignore[arg-type]
+    return made._replace(**changes)
+
+
+NUMBERED: dict[str, tuple[dict[str, Any], int | None]] = {
+    "as the others": ({}, 12),
+    "nothing known of what it read": ({}, None),
+    "nothing known of what it wrote": ({"output": None}, 12),
+    "no cost": ({"cost_nanos": None}, 12),
+    "a cost past 64 bits": ({"cost_nanos": 1 << 80}, 12),
+    "more tokens than 64 bits": ({}, 1 << 64),
+    "fewer tokens than none": ({"output": -1}, 12),
+}
+
+
+@pytest.mark.parametrize("json", [True, False], ids=["json", "text"])
+@pytest.mark.parametrize(("changes", "read"), NUMBERED.values(), ids=NUMBERED)
+def test_the_line_of_a_kind_is_as_any_other(
+    opened: Opened, changes: dict[str, Any], read: int | None, json: bool
+) -> None:
+    pipe, kind = opened(json=json), Kind()
+    for i in range(3):
+        pipe.log.brief_done(kind, brief(i), i, "127.0.0.1")
+    one = brief(9, **changes)
+    pipe.log.brief_done(kind, one, read, "127.0.0.1")
+    pipe.log.request_done(Kind().told(one, read, "127.0.0.1"))
+    *_, by_kind, by_itself = [re.sub(r"[\d-]+T[\d:.]+Z", "", line) for line in pipe.text().splitlines()]
+    assert by_kind == by_itself
+    assert "100%s of a/b" in by_kind
+    assert not json or kind.asked == 1 + (changes != {} or read != 12)
+
+
+def test_the_line_of_a_kind_tells_when_its_request_ended(opened: Opened) -> None:
+    pipe = opened(json=True)
+    pipe.log.brief_done(Kind(), brief(5), 1, None)
+    (line,) = pipe.lines()
+    assert line["time"] == "2023-11-14T22:13:20.009Z"
+    assert line["client"] is None
+
+
+def test_each_client_of_a_kind_has_lines_of_its_own_and_a_new_scrubber_looks_again(opened: Opened) -> None:
+    pipe, kind = opened(json=True), Kind("a-word-of-yesterday")
+    for client in ("::1", "::2", "::1"):
+        pipe.log.brief_done(kind, brief(1), 1, client)
+    pipe.log.set_scrubber(Scrubber([Secret("a-word-of-yesterday")]))
+    pipe.log.brief_done(kind, brief(1), 1, "::1")
+    lines = pipe.lines()
+    assert [line["client"] for line in lines] == ["::1", "::2", "::1", "::1"]
+    assert [line["model"] for line in lines] == ["a-word-of-yesterday"] * 3 + ["***"]
+    assert kind.asked == 3
+
+
+def test_lines_of_kinds_keep_to_the_level_and_to_the_queue(opened: Opened) -> None:
+    pipe = opened(json=True, level="warning")
+    pipe.log.brief_done(Kind(), brief(1), 1, None)
+    assert pipe.text() == ""
+    wrote: list[bytes] = []
+    queue = Writer(io.TextIOWrapper(io.BytesIO()), lambda count: b"%d dropped\n" % count, cap=500)
+    queue._write = wrote.append
+    for i in range(10):
+        queue.put_form('{"time":"%s","n":%s}\n', i, (i,))
+    queue.close(5)
+    written = b"".join(wrote).splitlines()
+    assert written[0] == b'{"time":"1970-01-01T00:00:00.000Z","n":0}'
+    assert written[-1] == b"%d dropped" % (10 - len(written) + 1)
+    assert queue.dropped == 10 - len(written) + 1 > 0
 
 
 def test_a_new_scrubber_looks_at_every_line_again(opened: Opened) -> None:
