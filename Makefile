@@ -91,7 +91,7 @@ bench-check: $(VENV)/.test ## what got a fifth worse than docs/performance.md sa
 .PHONY: faults fuzz soak
 faults: $(VENV)/.test ## run every fault of the catalogue and write docs/faults.md from what came of it
 	@rm -rf .faults && mkdir .faults
-	@POINTSMAN_FAULTS_TABLE="$(CURDIR)/.faults" $(BIN)/python -m pytest -q -n 2 --dist loadfile tests/faults
+	@POINTSMAN_FAULTS_TABLE="$(CURDIR)/.faults" $(BIN)/python -m pytest -q -n 2 --dist loadfile tests/faults tests/server/test_killed.py
 	@cd tests && ../$(BIN)/python -m faults.table "$(CURDIR)/.faults" && rm -rf ../.faults
 
 fuzz: $(VENV)/.test ## bytes and shapes of any kind through all that reads them, new ones in each round; ten minutes

@@ -11,8 +11,8 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +153,20 @@ class Daemon:
         resident = int((proc / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
         return resident, len(links), sum(link.startswith("socket:") for link in links)
 
+    @contextmanager
+    def peaking(self) -> Iterator[Callable[[], int]]:
+        """Gives the bytes of memory by which the process has, at some time since, been larger than it was."""
+        status = Path(f"/proc/{self.child.pid}/status")
+
+        def peak() -> int:
+            found = re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text(), re.MULTILINE)
+            assert found
+            return int(found[1]) << 10
+
+        status.with_name("clear_refs").write_text("5")
+        before = peak()
+        yield lambda: peak() - before
+
 
 async def _received(reader: asyncio.StreamReader, enough: Callable[[bytearray], bool]) -> bytes:
     received = bytearray()
@@ -199,6 +213,17 @@ def _dechunked(data: bytes) -> tuple[bytes, bool]:
         if at > len(data):
             break
     return b"".join(out), False
+
+
+async def checked(config: Path) -> str:
+    """What `check` says of a table that it refuses."""
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "proxy", "check", str(config)),
+        cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    said, _ = await child.communicate()
+    assert child.returncode == 1
+    return said.decode()
 
 
 @asynccontextmanager

@@ -85,7 +85,8 @@ async def observed(runs: list[Run], home: Path, served: int = 0) -> tuple[dict[R
                 async with gate:
                     asked = asking(client, f"profile:{name}" if second else name, stream=stream)
                     for _ in range(served):
-                        assert (await running.post(client, asked)).status == 200
+                        good = await running.post(client, asked)
+                        assert good.status == 200, (name, good)
                     return await running.post(client, asked)
 
             got = await asyncio.gather(*map(one, runs))

@@ -17,7 +17,7 @@ from playbook import CHAT, MESSAGES, Tongue
 from upstream import ScriptedUpstream, plain
 
 from faults import table
-from faults.bench import CALLER_KEY, Daemon, Got, Misbehaving, block, daemon, holds_canary
+from faults.bench import CALLER_KEY, Daemon, Got, Misbehaving, block, checked, daemon, holds_canary, launched
 from faults.responses import RESPONSES, SURFACES, asking
 
 HERE = "tests/faults/test_bodies.py"
@@ -58,6 +58,11 @@ async def bed() -> AsyncIterator[Bed]:
             blocks += [
                 block(f"{kind}-{tongue.surface}", provider.root(f"{kind}-{tongue.surface}"), tongue)
                 for kind in ("ok", "bad")
+            ]
+            bad = f"bad-{tongue.surface}"
+            blocks += [
+                f'[models."many-{tongue.surface}-{number}"]\nprovider = "{bad}"\nnative = "{number}"\n'
+                for number in range(20)
             ]
         running = await stack.enter_async_context(daemon("\n".join(blocks), home))
         yield Bed(running, provider, elsewhere)
@@ -211,15 +216,43 @@ async def test_stream_and_numbers_mean_one_thing(bed: Bed) -> None:
     )
 
 
-async def test_a_long_list_of_models_is_capped(bed: Bed) -> None:
+# What comes round to itself -> what is said of it.
+CYCLES = {
+    '[aliases]\na = "b"\nb = "a"\n': "comes round to itself: a -> b -> a",
+    '[aliases]\na = "a"\n': "comes round to itself: a -> a",
+    '[aliases]\na = "b"\nb = "c"\nc = "a"\n': "comes round to itself: a -> b -> c -> a",
+    '[aliases]\na = "profile:p"\n[profiles.p]\ncandidates = ["a"]\n': "comes round to itself",
+    '[profiles.p]\ncandidates = ["profile:p"]\n': "comes round to itself: profile:p -> profile:p",
+}
+
+
+async def test_long_lists_and_those_that_name_themselves_are_capped(bed: Bed, tmp_path: Path) -> None:
     for tongue in SURFACES:
-        before = bed.asked()
-        models = [f"bad-{tongue.surface}", *["ok-none"] * 3] * 250
-        got = await bed.daemon.post(tongue, {**asking(tongue, "bad-chat", stream=False), "models": models})
-        assert got.status in (400, 404, 500, 502, 503)
-        assert bed.asked() - before <= 5
-        assert got.headers.get("x-nyuro-candidates", "").count(",") < 16
-    tell("B12", "models of 1,000", "a chain of 16 at most, 5 attempts at most", "test_a_long_list_of_models_is_capped")
+        many = [f"many-{tongue.surface}-{number}" for number in range(20)]
+        ghosts, itself = [f"ghost-{number}" for number in range(980)], [f"bad-{tongue.surface}"] * 1000
+        for member in ("models", "fallbacks"):
+            for listed, asked in ((many * 50, 5), (many + ghosts, 5), (itself, 2)):  # tries of one
+                before = bed.asked()
+                got = await bed.daemon.post(
+                    tongue, {**asking(tongue, listed[0], stream=False), member: listed, "max_tokens": 16}
+                )
+                assert got.status in (400, 404, 500), got.body
+                assert bed.asked() - before <= asked
+                assert len(got.headers.get("x-nyuro-candidates", "").split(",")) <= 16
+    for number, (cycle, said) in enumerate(CYCLES.items()):
+        (config := tmp_path / f"{number}.toml").write_text(bed.daemon.config.read_text() + cycle)
+        assert said in await checked(config)
+        started = await launched(config, tmp_path / "state", tmp_path / "log")
+        assert await started.ends() == 1
+        assert said in (tmp_path / "log").read_text()
+    tell(
+        "B12",
+        "`models` and `fallbacks` of 1,000: 20 again and again, 980 that are none, the model itself; aliases and "
+        "profiles that come round to themselves",
+        "a chain of 16 at most, 5 attempts at most, 2 of the model itself; such a table is refused with the way "
+        "round, by `check` and at start with exit code 1",
+        "test_long_lists_and_those_that_name_themselves_are_capped",
+    )
 
 
 async def test_nothing_in_a_body_picks_an_address_a_key_or_a_header(bed: Bed) -> None:

@@ -24,7 +24,7 @@ from upstream import CUT, RESET, SILENCE, STREAM_HEAD, Script, ScriptedUpstream,
 from faults import table
 from faults.bench import CALLER_KEY, HOUSE_KEY, Daemon, Got, Misbehaving, block, daemon, holds_canary
 from faults.responses import SURFACES, asking, frames, terminator
-from faults.upstream_faults import QUICK
+from faults.upstream_faults import BOMB, QUICK
 
 HERE = "tests/faults/test_provider_connections.py"
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -36,6 +36,7 @@ SLOTS = {  # name: more keys of the provider
     "surplus": "",
     "comments": 'timeouts = { idle = "2s", first_content = "4s", total = "8s" }',
     "flood": "",
+    "bomb": "",
     "long": 'timeouts = { idle = "3s" }',
     "half": "",
     "slow": "connections = 4\nqueue = 4\n" + 'timeouts = { queue = "500ms" }',
@@ -375,6 +376,15 @@ async def test_a_line_of_ten_mebibytes_passes_whole(bed: Bed) -> None:
         assert terminator(tongue) in got.body
     done = "one event of 10 MiB"
     table.tell("U59", done, "the whole answer", "200, `ok`", test=f"{HERE}::test_a_line_of_ten_mebibytes_passes_whole")
+
+
+async def test_a_bomb_is_never_opened(bed: Bed) -> None:
+    """Row U40: what would open to a gibibyte takes next to nothing."""
+    bed.provider.plays("bomb", plain(BOMB, Content_Encoding="gzip"))
+    with bed.daemon.peaking() as grown:
+        for stream in (False, True):
+            assert (await bed.ask("bomb", stream=stream)).status == 502
+        assert grown() < 100 << 20
 
 
 READERS = 20

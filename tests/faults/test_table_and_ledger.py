@@ -1,4 +1,4 @@
-"""What happens to the table and to the ledger: rows G1 to G11, L1 to L14."""
+"""What happens to the table and to the ledger: rows G1 to G11, L1 to L14. L4 is `tests/server/test_killed.py`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import sqlite3
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
@@ -18,7 +17,7 @@ from playbook import CHAT
 from upstream import ScriptedUpstream, piece, plain
 
 from faults import table
-from faults.bench import ROOT, Daemon, Misbehaving, block, daemon, launched
+from faults.bench import Daemon, Misbehaving, block, checked, daemon, launched
 from faults.responses import asking, frames
 from proxy.app import LEDGER
 from proxy.server.ledger.schema import open_writer
@@ -103,17 +102,6 @@ BAD = {
     f'{OTHER}base_url = "no"': "providers.a",
     f'{OTHER}base_url = "http://a.invalid"\napi_key = "file:/no/such/file"': "providers.a",
 }
-
-
-async def checked(config: Path) -> str:
-    """What `check` says of a table that it refuses."""
-    child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "proxy", "check", str(config)),
-        cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
-    said, _ = await child.communicate()
-    assert child.returncode == 1
-    return said.decode()
 
 
 @pytest.mark.slow
@@ -354,41 +342,6 @@ async def test_a_ledger_that_cannot_be_used_is_refused_and_kept(place: Path) -> 
     )
 
 
-async def killed(place: Path, times: int) -> None:
-    """Kills under load; what was answered, and is older than the flush, has its row."""
-    for _ in range(times):
-        async with serving(place) as (running, _):
-            got = [await running.post(CHAT, asking(CHAT, "p", stream=False)) for _ in range(10)]
-            await running.until_metric("pointsman_ledger_queued", lambda value: value == 0)
-            under_way = [asyncio.ensure_future(says(running)) for _ in range(10)]
-            await asyncio.sleep(0)
-            running.child.kill()
-            await running.child.wait()
-            await asyncio.gather(*under_way, return_exceptions=True)
-            with closing(sqlite3.connect(running.state / LEDGER)) as file:
-                assert file.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-                ids = [row[0] for row in file.execute("SELECT request_id FROM decisions")]
-            assert len(ids) == len(set(ids))
-            assert {one.headers["x-request-id"] for one in got} <= set(ids)
-
-
-@pytest.mark.slow
-async def test_a_kill_loses_no_row_that_was_written(place: Path) -> None:
-    await killed(place, 2)
-    tell(
-        "L4",
-        "kill -9 under load, again and again",
-        "-",
-        "test_a_kill_loses_no_row_that_was_written",
-        "whatever was flushed has its row, once; the file is sound",
-    )
-
-
-@pytest.mark.slow
-async def test_twenty_five_kills_lose_no_row_that_was_written(place: Path) -> None:
-    await killed(place, 25)
-
-
 async def traced(running: Daemon, file: Path) -> asyncio.subprocess.Process:
     """Notes which files the process has the disk take, from here on."""
     tracer = await asyncio.create_subprocess_exec(
@@ -436,15 +389,43 @@ async def test_committed_rows_are_synchronous(place: Path) -> None:
     )
 
 
-async def test_prices_ids_and_sql_in_strings(place: Path) -> None:
-    test = "test_prices_ids_and_sql_in_strings"
+PRICE = "price = {{ input = {}, output = {} }}\n"
+
+
+async def test_a_row_keeps_the_price_of_its_time(place: Path) -> None:
+    """Seven tokens in, two out, as the provider says each time."""
+    async with serving(place) as (running, provider):
+        unpriced = running.config.read_text()
+        zero, one, two = (block(name, provider.root("p"), CHAT) for name in ("zero", "one", "one"))
+        old = unpriced + zero + PRICE.format(0, 0) + one + PRICE.format(1, 2)
+        new = unpriced + zero + PRICE.format(0, 0) + two + PRICE.format(3, 4)
+        rows = []
+        for number, text in enumerate((old, new), start=1):
+            replaced(running, text)
+            await running.says("table_loaded", number)
+            for model in ("p", "zero", "one"):
+                got = await running.post(CHAT, asking(CHAT, model, stream=False))
+                rows.append(await running.record(got.headers["x-request-id"]))
+        costs = [row["cost_nanos"] for row in rows]
+        assert costs == [None, 0, 11_000, None, 0, 29_000]
+        assert [(await running.record(row["request_id"]))["cost_nanos"] for row in rows] == costs
+    tell(
+        "L12",
+        "a model without a price, one that costs nothing, one whose price changes while it serves",
+        "the whole answer",
+        "test_a_row_keeps_the_price_of_its_time",
+        "cost null: unknown, and not free; 0; the old price in the old row, the new one in the next",
+    )
+
+
+async def test_ids_and_sql_in_strings(place: Path) -> None:
+    test = "test_ids_and_sql_in_strings"
     async with serving(place) as (running, _):
         got = await running.post(CHAT, asking(CHAT, "p", stream=False), {"X-Request-Id": "same"})
         again = await running.post(CHAT, asking(CHAT, "p", stream=False), {"X-Request-Id": "same"})
         assert got.headers["x-request-id"] != again.headers["x-request-id"]
         row = await running.record(got.headers["x-request-id"])
         assert (row["cost_nanos"], row["client_request_id"]) == (None, "same")
-        tell("L12", "a model without a price", "the whole answer", test, "cost null: unknown, and not free")
         tell("L13", "the same X-Request-Id twice", "two answers", test, "two rows")
         for model in ("'; DROP TABLE decisions; --", "100%", "_", '"', "a\0b"):
             got = await running.post(CHAT, asking(CHAT, model, stream=False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -334,9 +335,24 @@ def endless(text: bytes, *, begin: bytes = b"") -> Sent:
 
 
 fault("U39", "40 MiB that are no JSON", endless(b"x"), BROKEN, BROKEN)
-GZIP = bytes.fromhex("1f8b08000000000000ffabae05004398a39f02000000")
+
+
+def encoded(coding: str, body: bytes | None = None) -> Sent:
+    def script(tongue: Tongue, stream: bool) -> Script:
+        if body is not None:
+            return plain(body, Content_Encoding=coding)
+        if stream:
+            begun = STREAM_HEAD.replace(b"\r\n\r\n", b"\r\nContent-Encoding: %b\r\n\r\n" % coding.encode())
+            return streamed(frames(tongue, "one", "two"), stream_head=begun)
+        return plain(tongue.answer("onetwo"), Content_Encoding=coding)
+
+    return script
+
+
+BOMB = gzip.compress(bytes(16 << 20), 9) * 64  # 1 MiB that opens to 1 GiB
+fault("U40", "a gzip bomb of 1 GiB in 1 MiB", encoded("gzip", BOMB), BROKEN, BROKEN)
 for coding in ("gzip", "br", "x-own"):
-    fault("U40", f"Content-Encoding: {coding}", plain(GZIP, Content_Encoding=coding), BROKEN, BROKEN)
+    fault("U40", f"says {coding}, and is not", encoded(coding), BROKEN, BROKEN)
 
 
 def bad_text(raw: bytes) -> Sent:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from faults import table
 from gateway import gateway, process, provider
 from keyed import Made, make
 from ledger_sums import leases, spent
@@ -124,9 +125,19 @@ async def test_a_kill_under_load_loses_and_doubles_nothing(home: Path, upstream:
 
 
 @pytest.mark.slow
-async def test_fifty_kills_under_load_lose_and_double_nothing(
-    home: Path, upstream: ScriptedUpstream, record_property: Callable[[str, object], None]
+@pytest.mark.parametrize("seed", range(50, 54))
+async def test_a_hundred_kills_under_load_lose_and_double_nothing(
+    home: Path, upstream: ScriptedUpstream, record_property: Callable[[str, object], None], seed: int
 ) -> None:
-    late = await kill_and_look(home, upstream, times=50, seed=50)
+    """In four parts."""
+    late = await kill_and_look(home, upstream, times=25, seed=seed)
     record_property("kills_past_50_ms", late)
-    assert late <= LATE * 50
+    assert late <= LATE * 25
+    table.tell(
+        "L4",
+        "kill -9 under load, 100 times, with a key, a budget and requests that hang",
+        "-",
+        "what ended 50 ms before the kill has its row, once (where others take disk and processor away: a second); the "
+        "file is sound; sums agree; what was reserved comes back",
+        test="tests/server/test_killed.py::test_a_hundred_kills_under_load_lose_and_double_nothing",
+    )
