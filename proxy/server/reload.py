@@ -111,6 +111,14 @@ def _internal_hosts(table: Table) -> Iterable[str]:
 
 
 @define(eq=False)
+class _Next:
+    """A reload that has not begun, and what those are told that asked for it."""
+
+    force: bool
+    told: asyncio.Future[tuple[bool, str]] = field(factory=lambda: asyncio.get_running_loop().create_future())
+
+
+@define(eq=False)
 class Reloader:
     """Reads, checks, builds, swaps. One at a time; storms coalesce, since each reads the newest content."""
 
@@ -122,11 +130,36 @@ class Reloader:
     env: Mapping[str, str] = field(factory=lambda: os.environ, repr=False)
     discovered: Callable[[Table], Iterable[Discovered]] = lambda table: ()  # what its providers list by themselves
     _busy: asyncio.Lock = field(factory=asyncio.Lock)
+    _next: _Next | None = None  # waits for the one that is under way
     last_error: str = ""
 
     async def reload(self, *, force: bool = False) -> tuple[bool, str]:
-        """Whether the file's table serves now, and a sentence. Without `force` an unchanged file is left alone."""
+        """Whether the file's table serves now, and a sentence. Without `force` an unchanged file is left alone. However
+        many are asked for while one is under way, they are one more: the content is read after all of them."""
+        while (coming := self._next) is not None:
+            coming.force = coming.force or force
+            await asyncio.wait([coming.told])
+            if not coming.told.cancelled():
+                return coming.told.result()
+        if not self._busy.locked():
+            return await self._reload(lambda: force)
+        mine = self._next = _Next(force)
+
+        def begin() -> bool:
+            self._next = None
+            return mine.force
+
+        try:
+            result = await self._reload(begin)
+            mine.told.set_result(result)
+            return result
+        finally:
+            self._next = None if self._next is mine else self._next
+            mine.told.cancel()  # whoever was to do it has left: another one will
+
+    async def _reload(self, begin: Callable[[], bool]) -> tuple[bool, str]:
         async with self._busy:
+            force = begin()
             try:
                 raw = await read_table(self.path)
                 table = await asyncio.to_thread(load_table, raw, self.env)

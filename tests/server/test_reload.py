@@ -266,6 +266,27 @@ async def test_however_many_hang_ups_come_during_a_reload_it_takes_one_more(
     assert [line["event"] for line in lines].count("table_loaded") in (1, 2)
 
 
+async def test_reloads_that_are_asked_for_during_one_are_one_more(upstream: ScriptedUpstream, start: Start) -> None:
+    """Whoever leaves meanwhile takes nobody along."""
+    gw = await start(provider("first", upstream))
+    assert gw.app is not None
+    reloader = gw.app.reloader
+    with structlog.testing.capture_logs() as lines:
+        async with reloader._busy:  # one is under way
+            asked = [asyncio.ensure_future(reloader.reload(force=number % 2 == 1)) for number in range(50)]
+            for number in (0, 1, 25, 49):
+                await asyncio.sleep(0)
+                asked[number].cancel()
+                await asyncio.sleep(0)
+            by_rename(gw.config, table(upstream, 3))
+        told = await asyncio.gather(*asked, return_exceptions=True)
+    left = [one for one in told if isinstance(one, asyncio.CancelledError)]
+    revision = gw.app.gateway.current.table.revision
+    assert (len(left), [one for one in told if one not in left]) == (4, [(True, f"{revision} serves")] * 46)
+    assert [line["event"] for line in lines].count("table_loaded") == 1
+    await serves(gw, table(upstream, 3))
+
+
 # -- the real process --------------------------------------------------------------------------------------------
 
 
