@@ -60,6 +60,11 @@ class Observed:
         return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
+def pace(tokens: int | None, took_ms: int) -> float | None:
+    """Tokens a second of a stream that had so many: those behind the first content, which `took_ms` counts from."""
+    return (tokens - 1) * 1000 / took_ms if tokens is not None and tokens > 1 and took_ms > 0 else None
+
+
 @define
 class _Times:
     """Of one candidate, by what the client waits for."""

@@ -89,7 +89,12 @@ def bytes_reserved(call: Call) -> int:
     permit = call.permit
     if permit is None or not permit.standing.budgeted or not call.output_reserved:
         return UNBOUND
-    return call.output_reserved * STREAM_BYTES_PER_TOKEN
+    return bytes_of(call.output_reserved)
+
+
+def bytes_of(tokens: int) -> int:
+    """How much a stream may write for which so many tokens of output are reserved of budgets."""
+    return tokens * STREAM_BYTES_PER_TOKEN if tokens else UNBOUND
 
 
 def top_up(call: Call, opening: Opening) -> int:

@@ -29,6 +29,7 @@ from proxy.wire.splice import Member
 
 if TYPE_CHECKING:
     from proxy.server.begun import Begun
+    from proxy.server.course import Course
     from proxy.server.track import Track
 
 NOTHING: Mapping[str, Any] = {}
@@ -96,6 +97,7 @@ class Call:
     byok: Mapping[str, Secret] = field(default=NONE, repr=False)  # brought by the caller, or stored by its project
     stored: frozenset[str] = NOBODY  # of these, the providers whose key its project stored
     locked: frozenset[str] = NOBODY  # providers whose key its project stored, and that does not open
+    course: Course | None = field(default=None, repr=False)  # of its stream on the short way
     begun: Begun | None = None  # a first attempt that goes on
     track: Track | None = field(default=None, repr=False)  # that it went by
     warm: bool = False  # the conversation's cache was, where the track leads
@@ -137,10 +139,7 @@ class Call:
 
     def clean(self, text: str) -> str:
         """A provider's words as a client may read them: without keys and internal hosts."""
-        text = self._scrubbed(text)
-        for host in self.snapshot.hosts:
-            text = text.replace(host, MASK)
-        return text
+        return self.snapshot.without_hosts(self._scrubbed(text))
 
     def keys(self) -> list[str]:
         """That no client may read, whatever they stand in."""

@@ -52,8 +52,9 @@ def _decided(call: Call, opening: Opening) -> None:
     decision.fallback_used = first is not None and candidate is not first and candidate != first
     decision.dropped, decision.byok = opening.prepared.dropped, opening.attempt.byok
     decision.price_source = pick.info.price_source
-    call.first_byte_s = time.monotonic() - call.started
-    decision.ttfb_ms = int(call.first_byte_s * 1000)
+    if call.first_byte_s is None:  # else a part of it has left
+        call.first_byte_s = time.monotonic() - call.started
+        decision.ttfb_ms = int(call.first_byte_s * 1000)
 
 
 def _head(call: Call, opening: Opening, content_type: str, more: Headers) -> tuple[Headers, Stock]:

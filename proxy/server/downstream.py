@@ -73,6 +73,10 @@ class Downstream(Protocol):
         """As `put`, of bytes that have their chunked framing already; and how many of them are the body's. None where
         the answer has no such framing of ours."""
 
+    @property
+    def full(self) -> bool:
+        """Whether the client has to be waited for, before anything is put."""
+
     async def drained(self) -> None: ...
 
     async def end(self, data: bytes = b"") -> web.StreamResponse:
@@ -90,6 +94,7 @@ def answer_to(request: Request, *, lean: bool) -> Downstream:
 
 class PlainAnswer:
     put_chunks = None
+    full = False
 
     def __init__(self, request: web.BaseRequest) -> None:
         self.begun = False
@@ -179,11 +184,18 @@ def write_whole(request: Request, stock: Stock, lines: bytes, body: bytes) -> Le
     transport, stays = request.protocol.transport, request.keep_alive
     assert transport is not None
     head = b"".join((_starts.get(200) or _start(200), stock.lines, lines, _date(int(time.time())), _ends(stays)))
-    _post(request, transport, b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body))
+    post(request, transport, b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body))
     return STAYS if stays else CLOSES
 
 
-def _post(request: Request, transport: asyncio.Transport, data: bytes) -> None:
+def head_of_stream(request: Request, stock: Stock, lines: bytes) -> bytes:
+    """Of a good answer in chunks; `lines` are headers beside the stock's."""
+    start = _starts.get(200) or _start(200)
+    date, ends = _date(int(time.time())), _ends(request.keep_alive)
+    return b"".join((start, stock.lines, lines, date, ends, b"Transfer-Encoding: chunked\r\n\r\n"))
+
+
+def post(request: Request, transport: asyncio.Transport, data: bytes) -> None:
     if request.outbox is None:
         transport.write(data)
     else:
@@ -197,6 +209,10 @@ class LeanAnswer:
         self._request = request
         self._protocol = request.protocol
         self._head = b""  # until it leaves
+
+    @property
+    def full(self) -> bool:
+        return self._protocol.writing_paused
 
     async def whole(self, status: int, headers: Headers, body: bytes, stock: Stock = NO_STOCK) -> Left:
         self.begun, self.sent = True, len(body)
@@ -276,7 +292,7 @@ class LeanAnswer:
         transport = self._protocol.transport
         if transport is None or transport.is_closing():
             raise ClientGone(GONE)
-        _post(self._request, transport, data)
+        post(self._request, transport, data)
 
 
 def up_to_length(status: int, stock: Stock, headers: Headers, *, stays: bool) -> bytes:

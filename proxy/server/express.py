@@ -31,14 +31,15 @@ from proxy.server import billing, intake
 from proxy.server.attempt import upstream_id
 from proxy.server.begun import Begun
 from proxy.server.call import Call, Surface
+from proxy.server.course import Course
 from proxy.server.downstream import Left, write_whole
 from proxy.server.identity import request_id
 from proxy.server.inbound import Request
 from proxy.server.ledger import Brief, Decision, Lease
 from proxy.server.ordinary import OrdinaryRequest
 from proxy.server.outgoing import with_body
-from proxy.server.ratelimits import THEIRS, lines_of
-from proxy.server.respond import JSON, cost_line
+from proxy.server.ratelimits import lines_of
+from proxy.server.respond import cost_line
 from proxy.server.setting import Found, found_by
 from proxy.server.snapshot import Snapshot
 from proxy.server.tally import Tally
@@ -53,8 +54,6 @@ if TYPE_CHECKING:
 
 LARGEST = 12 << 10  # bytes of an answer that a connection takes in one, whatever was set for it: see `UNSENT`
 LATE = "The provider did not answer in time."  # as the watchdog says it
-OURS = ("retry-after", "x-should-retry")  # see `heading`
-LIMITS_OURS = (*OURS, *THEIRS)
 
 _lease, _brief = partial(tuple.__new__, Lease), partial(tuple.__new__, Brief)  # past half of a named tuple's own way
 
@@ -122,9 +121,9 @@ class Ride:
     """One request under way."""
 
     __slots__ = (
-        "at_ms", "began", "body", "call", "conversation", "cut", "document", "gateway", "lead", "members", "page",
-        "permit", "pinned", "raised", "reply", "request", "request_id", "sent", "snapshot", "started", "started_ms",
-        "talk", "tokens", "track",
+        "at_ms", "began", "body", "call", "conversation", "course", "cut", "document", "gateway", "lead", "members",
+        "page", "permit", "pinned", "raised", "reply", "request", "request_id", "sent", "size", "snapshot", "started",
+        "started_ms", "talk", "tokens", "track",
     )  # fmt: skip
 
     permit: Permit
@@ -143,6 +142,7 @@ class Ride:
         self.snapshot = snapshot
         self.track, self.document, self.talk, self.lead, self.members = found
         self.body = body
+        self.size = len(body)
         self.at_ms = at_ms
         self.started = started
         self.started_ms = 0  # when the provider was asked, from then on
@@ -150,6 +150,7 @@ class Ride:
         self.pinned: Candidate | None = None
         self.raised: BaseException | None = None  # what ended the wait for the answer
         self.cut: GatewayError | None = None  # see `Call.cut`
+        self.course: Course | None = None  # of a stream
 
     def departs(self) -> bool:
         """Asks the provider, if nothing is in the way; else nothing was done."""
@@ -247,15 +248,21 @@ class Ride:
             until_ms = at_ms + billing.LEASE_MS
             gateway.ledger.lease(_lease((identity, key_id, project, self.permit.nanos, until_ms)))
 
-    @property
-    def is_long(self) -> bool:
-        """Whether a stream is wanted: the way of all goes on with it from here."""
-        return self.track.streamed is not None
+    def forget(self) -> None:
+        """Nobody else will be asked."""
+        self.body, self.document, self.members, self.sent = b"", {}, None, b""
+        self.request.content.read_nowait()
+        del self.talk
 
     # -- the answer ------------------------------------------------------------------------------------------
 
     async def answered(self) -> Left | None:
         """None where the way of all has to go on."""
+        if self.track.streamed is not None:
+            self.course = course = Course(self)
+            if self.call is not None:
+                self.call.course = course
+            return await course.run()
         try:
             await self.reply.coming()
             told = self.reply.at_once()
@@ -278,7 +285,7 @@ class Ride:
         """Of a good answer: its body for the client, the provider's headers that pass, usage and cost; None for any
         other."""
         protocol, track = self.request.protocol, self.track
-        passed = track.passed if track.heard is head else self._heard(head)
+        passed = track.passed if track.heard is head else self.heard(head)
         if passed is None or len(body) > LARGEST or protocol.writing_paused:
             return None  # the client may have to be waited for
         if protocol.transport is None or protocol.transport.is_closing():
@@ -297,13 +304,17 @@ class Ride:
             return None
         return body, passed, usage, cost
 
-    def _heard(self, head: Head) -> str | None:
+    def heard(self, head: Head) -> str | None:
         """Of an answer that may be good by its head, the headers that pass, on the wire; None for any other. Kept for
         the next one, whose head is mostly the same."""
         headers, track = head.headers, self.track
-        is_good = head.status == 200 and headers.get("content-type") == JSON and "content-encoding" not in headers
+        is_good = (
+            head.status == 200
+            and headers.get("content-type") == track.content_type
+            and "content-encoding" not in headers
+        )
         if is_good and not self.snapshot.scrubber.knows("\n".join(headers.values())):
-            passed = answer_lines(headers, track.hop is None, LIMITS_OURS if track.limits else OURS)
+            passed = answer_lines(headers, track.hop is None, track.withheld)
         else:
             passed = None
         track.heard, track.passed, track.upstream_id = head, passed, upstream_id(headers)
@@ -335,7 +346,7 @@ class Ride:
         track.in_flight.value -= 1
         if self.call is not None:
             self.call.recorded = True
-        gateway.ended(self.call or self, self.snapshot, len(self.body), inside=True)
+        gateway.ended(self.call or self, self.snapshot, self.size, inside=True)
         for alert in permit.settle(charged, (read or 0) + (usage.output or 0), now):
             gateway.alerts.tell(alert)
         track.tally.add(duration, overhead, usage, cost)
@@ -371,8 +382,10 @@ class Ride:
         call.begun = Begun(track.upstream, self.reply, track.credential, self.began, self.started_ms, self.raised)
         if track.streamed is not None:
             call.asks_stream(True)
-            call.track, call.warm = track, self.pinned is not None
+            call.track, call.warm, call.wants_usage = track, self.pinned is not None, track.wants_usage
             call.begun.prepared = with_body(track.streamed, self.sent)
+            if self.course is not None:
+                call.begun.opening = self.course.opening(call, plan.chain[0])
         return call, plan
 
     def _as_call(self) -> Call:
@@ -387,5 +400,5 @@ class Ride:
         )  # fmt: skip
         gateway.calls.discard(self)
         gateway.calls.add(call)
-        call.permit, call.held, call.inside, call.cut = self.permit, len(self.body), True, self.cut
+        call.permit, call.held, call.inside, call.cut = self.permit, self.size, True, self.cut
         return call

@@ -36,7 +36,7 @@ class Flow:
         self._touch = watchdog.touch
         self._clock = watchdog.now
         self._attempt = opening.attempt
-        self._full = False
+        self._full = answer.full
         self._repeats_signs = not opening.prepared.native
         self._said = self._clock()
         self.last = b""

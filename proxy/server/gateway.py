@@ -20,6 +20,7 @@ from proxy.accounts.vault import OwnKeys
 from proxy.errors import ClientGone, GatewayError, Internal, InvalidRequest, Overloaded
 from proxy.metrics import Metrics
 from proxy.routing.facts import read_stream
+from proxy.routing.latency import pace
 from proxy.routing.plan import Plan, resolve
 from proxy.routing.table import OFF
 from proxy.secret import hide_keys, hide_own
@@ -78,7 +79,7 @@ class Gateway:
     async def serve(self, request: Request, surface: Surface) -> web.StreamResponse:
         """Never raises but for cancellation: whatever goes wrong is answered in the surface's own words."""
         ride = self._express.board(request, surface)
-        if ride is not None and not ride.is_long and (left := await ride.answered()) is not None:
+        if ride is not None and (left := await ride.answered()) is not None:
             return left
         call, plan = (self._begin(request, surface), None) if ride is None else ride.handed_over()
         try:
@@ -146,7 +147,7 @@ class Gateway:
         return await self._relayed(call, plan)
 
     async def _ridden(self, ride: Ride) -> web.StreamResponse:
-        if not ride.is_long and (left := await ride.answered()) is not None:
+        if (left := await ride.answered()) is not None:
             return left
         return await self._relayed(*ride.handed_over())
 
@@ -175,7 +176,11 @@ class Gateway:
         call.held += size
 
     async def _relayed(self, call: Call, plan: Plan) -> web.StreamResponse:
-        opening = await self.relay.first_answer(call, plan)
+        begun, opening = call.begun, None
+        if begun is not None and begun.opening is not None:
+            call.begun, opening = None, begun.opening
+        if opening is None:
+            opening = await self.relay.first_answer(call, plan)
         call.forget()
         opening.forget()
         self._open[call] = opening
@@ -242,9 +247,11 @@ class Gateway:
         """Ends every request under way: it is told so in its own stream, or by the answer that it has not had yet."""
         for call in list(self.calls):
             opening = self._open.get(call) if isinstance(call, Call) else None
-            if opening is not None:
+            course = call.course if call.course is not None and call.course.committed else None
+            begun = opening.reply if opening is not None else course
+            if begun is not None:
                 call.cut = Overloaded("The gateway is shutting down; the answer was cut off.", retry_after=1.0)
-                opening.reply.expire(call.cut.message)
+                begun.expire(call.cut.message)
             else:
                 call.cut = Overloaded("The gateway is shutting down; send the request again.", retry_after=1.0)
                 call.interrupt()
@@ -370,11 +377,10 @@ class Gateway:
 
 
 def tokens_per_s(stream: Stream | None, attempt: Attempt) -> float | None:
-    """Of a stream that came to its end: tokens after the first content by the time that they took."""
+    """Of a stream that came to its end."""
     if stream is None or not stream.done or stream.failure is not None or attempt.usage is None:
         return None
-    tokens, took_ms = attempt.usage.output or 0, attempt.duration_ms - (attempt.ttfb_ms or 0)
-    return (tokens - 1) * 1000 / took_ms if tokens > 1 and took_ms > 0 else None
+    return pace(attempt.usage.output, attempt.duration_ms - (attempt.ttfb_ms or 0))
 
 
 def log_fields(decision: Decision, client: str | None) -> dict[str, object]:

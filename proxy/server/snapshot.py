@@ -10,7 +10,7 @@ from attrs import define, field
 from proxy.accounts.admission import Gate
 from proxy.routing.table import Provider, Table
 from proxy.routing.world import World
-from proxy.secret import Scrubber
+from proxy.secret import MASK, Scrubber
 from proxy.server.upstream import EmbeddedUpstream, LeanUpstream, PlainUpstream, Upstream, tls
 from proxy.wire.forwarded import Proxies
 
@@ -30,6 +30,15 @@ class Snapshot:
     tracks: dict[Hashable, Any] = field(factory=dict, repr=False)  # see `server.track`
     settings: dict[Hashable, Any] = field(factory=dict, repr=False)  # see `server.setting`
     users: int = 0
+
+    def clean(self, text: str) -> str:
+        """A provider's words as a client may read them: without keys of ours and internal hosts."""
+        return self.without_hosts(self.scrubber(text))
+
+    def without_hosts(self, text: str) -> str:
+        for host in self.hosts:
+            text = text.replace(host, MASK)
+        return text
 
 
 # What concerns a provider's connections: models, keys and timeouts may change above them.

@@ -20,25 +20,31 @@ from proxy.metrics import Number
 from proxy.routing.facts import NO_PREFERENCES, Facts
 from proxy.routing.names import Candidate
 from proxy.routing.plan import Plan, recalled
-from proxy.routing.table import OFF
+from proxy.routing.table import OFF, Timeouts
 from proxy.server import billing
 from proxy.server.attempt import Opening
 from proxy.server.call import Call, Surface
 from proxy.server.credentials import Credential
 from proxy.server.downstream import LeanAnswer, Stock
-from proxy.server.heading import stock_of
+from proxy.server.flow import GREAT
+from proxy.server.heading import OWN_TYPES, stock_of
 from proxy.server.hop import Hop
 from proxy.server.ledger import Attempt, Brief, Decision
 from proxy.server.ordinary import OrdinaryRequest
 from proxy.server.outgoing import Prepared, target_of, with_body
-from proxy.server.respond import JSON
+from proxy.server.ratelimits import THEIRS
+from proxy.server.respond import JSON, SSE, content_type_of
 from proxy.server.tally import Tally
 from proxy.server.upstream import LeanUpstream
 from proxy.server.visitor import Visitor
+from proxy.server.watchdog import STUCK_WRITE
+from proxy.wire.headers import printable
 from proxy.wire.http1 import Head
 
 MakesTally = Callable[[str, str, str, str, bool], Tally]
 MOST = 512  # tracks of a snapshot
+EVENTS = "text/event-stream"
+OURS = ("retry-after", "x-should-retry")  # see `heading`
 
 
 @define(eq=False)
@@ -74,6 +80,9 @@ class Track:
     lifetime: float  # of pins
     streamed: Prepared | None = field(repr=False)  # the request for a stream, less its body; None: no stream is wanted
     hop: Hop | None = field(repr=False)  # None: both speak the same dialect
+    content_type: str = JSON  # of the provider's answer
+    kind_line: str = ""  # the answer's own, where it is none of ours
+    wants_usage: bool = False  # the client, of a stream
     rows: Any = field(default=None, init=False, repr=False)  # see `ledger.Kind`
     heard: Head | None = field(default=None, init=False, repr=False)  # the last answer's head,
     passed: str | None = field(default=None, init=False, repr=False)  # what of it passes: see `Ride`
@@ -83,7 +92,10 @@ class Track:
     scope: str = field(init=False)  # of conversations
     pins: bool = field(init=False)
     leased: tuple[str, str | None] | None = field(init=False)  # whose budgets: key and project
-    limits: bool = field(init=False)  # there are some that answers tell of
+    withheld: tuple[str, ...] = field(init=False)  # how headers of the provider's begin that do not pass
+    most_bytes: int = field(init=False)  # of a stream before there is anything to see to
+    first_due: float = field(init=False)  # seconds until a stream has to be looked at that has not begun well
+    limits_of_stream: tuple[float, float] = field(init=False)  # seconds of silence, and in all
 
     def __attrs_post_init__(self) -> None:
         standing = self.standing
@@ -91,7 +103,12 @@ class Track:
         self.scope = "\0".join((standing.scope, *self.facts.wanted))
         self.pins = len(self.plan.chain) > 1 and self.lifetime != OFF
         terms = [meter.terms for meter in standing.meters]
-        self.limits = any(it.rpm is not None or it.tpm is not None for it in terms)
+        limited = any(it.rpm is not None or it.tpm is not None for it in terms)
+        self.withheld = (*OURS, *THEIRS) if limited else OURS
+        self.most_bytes = min(billing.bytes_of(self.output if standing.budgeted else 0), GREAT)
+        limits = self.streamed.outgoing.timeouts if self.streamed is not None else Timeouts()
+        self.first_due = min(limits.first_event, limits.first_content, limits.total, limits.idle, STUCK_WRITE)
+        self.limits_of_stream = limits.idle, limits.total
         self.leased = (standing.key_id, standing.project) if standing.budgeted and standing.key_id is not None else None
 
     def admits(self, gate: Gate) -> bool:
@@ -234,6 +251,10 @@ def _track_of(call: Call, opening: Opening, facts: Facts, tally: MakesTally, in_
     if permit.standing.budgeted and line is None:
         return None  # nothing that one line could tell
     fallback = call.decision.fallback_used
+    theirs = opening.headers.get("content-type", "")
+    ours = JSON if not call.stream else theirs if prepared.native else SSE
+    if call.stream and (content_type_of(opening.headers) != EVENTS or theirs != printable(theirs)):
+        return None
     return Track(
         visitor=call.visitor,
         surface=call.surface,
@@ -258,7 +279,10 @@ def _track_of(call: Call, opening: Opening, facts: Facts, tally: MakesTally, in_
         fallback=fallback,
         in_flight=in_flight,
         tally=tally(call.surface.name, candidate.model, candidate.provider, plan.intent, call.stream),
-        stock=stock_of(call, candidate, JSON, fallback=fallback),
+        stock=stock_of(call, candidate, ours, fallback=fallback),
+        content_type=theirs if call.stream else JSON,
+        kind_line="" if ours in OWN_TYPES else f"Content-Type: {ours}\r\n",
+        wants_usage=call.wants_usage,
         prefix=call.prefix,
         revision=snapshot.table.revision,
         lifetime=snapshot.table.routing.affinity,

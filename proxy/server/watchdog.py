@@ -40,6 +40,9 @@ class Agenda:
         self._next: float = NEVER  # the page that the timer is set for
         self._timer: asyncio.TimerHandle | None = None
 
+    def future(self) -> asyncio.Future[None]:
+        return self._loop.create_future()
+
     @classmethod
     def of_running_loop(cls) -> Agenda:
         return cls(asyncio.get_running_loop())
@@ -133,6 +136,11 @@ class Watchdog:
 
     def commit(self) -> None:
         self._committed = True
+
+    def goes_on(self, last: float) -> None:
+        """With an answer that others watched up to the commit and beyond, to whom something came last at that time."""
+        self._begun = self._committed = True
+        self._last = last
 
     def writing(self) -> None:
         self._writing = self.now()

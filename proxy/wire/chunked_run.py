@@ -23,6 +23,7 @@ class ChunkedRun:
         self.mould = mould
         self._least = len(mould.head) + len(mould.tail)
         self._begin, self._end = b"\n" + mould.head, mould.tail + b"\r\n"
+        self._behind = -len(self._end)
         self._text = itemgetter(slice(len(self._begin), -len(mould.tail)))
         self._between: dict[int, bytes] = {}  # length of a frame behind an LF -> from the text before to its own
         self._single: dict[int, bytes] = {}  # length of a chunk -> its size line and its frame's head
@@ -35,12 +36,25 @@ class ChunkedRun:
             return len(data), self._least + len(text)
         return self._several(data)
 
+    def whole(self, data: bytes) -> int:
+        """How many bytes of the body `data` holds, if it is one chunk and in it one frame of the run; else 0."""
+        line = self._single.get(len(data))
+        if line is None or not (data.startswith(line) and data.endswith(self._end)):
+            text = self._new_text(data)
+            if text is None:
+                return 0
+        else:
+            text = data[len(line) : self._behind]
+            if QUOTE in text or LF in text or CR in text:
+                return 0
+        return self._least + len(text) if text.isascii() or is_text(text) else 0
+
     def text(self, data: bytes) -> bytes | None:
         """The text of what is one chunk and in it one frame; None where there is more, or its text has quotes."""
         line = self._single.get(len(data))
         if line is None or not (data.startswith(line) and data.endswith(self._end)):
             return self._new_text(data)
-        text = data[len(line) : -len(self._end)]
+        text = data[len(line) : self._behind]
         return None if QUOTE in text or LF in text or CR in text else text
 
     def _new_text(self, data: bytes) -> bytes | None:

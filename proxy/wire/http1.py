@@ -196,6 +196,10 @@ class Parser:
         return (body + self.feed(data[at:]) if at < len(data) else body), b""
 
     @property
+    def begun(self) -> bool:
+        return self.head is not None or bool(self._buffer or self._interim)
+
+    @property
     def at_border(self) -> bool:
         """Whether a chunk has just ended and more are to come."""
         return self._framing == "chunked" and not (self._left or self._buffer or self._trailing or self.done)

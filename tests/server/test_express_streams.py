@@ -34,6 +34,16 @@ def but(change: Callable[[Tongue, list[bytes]], Sequence[Any]]) -> Callable[[Ton
     return lambda tongue: streamed(change(tongue, frames(tongue)))
 
 
+def joined(script: Script) -> Script:
+    *begun, last = map(bytes, script)  # type: ignore[arg-type]
+    return [b"".join(begun), 0.01, last]
+
+
+def pieces(script: Script, size: int) -> Script:
+    whole = b"".join(map(bytes, script))  # type: ignore[arg-type]
+    return [step for at in range(0, len(whole), size) for step in (whole[at : at + size], 0.001)]
+
+
 def of_status(status: int, kind: str) -> Callable[[Tongue], Script]:
     return lambda tongue: plain(tongue.error(kind, "No."), status=status)
 
@@ -44,6 +54,34 @@ TURNS: dict[str, Callable[[Tongue], Script]] = {
     "a good stream that came at once": lambda tongue: streamed([b"".join(frames(tongue))]),
     "a good stream with pauses": but(lambda tongue, good: [step for frame in good for step in (frame, 0.01)]),
     "a long one": lambda tongue: streamed(frames(tongue, *(f"word {number} " for number in range(300)))),
+    "a good stream in odd pieces": lambda tongue: pieces(streamed(frames(tongue)), 37),
+    "a good stream that came at once but for the last chunk": lambda tongue: joined(streamed(frames(tongue))),
+    "a good stream of frames in pairs": but(
+        lambda tongue, good: [b"".join(good[at : at + 2]) for at in range(0, len(good), 2)]
+    ),
+    "a good stream with comments": but(lambda tongue, good: [step for frame in good for step in (b": hm\n\n", frame)]),
+    "a good stream and more behind it": but(lambda tongue, good: [*good, good[1]]),
+    "a good stream on a connection that then closes": lambda tongue: streamed(
+        frames(tongue), stream_head=head(200, "text/event-stream", Transfer_Encoding="chunked", Connection="close")
+    ),
+    "a good stream of another content type": lambda tongue: streamed(
+        frames(tongue), stream_head=head(200, "text/event-stream; charset=utf-8", Transfer_Encoding="chunked")
+    ),
+    "a good stream with limits of the provider's": lambda tongue: streamed(
+        frames(tongue),
+        stream_head=head(200, "text/event-stream", Transfer_Encoding="chunked", x_ratelimit_limit_requests="5"),
+    ),
+    "a good stream that its connection ends": lambda tongue: [
+        head(200, "text/event-stream"),
+        b"".join(frames(tongue)),
+        CUT,
+    ],
+    "a good stream with a large frame": but(lambda tongue, good: [*good[:3], tongue.text("x" * 40_000), *good[3:]]),
+    "a good stream that begins large": but(lambda tongue, good: [*good[:1], tongue.text("x" * 40_000), *good[1:]]),
+    "a good stream with a frame past all tails": but(
+        lambda tongue, good: [*good[:3], tongue.text("x" * 100_000), *good[3:]]
+    ),
+    "a stream that never says its usage": but(lambda tongue, good: [it for it in good if b"usage" not in it]),
     "a stream with another end than before": but(lambda tongue, good: [*good[:-3], *good[-1:]]),
     "an error before content": but(lambda tongue, good: [good[0], tongue.error_frame("overloaded_error", "Busy.")]),
     "an error behind content": but(lambda tongue, good: [*good[:3], tongue.error_frame("overloaded_error", "Busy.")]),
@@ -58,6 +96,9 @@ TURNS: dict[str, Callable[[Tongue], Script]] = {
     "reset without an answer": lambda tongue: [RESET],
     "cut behind the head": lambda tongue: streamed([CUT], last=False),
     "cut before content": lambda tongue: streamed([frames(tongue)[0], CUT], last=False),
+    "broken chunks behind content": lambda tongue: [*streamed(frames(tongue)[:3], last=False), b"zz\r\n", SILENCE],
+    "an end that is broken": lambda tongue: [*streamed(frames(tongue), last=False), b"zz\r\n", SILENCE],
+    "no end of the body": lambda tongue: streamed([*frames(tongue), SILENCE], last=False),
     "cut behind content": lambda tongue: streamed([*frames(tongue)[:3], CUT], last=False),
     "not HTTP": lambda tongue: [b"220 smtp ready\r\n\r\n", SILENCE],
     "no answer in time": lambda tongue: [SILENCE],

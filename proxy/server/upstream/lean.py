@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import re
+from typing import Protocol
 
 import aiohttp
 from aiohttp import ClientTimeout
@@ -49,12 +50,19 @@ class _Stale(Exception):
     """A pooled connection was found closed: no byte of an answer came."""
 
 
+class Receiver(Protocol):
+    """Of all that happens to a connection."""
+
+    def received(self, data: bytes) -> None: ...
+    def lost(self, exc: BaseException | None) -> None: ...
+
+
 class Handler(ResponseHandler):
-    """One connection. While a lean reply runs on it, all that happens to it is the reply's."""
+    """One connection. While a lean reply runs on it, all that happens to it is the reply's, or a borrower's."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
-        self.reply: LeanReply | None = None
+        self.reply: Receiver | None = None
         self.used = False
 
     def data_received(self, data: bytes) -> None:
@@ -89,7 +97,7 @@ class LeanReply:
         self._handler = handler
         self._ours = True  # the connection, until the answer has ended or was given up
         self._slot: Slots | None = None
-        self._parser = Parser()
+        self._parser = self.parser = Parser()
         self._parts: list[bytes] = []
         self._size = 0  # of these
         self._raw = b""  # what came behind them and is not parsed yet
@@ -155,7 +163,7 @@ class LeanReply:
             if body and not take(body):
                 self._stop()
         except BadHttp as exc:
-            self._garbled(exc)
+            self.garbled(exc)
             return
         except BaseException as exc:  # as above
             self._fault = exc
@@ -171,7 +179,7 @@ class LeanReply:
         try:
             body, self._raw = parser.feed_some(data, enough) if enough else (parser.feed(data), b"")
         except BadHttp as exc:
-            self._garbled(exc)
+            self.garbled(exc)
             return
         if body:
             self._parts.append(body)
@@ -179,7 +187,8 @@ class LeanReply:
         if parser.done:
             self._ended()
 
-    def _garbled(self, exc: BadHttp) -> None:
+    def garbled(self, exc: BadHttp) -> None:
+        self._begun = True
         self._fail(UpstreamBroken(CUT if self._parser.head else NO_HTTP, detail=str(exc)))
 
     def _stop(self) -> None:
@@ -188,6 +197,28 @@ class LeanReply:
         if not self._parser.done:
             self._pause()
         self._wake()
+
+    def lend(self, receiver: Receiver) -> None:
+        """What comes from now on is for somebody else to take, by way of `parser`, until it is given back."""
+        self._handler.reply = receiver
+
+    def give_back(self, body: bytes) -> None:
+        """`body` is what has come and is to be read."""
+        self._begun = self._parser.begun
+        if (head := self._parser.head) is not None:
+            self.status, self.headers = head.status, head.headers
+        if not self._ours:
+            return
+        self._handler.reply = self
+        if body:
+            self._parts.append(body)
+            self._size += len(body)
+        if self._parser.done:
+            self._ended()
+
+    def raises(self, exc: BaseException) -> None:
+        """Where somebody pours."""
+        self._fault = exc
 
     def lost(self, exc: BaseException | None) -> None:
         if self._raw:
@@ -331,6 +362,8 @@ class LeanReply:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def pour(self, take: Take, through: Through | None = None) -> bool:
+        if self._fault is not None:
+            raise self._fault
         if self._parts and not take(await self.chunk()):
             return False
         self._take, self._through, self._enough = take, through, False

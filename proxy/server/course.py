@@ -1,0 +1,404 @@
+"""The course of a stream on the short way: from its first byte to its last, where bytes are received.
+
+No task wakes up for any of it but the last. Frames are judged by the streams of the way of all (`proxy.streams`), and
+the run of text that most of a stream is leaves by its bytes. Here is what a good stream does whose client keeps up;
+anything else, an error, a slow client, a provider that falls silent, a stream that outgrows its reservation, is the
+matter of the way of all from there on: before the commit it finds what came of the answer as bytes that nobody has
+read, behind it an opening of which a part has left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+from proxy import ir
+from proxy.dialects.dialect import Dialect, Voice
+from proxy.routing.latency import pace
+from proxy.routing.world import Pick
+from proxy.server import billing
+from proxy.server.attempt import Opening
+from proxy.server.call import Call
+from proxy.server.downstream import CLOSES, STAYS, UNSENT, Left, head_of_stream, post
+from proxy.server.early import KEEP_ALIVE
+from proxy.server.flow import LAST, QUIET
+from proxy.server.ledger import Brief
+from proxy.server.ratelimits import lines_of
+from proxy.server.watchdog import STUCK_WRITE, Watchdog
+from proxy.streams import Passthrough, Stream, Translation
+from proxy.wire.chunked_run import ChunkedRun
+from proxy.wire.http1 import BadHttp, Head
+
+if TYPE_CHECKING:
+    from proxy.server.express import Ride
+
+LARGE = 16 << 10  # bytes of a read, or of what is held before the commit, that are for the way of all
+LARGEST = 12 << 10  # bytes of a stream that leaves in one; see `express.LARGEST`
+STREAM_LINES = "Cache-Control: no-cache\r\nX-Accel-Buffering: no\r\n"  # see `respond.STREAM_HEADERS`
+_brief = partial(tuple.__new__, Brief)
+
+
+class Commit(NamedTuple):
+    """What is known of an answer when its first bytes leave."""
+
+    first_byte_s: float  # from the start of the request
+    upstream_wait: float
+
+    @property
+    def ttfb_ms(self) -> int:
+        return int(self.first_byte_s * 1000)
+
+
+class Course:
+    """One stream's, from the moment that the provider was asked."""
+
+    __slots__ = (
+        "_agenda", "_answer", "_body", "_client", "_closing", "_commit", "_last", "_most", "_now", "_out", "_over",
+        "_page", "_parser", "_passed", "_recast", "_recorded", "_reply", "_ride", "_run", "_said", "_size", "_stream",
+        "_unsent", "_upstream_id", "_waiter", "_waits", "_write",
+    )  # fmt: skip
+
+    _stream: Stream
+    _waiter: asyncio.Future[None]
+    _passed: str  # of the provider's headers, lines
+    _upstream_id: str | None
+
+    def __init__(self, ride: Ride) -> None:
+        track, reply, agenda = ride.track, ride.reply, ride.gateway.relay.agenda
+        self._ride = ride
+        self._reply = reply
+        self._parser = reply.parser
+        self._client = ride.request.protocol
+        self._agenda = agenda
+        self._now = agenda.now
+        self._last = self._said = ride.began  # when the provider was heard of, and the client something said
+        self._page: int | None = agenda.put(self, ride.began + track.first_due)
+        self._waits = ride.snapshot.world.latencies.waits(track.candidate, ride.gateway.clock())
+        self._commit: Commit | None = None
+        self._body: list[bytes] = []  # that came before the commit
+        self._size = 0  # of that
+        self._run: ChunkedRun | None = None
+        self._out = 0  # bytes of the body that the client got
+        self._most = track.most_bytes
+        self._unsent = b""  # what of the answer may leave and has not, when the way of all goes on
+        self._answer: Left | None = None  # once all of it has left
+        self._recorded = False
+        self._over = False  # the reply is whoever's it was
+        reply.lend(self)
+
+    @property
+    def committed(self) -> bool:
+        return self._commit is not None
+
+    async def run(self) -> Left | None:
+        """None where the way of all has to go on."""
+        self._waiter = self._agenda.future()
+        try:
+            await self._waiter
+        except BaseException as exc:
+            self._interrupted(exc)
+            return None
+        if self._answer is not None and not self._recorded:
+            try:
+                if not self._parser.done and await self._reply.finish():
+                    self._stream.edits["surplus_dropped"] = 1
+            finally:
+                self._record()
+        return self._answer
+
+    def _interrupted(self, exc: BaseException) -> None:
+        """The client has left, or the gateway ends what is under way."""
+        if self._answer is not None:
+            if not self._recorded:
+                self._reply.close()
+                self._record()
+            raise exc
+        self._hand_over()
+        if self._commit is None:
+            self._ride.raised = exc
+            self._reply.close()
+        else:
+            self._reply.raises(exc)
+
+    # -- the connection's side -------------------------------------------------------------------------------
+
+    def received(self, data: bytes) -> None:
+        try:
+            run = self._run
+            if run is None:
+                self._read(data)
+            elif self._recast is None:
+                self._pass(run, data)
+            elif (said := self._recast(data)) is None:
+                self._read(data)
+            else:
+                self._last = self._now()
+                self._say(said)
+        except BaseException as exc:  # a fault of ours is for whoever serves the request, not for the loop
+            self._hand_over()
+            if self._commit is not None:  # before it the same is found again
+                self._reply.raises(exc)
+
+    def _pass(self, run: ChunkedRun, data: bytes) -> None:
+        """As nearly every read of a slow stream: one chunk, one frame of the run."""
+        size = run.whole(data)
+        out = self._out + size
+        if not size or out > self._most or self._closing():
+            self._read(data)
+            return
+        self._out = out
+        self._last = self._now()
+        self._write(data)
+        if self._client.writing_paused:
+            self._hand_over()
+
+    def _read(self, data: bytes) -> None:
+        parser = self._parser
+        self._last = self._now()
+        self._run = None
+        if len(data) > LARGE:
+            self._hand_over()
+            self._reply.received(data)
+            return
+        begun = parser.head is not None
+        try:
+            body = parser.feed(data)
+        except BadHttp as exc:
+            self._hand_over()
+            self._reply.garbled(exc)
+            return
+        if self._commit is None:
+            self._body.append(body)
+            self._size += len(body)
+        if not begun and (parser.head is None or not self._begins(parser.head)):
+            return
+        out = self._stream.feed(body) if body else b""
+        if not self._stream.committed and self._size <= LARGE and not parser.done:
+            return  # all of it is held
+        if self._is_unusual(out):
+            self._hand_over(out)
+        elif self._commit is None:
+            self._begin(out)
+        elif self._stream.done:
+            self._end(out)
+        else:
+            self._say(out)
+        if parser.at_border and not self._over:
+            self._run = self._stream.run
+
+    def _begins(self, head: Head) -> bool:
+        """Whether what follows can be a stream of the kind that came before."""
+        track = self._ride.track
+        passed = track.passed if track.heard is head else self._ride.heard(head)
+        if passed is None or head.framing != "chunked":
+            self._hand_over()
+            return False
+        self._passed, self._upstream_id = passed, track.upstream_id
+        self._stream = self._made()
+        return True
+
+    def _made(self) -> Stream:
+        """See `attempt.make_stream`."""
+        ride, track = self._ride, self._ride.track
+        spoken, prepared = track.surface.spoken, track.streamed
+        assert prepared is not None
+        voice = Voice(ride.request_id, track.facts.wanted[0], ride.at_ms // 1000, track.wants_usage, ride.document)
+        clean = ride.snapshot.clean
+        if prepared.native and isinstance(prepared.dialect, Dialect):
+            self._recast = None
+            return Passthrough(prepared.dialect, voice, strip_usage=prepared.asked_usage, clean=clean)
+        stream = Translation(prepared.dialect, spoken.stream_encoder(voice), clean=clean)
+        self._recast = stream.recast
+        return stream
+
+    def _is_unusual(self, out: bytes) -> bool:
+        """What the stream gave for a read, or how it is to go on."""
+        stream, size = self._stream, self._out + len(out)
+        if stream.failure is not None or stream.farewell or size > self._most:
+            return True
+        if self._parser.done and not stream.done:
+            return True
+        transport = self._client.transport
+        if transport is None or transport.is_closing() or self._client.writing_paused:
+            return True
+        if not stream.done:
+            return False
+        if self._commit is None:
+            return size > LARGEST or self._cost() is None
+        return len(out) > LAST or transport.get_write_buffer_size() > 0 or self._cost() is None
+
+    def _cost(self) -> tuple[ir.Usage, int | None] | None:
+        """Of a stream that has ended; None where that is for others to guess."""
+        usage, price = self._stream.usage, self._ride.track.price
+        if usage is None:
+            return None
+        if price is None:
+            return usage, None
+        cost = price.cost_nanos(usage)
+        return None if cost is None else (usage, cost)
+
+    def lost(self, exc: BaseException | None) -> None:
+        self._hand_over()
+        self._reply.lost(exc)
+
+    # -- the client's side -----------------------------------------------------------------------------------
+
+    def _begin(self, out: bytes) -> None:
+        """The commit: the head leaves, and what there is."""
+        ride, track, client = self._ride, self._ride.track, self._client
+        transport = client.transport
+        assert transport is not None
+        first_byte_s = time.monotonic() - ride.started
+        wait = self._last - ride.began
+        lines = f"{track.own_lines(ride.request_id)}{track.kind_line}{self._passed}"
+        if meters := ride.permit.standing.meters:
+            lines += lines_of(meters, track.surface.dialect, ride.gateway.clock(), ride.gateway.now())
+        head = head_of_stream(ride.request, track.stock, f"{lines}{STREAM_LINES}".encode())
+        self._out, whole = len(out), self._stream.done
+        if whole:
+            post(ride.request, transport, b"%b%x\r\n%b\r\n0\r\n\r\n" % (head, len(out), out))
+        else:
+            if ride.request.outbox is not None:
+                ride.request.outbox.flush()  # what follows goes straight to the connection
+            transport.set_write_buffer_limits(UNSENT)
+            transport.write(b"%b%x\r\n%b\r\n" % (head, len(out), out))
+            self._write, self._closing = transport.write, transport.is_closing
+        self._said = self._last
+        self._commit = Commit(first_byte_s, wait)
+        self._learn(self._commit)
+        self._body.clear()
+        if whole:
+            self._ended()
+        else:
+            ride.forget()
+            if client.writing_paused:
+                self._hand_over()
+
+    def _learn(self, commit: Commit) -> None:
+        """See `Relay`."""
+        ride, track, world = self._ride, self._ride.track, self._ride.snapshot.world
+        candidate, now = track.candidate, self._ride.gateway.clock()
+        world.latencies.answered(candidate, self._waits)
+        world.health.asked(candidate.provider)
+        world.health.succeeded(candidate, track.credential.index, now)
+        world.latencies.observe(candidate, commit.ttfb_ms - ride.started_ms, now)
+        ride.gateway.metrics.queued(candidate.provider, 0.0)
+
+    def _say(self, out: bytes) -> None:
+        if not out:
+            if self._recast is None or self._last - self._said < QUIET:
+                return
+            out = KEEP_ALIVE  # see `Flow`
+        self._said = self._last
+        size = len(out)
+        self._out += size
+        self._write(b"%x\r\n%b\r\n" % (size, out))
+        if self._client.writing_paused:
+            self._hand_over()
+
+    def _end(self, out: bytes) -> None:
+        self._out += len(out)
+        self._write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(out), out) if out else b"0\r\n\r\n")
+        self._ended()
+
+    def _ended(self) -> None:
+        self._answer = STAYS if self._ride.request.keep_alive else CLOSES
+        self._give_back(b"")
+        if self._parser.done:
+            self._record()
+
+    def look(self, now: float) -> None:
+        """Its time on the agenda has come."""
+        if self._page is None:
+            return
+        self._page = None
+        idle, total = self._ride.track.limits_of_stream
+        due = min(self._last + idle, self._ride.began + total)
+        if self._commit is None or now >= due:
+            self._hand_over()
+        else:
+            self._page = self._agenda.put(self, min(due, now + STUCK_WRITE))
+
+    # -- the end, here or elsewhere ----------------------------------------------------------------------------
+
+    def _give_back(self, body: bytes) -> None:
+        self._over = True
+        self._run = None
+        if self._page is not None:
+            self._agenda.strike(self, self._page)
+            self._page = None
+        self._reply.give_back(body)
+        if not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _hand_over(self, unsent: bytes = b"") -> None:
+        """To the way of all; `unsent` is what the stream gave last."""
+        if self._over:
+            return
+        if self._commit is None:
+            self._ride.snapshot.world.latencies.answered(self._ride.track.candidate, self._waits)
+            self._give_back(b"".join(self._body))
+        else:
+            self._unsent = unsent
+            self._give_back(b"")
+
+    def expire(self, message: str) -> None:
+        """As `Reply.expire`."""
+        self._hand_over()
+        self._reply.expire(message)
+
+    def opening(self, call: Call, pick: Pick) -> Opening | None:
+        """For the way of all: the answer, if a part of it has left."""
+        commit, ride, track, reply = self._commit, self._ride, self._ride.track, self._reply
+        if commit is None or track.streamed is None:
+            return None
+        call.phase, call.answer.begun = "stream", True
+        call.first_byte_s, call.upstream_wait, call.decision.ttfb_ms = (
+            commit.first_byte_s, commit.upstream_wait, commit.ttfb_ms,
+        )  # fmt: skip
+        call.decision.queue_ms = 0
+        attempt = call.begin_attempt(track.candidate, byok=False)
+        attempt.status, attempt.upstream_request_id = 200, self._upstream_id
+        attempt.ttfb_ms, attempt.bytes_out = commit.ttfb_ms - ride.started_ms, self._out
+        watchdog = Watchdog(
+            self._agenda, track.streamed.outgoing.timeouts, reply.expire, call.abandon, plain=False, started=ride.began
+        )
+        watchdog.goes_on(self._last)
+        track.in_flight.value += 1
+        return Opening(
+            pick, track.streamed, reply, watchdog, attempt, reply.headers, self._stream, self._unsent,
+            credential=track.credential, in_flight=track.in_flight,
+        )  # fmt: skip
+
+    def _record(self) -> None:
+        """See `Gateway`: what a stream says of its candidate, what it cost, and what is told of it."""
+        ride, track, gateway, stream = self._ride, self._ride.track, self._ride.gateway, self._stream
+        commit, told = self._commit, self._cost()
+        assert commit is not None
+        assert told is not None
+        self._recorded = True
+        (usage, cost), duration = told, time.monotonic() - ride.started
+        charged, read, ttfb_ms = min(cost or 0, billing.MOST_CHARGED), usage.input_total, commit.ttfb_ms
+        now, world, duration_ms = gateway.clock(), ride.snapshot.world, int(duration * 1000)
+        brief = _brief((
+            track, ride.request_id, ride.at_ms, ride.tokens, ride.conversation, ride.pinned is not None, usage, cost,
+            charged, ttfb_ms, duration_ms, self._out, self._upstream_id, ride.started_ms,
+        ))  # fmt: skip
+        for kind, count in stream.edits.items():
+            gateway.metrics.stream_edited(kind, count)
+        if (rate := pace(usage.output, duration_ms - ttfb_ms)) is not None:
+            world.latencies.observe_rate(track.candidate, rate)
+        if ride.conversation is not None and track.pins:
+            world.affinity.pin(ride.conversation, track.candidate, now)
+        track.in_flight.value -= 1
+        if ride.call is not None:
+            ride.call.recorded = True
+        gateway.ended(ride.call or ride, ride.snapshot, ride.size, inside=True)
+        for alert in ride.permit.settle(charged, (read or 0) + (usage.output or 0), now):
+            gateway.alerts.tell(alert)
+        track.tally.add(duration, commit.first_byte_s - commit.upstream_wait, usage, cost, ttfb_ms / 1000)
+        client = track.visitor.client(ride.request.remote or None, ride.snapshot.proxies)
+        gateway.tell_brief(track, brief, read, client)
+        gateway.ledger.record(brief)

@@ -1,0 +1,187 @@
+"""The course of a stream on the short way: what goes it to its end, and what is handed over under way. That client,
+provider and record cannot tell is what `test_express_streams.py` shows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from gateway import RawClient, Running, Start, provider, settles
+from keyed import make
+from playbook import CHAT, MESSAGES, USAGE, Tongue, chunk
+from upstream import LAST, SILENCE, STREAM_HEAD, Script, ScriptedUpstream, piece, streamed, within
+
+from proxy.server.course import Course
+from proxy.server.express import Ride
+
+LOOPS = ("uvloop",)
+PRICED = {"first": "price = { input = 2.5, output = 10 }"}
+TOLD = chunk(None, usage=USAGE)
+
+
+def frames(tongue: Tongue, *texts: str) -> list[bytes]:
+    said = tongue.stream(*(texts or ("Hello", " there.")))
+    return [*said[:-1], TOLD, said[-1]] if tongue is CHAT else said
+
+
+GOOD = frames(CHAT)
+# Reads of the provider's third answer -> whether it goes the short way to its end.
+COURSES: dict[str, tuple[Sequence[Any], bool]] = {
+    "all in one read": ([b"".join([STREAM_HEAD, *map(piece, GOOD), LAST])], True),
+    "a frame at a time": ([STREAM_HEAD, 0.01, *(step for it in GOOD for step in (piece(it), 0.01)), LAST], True),
+    "the end in a read of its own": ([b"".join([STREAM_HEAD, *map(piece, GOOD)]), 0.01, LAST], True),
+    "a head that comes in two": ([STREAM_HEAD[:20], 0.01, STREAM_HEAD[20:], *map(piece, GOOD), LAST], True),
+    "an odd chunk": (
+        [STREAM_HEAD, piece(GOOD[0] + GOOD[1][:9]), 0.01, piece(GOOD[1][9:]), *map(piece, GOOD[2:]), LAST], True
+    ),
+    "a read that is large": (streamed([*GOOD[:2], 0.01, CHAT.text("x" * 20_000), 0.01, *GOOD[2:]]), False),
+    "no usage": ([STREAM_HEAD, *(piece(it) for it in GOOD if it is not TOLD), LAST], False),
+    "no terminator": ([STREAM_HEAD, *map(piece, GOOD[:-1]), LAST], False),
+    "an error within": (streamed([*GOOD[:2], CHAT.error_frame("overloaded_error", "No.")]), False),
+}  # fmt: skip
+
+
+def courses(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether each went the short way to its end."""
+    seen: list[bool] = []
+    run = Course.run
+
+    async def noted(self: Course) -> Any:
+        left = await run(self)
+        seen.append(left is not None)
+        return left
+
+    monkeypatch.setattr(Course, "run", noted)
+    return seen
+
+
+async def asks(client: RawClient, *more: str) -> None:
+    await client.request(CHAT, CHAT.request("first", stream=True), *more)
+
+
+async def taken(client: RawClient) -> bytes:
+    """A stream, to the end of its body."""
+    said = b""
+    async with asyncio.timeout(20):
+        while not said.endswith(b"\r\n0\r\n\r\n"):
+            said += (more := await client.reader.read(1 << 16))
+            assert more, said
+    return said
+
+
+@pytest.mark.parametrize(("script", "whole"), COURSES.values(), ids=COURSES)
+async def test_a_good_stream_goes_the_short_way_to_its_end(
+    script: Script, whole: bool, upstream: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gw = await start(provider("first", upstream, models=PRICED))
+    upstream.plays(streamed(GOOD), script)
+    seen = courses(monkeypatch)
+    client = await gw.connect()
+    for _ in range(2):
+        await asks(client)
+        await taken(client)
+    await gw.quiet()
+    assert seen == [whole]
+    await held_is_nothing(gw)
+
+
+async def held_is_nothing(gw: Running) -> None:
+    assert gw.app is not None
+    gateway = gw.app.gateway
+    (track,) = gateway.current.tracks.values()
+    assert (gateway.turnstile.inside, gateway.turnstile.held, gateway.current.users) == (0, 0, 0)
+    assert track.in_flight.value == 0
+    assert not gateway.current.world.latencies._waiting
+    await settles(lambda: track.upstream._slots.take_at_once())
+    assert not any(gateway.relay.agenda._pages.values())
+
+
+@pytest.mark.parametrize("theirs", [CHAT, MESSAGES], ids=["passing", "translated"])
+async def test_a_slow_client_is_waited_for(
+    theirs: Tongue, upstream: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gw = await start(provider("first", upstream, theirs, models=PRICED))
+    text = piece(theirs.text("z" * 8_000))
+    begun = [it for it in (theirs.start, theirs.opening) if it]
+    upstream.plays(streamed(frames(theirs)), [STREAM_HEAD, *map(piece, begun), *[text] * 4000, SILENCE])
+    seen = courses(monkeypatch)
+    client = await gw.connect()
+    await asks(client)
+    await taken(client)
+    await asks(client)
+    await client.until(b"\r\n\r\n")
+    client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+    await settles(lambda: bool(upstream.blocked))
+    assert seen == [False]
+    assert upstream.sent < 4000 * 8_000
+    client.leave()
+    await within((await upstream.asked(2)).gone)
+    await gw.quiet()
+    row = (await gw.rows(2))[-1]
+    assert (row["status"], row["outcome"], row["gone_phase"]) == (499, "client_closed", "stream")
+    await held_is_nothing(gw)
+
+
+async def under_way(gw: Running, upstream: ScriptedUpstream) -> RawClient:
+    """A client whose second stream has begun."""
+    client = await gw.connect()
+    upstream.plays(streamed(GOOD), streamed([*GOOD[:2], SILENCE]))
+    await asks(client)
+    await taken(client)
+    await asks(client)
+    await client.until(b"Hello")
+    assert gw.app is not None
+    (ride,) = gw.app.gateway.calls
+    assert isinstance(ride, Ride)
+    return client
+
+
+async def test_a_shutdown_is_told_in_the_stream(upstream: ScriptedUpstream, start: Start) -> None:
+    gw = await start(provider("first", upstream, models=PRICED))
+    client = await under_way(gw, upstream)
+    assert gw.app is not None
+    gw.app.gateway.cut()
+    said = await taken(client)
+    assert b"shutting down" in said
+    assert b"[DONE]" not in said
+    await gw.quiet()
+    row = (await gw.rows(2))[-1]
+    assert (row["status"], row["outcome"]) == (200, "gateway_overloaded")
+    await held_is_nothing(gw)
+
+
+async def test_a_provider_that_goes_away_is_told_in_the_stream(upstream: ScriptedUpstream, start: Start) -> None:
+    gw = await start(provider("first", upstream, models=PRICED))
+    client = await under_way(gw, upstream)
+    for transport in upstream.transports:
+        transport.abort()
+    assert b"error" in await taken(client)
+    await gw.quiet()
+    row = (await gw.rows(2))[-1]
+    assert (row["status"], row["outcome"]) == (200, "bad_upstream_response")
+    assert row["attempts"][0]["ttfb_ms"] is not None
+    await held_is_nothing(gw)
+
+
+async def test_a_stream_beyond_its_reservation_goes_on(
+    upstream: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = '[projects.team]\nbudget = { limit = 1, period = "monthly" }\n'
+    gw = await start(provider("first", upstream, models=PRICED) + project)
+    key = await make(gw, project="team")
+    long = frames(CHAT, *(f" word {number}" for number in range(400)))  # of 16 tokens that are reserved
+    upstream.plays(streamed(GOOD), streamed([step for it in long for step in (it, 0.0)]))
+    seen = courses(monkeypatch)
+    client = await gw.connect()
+    for _ in range(2):
+        await asks(client, f"Authorization: {key.bearer['Authorization']}")
+        said = await taken(client)
+    assert b" word 399" in said
+    await gw.quiet()
+    assert seen == [False]
+    assert gw.app is not None
+    account = gw.app.gateway.current.gate.books.accounts["project:team"]
+    assert account.reserved == 0
+    await held_is_nothing(gw)
