@@ -251,10 +251,9 @@ def _track_of(call: Call, opening: Opening, facts: Facts, tally: MakesTally, in_
     if permit.standing.budgeted and line is None:
         return None  # nothing that one line could tell
     fallback = call.decision.fallback_used
-    theirs = opening.headers.get("content-type", "")
-    ours = JSON if not call.stream else theirs if prepared.native else SSE
-    if call.stream and (content_type_of(opening.headers) != EVENTS or theirs != printable(theirs)):
+    if (types := _content_types(call, opening)) is None:
         return None
+    theirs, ours = types
     return Track(
         visitor=call.visitor,
         surface=call.surface,
@@ -280,7 +279,7 @@ def _track_of(call: Call, opening: Opening, facts: Facts, tally: MakesTally, in_
         in_flight=in_flight,
         tally=tally(call.surface.name, candidate.model, candidate.provider, plan.intent, call.stream),
         stock=stock_of(call, candidate, ours, fallback=fallback),
-        content_type=theirs if call.stream else JSON,
+        content_type=theirs,
         kind_line="" if ours in OWN_TYPES else f"Content-Type: {ours}\r\n",
         wants_usage=call.wants_usage,
         prefix=call.prefix,
@@ -289,6 +288,16 @@ def _track_of(call: Call, opening: Opening, facts: Facts, tally: MakesTally, in_
         streamed=with_body(prepared, b"") if call.stream else None,
         hop=None if prepared.native else Hop(call.dialect, prepared.dialect, target_of(opening.pick)),
     )
+
+
+def _content_types(call: Call, opening: Opening) -> tuple[str, str] | None:
+    """The provider's and the client's; None for a stream of a provider that says something else."""
+    if not call.stream:
+        return JSON, JSON
+    theirs = opening.headers.get("content-type", "")
+    if content_type_of(opening.headers) != EVENTS or theirs != printable(theirs):
+        return None
+    return theirs, theirs if opening.prepared.native else SSE
 
 
 def _without_words(facts: Facts) -> Facts:
