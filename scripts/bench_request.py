@@ -205,7 +205,10 @@ def gateway(answers: Mapping[str, bytes]) -> tuple[Gateway, str]:
     metrics = Metrics()
     metrics.known(models=snapshot.world.models.listed, providers=snapshot.table.providers)
     relay = Relay(random.random, time.monotonic, "0123abcd", metrics)
-    made = Gateway(snapshot, relay, Unwritten(), metrics, dice=random.random, tell=lambda fields: None)
+    made = Gateway(
+        snapshot, relay, Unwritten(), metrics, dice=random.random,
+        tell=lambda fields: None, tell_brief=lambda track, brief, read, client: None,
+    )  # fmt: skip
     return made, whole
 
 

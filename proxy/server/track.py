@@ -248,12 +248,9 @@ def _track_of(call: Call, opening: Opening, facts: Facts, tally: MakesTally, in_
     output = billing.output_reserved(opening.pick, facts, server.reserve_output)
     priced = info.price is not None and info.price.output is not None
     line = worst_case_line(info.price, output if priced else 0, facts.shape.cache_write)
-    if permit.standing.budgeted and line is None:
+    fallback, types = call.decision.fallback_used, _content_types(call, opening)
+    if types is None or (permit.standing.budgeted and line is None):
         return None  # nothing that one line could tell
-    fallback = call.decision.fallback_used
-    if (types := _content_types(call, opening)) is None:
-        return None
-    theirs, ours = types
     return Track(
         visitor=call.visitor,
         surface=call.surface,
@@ -278,9 +275,9 @@ def _track_of(call: Call, opening: Opening, facts: Facts, tally: MakesTally, in_
         fallback=fallback,
         in_flight=in_flight,
         tally=tally(call.surface.name, candidate.model, candidate.provider, plan.intent, call.stream),
-        stock=stock_of(call, candidate, ours, fallback=fallback),
-        content_type=theirs,
-        kind_line="" if ours in OWN_TYPES else f"Content-Type: {ours}\r\n",
+        stock=stock_of(call, candidate, types[1], fallback=fallback),
+        content_type=types[0],
+        kind_line="" if types[1] in OWN_TYPES else f"Content-Type: {types[1]}\r\n",
         wants_usage=call.wants_usage,
         prefix=call.prefix,
         revision=snapshot.table.revision,
