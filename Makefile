@@ -59,9 +59,12 @@ run-local: $(VENV)/.run $(VENV)/.local ## serve a small language model of this m
 
 # -- test ---------------------------------------------------------------------------------------------------------
 
+# Without bytecode, hundreds of processes would compile what they import, each for itself.
+PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -q
+
 # Three at a time on two cores: some wait for what the clock has to bring.
 test: $(VENV)/.test ## the fast tests: two minutes on two cores
-	@$(BIN)/python -m pytest -q -n 3 --dist loadfile -m "not slow"
+	@$(PYTEST) -n 3 --dist loadfile -m "not slow"
 
 # Libraries that docs/clients.md shows, in an environment of their own: they want other versions of the SDKs.
 $(VENV)/.clients: requirements/clients.txt | $(BIN)/python
@@ -73,7 +76,7 @@ $(VENV)/.clients: requirements/clients.txt | $(BIN)/python
 
 # As they stand: by the number of their tests, a file whose one test takes a minute would come last, and be waited for.
 test-slow: $(VENV)/.test $(VENV)/.local $(VENV)/.clients ## the tests that `make test` leaves out: eight minutes on two cores
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m slow
+	@$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m slow
 
 test-all: ## every test: `make test` and `make test-slow`
 	@$(MAKE) --no-print-directory test
@@ -91,7 +94,7 @@ bench-check: $(VENV)/.test ## what got a fifth worse than docs/performance.md sa
 .PHONY: faults fuzz soak
 faults: $(VENV)/.test ## run every fault of the catalogue and write docs/faults.md from what came of it
 	@rm -rf .faults && mkdir .faults
-	@POINTSMAN_FAULTS_TABLE="$(CURDIR)/.faults" $(BIN)/python -m pytest -q -n 2 --dist loadfile tests/faults tests/server/test_killed.py
+	@POINTSMAN_FAULTS_TABLE="$(CURDIR)/.faults" $(PYTEST) -n 2 --dist loadfile tests/faults tests/server/test_killed.py
 	@cd tests && ../$(BIN)/python -m faults.table "$(CURDIR)/.faults" && rm -rf ../.faults
 
 fuzz: $(VENV)/.test ## bytes and shapes of any kind through all that reads them, new ones in each round; ten minutes

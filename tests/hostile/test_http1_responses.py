@@ -26,7 +26,7 @@ class Outcome:
     headers: dict[str, str]
 
 
-@pytest.fixture(scope="module", params=["lean", "plain"])
+@pytest.fixture(scope="module", params=["lean", pytest.param("plain", marks=pytest.mark.slow)])
 def outcomes(request: pytest.FixtureRequest) -> dict[tuple[str, int], Outcome]:
     return asyncio.run(_played(request.param))
 

@@ -75,7 +75,9 @@ failures = 1_000_000
 ANY = 'models = ["x*"]'
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["lean", "plain"])
+@pytest_asyncio.fixture(
+    scope="module", loop_scope="module", params=["lean", pytest.param("plain", marks=pytest.mark.slow)]
+)
 async def served(request: pytest.FixtureRequest) -> AsyncIterator[Bed]:
     """Once for each exchange with providers."""
     with TemporaryDirectory(prefix="pm-") as home:
@@ -133,7 +135,7 @@ ENDLESS: dict[str, tuple[Script, bool, Tongue]] = {
         True,
         OLLAMA,
     ),
-    "comments": ([STREAM_HEAD, *forever(piece(b": still here\n\n" * 5_000))], True, CHAT),
+    "comments": ([STREAM_HEAD, *forever(piece((b": still here" + b"." * 52 + b"\n\n") * 1_000))], True, CHAT),
     "lifecycle events": ([STREAM_HEAD, *forever(piece(CHAT.start * 500))], True, CHAT),
 }
 

@@ -30,7 +30,7 @@ LIMITS: dict[str, tuple[dict[str, int], str, bool]] = {  # what holds three, on 
 }
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streams"])
+@pytest.mark.parametrize("stream", [pytest.param(False, marks=pytest.mark.slow), True], ids=["plain", "streams"])
 @pytest.mark.parametrize(("limits", "scope", "by_time"), LIMITS.values(), ids=LIMITS)
 async def test_of_200_at_once_exactly_those_pass_that_the_limit_holds(
     limits: dict[str, int], scope: str, by_time: bool, stream: bool, start: Start, upstream: ScriptedUpstream
