@@ -166,7 +166,9 @@ def boarded(standing: Standing, reading: int, writing: int, nanos: int, now: flo
 
 def _fitted(reading: int, writing: int, most: int | None) -> int:
     """Of what may be written no more than a limit of so many tokens holds beside what is read."""
-    return reading + (writing if most is None else min(writing, max(0, most - reading)))
+    if most is None or reading + writing <= most:
+        return reading + writing
+    return max(reading, most)
 
 
 def told(name: str) -> str:

@@ -183,8 +183,11 @@ def write_whole(request: Request, stock: Stock, lines: bytes, body: bytes) -> Le
     """A good answer of a length that the connection takes; it is open. `lines` are headers beside the stock's."""
     transport, stays = request.protocol.transport, request.keep_alive
     assert transport is not None
-    head = b"".join((_starts.get(200) or _start(200), stock.lines, lines, _date(int(time.time())), _ends(stays)))
-    post(request, transport, b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body))
+    parts = (
+        _starts.get(200) or _start(200), stock.lines, lines, _date(int(time.time())), _ends(stays),
+        b"Content-Length: %d\r\n\r\n" % len(body), body,
+    )  # fmt: skip
+    post(request, transport, b"".join(parts))
     return STAYS if stays else CLOSES
 
 

@@ -333,7 +333,7 @@ class Ride:
         now = gateway.clock()
         lines = f"{track.own_lines(self.request_id)}{passed}"
         if permit.standing.meters:
-            lines += lines_of(permit.standing.meters, track.surface.dialect, now, gateway.now())
+            lines += lines_of(permit, track.surface.dialect, now, gateway.now())
         lines += cost_line(track.prefix, cost)
         left = write_whole(self.request, track.stock, lines.encode(), body)
         duration = time.monotonic() - started

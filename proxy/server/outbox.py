@@ -9,6 +9,7 @@ waits.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 SMALL = 4 << 10  # bytes of a piece; of larger ones the copy counts, and who is written to may have to be waited for
 MOST = 8  # pieces that wait for each other
@@ -17,9 +18,10 @@ MOST = 8  # pieces that wait for each other
 class Outbox:
     """Of one side: each transport that is written to by `post` is written to by it alone, or after a `flush`."""
 
-    __slots__ = ("_begun", "_waiting")
+    __slots__ = ("_begun", "_soon", "_waiting")
 
     def __init__(self) -> None:
+        self._soon: Callable[..., object] | None = None  # of the loop, from the first turn on: asking for it is dear
         self._begun = False  # this turn has had its first
         self._waiting: list[tuple[asyncio.WriteTransport, bytes]] = []
 
@@ -31,7 +33,9 @@ class Outbox:
             transport.write(data)
         elif not self._begun:
             self._begun = True
-            asyncio.get_running_loop().call_soon(self._end)
+            if self._soon is None:
+                self._soon = asyncio.get_running_loop().call_soon
+            self._soon(self._end)
             transport.write(data)
         elif waiting and waiting[-1][0] is transport and len(waiting[-1][1]) <= SMALL:
             waiting[-1] = transport, waiting[-1][1] + data

@@ -6,11 +6,9 @@ https://docs.anthropic.com/en/api/rate-limits#response-headers
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 
-from proxy.accounts.limits import Meter
 from proxy.accounts.permit import Permit, tightest
 from proxy.server.call import Call
 from proxy.server.respond import Headers
@@ -50,33 +48,44 @@ def headers_of(permit: Permit, dialect: str, now: float, wall: float, given_back
     return headers
 
 
-def lines_of(meters: Sequence[Meter], dialect: str, now: float, wall: float) -> str:
+def lines_of(permit: Permit, dialect: str, now: float, wall: float) -> str:
     """As `headers_of`, on the wire."""
-    if len(meters) == 1:
-        of_requests = of_tokens = meters[0]
-        requests, tokens = of_tokens.left(now)
-    else:
-        (requests, of_requests), (tokens, of_tokens) = (it or (None, meters[0]) for it in tightest(meters, now))
-    names, said = (ANTHROPIC, _moment) if dialect == "anthropic" else (OPENAI, duration)
-    lines = ""
+    meters = permit.standing.meters
+    if len(meters) > 1:
+        return "".join([f"{name}: {value}\r\n" for name, value in headers_of(permit, dialect, now, wall)])
+    (meter,) = meters
+    requests, tokens = meter.left(now)
+    said = _moment if dialect == "anthropic" else duration
+    told: tuple[int | str, ...] = ()
     if requests is not None:
-        (limit, remaining, reset), when = names["requests"], said(of_requests.requests.idle_in(now), wall)
-        lines = f"{limit}: {of_requests.terms.rpm}\r\n{remaining}: {requests}\r\n{reset}: {when}\r\n"
+        told = requests, said(meter.requests.idle_in(now), wall)
     if tokens is not None:
-        (limit, remaining, reset), when = names["tokens"], said(of_tokens.tokens.idle_in(now), wall)
-        lines += f"{limit}: {of_tokens.terms.tpm}\r\n{remaining}: {tokens}\r\n{reset}: {when}\r\n"
+        told += tokens, said(meter.tokens.idle_in(now), wall)
+    return _lines(dialect, meter.terms.rpm, meter.terms.tpm) % told
+
+
+@lru_cache(maxsize=256)
+def _lines(dialect: str, rpm: int | None, tpm: int | None) -> str:
+    """With holes for what is left of each limit and when it is whole again."""
+    lines = ""
+    for what, most in zip(KINDS, (rpm, tpm), strict=True):
+        if most is not None:
+            limit, remaining, reset = (ANTHROPIC if dialect == "anthropic" else OPENAI)[what]
+            lines += f"{limit}: {most}\r\n{remaining}: %d\r\n{reset}: %s\r\n"
     return lines
 
 
 def duration(seconds: float, wall: float = 0.0) -> str:
     """As OpenAI writes it, after Go: `1m0s`, `7s`, `120ms`. Whenever it is asked."""
-    return f"{round(seconds * 1000)}ms" if seconds < 1 else _in_full(round(seconds))
+    return f"{round(seconds * 1000)}ms" if seconds < 1 else IN_FULL.get(whole := round(seconds)) or _in_full(whole)
 
 
-@lru_cache(maxsize=128)
 def _in_full(seconds: int) -> str:
     minutes, rest = divmod(seconds, 60)
     return f"{minutes}m{rest}s" if minutes else f"{rest}s"
+
+
+IN_FULL = {seconds: _in_full(seconds) for seconds in range(62)}  # no window is longer
 
 
 def _moment(seconds: float, wall: float) -> str:

@@ -147,9 +147,9 @@ def cost_line(prefix: str, nanos: int | None) -> str:
 
 
 def _usd(nanos: int) -> str:
-    whole, part = divmod(nanos, 1_000_000_000)
-    digits = f"{part:09d}".rstrip("0")
-    return f"{whole}.{digits}" if digits else str(whole)
+    text = f"{nanos:010d}"
+    digits = text[-9:].rstrip("0")
+    return f"{text[:-9]}.{digits}" if digits else text[:-9]
 
 
 def id_headers(request_id: str, dialect: str) -> Headers:

@@ -315,7 +315,7 @@ class LeanReply:
 
     def coming(self) -> asyncio.Future[None]:
         """As `came`, for whoever has just asked; a wait that is cancelled is for the caller to make an end of."""
-        self._waiter = waiter = asyncio.get_running_loop().create_future()
+        self._waiter = waiter = self._handler._loop.create_future()
         return waiter
 
     async def came(self) -> None:
