@@ -97,6 +97,9 @@ def no_preamble(raw: bytes) -> bytes | None:
     return None
 
 
+# Of an answer that is one text: what others may have in common with it, its id, the text. Left out are the time and the
+# tokens that are told of all.
+Parted = tuple[Mapping[str, Any], str, str]
 Mend = Callable[[Any], Any]  # a JSON answer -> what leaves instead; None: it leaves as it came
 
 
@@ -135,6 +138,7 @@ class Upstream:
     read_error: Callable[[Any], Reading]  # parsed JSON of an error body, or None
     # Whether behind that base URL stands the model's name, instead of a path and the name in the body.
     runs_at: Callable[[str], bool] | None = field(default=None, kw_only=True)
+    parted_answer: Callable[[Mapping[str, Any]], Parted | None] | None = field(default=None, kw_only=True)
     text_mould: Callable[[bytes], Mould | None] = field(
         default=no_mould, kw_only=True
     )  # of a raw frame that is a piece of text and nothing else
@@ -167,9 +171,10 @@ class Dialect(Upstream):
     mend_frame: Callable[[bytes, str], bytes] | None = None
     mend_answer: Callable[[bytes, str], bytes] | None = None
     reads: frozenset[str] = field(factory=frozenset)  # top-level members that the gateway itself reads
-    system_roles: tuple[str, ...] | None = (
-        None  # whose turns in `messages` are the system's; None: turns stand elsewhere
-    )
+    # Usage as whole answers have it; None where what they hold of their own is more than `Parted` leaves out.
+    write_usage: Callable[[ir.Usage], Mapping[str, Any] | None] | None = None
+    # Whose turns are the system's; None where turns do not stand in `messages`.
+    system_roles: tuple[str, ...] | None = None
     # Of a raw frame, what all frames of its stream begin with and the tap does not read; None where nothing tells it.
     preamble: Callable[[bytes], bytes | None] = no_preamble
     operations: Mapping[str, Operation] = field(factory=dict)  # by name, which is its path's tail: "audio/speech"

@@ -293,12 +293,14 @@ class Ride:
         try:
             parsed = json_text.read(body)
             usage = track.check(parsed)
+            if usage is None:
+                return None  # what it cost is for others to guess
             if track.hop is not None:
-                body = track.hop.answered(parsed, self._voice())
+                body = track.hop.back.answered(parsed, usage, self.at_ms // 1000, self._voice)
         except (ValueError, GatewayError):
             return None
-        if usage is None or len(body) > LARGEST:
-            return None  # what it cost is for others to guess
+        if len(body) > LARGEST:
+            return None
         cost = track.price.cost_nanos(usage) if track.price is not None else None
         if cost is None and track.price is not None:
             return None

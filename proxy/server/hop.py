@@ -10,7 +10,6 @@ translation has it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from typing import Any
 
 import orjson
@@ -18,15 +17,15 @@ from attrs import define, field
 
 from proxy import ir
 from proxy.dialects import Dialect, Upstream, coherence
-from proxy.dialects.dialect import Voice
+from proxy.server.rewording import Rewording
 from proxy.wire import json_text
+from proxy.wire.cast import Cast, cast_of, poured
 
 MOST = 64  # casts of a hop
 MOST_TURNS = 32  # of what is worth one: a conversation is as long as that once
 LONGEST = 2048  # bytes of what a request says beside its turns
 
 MARK = b"\\u0002mark "  # how a mark begins, written
-Cast = tuple[tuple[bytes, ...], tuple[int, ...]]  # what stands before, between and behind the texts; and their order
 Key = tuple[bytes, tuple[str, ...]]  # all but the turns, and their roles
 _string = orjson.dumps
 
@@ -36,7 +35,12 @@ class Hop:
     spoken: Dialect  # by the client
     dialect: Upstream
     target: ir.Target
+    back: Rewording = field(init=False, repr=False)  # of answers
     _casts: dict[Key, Cast | None] = field(factory=dict, init=False, repr=False)
+
+    @back.default
+    def _its_way_back(self) -> Rewording:
+        return Rewording(self.spoken, self.dialect)
 
     def asked(self, document: Mapping[str, Any]) -> bytes | None:
         """The body for the provider; None where its dialect cannot say all of it, or says some of it in a header.
@@ -67,10 +71,6 @@ class Hop:
         self._casts[key] = cast if cast is not None and _poured(cast, texts) == body else None
         return body
 
-    def answered(self, parsed: Any, voice: Voice) -> bytes:
-        """The body for the client. Raises UpstreamBroken."""
-        return json_text.write(self.spoken.encode_answer(self.dialect.decode_answer(parsed), voice))
-
 
 def _texts(turns: Any) -> list[str] | None:
     """Of a few turns that say one text each, and nothing else; None where one says more, or next to nothing."""
@@ -97,22 +97,11 @@ def _key(document: Mapping[str, Any]) -> Key | None:
 
 def _cast(body: bytes, marks: Sequence[str]) -> Cast | None:
     """None where a mark does not stand in it once, as a string of its own."""
-    found: list[tuple[int, int]] = []  # where a mark begins, and which
-    for number, mark in enumerate(marks):
-        if body.count(_string(mark)) != 1:
-            return None
-        found.append((body.find(_string(mark)), number))
-    pieces, at = [], 0
-    for begins, number in sorted(found):
-        pieces.append(body[at:begins])
-        at = begins + len(_string(marks[number]))
-    pieces.append(body[at:])
-    if any(MARK in piece for piece in pieces):
+    cast = cast_of(body, [_string(mark) for mark in marks])
+    if cast is None or any(MARK in piece for piece in cast[0]):
         return None  # and within another one as well
-    return tuple(pieces), tuple(number for _, number in sorted(found))
+    return cast
 
 
 def _poured(cast: Cast, texts: Sequence[str]) -> bytes:
-    (first, *others), order = cast
-    strings = [_string(texts[number]) for number in order]
-    return b"".join((first, *chain.from_iterable(zip(strings, others, strict=True))))
+    return poured(cast, [_string(text) for text in texts])

@@ -5,7 +5,7 @@ https://platform.claude.com/docs/en/api/messages · recorded traffic is what the
 
 from __future__ import annotations
 
-from proxy.dialects.anthropic.answers import check_answer, check_count, decode_answer, encode_answer
+from proxy.dialects.anthropic.answers import check_answer, check_count, decode_answer, encode_answer, parted_answer
 from proxy.dialects.anthropic.blocks import NAME
 from proxy.dialects.anthropic.faults import read_error, write_error
 from proxy.dialects.anthropic.outgoing import encode_request
@@ -14,6 +14,7 @@ from proxy.dialects.anthropic.shape import read_shape
 from proxy.dialects.anthropic.stream_decoder import StreamDecoder, text_mould
 from proxy.dialects.anthropic.stream_encoder import MESSAGE_STOP, StreamEncoder
 from proxy.dialects.anthropic.tap import PROBES, Tap, preamble
+from proxy.dialects.anthropic.usage import write_usage
 from proxy.dialects.dialect import Dialect, Operation
 from proxy.errors import Unsupported
 
@@ -64,6 +65,8 @@ DIALECT = Dialect(
     decode_answer=decode_answer,
     encode_answer=encode_answer,
     check_answer=check_answer,
+    parted_answer=parted_answer,
+    write_usage=write_usage,
     stream_decoder=StreamDecoder,
     stream_encoder=StreamEncoder,
     tap=Tap,

@@ -15,7 +15,7 @@ from proxy.dialects.anthropic.faults import read_failure
 from proxy.dialects.anthropic.stops import STOP_REASONS, write_stop
 from proxy.dialects.anthropic.turns import call_id
 from proxy.dialects.anthropic.usage import read_usage, write_usage
-from proxy.dialects.dialect import Voice
+from proxy.dialects.dialect import Parted, Voice
 from proxy.errors import InvalidRequest, UpstreamBroken
 from proxy.wire import json_text
 
@@ -24,6 +24,7 @@ _TIERS = {"standard": "default", "priority": "priority"}
 _NATIVE_TIERS = {tier: native for native, tier in _TIERS.items()}
 _OWN = ("container", "context_management", "diagnostics", "stop_details")
 _OWN_COUNTS = ("server_tool_use", "iterations", "inference_geo", "speed")
+_TOLD_OF_USAGE = ("service_tier", *_OWN_COUNTS)  # beside its tokens
 
 
 def check_answer(parsed: Any) -> ir.Usage | None:
@@ -79,6 +80,21 @@ def decode_answer(body: Mapping[str, Any]) -> ir.Answer:
         service_tier=read_tier(counts),
         extra=extra,
     )
+
+
+def parted_answer(parsed: Mapping[str, Any]) -> Parted | None:
+    """See `Parted`."""
+    content, usage, ident = parsed.get("content"), parsed.get("usage"), parsed.get("id")
+    if content.__class__ is not list or len(content) != 1 or usage.__class__ is not dict or ident.__class__ is not str:
+        return None
+    block = content[0]
+    if block.__class__ is not dict or block.get("type") != "text" or block.get("citations") or not ident:
+        return None
+    text = block.get("text")
+    if text.__class__ is not str or not text:
+        return None
+    counts = {name: usage[name] for name in _TOLD_OF_USAGE if name in usage}
+    return {**parsed, "id": None, "content": {**block, "text": None}, "usage": counts}, ident, text
 
 
 def read_tier(usage: Mapping[str, Any]) -> str | None:

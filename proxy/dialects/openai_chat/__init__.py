@@ -6,7 +6,7 @@ https://platform.openai.com/docs/api-reference/chat
 from __future__ import annotations
 
 from proxy.dialects.dialect import Dialect
-from proxy.dialects.openai_chat.answer_reader import check_answer, decode_answer
+from proxy.dialects.openai_chat.answer_reader import check_answer, decode_answer, parted_answer
 from proxy.dialects.openai_chat.answer_writer import encode_answer
 from proxy.dialects.openai_chat.failure import read_error, write_error
 from proxy.dialects.openai_chat.operations import OPERATIONS
@@ -17,6 +17,7 @@ from proxy.dialects.openai_chat.shape import SYSTEM_ROLES, read_shape
 from proxy.dialects.openai_chat.stream_reader import StreamDecoder, text_mould
 from proxy.dialects.openai_chat.stream_writer import StreamEncoder
 from proxy.dialects.openai_chat.tap import PROBES, Tap, preamble
+from proxy.dialects.openai_chat.usage import write_usage
 from proxy.dialects.openai_chat.vocabulary import NAME, READS, TYPES
 
 
@@ -42,6 +43,8 @@ DIALECT = Dialect(
     decode_answer=decode_answer,
     encode_answer=encode_answer,
     check_answer=check_answer,
+    parted_answer=parted_answer,
+    write_usage=write_usage,
     stream_decoder=StreamDecoder,
     stream_encoder=StreamEncoder,
     tap=Tap,

@@ -11,6 +11,7 @@ from typing import Any
 
 from proxy import ir
 from proxy.dialects import failures
+from proxy.dialects.dialect import Parted
 from proxy.dialects.openai_chat.failure import failure_of
 from proxy.dialects.openai_chat.media import image_of
 from proxy.dialects.openai_chat.reasoning import read_reasoning
@@ -73,6 +74,20 @@ def decode_answer(parsed: Mapping[str, Any]) -> ir.Answer:
         fingerprint=_text(answer, "system_fingerprint") or None,
         extra={name: value for name, value in answer.items() if name not in _KNOWN},
     )
+
+
+def parted_answer(parsed: Mapping[str, Any]) -> Parted | None:
+    """See `Parted`."""
+    choices, ident = parsed.get("choices"), parsed.get("id")
+    if choices.__class__ is not list or len(choices) != 1 or ident.__class__ is not str or not ident:
+        return None
+    choice = choices[0]
+    message = choice.get("message") if isinstance(choice, dict) else None
+    text = message.get("content") if isinstance(message, dict) else None
+    if message is None or text.__class__ is not str or not text:
+        return None
+    said = {**choice, "message": {**message, "content": None}}
+    return {**parsed, "id": None, "created": None, "usage": None, "choices": said}, ident, text
 
 
 def choice_failure(choice: Mapping[str, Any]) -> ir.Failure | None:

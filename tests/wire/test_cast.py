@@ -1,0 +1,36 @@
+"""Casts: a body with holes, into which other values are poured."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxy.wire.cast import cast_of, poured
+
+BODY = b'{"a":"<one>","b":[<two>],"c":0}'
+CASTS: dict[str, tuple[list[bytes], list[bytes], bytes]] = {
+    "one hole": ([b"<one>"], [b"x"], b'{"a":"x","b":[<two>],"c":0}'),
+    "two holes": ([b"<one>", b"<two>"], [b"x", b"y"], b'{"a":"x","b":[y],"c":0}'),
+    "in another order than they stand": ([b"<two>", b"<one>"], [b"y", b"x"], b'{"a":"x","b":[y],"c":0}'),
+    "at both ends": ([b'{"a', b"0}"], [b"<", b">"], b'<":"<one>","b":[<two>],"c":>'),
+    "none": ([], [], BODY),
+}
+
+
+@pytest.mark.parametrize(("marks", "values", "body"), CASTS.values(), ids=CASTS)
+def test_values_stand_where_the_marks_stood(marks: list[bytes], values: list[bytes], body: bytes) -> None:
+    cast = cast_of(BODY, marks)
+    assert cast is not None
+    assert poured(cast, values) == body
+
+
+NONE = {
+    "a mark that is missing": [b"<three>"],
+    "a mark that stands twice": [b"<"],
+    "a mark within another": [b"<one>", b"one"],
+    "marks that overlap": [b"<one>", b'>","b'],
+}
+
+
+@pytest.mark.parametrize("marks", NONE.values(), ids=NONE)
+def test_there_is_no_cast_with(marks: list[bytes]) -> None:
+    assert cast_of(BODY, marks) is None
