@@ -253,8 +253,8 @@ class Course:
         first_byte_s = time.monotonic() - ride.started
         wait = self._last - ride.began
         lines = f"{track.own_lines(ride.request_id)}{track.kind_line}{self._passed}"
-        if meters := ride.permit.standing.meters:
-            lines += lines_of(meters, track.surface.dialect, ride.gateway.clock(), ride.gateway.now())
+        if ride.permit.standing.meters:
+            lines += lines_of(ride.permit, track.surface.dialect, ride.gateway.clock(), ride.gateway.now())
         head = head_of_stream(ride.request, track.stock, f"{lines}{STREAM_LINES}".encode())
         self._out, whole = len(out), self._stream.done
         if whole:
