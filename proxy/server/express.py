@@ -121,9 +121,9 @@ class Ride:
     """One request under way."""
 
     __slots__ = (
-        "at_ms", "began", "body", "call", "conversation", "course", "cut", "document", "gateway", "lead", "members",
-        "page", "permit", "pinned", "raised", "reply", "request", "request_id", "sent", "size", "snapshot", "started",
-        "started_ms", "talk", "tokens", "track",
+        "at_ms", "began", "beside", "body", "call", "conversation", "course", "cut", "document", "gateway", "lead",
+        "members", "page", "permit", "pinned", "raised", "reply", "request", "request_id", "sent", "size", "snapshot",
+        "started", "started_ms", "talk", "tokens", "track",
     )  # fmt: skip
 
     permit: Permit
@@ -140,7 +140,7 @@ class Ride:
         self.gateway = gateway
         self.request = request
         self.snapshot = snapshot
-        self.track, self.document, self.talk, self.lead, self.members = found
+        self.track, self.document, self.talk, self.beside, self.lead, self.members = found
         self.body = body
         self.size = len(body)
         self.at_ms = at_ms
@@ -181,7 +181,7 @@ class Ride:
         track, body, lead = self.track, self.body, self.lead
         if track.hop is not None:
             try:
-                return track.hop.asked(self.document)
+                return track.hop.asked(self.document, self.beside)
             except (ValueError, GatewayError):
                 return None  # for the way of all to tell
         asks = track.streamed is not None and track.streamed.asked_usage

@@ -17,6 +17,7 @@ from attrs import define, field
 
 from proxy import ir
 from proxy.dialects import Dialect, Upstream, coherence
+from proxy.server.outline import TURNS, beside_turns
 from proxy.server.rewording import Rewording
 from proxy.wire import json_text
 from proxy.wire.cast import Cast, cast_of, poured
@@ -42,11 +43,11 @@ class Hop:
     def _its_way_back(self) -> Rewording:
         return Rewording(self.spoken, self.dialect)
 
-    def asked(self, document: Mapping[str, Any]) -> bytes | None:
+    def asked(self, document: dict[str, Any], beside: bytes | None = None) -> bytes | None:
         """The body for the provider; None where its dialect cannot say all of it, or says some of it in a header.
         Raises Unsupported, InvalidRequest, and ValueError where it is nested past all sense."""
         texts = _texts(document.get("messages"))
-        key = _key(document) if texts is not None else None
+        key = _key(document, beside or beside_turns(document)) if texts is not None else None
         if texts is None or key is None:
             return self._put(document)
         if key not in self._casts:
@@ -85,14 +86,10 @@ def _texts(turns: Any) -> list[str] | None:
     return texts
 
 
-def _key(document: Mapping[str, Any]) -> Key | None:
-    rest = {**document, "messages": None}
-    try:
-        written = orjson.dumps(rest)
-    except TypeError:  # more levels than it writes
+def _key(document: Mapping[str, Any], beside: bytes | None) -> Key | None:
+    if beside is None or len(beside) > LONGEST:
         return None
-    roles = tuple([turn["role"] for turn in document["messages"]])
-    return (written, roles) if len(written) <= LONGEST else None
+    return beside, tuple([turn["role"] for turn in document[TURNS]])
 
 
 def _cast(body: bytes, marks: Sequence[str]) -> Cast | None:

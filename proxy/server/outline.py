@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any
 
+import orjson
+
 from proxy.dialects.dialect import Dialect
 from proxy.errors import GatewayError
 from proxy.routing.facts import EXTENSIONS
@@ -16,6 +18,7 @@ from proxy.wire.splice import Member
 MOST = 1024  # outlines that are kept
 MOST_MEMBERS = 64  # of one: names are the sender's, who is not known yet
 ONCE = {1}
+TURNS = "messages"  # the member that holds them, where any does
 TELLING = EXTENSIONS | {"metadata", "prompt_cache_key", "input"}  # members that have a say in who answers, or how
 
 Outline = tuple[bytes, ...] | None
@@ -46,6 +49,20 @@ def _written(document: Mapping[str, Any], dialect: Dialect) -> Outline:
     except GatewayError:
         return None
     return tuple(b'"%b"' % name.encode() for name in document if name in intake.read_here(dialect.reads))
+
+
+def beside_turns(document: dict[str, Any]) -> bytes | None:
+    """What it says beside them, written; None where there are none, or more levels than are written."""
+    turns = document.get(TURNS)
+    if turns is None:
+        return None
+    document[TURNS] = None
+    try:
+        return orjson.dumps(document)
+    except TypeError:
+        return None
+    finally:
+        document[TURNS] = turns
 
 
 def stands_once(body: bytes, outline: tuple[bytes, ...]) -> bool:

@@ -7,8 +7,7 @@ comes: there are clients of whom no two requests say the same.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, MutableMapping
-from contextlib import suppress
+from collections.abc import MutableMapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,7 +19,7 @@ from proxy.errors import GatewayError
 from proxy.server import intake
 from proxy.server.call import Surface
 from proxy.server.ordinary import OrdinaryRequest
-from proxy.server.outline import members_once, outline_of, stands_once
+from proxy.server.outline import TURNS, beside_turns, members_once, outline_of, stands_once
 from proxy.server.snapshot import Snapshot
 from proxy.server.track import Track, kind_of, wants_of
 from proxy.server.visitor import Visitor
@@ -28,8 +27,8 @@ from proxy.wire import splice
 from proxy.wire.splice import Member
 
 MOST = 512  # settings of a snapshot
-LONGEST = 2048  # characters of what one says
-TURNS = "messages"
+LONGEST = 2048  # bytes of what one says
+Key = tuple[Visitor, bytes]
 
 
 class Talk(NamedTuple):
@@ -85,9 +84,10 @@ class Setting:
         return _talk((chars, 0, "\n".join(system), first, count)) if turns else None
 
 
-# A track, and of the request that goes by it the document and what is said in it. Then how the model's name is put in
-# place, where that is known: by how its body begins (`splice.lead`), or by the members of a long one.
-Found = tuple[Track, dict[str, Any], Talk, tuple[bytes, bytes] | None, list[Member] | None]
+# A track, and of the request that goes by it the document, what is said in it, and what beside the turns, where it was
+# written. Then how the model's name is put in place, where that is known: by how its body begins (`splice.lead`), or by
+# the members of a long one.
+Found = tuple[Track, dict[str, Any], Talk, bytes | None, tuple[bytes, bytes] | None, list[Member] | None]
 
 
 def found_by(
@@ -98,25 +98,30 @@ def found_by(
         document = request.document = orjson.loads(body)
         if document.__class__ is not dict:
             return None
-        found = _recalled(snapshot, visitor, document, body) if len(body) <= splice.SHORT else None
-        found = found or _read(snapshot, visitor, surface, document, body)
+        beside = beside_turns(document) if len(body) <= splice.SHORT else None
+        found = _recalled(snapshot, visitor, document, beside, body) if beside is not None else None
+        found = found or _read(snapshot, visitor, surface, document, beside, body)
     except (ValueError, GatewayError):
         return None  # for the way of all to tell
     return None if found is None or len(body) > found[0].longest else found
 
 
-def _recalled(snapshot: Snapshot, visitor: Visitor, document: dict[str, Any], body: bytes) -> Found | None:
+def _recalled(
+    snapshot: Snapshot, visitor: Visitor, document: dict[str, Any], beside: bytes, body: bytes
+) -> Found | None:
     """Of a request whose setting is known."""
+    setting: Setting | None = snapshot.settings.get((visitor, beside))
+    if setting is None:
+        return None
     try:
-        setting: Setting | None = snapshot.settings.get(key_of(visitor, document))
-        talk = setting.talk(document[TURNS], body) if setting is not None else None
+        talk = setting.talk(document[TURNS], body)
     except (KeyError, TypeError):
         return None
-    return None if talk is None or setting is None else (setting.track, document, talk, setting.lead, None)
+    return None if talk is None else (setting.track, document, talk, beside, setting.lead, None)
 
 
 def _read(
-    snapshot: Snapshot, visitor: Visitor, surface: Surface, document: dict[str, Any], body: bytes
+    snapshot: Snapshot, visitor: Visitor, surface: Surface, document: dict[str, Any], beside: bytes | None, body: bytes
 ) -> Found | None:
     """Raises what is wrong with its turns."""
     outline = outline_of(document, surface.spoken)
@@ -129,45 +134,38 @@ def _read(
         return None
     if len(body) > splice.SHORT:
         members = members_once(body, document)
-        return None if members is None else (track, document, Talk.of(shape), None, members)
+        return None if members is None else (track, document, Talk.of(shape), None, None, members)
     if not stands_once(body, outline):
         return None
-    with suppress(KeyError, TypeError):  # what cannot be a setting
-        keep(snapshot.settings, key_of(visitor, document), track, document, body, shape)
-    return track, document, Talk.of(shape), None, None
-
-
-def key_of(visitor: Visitor, document: dict[str, Any]) -> Hashable:
-    """What a setting is known by; the surface is in the visitor's path. Cannot be hashed where a member beside the
-    turns is a list or an object. Raises KeyError where there are no turns."""
-    turns, document[TURNS] = document[TURNS], None
-    key = visitor, *document, *document.values(), *map(type, document.values())  # 1, 1.0 and True are equal
-    document[TURNS] = turns
-    return key
+    if beside is not None:
+        keep(snapshot.settings, (visitor, beside), track, document, body, shape)
+    return track, document, Talk.of(shape), beside, None, None
 
 
 def keep(
-    known: MutableMapping[Hashable, Setting | None], key: Hashable, track: Track, document: dict[str, Any], body: bytes,
+    known: MutableMapping[Key, Setting | None], key: Key, track: Track, document: dict[str, Any], body: bytes,
     shape: ir.Shape,
 ) -> None:  # fmt: skip
+    """`key` is whose setting it is, whose path tells the surface; and what is said beside the turns."""
+    if len(key[1]) > LONGEST:
+        return
     if key not in known:
         if len(known) >= MOST:
             known.clear()
         known[key] = None
     elif known[key] is None:
-        known[key] = _setting_of(track, document, body, shape)
+        known[key] = _setting_of(track, document, key[1], body, shape)
 
 
-def _setting_of(track: Track, document: dict[str, Any], body: bytes, shape: ir.Shape) -> Setting | None:
+def _setting_of(track: Track, document: dict[str, Any], beside: bytes, body: bytes, shape: ir.Shape) -> Setting | None:
     dialect = track.surface.spoken
     outline, roles = outline_of(document, dialect), dialect.system_roles
     rest = dialect.read_shape({**document, TURNS: []})
     if outline is None or roles is None or (rest.needs, rest.cache_write) != (shape.needs, shape.cache_write):
         return None
-    strings = [*document, *(value for value in document.values() if value.__class__ is str)]
-    if sum(map(len, strings)) > LONGEST:
-        return None
-    setting = Setting(track, outline, 2 * len(strings), rest.chars, rest.system, roles, splice.lead(body, track.native))
+    setting = Setting(
+        track, outline, beside.count(b'"'), rest.chars, rest.system, roles, splice.lead(body, track.native)
+    )
     try:
         return setting if setting.talk(document[TURNS], body) == Talk.of(shape) else None
     except (KeyError, TypeError):

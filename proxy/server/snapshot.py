@@ -28,7 +28,7 @@ class Snapshot:
     hosts: tuple[str, ...] = ()  # of providers: internal names that no error text may carry to a client
     ways: dict[Hashable, Any] = field(factory=dict, repr=False)  # see `server.outgoing`
     tracks: dict[Hashable, Any] = field(factory=dict, repr=False)  # see `server.track`
-    settings: dict[Hashable, Any] = field(factory=dict, repr=False)  # see `server.setting`
+    settings: dict[Any, Any] = field(factory=dict, repr=False)  # see `server.setting`
     users: int = 0
 
     def clean(self, text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from typing import Any
 
 import orjson
@@ -12,8 +11,8 @@ from hypothesis import strategies as st
 
 from proxy.dialects import DIALECTS, Dialect
 from proxy.server.intake import check_turns
-from proxy.server.outline import outline_of, stands_once
-from proxy.server.setting import LONGEST, MOST, Setting, Talk, keep, key_of
+from proxy.server.outline import beside_turns, outline_of, stands_once
+from proxy.server.setting import LONGEST, MOST, Key, Setting, Talk, keep
 
 VISITOR: Any = object()
 TURNS = [{"role": "user", "content": "Hello."}]
@@ -30,12 +29,18 @@ class Going:
         self.spoken: Dialect = DIALECTS[dialect]
 
 
-def kept(known: dict[Hashable, Setting | None], asked: dict[str, Any], dialect: str = "openai-chat") -> Setting | None:
+def key_of(visitor: Any, asked: dict[str, Any]) -> Key:
+    beside = beside_turns(asked)
+    assert beside is not None
+    return visitor, beside
+
+
+def kept(known: dict[Key, Setting | None], asked: dict[str, Any], dialect: str = "openai-chat") -> Setting | None:
     """What there is of it when it has come twice."""
     track: Any = Going(dialect)
     for _ in range(2):
         keep(known, key_of(VISITOR, asked), track, asked, orjson.dumps(asked), track.spoken.read_shape(asked))
-    return known[key_of(VISITOR, asked)]
+    return known.get(key_of(VISITOR, asked))
 
 
 SAID: dict[str, dict[str, Any]] = {
@@ -44,6 +49,8 @@ SAID: dict[str, dict[str, Any]] = {
     "numbers": {"temperature": 0.5, "seed": 7, "n": 2},
     "texts": {"user": "ann", "reasoning_effort": "high"},
     "null": {"stop": None, "stream": None},
+    "a list": {"stop": ["a", 'b"c']},
+    "an object": {"stream": True, "stream_options": {"include_usage": True}},
     "a stream": {"stream": True},
 }
 
@@ -51,7 +58,7 @@ SAID: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("said", SAID.values(), ids=SAID)
 @pytest.mark.parametrize("dialect", ["openai-chat", "anthropic"])
 def test_what_is_said_again_is_known_by_its_values(dialect: str, said: dict[str, Any]) -> None:
-    known: dict[Hashable, Setting | None] = {}
+    known: dict[Key, Setting | None] = {}
     asked = ASKED | said | ({"system": "Be brief."} if dialect == "anthropic" else {})
     setting = kept(known, asked, dialect)
     assert setting is not None
@@ -73,7 +80,7 @@ OTHERS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("said", OTHERS.values(), ids=OTHERS)
 def test_what_differs_is_another_setting(said: dict[str, Any]) -> None:
     assert key_of(VISITOR, ASKED | {"n": 1}) != key_of(VISITOR, ASKED | {"n": 1} | said)
-    assert key_of(VISITOR, ASKED) != key_of(object(), ASKED)  # type: ignore[arg-type]
+    assert key_of(VISITOR, ASKED) != key_of(object(), ASKED)
 
 
 UNKEPT: dict[str, dict[str, Any]] = {
@@ -90,13 +97,13 @@ def test_a_setting_is_not_kept_of(said: dict[str, Any]) -> None:
 
 
 def test_of_what_comes_once_nothing_is_kept_and_of_others_no_more_than_so_many() -> None:
-    known: dict[Hashable, Setting | None] = {}
+    known: dict[Key, Setting | None] = {}
     for seed in range(MOST + 10):
         assert kept(known, ASKED | {"seed": seed}) is not None
         assert len(known) <= MOST
     track: Any = Going("openai-chat")
-    keep(known, "once", track, ASKED, b"", track.spoken.read_shape(ASKED))
-    assert known["once"] is None
+    keep(known, (VISITOR, b"once"), track, ASKED, b"", track.spoken.read_shape(ASKED))
+    assert known[VISITOR, b"once"] is None
 
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=8) | st.sampled_from(
