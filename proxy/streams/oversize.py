@@ -19,6 +19,7 @@ _SIGN = re.compile(
     rb"|(?:\A|[\r\n])event: ?(?:error|response\.failed)"
 )
 _SIGN_BYTES = 64
+_HINTS = (b'error"', b'errors"', b'.failed"', b"event: error", b"event:error", b"event: response.failed")  # soon found
 
 
 class Oversize:
@@ -59,12 +60,16 @@ class Oversize:
             if self.left:
                 self._waiting += said
             return b""
-        if _SIGN.search(self._mask.held + said):
+        if self._shows_error(said):
             self._waiting = bytearray(self._mask.held + said)
             return b""
         out = self._mask.feed(said)
         self.left = self.left or bool(out)
         return out
+
+    def _shows_error(self, said: bytes) -> bool:
+        seen = self._mask.held + said
+        return any(hint in seen for hint in _HINTS) and _SIGN.search(seen) is not None
 
     def close(self) -> bytes:
         """What waited, once the frame is whole."""

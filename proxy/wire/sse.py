@@ -171,6 +171,9 @@ def first_border(before: bytes, block: bytes) -> int:
     """Where the first border in `block` ends; 0 where there is none. `before` is what stands before it of its frame, or
     the last two bytes of that."""
     seen = before + block
+    if CR not in seen:
+        at = seen.find(b"\n\n", max(len(before) - 1, 0))
+        return at + 2 - len(before) if at >= 0 else 0
     return next((found.end() - len(before) for found in _BORDER.finditer(seen) if found.end() > len(before)), 0)
 
 
