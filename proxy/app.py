@@ -16,11 +16,12 @@ from typing import Any
 
 import structlog
 from aiohttp import http_parser, web
-from attrs import define, field
+from attrs import field
 
 from proxy.accounts.books import Books
 from proxy.catalog import load_prices
 from proxy.metrics import Metrics
+from proxy.record import define
 from proxy.routing.loading import EXPOSED, is_exposed
 from proxy.routing.table import Server, Table
 from proxy.secret import Scrubber, Secret

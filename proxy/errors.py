@@ -16,7 +16,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
-from attrs import field, frozen
+from attrs import field
+
+from proxy.record import frozen
 
 Source = Literal["client", "policy", "upstream", "gateway"]
 Same = Literal["no", "once", "tries"]

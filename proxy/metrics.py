@@ -18,10 +18,11 @@ from http import HTTPStatus
 from operator import attrgetter
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
-from attrs import define, field, frozen
+from attrs import field
 
 from proxy import ir
 from proxy.errors import GatewayError
+from proxy.record import define, frozen
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry

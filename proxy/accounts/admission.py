@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from attrs import define, field, frozen
+from attrs import field
 
 from proxy.accounts.books import Books, Standing, Terms
 from proxy.accounts.keys import ALL_SURFACES, Key, KeyRing
 from proxy.accounts.limits import LimitTerms, Meter
 from proxy.accounts.permit import Permit
 from proxy.errors import NotAllowed, Unauthenticated
+from proxy.record import define, frozen
 
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 FOREIGN_SIGNS = ("forwarded", "via", "origin")  # and x-forwarded-*

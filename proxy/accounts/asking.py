@@ -7,13 +7,14 @@ from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from attrs import asdict, frozen
+from attrs import asdict
 
 from proxy.accounts.budget import NANOS, BudgetTerms, usd
 from proxy.accounts.keys import ALL_SURFACES, CHAT, SCOPES, Key
 from proxy.accounts.limits import NO_LIMITS, LimitTerms
 from proxy.accounts.periods import PERIODS
 from proxy.errors import InvalidRequest
+from proxy.record import frozen
 
 LONGEST_NAME = 128
 MOST_USD = 1_000_000_000

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from attrs import define, field, frozen
+from attrs import field
 
 from proxy.accounts.budget import Account, BudgetTerms
 from proxy.accounts.keys import Key
 from proxy.accounts.limits import NO_LIMITS, LimitTerms, Meter
+from proxy.record import define, frozen
 
 
 @frozen

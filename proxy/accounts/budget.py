@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from attrs import define, field, frozen, validators
+from attrs import field, validators
 
 from proxy.accounts.periods import DAY_MS, NEVER, Period, period_of
+from proxy.record import define, frozen
 
 NANOS = 1_000_000_000  # of a USD
 STEP = 100  # per mille: beyond the first, an alert at every tenth of the limit

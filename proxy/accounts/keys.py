@@ -13,11 +13,12 @@ import re
 from collections.abc import Iterable, Iterator
 from hmac import compare_digest
 
-from attrs import evolve, field, frozen
+from attrs import evolve, field
 
 from proxy.accounts.budget import BudgetTerms
 from proxy.accounts.limits import NO_LIMITS, LimitTerms
 from proxy.errors import Unauthenticated
+from proxy.record import frozen
 
 DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 PUBLIC, SECRET = 12, 43  # characters; 62 ** 43 is the first power above 2 ** 256

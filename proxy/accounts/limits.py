@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections import deque
 
-from attrs import define, field, frozen, validators
+from attrs import field, validators
+
+from proxy.record import define, frozen
 
 MINUTE = 60  # seconds
 

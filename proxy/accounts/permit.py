@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from attrs import define
-
 from proxy.accounts.books import ANYBODY, Standing
 from proxy.accounts.budget import NO_ALERTS, Account, Alert, usd
 from proxy.accounts.limits import Meter
 from proxy.accounts.periods import NEVER
 from proxy.errors import BudgetSpent, LimitReached
+from proxy.record import define
 
 
 @define(eq=False)

@@ -15,9 +15,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from attrs import define, field, frozen
+from attrs import field
 
 from proxy.errors import InvalidRequest
+from proxy.record import define, frozen
 from proxy.secret import Secret
 
 if TYPE_CHECKING:

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
-from attrs import define, field
+from attrs import field
 
 from proxy.catalog.price import RATES, Price, Tier
+from proxy.record import define
 
 PRICES = Path(__file__).parents[1] / "data" / "prices.json"
 

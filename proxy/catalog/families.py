@@ -10,7 +10,9 @@ from __future__ import annotations
 import math
 import re
 
-from attrs import evolve, frozen
+from attrs import evolve
+
+from proxy.record import frozen
 
 # Models that are no use in a conversation: they embed, rank, judge, draw, speak or transcribe.
 NO_CHAT = re.compile(

@@ -17,10 +17,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from attrs import evolve, field, frozen
+from attrs import evolve, field
 
 from proxy.catalog.families import UNKNOWN, family
 from proxy.catalog.price import Price
+from proxy.record import frozen
 
 MOST = 2_000  # models of one list
 LONGEST = 192  # characters of a name: with its provider's before it, it still fits into a request

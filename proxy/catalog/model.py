@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from attrs import field, frozen, validators
+from attrs import field, validators
 
 from proxy.catalog.price import Price
+from proxy.record import frozen
 
 CAPABILITIES = frozenset(
     {"code", "reasoning", "vision", "audio", "files", "tools", "parallel_tools", "json", "thinking", "images"}

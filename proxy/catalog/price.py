@@ -10,7 +10,9 @@ from collections.abc import Iterable, Mapping
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import TYPE_CHECKING, Literal
 
-from attrs import field, frozen, validators
+from attrs import field, validators
+
+from proxy.record import frozen
 
 if TYPE_CHECKING:
     from proxy.ir import Usage

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from attrs import define, field, frozen
+from attrs import field
 
 from proxy.catalog.lists import Listed
+from proxy.record import define, frozen
 
 PATIENCE = 10  # lists without a model until it is forgotten
 

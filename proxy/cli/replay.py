@@ -11,11 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
-
 from proxy.catalog import load_prices
 from proxy.cli.past import usd
 from proxy.cli.words import Commands, config_option, ledger_of, print_json, seconds, state_option, table_of
+from proxy.record import frozen
 from proxy.routing.models import Models
 from proxy.routing.table import Table
 from proxy.routing.whatif import Group, Report, cost_json, with_all_keys

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from attrs import frozen
 
 from proxy.app import LEDGER, StartRefused, state_directory
 from proxy.errors import GatewayError
+from proxy.record import frozen
 from proxy.routing.problems import TableRejected
 from proxy.routing.table import Table
 from proxy.server.daemon import ListenRefused

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
-from attrs import field, frozen
+from attrs import field
 
 from proxy import ir
 from proxy.errors import GatewayError
-from proxy.record import record
+from proxy.record import frozen, record
 from proxy.wire.mould import Mould
 from proxy.wire.sse import Frame
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from attrs import define, field
+from attrs import field
 
 from proxy import ir
 from proxy.dialects.anthropic.words import part_path
+from proxy.record import define
 
 _SIGNED = (ir.Text, ir.ToolCall)
 _ITEM = re.compile(r"input\[(\d+)\]")

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from attrs import frozen
+from proxy.record import frozen
 
 _STEP = re.compile(r"[^.\[\]]+")
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 
-from attrs import define, field
+from attrs import field
 
+from proxy.record import define
 from proxy.routing.names import Candidate
 
 TRACKED = 50_000

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from attrs import define, evolve, field
+from attrs import evolve, field
 
+from proxy.record import define
 from proxy.routing.classifier import Classified, classify
 from proxy.routing.facts import Facts
 from proxy.routing.steps import STEPS, Judge

@@ -14,7 +14,7 @@ from itertools import combinations, pairwise
 from math import exp
 from pathlib import Path
 
-from attrs import frozen
+from proxy.record import frozen
 
 LABELS: tuple[str, ...] = ("code", "reasoning", "summarization", "extraction", "long-context", "chat")
 LONG = 8_000  # characters: from here on a turn is long context, a summary or an extraction, and nothing else

@@ -13,9 +13,8 @@ import re
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 
-from attrs import frozen
-
 from proxy.errors import InvalidRequest
+from proxy.record import frozen
 
 SORTS = ("price", "latency", "throughput", "quality")
 STRATEGIES = ("cost", "quality", "latency", "local")

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from attrs import define, field
+from attrs import field
 
+from proxy.record import define
 from proxy.routing import directive
 from proxy.routing.case import Case
 from proxy.routing.classifier import Classified

@@ -10,9 +10,10 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Literal
 
 import orjson
-from attrs import define, field
+from attrs import field
 
 from proxy.catalog.price import PICO_PER_NANO, worst_case_line
+from proxy.record import define
 from proxy.routing.facts import RECORDED_DIGITS, Facts
 from proxy.routing.plan import Dropped, Plan
 from proxy.routing.world import NANOS, Pick, most_output, worst_nanos

@@ -13,9 +13,10 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Literal
 
-from attrs import define, field, frozen
+from attrs import field
 
 from proxy.errors import GatewayError, UpstreamRateLimited, UpstreamUnreachable
+from proxy.record import define, frozen
 from proxy.routing.names import Candidate
 from proxy.routing.table import HealthLimits
 

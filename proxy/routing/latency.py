@@ -21,8 +21,9 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from itertools import count, islice
 
-from attrs import define, field
+from attrs import field
 
+from proxy.record import define
 from proxy.routing.names import Candidate
 
 PRIOR_MS = 800.0  # of a candidate that nobody has observed

@@ -12,8 +12,9 @@ from collections.abc import Callable, Hashable
 from operator import attrgetter
 from typing import Generic, TypeVar
 
-from attrs import define, field, fields, frozen
+from attrs import field, fields
 
+from proxy.record import define, frozen
 from proxy.routing.facts import NO_PREFERENCES, Facts
 
 MOST = 512  # plans

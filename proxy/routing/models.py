@@ -15,9 +15,10 @@ from decimal import Decimal
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from attrs import define, evolve, field, frozen
+from attrs import evolve, field
 
 from proxy.catalog import Family, Listed, ModelInfo, Price, PriceBook, Quote, chats, family
+from proxy.record import define, frozen
 from proxy.routing import directive
 from proxy.routing.names import find_pattern, split_native
 from proxy.routing.table import ModelEntry, PriceEntry, Table

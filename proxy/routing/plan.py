@@ -14,11 +14,11 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from attrs import asdict, define, evolve, field, frozen
+from attrs import asdict, evolve, field
 
 from proxy import errors
 from proxy.errors import GatewayError
-from proxy.record import record
+from proxy.record import define, frozen, record
 from proxy.routing.case import Case
 from proxy.routing.classifier import Classified
 from proxy.routing.directive import LONGEST, shown

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 
-from attrs import define, field, frozen
+from attrs import field
+
+from proxy.record import define, frozen
 
 
 @frozen

@@ -9,7 +9,9 @@ import re
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from attrs import define, field
+from attrs import field
+
+from proxy.record import define
 
 ROUNDS = 5  # as deep as keys stand: what cannot stand without a key goes a step further up each time
 CALLED = {

@@ -16,8 +16,9 @@ from typing import Any, Literal, get_args, get_origin
 
 import attrs
 import cattrs
-from attrs import field, frozen
+from attrs import field
 
+from proxy.record import frozen
 from proxy.routing import table
 from proxy.routing.directive import shown
 from proxy.routing.table import Duration, ModelEntry, Share, Size, TimeoutOverrides

@@ -12,8 +12,9 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Literal, NewType
 
-from attrs import asdict, evolve, field, frozen
+from attrs import asdict, evolve, field
 
+from proxy.record import frozen
 from proxy.secret import Secret
 
 Duration = NewType("Duration", float)  # seconds; infinity is "off"

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from attrs import asdict, define, evolve, field, frozen
+from attrs import asdict, evolve, field
 
 from proxy import ir
 from proxy.catalog import ModelInfo
 from proxy.errors import GatewayError
+from proxy.record import define, frozen
 from proxy.routing.facts import Facts
 from proxy.routing.latency import Latencies
 from proxy.routing.models import Models

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
-from attrs import evolve, field, frozen
+from attrs import evolve, field
 
 from proxy.catalog import ModelInfo, worst_case_nanos
+from proxy.record import frozen
 from proxy.routing.affinity import Affinity
 from proxy.routing.facts import Facts
 from proxy.routing.health import Health

@@ -14,13 +14,13 @@ from typing import Any
 
 import structlog
 from aiohttp import web
-from attrs import define
 
 from proxy import errors
 from proxy.accounts.admission import LOCAL_HOSTS, Gate, host_name
 from proxy.accounts.keys import READING, WRITING, Key
 from proxy.errors import GatewayError
 from proxy.metrics import Metrics
+from proxy.record import define
 from proxy.server.byok.admin import VaultAdmin
 from proxy.server.gateway import Gateway
 from proxy.server.inbound import PlainRequest

@@ -12,11 +12,12 @@ from typing import Any
 
 import aiohttp
 import structlog
-from attrs import define, field
+from attrs import field
 
 from proxy.accounts.asking import moment
 from proxy.accounts.budget import Alert, usd
 from proxy.metrics import Metrics
+from proxy.record import define
 from proxy.secret import Secret
 from proxy.server.upstream import tls
 

@@ -11,13 +11,14 @@ import time
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from attrs import define, evolve
+from attrs import evolve
 
 from proxy import ir
 from proxy.dialects import failures
 from proxy.dialects.dialect import Dialect, Operation, Reading
 from proxy.errors import Foreign, UpstreamBroken, UpstreamError, UpstreamTimeout
 from proxy.metrics import Number
+from proxy.record import define
 from proxy.routing.world import Pick
 from proxy.server.call import Call
 from proxy.server.credentials import NO_CREDENTIAL, Credential

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from attrs import define
-
+from proxy.record import define
 from proxy.server.credentials import Credential
 from proxy.server.outgoing import Prepared
 from proxy.server.upstream import LeanUpstream, Outgoing, Reply

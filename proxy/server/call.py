@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from attrs import define, field, frozen
+from attrs import field
 
 from proxy import ir
 from proxy.accounts.permit import Permit
@@ -15,6 +15,7 @@ from proxy.accounts.vault import NOBODY, NONE
 from proxy.dialects import DIALECTS
 from proxy.dialects.dialect import Dialect, Operation, Voice
 from proxy.errors import GatewayError
+from proxy.record import define, frozen
 from proxy.routing.facts import Facts
 from proxy.routing.names import Candidate
 from proxy.routing.plan import Plan

@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from attrs import frozen
+from proxy.record import frozen
 
 FIRST_PASSED_FD = 3  # SD_LISTEN_FDS_START
 BACKLOG = 1024

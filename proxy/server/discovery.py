@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import structlog
-from attrs import define, evolve, field, frozen
+from attrs import evolve, field
 
 from proxy.catalog.lists import OLLAMA, SHOW, Listed, Source, read_show, sources
 from proxy.catalog.roster import Change, Roster
@@ -19,6 +19,7 @@ from proxy.dialects import failures
 from proxy.dialects.dialect import Reading
 from proxy.errors import Foreign, GatewayError, UpstreamBroken
 from proxy.metrics import Metrics
+from proxy.record import define, frozen
 from proxy.routing.models import Discovered
 from proxy.routing.table import OFF, Provider, Table
 from proxy.server import inquiry, rounds

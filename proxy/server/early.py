@@ -12,9 +12,9 @@ from collections.abc import Coroutine
 from typing import Any
 
 from aiohttp import web
-from attrs import frozen
 
 from proxy.errors import GatewayError, UpstreamError
+from proxy.record import frozen
 from proxy.routing.table import OFF
 from proxy.routing.world import Pick
 from proxy.server.attempt import Opening, open_answer

@@ -13,12 +13,13 @@ from functools import partial
 
 import structlog
 from aiohttp import web
-from attrs import define, field
+from attrs import field
 
 from proxy.accounts.keys import ALL_SURFACES, CHAT_SURFACES
 from proxy.accounts.vault import OwnKeys
 from proxy.errors import ClientGone, GatewayError, Internal, InvalidRequest, Overloaded
 from proxy.metrics import Metrics
+from proxy.record import define
 from proxy.routing.facts import read_stream
 from proxy.routing.latency import pace
 from proxy.routing.plan import Plan, resolve

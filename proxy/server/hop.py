@@ -13,10 +13,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
-from attrs import define, field
+from attrs import field
 
 from proxy import ir
 from proxy.dialects import Dialect, Upstream, coherence
+from proxy.record import define
 from proxy.server.outline import TURNS, beside_turns
 from proxy.server.rewording import Rewording
 from proxy.wire import json_text

@@ -16,10 +16,10 @@ from typing import Any
 from urllib.parse import unquote
 
 from aiohttp import web
-from attrs import frozen
 
 from proxy.catalog import ModelInfo, Price
 from proxy.errors import UnknownModel
+from proxy.record import frozen
 from proxy.routing import directive
 from proxy.routing.directive import STRATEGIES
 from proxy.routing.names import DEEPEST, Candidate, is_known, nearest

@@ -7,13 +7,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import frozen
-
 from proxy import ir
 from proxy.dialects import UPSTREAMS, Dialect, Upstream, coherence
 from proxy.dialects.dialect import Mend, Operation
 from proxy.errors import Unsupported
-from proxy.record import record
+from proxy.record import frozen, record
 from proxy.routing.facts import EXTENSIONS, extensions
 from proxy.routing.table import Provider, Timeouts
 from proxy.routing.world import Pick

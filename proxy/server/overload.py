@@ -13,9 +13,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import structlog
-from attrs import define, field
+from attrs import field
 
 from proxy.errors import Overloaded
+from proxy.record import define
 from proxy.routing.table import Server
 from proxy.server.waiting import Waiting
 

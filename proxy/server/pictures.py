@@ -19,11 +19,12 @@ from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp import ClientTimeout
-from attrs import evolve, frozen
+from attrs import evolve
 from yarl import URL
 
 from proxy import ir
 from proxy.errors import Unsupported
+from proxy.record import frozen
 from proxy.routing.table import Fetch
 from proxy.server.upstream import tls
 from proxy.wire.addresses import Network, address_of, is_public, is_within

@@ -14,11 +14,12 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Literal
 
 import structlog
-from attrs import define, evolve, field, frozen
+from attrs import evolve, field
 
 from proxy.catalog.lists import sources
 from proxy.errors import GatewayError, Overloaded, UpstreamFailed, UpstreamTimeout
 from proxy.metrics import Metrics
+from proxy.record import define, frozen
 from proxy.routing.table import OFF, Provider, Table
 from proxy.server import inquiry, rounds
 from proxy.server.outgoing import behind_base

@@ -12,11 +12,12 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 import structlog
-from attrs import define, field
+from attrs import field
 
 from proxy import errors
 from proxy.errors import GatewayError, UpstreamError
 from proxy.metrics import Metrics
+from proxy.record import define
 from proxy.routing.plan import Plan
 from proxy.routing.world import NANOS, Pick, worst_nanos
 from proxy.server import billing, credentials, early

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import structlog
-from attrs import asdict, define, field
+from attrs import asdict, field
 
 from proxy.accounts.admission import Gate
 from proxy.accounts.asking import budget_terms
@@ -19,6 +19,7 @@ from proxy.accounts.keys import KeyRing
 from proxy.accounts.limits import NO_LIMITS, LimitTerms
 from proxy.catalog import PriceBook
 from proxy.dialects import UPSTREAMS
+from proxy.record import define
 from proxy.routing.affinity import Affinity
 from proxy.routing.health import Health
 from proxy.routing.latency import Latencies

@@ -6,10 +6,11 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from attrs import define, field
+from attrs import field
 
 from proxy.catalog import Listed, PriceBook
 from proxy.errors import GatewayError
+from proxy.record import define
 from proxy.routing.models import Discovered, Models
 from proxy.routing.plan import Plan, resolve
 from proxy.routing.recorded import Unreplayable, dice_again, facts_from_record

@@ -9,11 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
-from attrs import frozen
-
 from proxy import errors
 from proxy.dialects.dialect import Dialect
 from proxy.errors import GatewayError
+from proxy.record import frozen
 from proxy.routing.plan import Plan
 from proxy.secret import hide_keys
 from proxy.wire import json_text

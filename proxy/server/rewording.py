@@ -13,11 +13,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
-from attrs import define, evolve, field
+from attrs import evolve, field
 
 from proxy import ir
 from proxy.dialects import Dialect, Upstream
 from proxy.dialects.dialect import Voice
+from proxy.record import define
 from proxy.wire import json_text
 from proxy.wire.cast import Cast, cast_of, poured
 

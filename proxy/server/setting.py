@@ -12,10 +12,10 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import orjson
-from attrs import define
 
 from proxy import ir
 from proxy.errors import GatewayError
+from proxy.record import define
 from proxy.server import intake
 from proxy.server.call import Surface
 from proxy.server.ordinary import OrdinaryRequest

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
-from attrs import define, field
+from attrs import field
 
 from proxy.accounts.admission import Gate
+from proxy.record import define
 from proxy.routing.table import Provider, Table
 from proxy.routing.world import World
 from proxy.secret import MASK, Scrubber

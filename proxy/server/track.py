@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
-from attrs import define, evolve, field
+from attrs import evolve, field
 
 from proxy import ir
 from proxy.accounts.admission import Gate
@@ -17,6 +17,7 @@ from proxy.accounts.books import Standing
 from proxy.catalog.price import PICO_PER_NANO, Price, worst_case_line
 from proxy.dialects.dialect import Dialect
 from proxy.metrics import Number
+from proxy.record import define
 from proxy.routing.facts import NO_PREFERENCES, Facts
 from proxy.routing.names import Candidate
 from proxy.routing.plan import Plan, recalled

@@ -7,13 +7,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
-from attrs import define, field
+from attrs import field
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from proxy.accounts.books import Standing
 from proxy.accounts.keys import digest_of, presented
 from proxy.accounts.vault import NONE
 from proxy.errors import InvalidRequest, LoopDetected, Unauthenticated
+from proxy.record import define
 from proxy.routing.table import Project, Table
 from proxy.secret import Secret
 from proxy.server.inbound import Head, Request

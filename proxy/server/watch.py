@@ -17,8 +17,9 @@ from contextlib import aclosing, suppress
 from pathlib import Path
 
 import structlog
-from attrs import frozen
 from watchfiles import awatch
+
+from proxy.record import frozen
 
 log = structlog.get_logger()
 

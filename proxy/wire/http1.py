@@ -12,9 +12,9 @@ import re
 from itertools import repeat
 from typing import Literal, TypeVar
 
-from attrs import define, field
+from attrs import field
 
-from proxy.record import record
+from proxy.record import define, record
 
 LONGEST_LINE = 8190  # bytes, as aiohttp has it
 MOST_HEADERS = 128

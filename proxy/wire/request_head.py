@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from attrs import frozen
+from proxy.record import frozen
 
 LONGEST = 8000  # bytes of a head; below every limit that a whole parser has for one line
 MOST_HEADERS = 64

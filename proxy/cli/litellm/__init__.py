@@ -5,14 +5,13 @@ The table passes `pointsman check`, or there is none. Keys stay in the environme
 
 from __future__ import annotations
 
-from attrs import frozen
-
 from proxy.cli.litellm import toml
 from proxy.cli.litellm.config import NoConfig, Read, listed, read
 from proxy.cli.litellm.deployments import deployment
 from proxy.cli.litellm.groups import Groups
 from proxy.cli.litellm.report import Report, printable
 from proxy.cli.litellm.settings import settings
+from proxy.record import frozen
 
 __all__ = ["Imported", "NoConfig", "import_config"]
 

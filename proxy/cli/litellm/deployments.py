@@ -9,11 +9,12 @@ from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
-from attrs import field, frozen
+from attrs import field
 
 from proxy.cli.litellm.config import mapping
 from proxy.cli.litellm.report import Report
 from proxy.cli.litellm.vendors import AZURE_V1, CHAT, FOREIGN, MODES, OPENAI, OWN, SAME, VENDORS, Vendor, split
+from proxy.record import frozen
 
 ENVIRONMENT = "os.environ/"
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

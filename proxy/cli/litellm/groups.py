@@ -19,10 +19,11 @@ from fnmatch import fnmatchcase
 from typing import Any
 from urllib.parse import urlsplit
 
-from attrs import define, field
+from attrs import field
 
 from proxy.cli.litellm.deployments import TEMPLATE, Deployment
 from proxy.cli.litellm.report import Report
+from proxy.record import define
 
 Table = dict[str, Any]
 SORTS = {"latency-based-routing": "latency", "cost-based-routing": "price"}

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import re
 
-from attrs import define, field
+from attrs import field
+
+from proxy.record import define
 
 UNPRINTABLE = re.compile(r"[^\x20-\x7e\x80-\uffff]|[\x80-\x9f\u2028\u2029]")
 

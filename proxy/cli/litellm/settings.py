@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from attrs import field, frozen
+from attrs import field
 
 from proxy.accounts.asking import MOST_USD
 from proxy.cli.litellm.config import listed, mapping
 from proxy.cli.litellm.deployments import duration
 from proxy.cli.litellm.report import Report
+from proxy.record import frozen
 
 PROJECT = "litellm"  # holds the budget that LiteLLM has for the whole proxy
 PERIODS = {"1d": "daily", "24h": "daily", "7d": "weekly", "1w": "weekly", "30d": "monthly", "31d": "monthly"}

@@ -6,7 +6,7 @@ speaks a wire format that no dialect covers, signs its requests, or is told by o
 
 from __future__ import annotations
 
-from attrs import frozen
+from proxy.record import frozen
 
 CHAT = ("chat",)
 TEXTS = ("chat", "completions", "embeddings")

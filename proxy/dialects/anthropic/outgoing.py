@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from attrs import define, field
+from attrs import field
 
 from proxy import ir
 from proxy.dialects.anthropic import reasoning
@@ -16,6 +16,7 @@ from proxy.dialects.places import Places
 from proxy.dialects.rendering import runs_anywhere, strict_of
 from proxy.dialects.unread import put_back
 from proxy.errors import Unsupported
+from proxy.record import define
 
 MAX_TOKENS = 4096  # the API obliges us to name a bound; this one holds where neither client nor catalog knows any
 _TIERS = {"auto": "auto", "priority": "auto", "default": "standard_only"}  # OpenAI's words to the API's

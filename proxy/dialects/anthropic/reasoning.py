@@ -20,10 +20,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from attrs import frozen
-
 from proxy import ir
 from proxy.dialects.anthropic.claude import Accepts
+from proxy.record import frozen
 
 LEAST_BUDGET = 1024  # tokens; the API refuses less
 _RISING = ("minimal", "low", "medium", "high", "xhigh", "max")

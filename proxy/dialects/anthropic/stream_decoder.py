@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from attrs import define, evolve, field
+from attrs import evolve, field
 
 from proxy import ir
 from proxy.dialects.anthropic.answers import read_tier
@@ -17,6 +17,7 @@ from proxy.dialects.anthropic.faults import read_failure
 from proxy.dialects.anthropic.stops import STOP_REASONS
 from proxy.dialects.anthropic.usage import read_usage
 from proxy.errors import InvalidRequest, UpstreamBroken
+from proxy.record import define
 from proxy.wire import json_text
 from proxy.wire.mould import Mould, around
 from proxy.wire.sse import Frame

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from attrs import define, field, frozen
+from attrs import field
 
 from proxy import ir
 from proxy.dialects.anthropic.answers import message_id, tool_id, write_citation
@@ -23,6 +23,7 @@ from proxy.dialects.anthropic.stops import write_stop
 from proxy.dialects.anthropic.usage import write_usage
 from proxy.dialects.dialect import Voice
 from proxy.errors import GatewayError, UpstreamBroken
+from proxy.record import define, frozen
 from proxy.wire import json_text, sse
 
 MESSAGE_STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'

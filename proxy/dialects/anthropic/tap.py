@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from attrs import define, field
+from attrs import field
 
 from proxy import ir
 from proxy.dialects.anthropic.faults import read_failure
 from proxy.dialects.anthropic.stops import STOP_REASONS
 from proxy.dialects.anthropic.stream_decoder import read_event
 from proxy.dialects.anthropic.usage import read_usage
+from proxy.record import define
 from proxy.wire.sse import Frame
 
 # After the commit only frames with one of these are parsed. A type stands in every event's data, so none is missed.

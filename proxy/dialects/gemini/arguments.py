@@ -13,9 +13,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import define, field
+from attrs import field
 
 from proxy.errors import UpstreamBroken
+from proxy.record import define
 from proxy.wire import json_text
 
 _Step = str | int

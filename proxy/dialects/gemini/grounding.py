@@ -10,10 +10,11 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from attrs import define, field
+from attrs import field
 
 from proxy import ir
 from proxy.dialects.gemini.vocabulary import NAME
+from proxy.record import define
 
 # Runs of characters of one width, by how many bytes each has more than one.
 _WIDE = re.compile("([\x80-\u07ff]+)|([\u0800-\uffff]+)|([\U00010000-\U0010ffff]+)")

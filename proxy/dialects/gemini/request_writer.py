@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import define, field
+from attrs import field
 
 from proxy import ir
 from proxy.dialects.anthropic.words import word
@@ -19,6 +19,7 @@ from proxy.dialects.gemini.vocabulary import SERVER_TOOLS, Accepts, accepts
 from proxy.dialects.places import Places
 from proxy.dialects.rendering import runs_anywhere, strict_of
 from proxy.errors import Unsupported
+from proxy.record import define
 
 _MOST_STOPS = 5
 _MODES = {"auto": "AUTO", "none": "NONE", "any": "ANY", "tool": "ANY"}

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import define, evolve, field
+from attrs import evolve, field
 
 from proxy import ir
 from proxy.dialects.gemini.answer_reader import (
@@ -30,6 +30,7 @@ from proxy.dialects.gemini.grounding import Grounding
 from proxy.dialects.gemini.usage import usage_of
 from proxy.dialects.gemini.vocabulary import BROKEN_OFF, NAME, native_stop, stop_reason
 from proxy.errors import UpstreamBroken
+from proxy.record import define
 from proxy.wire import json_text
 from proxy.wire.sse import Frame
 

@@ -15,13 +15,14 @@ from collections.abc import Callable
 from itertools import takewhile
 from typing import Any
 
-from attrs import define, field
+from attrs import field
 
 from proxy import ir
 from proxy.dialects.gemini.vocabulary import NAME, UNSIGNED, Accepts
 from proxy.dialects.places import Places
 from proxy.dialects.rendering import arguments_of, document_text, spoken, unknown_part
 from proxy.errors import InvalidRequest, Unsupported
+from proxy.record import define
 
 Part = dict[str, Any]
 _INSTRUCTIONS = ("system", "developer")

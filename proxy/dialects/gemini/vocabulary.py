@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import re
 
-from attrs import frozen
-
 from proxy import ir
+from proxy.record import frozen
 
 NAME = "gemini"
 

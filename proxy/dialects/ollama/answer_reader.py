@@ -14,13 +14,12 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from attrs import define
-
 from proxy import ir
 from proxy.dialects import failures
 from proxy.dialects.dialect import Reading
 from proxy.dialects.measure import counted
 from proxy.errors import UpstreamBroken
+from proxy.record import define
 from proxy.wire import json_text
 from proxy.wire.sse import Frame
 

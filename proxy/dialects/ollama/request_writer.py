@@ -13,13 +13,14 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from attrs import define, field
+from attrs import field
 
 from proxy import ir
 from proxy.dialects.anthropic.words import word
 from proxy.dialects.places import Places
 from proxy.dialects.rendering import arguments_of, document_text, spoken, strict_of, unknown_part
 from proxy.errors import InvalidRequest, Unsupported
+from proxy.record import define
 
 # What no request can say. Empty values and `false` ask for nothing.
 _UNSAYABLE = ("logit_bias", "verbosity", "prediction", "cache_key", "store", "metadata", "user")

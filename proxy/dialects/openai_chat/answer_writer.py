@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import define, evolve, field
+from attrs import evolve, field
 
 from proxy import ir
 from proxy.dialects.dialect import Voice
@@ -18,6 +18,7 @@ from proxy.dialects.openai_chat.message_writer import google_proof, tool_call
 from proxy.dialects.openai_chat.reasoning import write_details
 from proxy.dialects.openai_chat.usage import write_usage
 from proxy.dialects.openai_chat.vocabulary import ANSWER_TIERS, NAME, finish_reason
+from proxy.record import define
 
 
 def encode_answer(answer: ir.Answer, voice: Voice) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from attrs import define, evolve, field
+from attrs import evolve, field
 
 from proxy import ir
 from proxy.dialects.openai_chat.media import audio_format, url_of
@@ -14,6 +14,7 @@ from proxy.dialects.openai_chat.vocabulary import NAME
 from proxy.dialects.places import Places
 from proxy.dialects.rendering import document_text, spoken, unknown_part
 from proxy.errors import Unsupported
+from proxy.record import define
 
 _Json = dict[str, Any]
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from attrs import define, evolve, field
+from attrs import evolve, field
 
 from proxy import ir
 from proxy.dialects.openai_chat.grammar import REQUEST
@@ -29,6 +29,7 @@ from proxy.dialects.openai_chat.members import (
 from proxy.dialects.openai_chat.reasoning import read_reasoning
 from proxy.dialects.openai_chat.vocabulary import EXTENSIONS, NAME
 from proxy.dialects.unread import unread
+from proxy.record import define
 from proxy.wire import json_text
 
 _KNOWN = EXTENSIONS | {

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from attrs import define, field
+from attrs import field
 
 from proxy import ir
 from proxy.dialects.openai_chat.answer_reader import (
@@ -30,6 +30,7 @@ from proxy.dialects.openai_chat.request_reader import read_signature
 from proxy.dialects.openai_chat.usage import usage_of
 from proxy.dialects.openai_chat.vocabulary import NAME, stop_reason
 from proxy.errors import UpstreamBroken
+from proxy.record import define
 from proxy.wire import json_text
 from proxy.wire.mould import Mould, around
 from proxy.wire.sse import Frame

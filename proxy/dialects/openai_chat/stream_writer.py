@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from attrs import define, evolve, field
+from attrs import evolve, field
 
 from proxy import ir
 from proxy.dialects.dialect import Voice
@@ -17,6 +17,7 @@ from proxy.dialects.openai_chat.reasoning import write_delta, write_details
 from proxy.dialects.openai_chat.usage import write_usage
 from proxy.dialects.openai_chat.vocabulary import ANSWER_TIERS, finish_reason
 from proxy.errors import GatewayError
+from proxy.record import define
 from proxy.wire import json_text
 
 _DONE = b"data: [DONE]\n\n"

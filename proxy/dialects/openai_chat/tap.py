@@ -6,8 +6,6 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from attrs import define
-
 from proxy import ir
 from proxy.dialects.openai_chat.answer_reader import broken_off, choice_failure, has_output
 from proxy.dialects.openai_chat.failure import failure_in
@@ -16,6 +14,7 @@ from proxy.dialects.openai_chat.stream_reader import DONE, parse
 from proxy.dialects.openai_chat.usage import usage_of
 from proxy.dialects.openai_chat.vocabulary import stop_reason
 from proxy.errors import UpstreamBroken
+from proxy.record import define
 from proxy.wire.sse import Frame
 
 # Frames without one of these need no look once the stream has begun. None stands in an ordinary content chunk, whose

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import define, evolve, field
+from attrs import evolve, field
 
 from proxy import ir
 from proxy.dialects.dialect import Voice
@@ -14,6 +14,7 @@ from proxy.dialects.openai_responses.freeform import input_of, names_in
 from proxy.dialects.openai_responses.proofs import seal_proof
 from proxy.dialects.openai_responses.usage import write_usage
 from proxy.dialects.openai_responses.vocabulary import NAME, status_of
+from proxy.record import define
 
 BROKEN_OFF = {"code": "server_error", "message": "The provider broke off its answer."}
 

@@ -12,9 +12,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import define, evolve
+from attrs import evolve
 
 from proxy import ir
+from proxy.record import define
 from proxy.wire import json_text
 
 _SCHEMA = {

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from attrs import define, evolve, field
+from attrs import evolve, field
 
 from proxy import ir
 from proxy.dialects.openai_chat.media import source_of
 from proxy.dialects.openai_chat.members import record, records, string, text, wrong
 from proxy.dialects.openai_responses.proofs import is_sealed, unseal
 from proxy.dialects.openai_responses.vocabulary import NAME
+from proxy.record import define
 from proxy.wire import json_text
 
 _Item = dict[str, Any]

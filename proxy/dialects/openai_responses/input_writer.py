@@ -6,14 +6,13 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from attrs import define
-
 from proxy import ir
 from proxy.dialects.openai_chat.media import audio_format, url_of
 from proxy.dialects.openai_responses.vocabulary import INSTRUCTIONS, NAME
 from proxy.dialects.places import Places
 from proxy.dialects.rendering import document_text, spoken, unknown_part
 from proxy.errors import Unsupported
+from proxy.record import define
 
 _Json = dict[str, Any]
 _LONGEST_ID = 64  # OpenAI refuses a longer call id

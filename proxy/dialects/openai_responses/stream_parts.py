@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from attrs import define, field
+from attrs import field
 
 from proxy import ir
 from proxy.dialects.openai_responses.freeform import Input
 from proxy.dialects.openai_responses.response import is_whole
+from proxy.record import define
 from proxy.wire import json_text
 
 FEW = 256  # words until they become one string

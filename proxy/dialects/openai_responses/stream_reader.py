@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from attrs import define, evolve, field
+from attrs import evolve, field
 
 from proxy import ir
 from proxy.dialects.openai_responses.answer_reader import (
@@ -24,6 +24,7 @@ from proxy.dialects.openai_responses.input_reader import read_citation
 from proxy.dialects.openai_responses.usage import usage_of
 from proxy.dialects.openai_responses.vocabulary import NAME, PING_TYPES
 from proxy.errors import UpstreamBroken
+from proxy.record import define
 from proxy.wire import json_text
 from proxy.wire.sse import Frame
 

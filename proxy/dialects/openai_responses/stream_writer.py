@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from attrs import define, evolve, field
+from attrs import evolve, field
 
 from proxy import ir
 from proxy.dialects.dialect import Voice
@@ -29,6 +29,7 @@ from proxy.dialects.openai_responses.stream_parts import Gathered, Item, Part, d
 from proxy.dialects.openai_responses.usage import write_usage
 from proxy.dialects.openai_responses.vocabulary import NAME, status_of
 from proxy.errors import GatewayError
+from proxy.record import define
 from proxy.wire import json_text, sse
 
 _PING = b": ping\n\n"

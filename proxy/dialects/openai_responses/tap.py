@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from attrs import define
-
 from proxy import ir
 from proxy.dialects.openai_responses.answer_reader import read_stop, says_something
 from proxy.dialects.openai_responses.failure import failure_in
 from proxy.dialects.openai_responses.stream_reader import DONE, parse
 from proxy.dialects.openai_responses.usage import usage_of
 from proxy.dialects.openai_responses.vocabulary import PING_TYPES
+from proxy.record import define
 from proxy.wire.sse import Frame
 
 # Frames without one of these need no look once the stream has begun: usage, stop and errors stand in the terminal event

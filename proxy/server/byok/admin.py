@@ -15,13 +15,13 @@ from typing import Any
 from urllib.parse import unquote
 
 from aiohttp import web
-from attrs import define
 
 from proxy import errors
 from proxy.accounts.asking import budget_json
 from proxy.accounts.books import Terms
 from proxy.accounts.budget import usd
 from proxy.accounts.vault import read_key
+from proxy.record import define
 from proxy.routing.table import Table
 from proxy.server.byok.vault import Vault
 from proxy.server.inbound import PlainRequest

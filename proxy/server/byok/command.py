@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from attrs import frozen
-
 from proxy.accounts.vault import read_key
+from proxy.record import frozen
 from proxy.routing.table import Table
 from proxy.server.byok.admin import ROOM, check_place
 from proxy.server.byok.vault import Vault

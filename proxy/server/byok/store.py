@@ -5,9 +5,8 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from attrs import frozen
-
 from proxy.accounts.vault import DataKey, StoredKey
+from proxy.record import frozen
 from proxy.server.ledger import access
 
 SELECT = (

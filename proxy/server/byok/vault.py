@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import structlog
-from attrs import define, evolve, field, frozen
+from attrs import evolve, field
 
 from proxy.accounts import vault
 from proxy.accounts.vault import NONCE, DataKey, OwnKeys, StoredKey, Unsealed, last_four, stored_json
 from proxy.errors import NotConfigured, UnknownPath
+from proxy.record import define, frozen
 from proxy.routing.table import Table
 from proxy.secret import Secret, key_bytes
 from proxy.server.byok.store import Contents, VaultStore

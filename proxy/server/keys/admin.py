@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
-from attrs import define, field
+from attrs import field
 
 from proxy import errors
 from proxy.accounts.asking import read_grace, read_wanted
 from proxy.accounts.keys import Key
+from proxy.record import define
 from proxy.server import intake
 from proxy.server.inbound import PlainRequest
 from proxy.server.keys.changes import Keys

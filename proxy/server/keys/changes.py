@@ -13,11 +13,12 @@ from collections.abc import Callable
 from typing import Any
 
 import structlog
-from attrs import define, evolve, field
+from attrs import evolve, field
 
 from proxy.accounts.asking import Wanted, key_json
 from proxy.accounts.keys import ENTROPY, SECRET_BYTES, Key, KeyRing, digest_of, mint, remint
 from proxy.errors import InvalidRequest, UnknownPath
+from proxy.record import define
 from proxy.server.keys.store import KeyStore
 from proxy.server.ledger import LedgerRefused
 

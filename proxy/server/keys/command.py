@@ -13,10 +13,10 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 import orjson
-from attrs import define, frozen
 
 from proxy.accounts.asking import read_grace, read_wanted
 from proxy.accounts.keys import Key
+from proxy.record import define, frozen
 from proxy.server.keys.changes import Keys
 
 PATIENCE = 30.0  # seconds for the gateway's answer

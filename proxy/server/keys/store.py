@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from attrs import asdict, frozen
+from attrs import asdict
 
 from proxy.accounts.asking import Spend
 from proxy.accounts.budget import BudgetTerms
 from proxy.accounts.keys import Key
 from proxy.accounts.limits import LimitTerms
 from proxy.accounts.periods import period_of
+from proxy.record import frozen
 from proxy.server.ledger import access
 
 COLUMNS = (

@@ -10,8 +10,9 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from attrs import define, field
+from attrs import field
 
+from proxy.record import define
 from proxy.server.ledger.building import MOST_ALIKE, Alike, Into, Row
 from proxy.server.ledger.insert import SIZES, insert
 from proxy.server.ledger.records import Lease

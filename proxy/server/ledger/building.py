@@ -11,8 +11,9 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 import orjson
-from attrs import define, field
+from attrs import field
 
+from proxy.record import define
 from proxy.routing.facts import RECORDED_DIGITS
 from proxy.routing.forms import Own, Text, form_of
 from proxy.routing.plan import Plan

@@ -13,8 +13,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from attrs import define, field
+from attrs import field
 
+from proxy.record import define
 from proxy.server.ledger.migrations import MIGRATIONS, SPENDERS
 from proxy.server.ledger.retention import give_pages_back
 from proxy.server.ledger.rows import BLOCK_BITS, DAY_MS, MARKED

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from attrs import frozen
 
+from proxy.record import frozen
 from proxy.server.ledger.query import SELECT_ATTEMPTS, SELECT_PLANNED, Cursor, Filter, searched
 from proxy.server.ledger.rows import ATTEMPT, DECISION, attempt_json, decision_json, whole
 from proxy.server.ledger.schema import open_reader, refusal

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from attrs import frozen
-
+from proxy.record import frozen
 from proxy.server.ledger.rows import ATTEMPT, BLOCK_BITS, DAY_MS, MARKED
 
 APPLICATION_ID = 0x706F696E  # "poin": tells our file from another program's

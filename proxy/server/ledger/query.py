@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any, Self
 
 import orjson
-from attrs import evolve, field, frozen
+from attrs import evolve, field
 
+from proxy.record import frozen
 from proxy.server.ledger.rows import (
     ATTEMPT,
     BLOCK_BITS,

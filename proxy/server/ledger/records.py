@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, Protocol
 
-from attrs import define, field
+from attrs import field
 
 from proxy.ir import Usage
+from proxy.record import define
 
 GonePhase = Literal["body", "queue", "connect", "first_byte", "stream", "plain"]
 

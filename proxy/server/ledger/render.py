@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from attrs import frozen
+from proxy.record import frozen
 
 GAP = "  "
 UNKNOWN = "-"

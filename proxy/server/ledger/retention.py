@@ -7,8 +7,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Literal
 
-from attrs import frozen
-
+from proxy.record import frozen
 from proxy.server.ledger.rows import BLOCK_BITS, DAY_MS
 
 STEP_ROWS = 200  # about 10 ms under the write lock
