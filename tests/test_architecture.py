@@ -20,7 +20,8 @@ MODULES = {
 
 # Lowest first. What stands on one line are siblings, which do not know each other.
 LAYERS = (
-    ("errors", "record", "secret"),
+    ("record",),
+    ("errors", "secret"),
     ("wire",),
     ("ir",),
     ("catalog",),

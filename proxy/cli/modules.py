@@ -3,13 +3,15 @@
 What is not needed while they are read is left out. Python looks for cycles all the time, among objects that nearly all
 stay: here it looks at the young ones alone, and seldom (45 ms; not at all would save 15 more, and cost 2 MB). aiohttp
 reads the machine's certificate authorities twice when it is imported, for two TLS contexts that nobody uses (45 ms,
-2 MB): whoever speaks TLS here says with what (`server.upstream.tls`), and one that did not would trust nobody.
+2 MB): whoever speaks TLS here says with what (`server.upstream.tls`), and one that did not would trust nobody. It reads
+what the machine knows of names of files, too, and no file is served here.
 """
 
 from __future__ import annotations
 
 import gc
 import linecache
+import mimetypes
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +26,7 @@ def reading_modules(*, stay: bool) -> Iterator[None]:
     """`stay`: what is read now is never looked through again."""
     before = {name: os.environ.get(name) for name in NOWHERE}
     os.environ.update(NOWHERE)
+    mimetypes.knownfiles.clear()
     thresholds = gc.get_threshold()
     gc.set_threshold(*SELDOM)
     try:

@@ -155,7 +155,7 @@ def test_long_input_at_gemini_has_its_step(book: PriceBook) -> None:
 
 
 def test_openrouters_free_variants_cost_nothing(book: PriceBook) -> None:
-    free = [m[0] for m in book.providers["openrouter"]["models"] if m[0].endswith(":free")]
+    free = [m[0] for m in book.models("openrouter") if m[0].endswith(":free")]
     quote = book.find("openrouter", free[0])
     assert quote is not None
     assert quote.price.cost_nanos(Usage(input=5, output=5)) == 0
@@ -167,7 +167,7 @@ def test_local_providers_have_no_list_price(book: PriceBook, name: str) -> None:
 
 
 def test_every_entry_can_be_read(book: PriceBook) -> None:
-    names = [(provider, model[0]) for provider, entry in book.providers.items() for model in entry["models"]]
+    names = [(provider, model[0]) for provider in book.providers for model in book.models(provider)]
     unpriced = [name for name in names if book.find(*name) is None]
     assert len(unpriced) < len(names) / 10
 
