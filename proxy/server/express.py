@@ -48,11 +48,13 @@ from proxy.server.visitor import visitor_of
 from proxy.wire import json_text, splice
 from proxy.wire.headers import answer_lines
 from proxy.wire.http1 import Head
+from proxy.wire.splice import Parts, whole
 
 if TYPE_CHECKING:
     from proxy.server.gateway import Gateway
 
 LARGEST = 12 << 10  # bytes of an answer that a connection takes in one, whatever was set for it: see `UNSENT`
+LARGE = 64 << 10  # bytes of a body whose copy counts
 LATE = "The provider did not answer in time."  # as the watchdog says it
 
 _lease, _brief = partial(tuple.__new__, Lease), partial(tuple.__new__, Brief)  # past half of a named tuple's own way
@@ -122,14 +124,14 @@ class Ride:
 
     __slots__ = (
         "at_ms", "began", "beside", "body", "call", "conversation", "course", "cut", "document", "gateway", "lead",
-        "members", "page", "permit", "pinned", "raised", "reply", "request", "request_id", "sent", "size", "snapshot",
-        "started", "started_ms", "talk", "tokens", "track",
+        "light", "members", "page", "permit", "pinned", "raised", "reply", "request", "request_id", "sent", "size",
+        "snapshot", "started", "started_ms", "talk", "tokens", "track",
     )  # fmt: skip
 
     permit: Permit
     reply: LeanReply
     request_id: str
-    sent: bytes  # the body that the provider got
+    sent: bytes | Parts  # the body that the provider got; a large one in parts
     page: int | None  # of the agenda
 
     def __init__(
@@ -140,7 +142,7 @@ class Ride:
         self.gateway = gateway
         self.request = request
         self.snapshot = snapshot
-        self.track, self.document, self.talk, self.beside, self.lead, self.members = found
+        self.track, self.document, self.talk, self.beside, self.lead, self.members, self.light = found
         self.body = body
         self.size = len(body)
         self.at_ms = at_ms
@@ -154,8 +156,8 @@ class Ride:
 
     def departs(self) -> bool:
         """Asks the provider, if nothing is in the way; else nothing was done."""
-        track, body, talk, now = self.track, self.body, self.talk, self.gateway.clock()
-        tokens = self.tokens = estimated_tokens(talk.chars, 0 if body.isascii() else intake.wide(body), talk.media)
+        track, talk, now, text = self.track, self.talk, self.gateway.clock(), self.light or self.body
+        tokens = self.tokens = estimated_tokens(talk.chars, 0 if text.isascii() else intake.wide(text), talk.media)
         if track.window is not None and tokens + track.most > track.window:
             return False
         health = self.snapshot.world.health
@@ -172,11 +174,14 @@ class Ride:
             return False
         self.reply = reply
         self.sent, self.request.document = sent, None
-        reply.write(track.head, sent)
+        if isinstance(sent, bytes):
+            reply.write(track.head, sent)
+        else:
+            reply.write_parts(track.head, sent)
         self._begun()
         return True
 
-    def _put(self) -> bytes | None:
+    def _put(self) -> bytes | Parts | None:
         """The body for the provider; None where more than a look is needed."""
         track, body, lead = self.track, self.body, self.lead
         if track.hop is not None:
@@ -186,7 +191,8 @@ class Ride:
                 return None  # for the way of all to tell
         asks = track.streamed is not None and track.streamed.asked_usage
         if self.members is not None:
-            return splice.rewrite(body, self.members, model=track.native, include_usage=asks)
+            parts = splice.rewritten(body, self.members, model=track.native, include_usage=asks)
+            return parts if len(body) > LARGE else b"".join(parts)
         if lead is not None and body.startswith(lead[0]):
             renamed: bytes | None = lead[1] + body[len(lead[0]) :]
         else:
@@ -250,7 +256,7 @@ class Ride:
 
     def forget(self) -> None:
         """Nobody else will be asked."""
-        self.body, self.document, self.members, self.sent = b"", {}, None, b""
+        self.body, self.document, self.members, self.light, self.sent = b"", {}, None, None, b""
         self.request.content.read_nowait()
         del self.talk
 
@@ -374,7 +380,8 @@ class Ride:
             gateway.relay.agenda.strike(self, self.page)
         track.in_flight.value -= 1
         call = self.call or self._as_call()
-        call.body, call.document, call.members, call.once = self.body, self.document, self.members, self.members is None
+        call.document = self.document if self.light is None else json_text.read(self.body)
+        call.body, call.members, call.once = self.body, self.members, self.members is None
         call.decision.requested = track.requested
         if track.standing.budgeted:
             call.output_reserved = track.output
@@ -385,7 +392,7 @@ class Ride:
         if track.streamed is not None:
             call.asks_stream(True)
             call.track, call.warm, call.wants_usage = track, self.pinned is not None, track.wants_usage
-            call.begun.prepared = with_body(track.streamed, self.sent)
+            call.begun.prepared = with_body(track.streamed, whole(self.sent))
             if self.course is not None:
                 call.begun.opening = self.course.opening(call, plan.chain[0])
         return call, plan

@@ -7,7 +7,7 @@ comes: there are clients of whom no two requests say the same.
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Hashable, MutableMapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -25,8 +25,10 @@ from proxy.server.track import Track, kind_of, wants_of
 from proxy.server.visitor import Visitor
 from proxy.wire import splice
 from proxy.wire.splice import Member
+from proxy.wire.thin import lightened, stretched
 
 MOST = 512  # settings of a snapshot
+LARGE = 64 << 10  # bytes of a body that may be read without the data of its media
 LONGEST = 2048  # bytes of what one says
 Key = tuple[Visitor, bytes]
 
@@ -51,8 +53,7 @@ _talk = partial(tuple.__new__, Talk)
 @define(eq=False)
 class Setting:
     track: Track
-    outline: tuple[bytes, ...]
-    quotes: int  # that stand in it
+    quotes: int  # that stand in what it says
     chars: int
     system: str  # that it says beside the turns
     system_roles: tuple[str, ...]  # see `Dialect`
@@ -61,11 +62,10 @@ class Setting:
     def talk(self, turns: list[Any], body: bytes) -> Talk | None:
         """None where a turn is anything but a role and a text, or a member may stand in the body twice. Raises KeyError
         and TypeError for the same."""
-        if splice.BACKSLASH in body:
-            if not stands_once(body, self.outline):
-                return None
-        elif body.count(b'"') != self.quotes + 8 * len(turns):
-            return None  # without escapes each quote begins or ends a string, and these are all that were read
+        escapes = splice.BACKSLASH in body
+        if escapes and b"\\u0022" in body:
+            return None
+        quotes = self.quotes + 8 * len(turns)
         chars, count, first = self.chars, 0, ""
         system = [self.system] if self.system else []
         for turn in turns:
@@ -73,6 +73,8 @@ class Setting:
             if text.__class__ is not str or len(turn) != 2:
                 return None
             chars += len(text)
+            if escapes:
+                quotes += text.count('"')
             if role == "user":
                 if not count:
                     first = text
@@ -81,13 +83,18 @@ class Setting:
                 system.append(text)
             elif role != "assistant":
                 return None
-        return _talk((chars, 0, "\n".join(system), first, count)) if turns else None
+        if body.count(b'"') != quotes or not turns:
+            return None  # each begins or ends a string, or stands in one, and so many were read: there are no others
+        return _talk((chars, 0, "\n".join(system), first, count))
 
 
 # A track, and of the request that goes by it the document, what is said in it, and what beside the turns, where it was
 # written. Then how the model's name is put in place, where that is known: by how its body begins (`splice.lead`), or by
-# the members of a long one.
-Found = tuple[Track, dict[str, Any], Talk, bytes | None, tuple[bytes, bytes] | None, list[Member] | None]
+# the members of a long one. Then what of the body was read, where the data of its media was not: its document has only
+# the beginnings and the ends of these.
+Found = tuple[
+    Track, dict[str, Any], Talk, bytes | None, tuple[bytes, bytes] | None, list[Member] | None, bytes | None
+]  # fmt: skip
 
 
 def found_by(
@@ -95,10 +102,12 @@ def found_by(
 ) -> Found | None:
     """What is known of a request that may be ordinary."""
     try:
+        if len(body) > LARGE and (found := _read_lightly(snapshot, visitor, surface, body)) is not None:
+            return found
         document = request.document = orjson.loads(body)
         if document.__class__ is not dict:
             return None
-        beside = beside_turns(document) if len(body) <= splice.SHORT else None
+        beside = beside_turns(document) if len(body) <= LARGE else None
         found = _recalled(snapshot, visitor, document, beside, body) if beside is not None else None
         found = found or _read(snapshot, visitor, surface, document, beside, body)
     except (ValueError, GatewayError):
@@ -117,29 +126,54 @@ def _recalled(
         talk = setting.talk(document[TURNS], body)
     except (KeyError, TypeError):
         return None
-    return None if talk is None else (setting.track, document, talk, beside, setting.lead, None)
+    return None if talk is None else (setting.track, document, talk, beside, setting.lead, None, None)
 
 
 def _read(
     snapshot: Snapshot, visitor: Visitor, surface: Surface, document: dict[str, Any], beside: bytes | None, body: bytes
 ) -> Found | None:
     """Raises what is wrong with its turns."""
+    looked = _looked(visitor, surface, document)
+    track: Track | None = snapshot.tracks.get(looked[0]) if looked is not None else None
+    if looked is None or track is None:
+        return None
+    _, shape, outline = looked
+    members = members_once(body, document) if len(body) > splice.SHORT else None
+    if members is None and not stands_once(body, outline):
+        return None
+    if beside is not None:
+        keep(snapshot.settings, (visitor, beside), track, document, body, shape)
+    return track, document, Talk.of(shape), beside, None, members, None
+
+
+def _looked(
+    visitor: Visitor, surface: Surface, document: dict[str, Any]
+) -> tuple[Hashable, ir.Shape, tuple[bytes, ...]] | None:
+    """The kind of a request, its shape and its outline. Raises as above."""
     outline = outline_of(document, surface.spoken)
     if outline is None or (wants := wants_of(document)) is None:
         return None
     intake.check_turns(document, surface.dialect)
     shape = surface.spoken.read_shape(document)
-    track: Track | None = snapshot.tracks.get(kind_of(visitor, surface, document["model"], shape, wants))
-    if track is None:
+    return kind_of(visitor, surface, document["model"], shape, wants), shape, outline
+
+
+def _read_lightly(snapshot: Snapshot, visitor: Visitor, surface: Surface, body: bytes) -> Found | None:
+    """Of a request with pictures and the like all but their data, which has no say in anything where the body passes
+    as it is. Raises as above."""
+    thin = lightened(body)
+    if thin is None:
         return None
-    if len(body) > splice.SHORT:
-        members = members_once(body, document)
-        return None if members is None else (track, document, Talk.of(shape), None, None, members)
-    if not stands_once(body, outline):
+    text, cuts = thin
+    document = orjson.loads(text)
+    looked = _looked(visitor, surface, document)
+    track: Track | None = snapshot.tracks.get(looked[0]) if looked is not None else None
+    if looked is None or track is None or track.hop is not None or len(body) > track.longest:
         return None
-    if beside is not None:
-        keep(snapshot.settings, (visitor, beside), track, document, body, shape)
-    return track, document, Talk.of(shape), beside, None, None
+    if looked != _looked(visitor, surface, orjson.loads(stretched(text, cuts))):
+        return None  # some of it is a text
+    members = members_once(body, document, thin)
+    return (track, document, Talk.of(looked[1]), None, None, members, text) if members is not None else None
 
 
 def keep(
@@ -163,9 +197,9 @@ def _setting_of(track: Track, document: dict[str, Any], beside: bytes, body: byt
     rest = dialect.read_shape({**document, TURNS: []})
     if outline is None or roles is None or (rest.needs, rest.cache_write) != (shape.needs, shape.cache_write):
         return None
-    setting = Setting(
-        track, outline, beside.count(b'"'), rest.chars, rest.system, roles, splice.lead(body, track.native)
-    )
+    if beside.count(b'"model"') != 1:
+        return None  # as `stands_once` has it of a short body: there is but one place for the model's name
+    setting = Setting(track, beside.count(b'"'), rest.chars, rest.system, roles, splice.lead(body, track.native))
     try:
         return setting if setting.talk(document[TURNS], body) == Talk.of(shape) else None
     except (KeyError, TypeError):

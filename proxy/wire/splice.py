@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -55,6 +55,7 @@ BACKSLASH = 92
 SHORT = 4096  # bytes of a body in which a few names are sooner looked for than all borders
 
 _ASKED = b',"stream_options":{"include_usage":true}'
+Parts = Sequence[bytes | memoryview]  # of a body, in order
 _Edit = tuple[int, int, bytes]  # start, end, what stands there afterwards
 
 
@@ -114,9 +115,10 @@ def asking_usage(body: bytes) -> bytes:
     return b"".join((body[:end], _ASKED, body[end:]))
 
 
-def members(body: bytes) -> list[Member]:
-    """The top-level members, in order, with those that stand twice. Raises ValueError if there is no object."""
-    text, cuts = thinned(body)
+def members(body: bytes, thin: tuple[bytes, Cuts] | None = None) -> list[Member]:
+    """The top-level members, in order, with those that stand twice; `thin` is the body as `thinned` has it, where that
+    is known. Raises ValueError if there is no object."""
+    text, cuts = thin or thinned(body)
     if cuts:
         with suppress(ValueError):  # a name may have been cut within an escape
             return [_widened(member, body, cuts) for member in _members(text)]
@@ -156,7 +158,19 @@ def rewrite(
     include_usage: bool = False,
 ) -> bytes:
     """All that a body needs on its way to a provider of its own dialect, in one scan; in none where its members are
-    known, as `found`.
+    known, as `found`. As one piece: see `rewritten`."""
+    return whole(rewritten(body, found, model=model, drop=drop, include_usage=include_usage))
+
+
+def rewritten(
+    body: bytes,
+    found: list[Member] | None = None,
+    *,
+    model: str | None = None,
+    drop: Collection[str] = (),
+    include_usage: bool = False,
+) -> Parts:
+    """Parts of the body, without a copy, and what stands between them.
 
     `model` becomes the value of every top-level `model`, or a new last member where there is none; the members named in
     `drop` go; `include_usage` makes `stream_options.include_usage` true. Raises ValueError as `members` does.
@@ -178,7 +192,7 @@ def rewrite(
             added.append(_ASKED[1:])
     if added:
         edits.append(_appended(kept, body.index(b"{") + 1, b",".join(added)))
-    return _apply(body, edits)
+    return _parts(body, edits)
 
 
 def _scan(body: bytes, at: int) -> tuple[list[Member], int]:
@@ -282,14 +296,20 @@ def _appended(found: list[Member], inside: int, text: bytes) -> _Edit:
     return found[-1].value_end, found[-1].value_end, b"," + text
 
 
-def _apply(body: bytes, edits: list[_Edit]) -> bytes:
+def whole(body: bytes | Parts) -> bytes:
+    """A body that may be in parts, as one piece."""
+    return body if isinstance(body, bytes) else b"".join(body)
+
+
+def _parts(body: bytes, edits: list[_Edit]) -> Parts:
     if not edits:
-        return body
-    source = memoryview(body)  # slices without copies: one copy in all, at the join
-    pieces: list[bytes | memoryview] = []
+        return (body,)
+    source = memoryview(body)  # slices without copies
+    parts: list[bytes | memoryview] = []
     at = 0
     # At one place an insertion sorts before the removal that begins there.
     for start, end, text in sorted(edits):
-        pieces += (source[at:start], text)
+        parts += (source[at:start], text)
         at = end
-    return b"".join((*pieces, source[at:]))
+    parts.append(source[at:])
+    return parts

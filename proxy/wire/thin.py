@@ -7,9 +7,13 @@ picture nearly all is one string.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Iterator
 from itertools import accumulate
 
+import orjson
+
 STEP = 4096  # bytes without a quote, from which on the middle of what stands between two is left out
+PIECE = 1 << 20  # bytes that are looked at at a time: they are written down for it
 KEPT = 32  # bytes that stay at either end of it
 _OUTSIDE = b" \t\n\r[]{},:0123456789+-.eEtrufalsn"  # all that may stand between strings
 
@@ -18,14 +22,19 @@ class Cuts:
     """Where something is left out. `place` maps a position in the thin text to the one in the whole."""
 
     def __init__(self, at: list[int], sizes: list[int]) -> None:
-        self._at = at  # ascending, in the thin text
+        self.at = at  # ascending, in the thin text
         self._before = [0, *accumulate(sizes)]
 
     def __bool__(self) -> bool:
-        return bool(self._at)
+        return bool(self.at)
+
+    def spans(self) -> Iterator[tuple[int, int]]:
+        """Where what is left out begins and ends, in the whole."""
+        for number, at in enumerate(self.at):
+            yield at + self._before[number], at + self._before[number + 1]
 
     def place(self, position: int) -> int:
-        return position + self._before[bisect_left(self._at, position)]
+        return position + self._before[bisect_left(self.at, position)]
 
 
 def thinned(text: bytes, step: int = STEP, kept: int = KEPT) -> tuple[bytes, Cuts]:
@@ -49,6 +58,40 @@ def thinned(text: bytes, step: int = STEP, kept: int = KEPT) -> tuple[bytes, Cut
                 sizes.append(begun - at - kept)
         at = quote + 1
     return (b"".join((*pieces, text[begun:])), Cuts(places, sizes)) if pieces else (text, Cuts([], []))
+
+
+def lightened(body: bytes) -> tuple[bytes, Cuts] | None:
+    """`thinned`, of a body that is little else than long strings, as pictures are: it is JSON if what is left of it is.
+    None for any other."""
+    thin = thinned(body)
+    return thin if len(thin[0]) * 4 < len(body) and _says_itself(body, thin[1]) else None
+
+
+def _says_itself(text: bytes, cuts: Cuts) -> bool:
+    """Whether all that was left out of the strings of `text`, and what stands in them before it, is ASCII without an
+    escape, and without what must not stand in a string at all: so it is JSON where the thin text is."""
+    view = memoryview(text)
+    for since, until in cuts.spans():
+        for at in range(since - KEPT, until, PIECE):
+            piece = view[at : min(at + PIECE, until)]
+            try:
+                written = orjson.dumps(str(piece, "ascii"))
+            except UnicodeDecodeError:
+                return False
+            if len(written) != len(piece) + 2:  # but for its quotes it is written as it stands
+                return False
+    return True
+
+
+def stretched(thin: bytes, cuts: Cuts) -> bytes:
+    """The thin text with another letter in each place where something is left out: two readings of it that are equal
+    take no notice of what is left out."""
+    pieces: list[bytes] = []
+    begun = 0
+    for at in cuts.at:
+        pieces += (thin[begun:at], b"A")
+        begun = at
+    return b"".join((*pieces, thin[begun:]))
 
 
 def _is_string(text: bytes, start: int, end: int, kept: int) -> bool:

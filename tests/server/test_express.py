@@ -132,10 +132,7 @@ WORDS = {"a few words": "Say hello.", "a long prompt": 'Say "hello". \u2026\n' *
 
 @pytest.mark.parametrize("words", WORDS.values(), ids=WORDS)
 @pytest.mark.parametrize("cuts", [(), (0, 5, 40)], ids=["with its head", "behind its head"])
-@pytest.mark.parametrize(
-    "turn",
-    [pytest.param(turn, marks=() if name in JOINED else pytest.mark.slow, id=name) for name, turn in TURNS.items()],
-)
+@pytest.mark.parametrize("turn", [TURNS[name] for name in JOINED], ids=JOINED)
 @pytest.mark.parametrize("hop", EACH_HOP)
 async def test_a_body_of_any_length_rides_however_it_comes(
     turn: Callable[[Tongue], Script], hop: tuple[Tongue, Tongue], cuts: tuple[int, ...], words: str, home: Path,
@@ -154,6 +151,71 @@ async def test_a_body_of_any_length_rides_however_it_comes(
         monkeypatch, home, lambda home: played(home, timeouts, theirs, scripts, good(theirs, "Second."), exchange),
         "join" if cuts else "board",
     )  # fmt: skip
+
+
+DATA = "iVBORw0KGgo/" * 10_000
+
+
+def pictured(tongue: Tongue, data: str = DATA) -> list[dict[str, Any]]:
+    """A question about a picture."""
+    if tongue is CHAT:
+        picture: dict[str, Any] = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
+    else:
+        picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": data}}
+    return [{"role": "user", "content": [{"type": "text", "text": "What is on it? \u2026"}, picture]}]
+
+
+def written(tongue: Tongue, text: str) -> list[dict[str, Any]]:
+    """A long text without a blank, and a picture beside it, so that it is of the same kind."""
+    first = {"type": "text", "text": text}
+    return [{"role": "user", "content": [first, pictured(tongue, "AAAA")[0]["content"][1]]}]
+
+
+PICTURES: dict[str, tuple[Callable[[Tongue], Any], bool | None]] = {  # and whether it rides
+    "the same": (pictured, True),
+    "another picture": (lambda tongue: pictured(tongue, DATA[::-1]), True),
+    "a small one": (lambda tongue: pictured(tongue, "AAAA"), True),
+    "a long text": (lambda tongue: written(tongue, DATA), True),
+    "a long text of other letters": (lambda tongue: written(tongue, DATA + "\u00e4"), True),
+    "a picture that is none": (lambda tongue: pictured(tongue, DATA + "\\n" + DATA), None),  # a translation minds
+    "a control character in it": (lambda tongue: json.dumps(pictured(tongue)).replace("Ggo/iV", "Ggo/\niV", 1), False),
+    "broken off": (lambda tongue: json.dumps(pictured(tongue))[:-9], False),
+}
+
+
+@pytest.mark.parametrize("cuts", [(), (0, 70_000)], ids=["with its head", "behind its head"])
+@pytest.mark.parametrize(("third", "goes"), PICTURES.values(), ids=PICTURES)
+@pytest.mark.parametrize("hop", EACH_HOP)
+async def test_pictures_ride_unread(
+    third: Callable[[Tongue], Any], goes: bool | None, hop: tuple[Tongue, Tongue], cuts: tuple[int, ...], home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    spoken, theirs = hop
+    asked = []
+    for turns in (pictured(spoken), pictured(spoken), third(spoken)):
+        told = turns if isinstance(turns, str) else json.dumps(turns)
+        asked.append(
+            json.dumps(spoken.request("chain")).replace(json.dumps(spoken.request()["messages"]), told).encode()
+        )
+
+    async def play(home: Path) -> list[Any]:
+        left = list(asked)
+
+        async def exchange(gw: Running, client: RawClient) -> Answer:
+            body = left.pop(0)
+            at = cuts if len(body) > 80_000 else ()
+            await (sent_behind(gw, client, spoken, body, *at) if at else client.request(spoken, body))
+            return await client.answer()
+
+        return await played(home, "", theirs, [good(theirs)] * 3, good(theirs, "Second."), exchange)
+
+    boarded = [rides(monkeypatch), rides(monkeypatch, "join")]  # a large body may come in two reads in any case
+    short = await play(home / "short")
+    assert sum(ride is not None for some in boarded for ride in some) == 1 + (
+        spoken is theirs if goes is None else goes
+    )
+    nobody_boards(monkeypatch)
+    assert short == await play(home / "of-all")
 
 
 # -- who boards --------------------------------------------------------------------------------------------------

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from each import each
+import json
 
-from proxy.wire.thin import Cuts, thinned
+import orjson
+from each import each
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.wire.thin import KEPT, STEP, Cuts, lightened, stretched, thinned
 
 LONG = b"aBcD" * 8
 
@@ -32,3 +37,54 @@ def test_the_middle_of_a_long_string_is_left_out(text: bytes, left: bytes) -> No
 def test_a_place_behind_a_cut_is_further_on_by_what_was_left_out() -> None:
     cuts = Cuts([3, 10], [100, 1000])
     assert [cuts.place(at) for at in (0, 3, 4, 10, 11)] == [0, 3, 104, 110, 1111]
+
+
+PICTURE = b"iVBORw0KGgo+/" * 4000
+LIGHT: dict[str, tuple[bytes, bool]] = {
+    "a picture": (b'{"a":"%b"}' % PICTURE, True),
+    "two of them, and words": (b'{"a":"%b","b":["%b","\xc3\xa4 \\n"]}' % (PICTURE, PICTURE), True),
+    "a picture in data of its own kind": (b'{"url":"data:image/png;base64,%b"}' % PICTURE, True),
+    "mostly other things": (b'{"a":"%b","b":[%b1]}' % (PICTURE, b"1," * 20_000), False),
+    "letters beyond ASCII": (b'{"a":"%b\xc3\xa4%b"}' % (PICTURE, PICTURE), False),
+    "half a letter": (b'{"a":"%b\xc3%b"}' % (PICTURE, PICTURE), False),
+    "an escape": (b'{"a":"%b\\n%b"}' % (PICTURE, PICTURE), False),
+    "a control character": (b'{"a":"%b\n%b"}' % (PICTURE, PICTURE), False),
+    "an escape that is cut": (b'{"a":"%b\\%b"}' % (b"x" * (KEPT - 1), PICTURE), False),
+    "nothing": (b"", False),
+    "no string's end": (b'{"a":"%b' % PICTURE, False),
+}
+
+
+@each(("body", "light"), LIGHT.values(), ids=LIGHT)
+def test_a_body_is_read_lightly_if_what_is_left_out_says_itself(body: bytes, light: bool) -> None:
+    found = lightened(body)
+    assert (found is not None) == light
+    if found is not None:
+        text, cuts = found
+        whole = json.loads(body)
+        assert json.loads(text).keys() == whole.keys()
+        assert text == body.replace(PICTURE, b"%b%b" % (PICTURE[:KEPT], PICTURE[-KEPT:])) or b"data:" in body
+        for since, until in cuts.spans():
+            assert body[since:until] in PICTURE
+        longer = json.loads(stretched(text, cuts))
+        assert json.dumps(longer).count("A") > json.dumps(json.loads(text)).count("A")
+
+
+@given(
+    st.lists(
+        st.sampled_from([b"x" * STEP, b"y", b"\\", b"\\n", b'\\"', b"\n", b"\xc3", b"\xc3\xa4", b"\x7f"]), max_size=7
+    )
+)
+def test_what_is_read_lightly_is_json_if_the_whole_is(pieces: list[bytes]) -> None:
+    body = b'{"a":"%b"}' % b"".join(pieces)
+    found = lightened(body)
+    if found is not None and _is_json(found[0]):
+        assert _is_json(body)
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        orjson.loads(text)
+    except ValueError:
+        return False
+    return True

@@ -37,6 +37,7 @@ from proxy.server.upstream.plain import (
 )
 from proxy.server.upstream.slots import Slots
 from proxy.wire.http1 import BadHttp, Head, Parser
+from proxy.wire.splice import Parts
 
 HIGH, LOW = 256 << 10, 64 << 10  # bytes that wait to be read, past which the provider is held back, and let go again
 LARGE, FIRST = 16 << 10, 4 << 10  # of more bytes than that in a read, so many are parsed before anybody asks for more
@@ -305,6 +306,13 @@ class LeanReply:
         transport = self._handler.transport
         assert transport is not None  # or it was not at hand
         self._outbox.post(transport, b"%b%d\r\n\r\n%b" % (head, len(body), body))
+
+    def write_parts(self, head: bytes, body: Parts) -> None:
+        """As `write`, of a large body that need not be put together."""
+        transport = self._handler.transport
+        assert transport is not None  # as above
+        self._outbox.flush()
+        transport.writelines((b"%b%d\r\n\r\n" % (head, sum(map(len, body))), *body))
 
     def unused(self) -> None:
         """Nothing was written."""
