@@ -16,7 +16,7 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 
-TESTS = ("test_fuzz.py", "test_fuzz_answers.py", "wire")
+TESTS = ("test_fuzz.py", "test_fuzz_answers.py", "test_giant_frames.py", "wire")
 A_ROUND = 300  # examples
 EXAMPLES = int(os.environ.get("POINTSMAN_FUZZ", "0"))
 

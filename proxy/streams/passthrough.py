@@ -388,11 +388,11 @@ class Passthrough:
     def _piece(self, block: bytes, *, ends: bool) -> bytes:
         oversize = self._oversize
         assert oversize is not None
-        out = oversize.feed(block)
+        left, out = oversize.left, oversize.feed(block)
         if not ends:
             return self._released(out) if out else b""
         self._oversize = None
-        if not oversize.left:
+        if not left:
             return self._whole(bytes(oversize.raw))
         sight, rest = self._look(bytes(oversize.raw)), oversize.close()
         if sight is Sight.ERROR and self._tap.error is not None:
