@@ -15,7 +15,7 @@ from each import each
 from pages import LIFE, OPERATIONS, ROUTES, ROUTING, flowing, named, rows, section, spans
 
 from proxy import streams
-from proxy.routing import directive, facts, health, latency, plan, sections, strategies, table, world
+from proxy.routing import directive, draft, facts, health, latency, plan, sections, strategies, table, world
 from proxy.routing.classifier import LONG
 from proxy.routing.problems import TableRejected
 from proxy.routing.table import LABELS, Duration, Share, Size
@@ -50,7 +50,7 @@ QUOTED = {
     f"each pause is {probing.JITTER * 100:g} % shorter or longer": ROUTING,
     f"nothing within {probing.DEADLINE:g} s": ROUTING,
     f"A second question after {probing.AGAIN:g} s": ROUTING,
-    f"A chain holds {plan.MOST} candidates at most": ROUTING,
+    f"A chain holds {draft.MOST} candidates at most": ROUTING,
     f"A last turn of {LONG:,} characters or more": ROUTING,
     f"{latency.PRIOR_MS:g} ms is assumed": ROUTING,
     f"up to {world.EXPECTED_OUTPUT} tokens of output": ROUTING,

@@ -14,8 +14,9 @@ from attrs import field
 
 from proxy.catalog.price import PICO_PER_NANO, worst_case_line
 from proxy.record import define
+from proxy.routing.draft import Dropped
 from proxy.routing.facts import RECORDED_DIGITS, Facts
-from proxy.routing.plan import Dropped, Plan
+from proxy.routing.plan import Plan
 from proxy.routing.world import NANOS, Pick, most_output, worst_nanos
 
 MOST_TEXT = 8 << 10  # characters of a form; what is larger is recorded whole, and cut there

@@ -18,10 +18,11 @@ from attrs import asdict, evolve, field
 
 from proxy import errors
 from proxy.errors import GatewayError
-from proxy.record import define, frozen, record
+from proxy.record import record
 from proxy.routing.case import Case
 from proxy.routing.classifier import Classified
 from proxy.routing.directive import LONGEST, shown
+from proxy.routing.draft import MOST, Draft, Dropped, Waiting
 from proxy.routing.expansion import Expansion
 from proxy.routing.facts import NO_PREFERENCES, Facts
 from proxy.routing.names import Candidate
@@ -32,26 +33,9 @@ from proxy.routing.table import OFF, Table
 from proxy.routing.world import NANOS, Dice, Pick, World, worst_nanos
 from proxy.secret import hide_keys
 
-MOST = 16  # candidates of one chain
 MOST_TOLD = 64  # of those dropped; a count stands for the others
 STEADY_STEPS = frozenset({"expand", "policy", "credential"})  # whom these drop, they drop for everybody who asks alike
 MOST_DRAWS = 8  # recorded of one plan; only a shuffle among many equals throws more
-
-
-@frozen
-class Dropped:
-    candidate: Candidate
-    step: str  # expand, policy, needs, credential, price, cap
-    reason: str
-
-
-@frozen
-class Waiting:
-    """A candidate of the chain that is resting, put behind those that are fit."""
-
-    candidate: Candidate
-    seconds: float  # left
-    reason: str  # the error's code that began it
 
 
 @record
@@ -165,65 +149,6 @@ def _waiting_json(waiting: Waiting) -> dict[str, Any]:
     }
 
 
-@define
-class _Draft:
-    """The chain on its way through the steps."""
-
-    case: Case
-    byok_alone: bool = False  # nobody who needs the house's key stands behind one who is asked with the caller's own
-    picks: list[Pick] = field(factory=list)
-    dropped: list[Dropped] = field(factory=list)
-    beyond: Sequence[Pick] = ()
-    waiting: list[Waiting] = field(factory=list)
-    _kept: dict[tuple[str, str], str] = field(factory=dict)  # ids by provider and native name
-    _fallen: set[tuple[str, str]] = field(factory=set)  # provider and id
-    _byok: bool = False  # somebody in the chain is asked with the caller's own
-
-    def sift(self, order: Sequence[Pick], pinned: Candidate | None) -> None:
-        """Judges the order from its head until the chain is full of candidates that are fit, and the pinned one."""
-        fit = 0
-        for position, pick in enumerate(order):
-            if fit == MOST:
-                self.beyond = order[position:]
-                break
-            fit += self._judged(pick)
-        if self.beyond and pinned is not None:
-            for pick in self.beyond:
-                if pick.candidate.model == pinned.model and pick.candidate == pinned:
-                    self._judged(pick)
-                    break
-
-    def _judged(self, pick: Pick) -> bool:
-        """Whether it is kept and fit. Who is named twice stands where it is named first; where that entry's own
-        `max_price` drops it, the next entry that names it is heard."""
-        candidate = pick.candidate
-        key, named = (candidate.provider, candidate.native), (candidate.provider, candidate.model)
-        if (other := self._kept.get(key)) is not None:
-            if other != candidate.model and named not in self._fallen:
-                self._drop(pick, "expand", f"the same model of {candidate.provider} as {other}")
-            return False
-        if named in self._fallen:
-            return False
-        if (objection := self.case.objection(pick)) is not None:
-            self._drop(pick, *objection)
-            return False
-        if self.byok_alone:
-            if candidate.provider in self.case.facts.byok:
-                self._byok = True
-            elif self._byok and self.case.world.table.providers[candidate.provider].credentials:
-                self._drop(pick, "credential", "the house's key does not follow the caller's own")
-                return False
-        self._kept[key] = candidate.model
-        self.picks.append(pick)
-        return not self.case.wait(pick)
-
-    def _drop(self, pick: Pick, step: str, reason: str) -> None:
-        candidate = pick.candidate
-        self.dropped.append(Dropped(candidate, step, reason))
-        if step != "price" or pick.max_price is None:
-            self._fallen.add((candidate.provider, candidate.model))
-
-
 def resolve(facts: Facts, world: World, dice: Dice, now: float) -> Plan:
     """Pure in its arguments, but for what the world's memo saves. An empty chain is a plan with a refusal;
     InvalidRequest is raised for a malformed entry."""
@@ -244,15 +169,15 @@ def resolve(facts: Facts, world: World, dice: Dice, now: float) -> Plan:
         reasons.insert(0, f"rule {rule.name}")
     if facts.sort is not None:
         reasons.append(f"{'each entry ' if facts.partitioned else ''}sorted by {facts.sort}")
-    draft = _Draft(case, byok_alone=_stays_byok(case, expansion))
-    pinned = _pinned(draft)
+    draft = Draft(case, byok_alone=_stays_byok(case, expansion))
+    pinned = draft.pinned()
     draft.sift(order, pinned)
-    _fallbacks(draft)
+    draft.drop_fallbacks()
     first, leads = _first(order, draft.picks), draft.picks[0].candidate if draft.picks else None
-    cooling = _health(draft)
+    cooling = draft.put_resting_last()
     if leads is not None and not cooling and draft.picks[0].candidate != leads:
         reasons.append(f"{leads.model} is resting")
-    warm = pinned if not cooling and _pin(draft, pinned) else None
+    warm = pinned if not cooling and draft.lead_with(pinned) else None
     if warm is not None and warm != leads:
         reasons.append("stays where the conversation's cache is warm")
     plan = Plan(
@@ -370,36 +295,6 @@ def _first(order: Iterable[Pick], kept: Sequence[Pick]) -> Candidate | None:
     return next((pick.candidate for pick in order if pick.listed or pick is head), None)
 
 
-# -- order, health, affinity -----------------------------------------------------------------------------------------
-
-
-def _fallbacks(draft: _Draft) -> None:
-    if draft.case.facts.preferences.allow_fallbacks or not draft.picks:
-        return
-    head, *others = draft.picks
-    reason = "provider.allow_fallbacks is false"
-    draft.dropped += [Dropped(pick.candidate, "policy", reason) for pick in (*others, *draft.beyond)]
-    draft.picks, draft.beyond = [head], ()
-
-
-def _health(draft: _Draft) -> float:
-    """Cooling candidates go last, not away. Where all cool, the one that recovers first leads."""
-    waits = {id(pick): draft.case.wait(pick) for pick in draft.picks}
-    if not any(waits.values()):
-        return 0.0
-    fit = [pick for pick in draft.picks if not waits[id(pick)]]
-    cooling = [pick for pick in draft.picks if waits[id(pick)]]
-    if not fit:
-        cooling.sort(key=lambda pick: waits[id(pick)])
-    draft.picks = fit + cooling
-    draft.waiting = [
-        Waiting(pick.candidate, waits[id(pick)], draft.case.resting_for(pick))
-        for pick in draft.picks[:MOST]
-        if waits[id(pick)]
-    ]
-    return 0.0 if fit else waits[id(cooling[0])]
-
-
 def _stays_byok(case: Case, expansion: Expansion) -> bool:
     """What is to be asked with the caller's own key, or its project's, does not go on at the house's expense, whether
     that candidate fails, rests or is passed over; unless the profile says so."""
@@ -407,30 +302,10 @@ def _stays_byok(case: Case, expansion: Expansion) -> bool:
     return bool(case.facts.byok) and not (profile is not None and profile.byok_fallback)
 
 
-def _pinned(draft: _Draft) -> Candidate | None:
-    """The conversation's pinned candidate. A new conversation has no claim on another's cache."""
-    case = draft.case
-    facts, lifetime = case.facts, case.world.table.routing.affinity
-    if facts.conversation is None or not facts.continues or lifetime == float("inf"):
-        return None
-    return case.world.affinity.pinned(facts.conversation, case.now, lifetime)
-
-
-def _pin(draft: _Draft, pinned: Candidate | None) -> bool:
-    """Whether the pinned candidate leads: it is moved to the front if it is among the chain's and fit."""
-    if pinned is None:
-        return False
-    for position, pick in enumerate(draft.picks):
-        if pick.candidate == pinned and not draft.case.wait(pick):
-            draft.picks.insert(0, draft.picks.pop(position))
-            return True
-    return False
-
-
 # -- nothing left ------------------------------------------------------------------------------------------------
 
 
-def _refusal(draft: _Draft, expansion: Expansion) -> GatewayError:
+def _refusal(draft: Draft, expansion: Expansion) -> GatewayError:
     """The error of the step that emptied the chain, with every candidate's reason."""
     if not draft.dropped:
         if expansion.unknown:

@@ -13,9 +13,10 @@ from scenes import HOUSE, KEYS, asks, candidate, chain, cool, fates, planned, wo
 
 from proxy import errors, ir
 from proxy.errors import GatewayError
+from proxy.routing.draft import MOST
 from proxy.routing.facts import Ceiling, Preferences
 from proxy.routing.names import Candidate
-from proxy.routing.plan import MOST, MOST_TOLD
+from proxy.routing.plan import MOST_TOLD
 from proxy.routing.world import World, worst_nanos
 from proxy.server.respond import STATUS
 

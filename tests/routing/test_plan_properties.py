@@ -14,12 +14,13 @@ from proxy import errors
 from proxy.catalog import PriceBook
 from proxy.dialects import UPSTREAMS
 from proxy.routing.case import Case
+from proxy.routing.draft import MOST
 from proxy.routing.expansion import Expansion
 from proxy.routing.facts import Ceiling, Facts, Preferences
 from proxy.routing.loading import load
 from proxy.routing.models import Models
 from proxy.routing.names import Candidate
-from proxy.routing.plan import MOST, Plan, resolve
+from proxy.routing.plan import Plan, resolve
 from proxy.routing.rules import first_match
 from proxy.routing.steps import STEPS
 from proxy.routing.strategies import SORTS
