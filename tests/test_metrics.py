@@ -12,10 +12,9 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from proxy import metrics
 from proxy.errors import GatewayError, UpstreamTimeout
 from proxy.ir import Usage
-from proxy.metrics import SPECS, Metrics
+from proxy.metrics import SPECS, Metrics, recorded, series, specs
 
 DOCS = (Path(__file__).parents[1] / "docs" / "metrics.md").read_text()
 ROW = re.compile(r"^\| `(?P<name>\w+)` \| (?P<kind>\w+) \| (?P<labels>.+?) \| (?P<unit>.+?) \| .+ \|$", re.MULTILINE)
@@ -83,7 +82,7 @@ def fill(counted: Metrics) -> None:
     counted.probe_failed("openai")
     counted.in_flight("openai").inc()
     counted.reloaded("sha256:ab12", True)
-    for number in range(metrics.LIMIT + 1):
+    for number in range(series.LIMIT + 1):
         counted.stream_edited(f"kind {number}")
     for spec in SPECS.values():
         if spec.origin == "read":
@@ -131,13 +130,13 @@ def test_every_question_asks_for_metrics_and_labels_that_exist() -> None:
 
 
 def test_the_docs_name_the_caps() -> None:
-    models, providers = metrics.LIMITS["model"], metrics.LIMITS["provider"]
-    assert f"At most {models} models, {providers} providers and {metrics.LIMIT} values of any other label" in DOCS
-    assert f"at most {metrics.SERIES:,} series of one" in DOCS
+    models, providers = series.LIMITS["model"], series.LIMITS["provider"]
+    assert f"At most {models} models, {providers} providers and {series.LIMIT} values of any other label" in DOCS
+    assert f"at most {series.SERIES:,} series of one" in DOCS
 
 
 def test_every_word_of_our_own_that_is_a_label_is_in_the_docs() -> None:
-    for word in ("usage_removed", "terminator_added", "surplus_dropped", *metrics.TOKEN_CLASSES, *metrics.OPERATIONS):
+    for word in ("usage_removed", "terminator_added", "surplus_dropped", *specs.TOKEN_CLASSES, *specs.OPERATIONS):
         assert f"`{word}`" in DOCS
 
 
@@ -267,14 +266,14 @@ def labels_of(counted: Metrics, label: str) -> set[str]:
 
 
 def test_names_that_nobody_announced_are_other(counted: Metrics) -> None:
-    for number in range(3 * metrics.SERIES):
+    for number in range(3 * series.SERIES):
         counted.request_done(**ANSWER | {"model": f"claude-{number}", "provider": f"p{number}"})
         counted.attempt_done(provider=f"p{number}", outcome=f"sk-secret-{number}")
         counted.in_flight(f"p{number}").inc()
     assert labels_of(counted, "model") == {"other"}
     assert labels_of(counted, "provider") == {"other"}
     assert labels_of(counted, "outcome") == {"ok", "other"}
-    assert value(counted, "pointsman_attempts_total", provider="other", outcome="other") == 3 * metrics.SERIES
+    assert value(counted, "pointsman_attempts_total", provider="other", outcome="other") == 3 * series.SERIES
     assert "secret" not in counted.render().decode()
 
 
@@ -288,7 +287,7 @@ def test_unknown_names_leave_nothing_behind(counted: Metrics) -> None:
 
 def test_more_models_than_the_cap_are_other_and_the_overflow_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     limit = 10
-    monkeypatch.setitem(metrics.LIMITS, "model", limit)
+    monkeypatch.setitem(series.LIMITS, "model", limit)
     models = [f"m{number}" for number in range(limit + 20)]
     counted = Metrics(CollectorRegistry())
     counted.known(models=models, providers=["openai"])
@@ -308,7 +307,8 @@ def test_only_names_that_are_used_take_a_place(counted: Metrics) -> None:
 
 
 def test_a_metric_with_all_its_series_counts_on_under_other(counted: Metrics, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "SERIES", 8)
+    for module in (series, recorded):
+        monkeypatch.setattr(module, "SERIES", 8)
     models = [f"m{number}" for number in range(40)]
     counted.known(models=models, providers=["openai"])
     for model in models:
@@ -361,8 +361,8 @@ def test_a_strange_status_is_told_by_its_class(counted: Metrics, status: int, la
 
 
 def test_all_statuses_fit_their_label() -> None:
-    assert len({metrics.STATUSES.get(status) or status // 100 for status in range(1000)}) <= metrics.LIMIT
-    assert len(metrics.OUTCOMES) <= metrics.LIMIT
+    assert len({specs.STATUSES.get(status) or status // 100 for status in range(1000)}) <= series.LIMIT
+    assert len(specs.OUTCOMES) <= series.LIMIT
 
 
 def test_label_values_are_escaped(counted: Metrics) -> None:
