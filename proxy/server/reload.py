@@ -50,7 +50,11 @@ def read_secret_file(path: str) -> str:
 
 def load_table(raw: bytes, env: Mapping[str, str] = os.environ) -> Table:
     """Raises TableRejected with every problem."""
-    return load(raw, env=env, read_file=read_secret_file, dialects=UPSTREAMS.keys(), check_files=tls.problems)
+    table = load(raw, env=env, read_file=read_secret_file, dialects=UPSTREAMS.keys(), check_files=tls.problems)
+    for provider in table.providers.values():
+        for name in provider.dialects:
+            UPSTREAMS[name]  # read its module now
+    return table
 
 
 @define(eq=False)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -84,3 +86,17 @@ def test_a_recorded_request_is_written_or_refused_with_its_place(name: str, dial
         if isinstance(part, ir.ToolCall):
             assert said.count(json.dumps(part.id)) >= 1, "calls and their results are told by id"
     assert len(set(written.dropped)) == len(written.dropped)
+
+
+def test_a_format_of_providers_alone_is_read_when_a_table_has_it() -> None:
+    table = '[providers.p]\ndialect = "gemini"\nbase_url = "http://p.test"\napi_key = "none"\n'
+    program = f"""
+import sys, proxy.app
+from proxy.dialects import OF_PROVIDERS
+from proxy.server.reload import load_table
+read = lambda: [name for name in OF_PROVIDERS if "proxy.dialects." + name in sys.modules]
+print(read(), end=" ")
+load_table({table!r}.encode(), {{}})
+print(read())
+"""
+    assert subprocess.check_output([sys.executable, "-c", program], text=True) == "[] ['gemini']\n"
