@@ -159,6 +159,26 @@ def test_a_giant_event_with_an_error_of_its_own_subject_passes_as_it_came() -> N
         assert stream.failure is None
 
 
+BEHIND = {
+    "nothing": (b"", b""),
+    "the farewell": (b"data: [DONE]\n\n", b"data: [DONE]\n\n"),
+    "the farewell and more": (b"data: [DONE]\n\ndata: {}\n\n", b"data: [DONE]\n\n"),
+    "something else": (b"data: {}\n\n", b""),
+    "a giant": (RESPONSES.text("y" * 100_000), b""),
+}
+
+
+@pytest.mark.parametrize(("behind", "passes"), BEHIND.values(), ids=BEHIND)
+def test_what_stands_behind_a_giant_end_is_dropped_but_for_the_farewell(behind: bytes, passes: bytes) -> None:
+    end = RESPONSES.end.replace(b"onetwo", b"y" * 100_000)
+    raw = b"".join(frames(RESPONSES, "Hi")[:-1]) + end
+    for cut in (len(raw) - 20, len(raw) - 100_000, 100):
+        stream = made(RESPONSES)
+        assert stream.feed(raw[:cut]) + stream.feed(raw[cut:] + behind) == raw + passes
+        assert stream.done
+        assert bool(stream.edits["surplus_dropped"]) is (behind != passes)
+
+
 @every_surface
 def test_a_key_in_a_giant_event_is_masked_and_counted(tongue: Tongue) -> None:
     said = b"".join(frames(tongue, "y" * 70_000 + KEY + "z" * 70_000))

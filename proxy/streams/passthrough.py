@@ -367,7 +367,7 @@ class Passthrough:
         """A block with a piece of such a frame in it. What stands around that goes its own way."""
         out: list[bytes] = []
         try:
-            while block and (not self.done or self.farewell):
+            while block and not self.done:
                 if self._oversize is not None:
                     end = self._oversize.end_in(block)
                     out.append(self._piece(block[:end] if end else block, ends=end > 0))
@@ -382,7 +382,10 @@ class Passthrough:
         except UpstreamBroken:
             self._unsent = b"".join(out)
             raise
-        self.edits["surplus_dropped"] += bool(block)
+        if block and self.farewell:
+            out.append(self._parting(self._discreet(block)))
+        elif block:
+            self.edits["surplus_dropped"] += 1
         return b"".join(out)
 
     def _piece(self, block: bytes, *, ends: bool) -> bytes:
