@@ -3,7 +3,8 @@
 python scripts/bench_ledger.py
 
 Each request is the ordinary one: of a key and a project with budgets, by an alias with a chain of three, answered by
-the first. They come at a steady rate; what was reserved is noted before, as the gateway does.
+the first. They come at a steady rate; what was reserved is noted before, as the gateway does. They are of one kind, as
+those are that ride the short way; with `--whole` each tells all of its decision, as those do that go the way of all.
 """
 
 import argparse
@@ -12,6 +13,9 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from attrs import evolve
 
 from proxy import ir
 from proxy.catalog import load_prices
@@ -19,12 +23,12 @@ from proxy.dialects import DIALECTS
 from proxy.routing.facts import Facts
 from proxy.routing.loading import load
 from proxy.routing.models import Models
-from proxy.routing.plan import resolve
+from proxy.routing.plan import Plan, recalled, resolve
 from proxy.routing.world import World
 from proxy.secret import Scrubber
 from proxy.server.gateway import log_fields
 from proxy.server.identity import request_id
-from proxy.server.ledger import Attempt, Decision, Lease, Ledger
+from proxy.server.ledger import Attempt, Brief, Decision, Lease, Ledger
 from proxy.server.log import Log
 
 PROVIDER = """
@@ -64,8 +68,8 @@ def requests(count: int, dice: random.Random) -> list[tuple[Decision, Lease]]:
         usage = ir.Usage(input=facts.tokens, cache_read=0, output=dice.randrange(1, 900), reasoning=0)
         assert pick.info.price is not None
         cost = pick.info.price.cost_nanos(usage)
-        identity, at_ms = request_id(), time.time_ns() // 1_000_000
         took = dice.randrange(300, 5000)
+        identity, at_ms = request_id(), time.time_ns() // 1_000_000 - took
         attempt = Attempt(
             1, pick.candidate.model, pick.candidate.provider, pick.candidate.native, 1, took - 1, took // 2,
             status=200, upstream_request_id=f"chatcmpl-{dice.getrandbits(96):024x}", usage=usage, cost_nanos=cost,
@@ -81,13 +85,50 @@ def requests(count: int, dice: random.Random) -> list[tuple[Decision, Lease]]:
     return made
 
 
+class Kind:
+    """Of all these requests, as a track is."""
+
+    rows: Any = None
+
+    def __init__(self, decision: Decision) -> None:
+        self._first = decision
+
+    def brief(self, d: Decision) -> Brief:
+        assert isinstance(d.facts, Facts)
+        assert d.usage is not None
+        upstream = d.attempts[0].upstream_request_id
+        return Brief(
+            self, d.request_id, d.at_ms, d.facts.tokens, d.facts.conversation, False, d.usage, d.cost_nanos,
+            d.charged_nanos, d.ttfb_ms or 0, d.duration_ms, d.bytes_committed, upstream,
+        )  # fmt: skip
+
+    def decision(self, brief: Brief) -> Decision:
+        first = self._first
+        assert isinstance(first.plan, Plan)
+        own: dict[str, Any] = {
+            "usage": brief.usage, "cost_nanos": brief.cost_nanos, "ttfb_ms": brief.ttfb_ms,
+            "duration_ms": brief.duration_ms,
+        }  # fmt: skip
+        facts = evolve(first.plan.facts, tokens=brief.tokens, conversation=brief.conversation)
+        attempt = evolve(first.attempts[0], started_ms=0, upstream_request_id=brief.upstream_request_id, **own)
+        return evolve(
+            first, request_id=brief.request_id, at_ms=brief.at_ms, plan=recalled(first.plan, facts, None), facts=facts,
+            charged_nanos=brief.charged_nanos, queue_ms=0, attempts=[attempt], **own,
+        )  # fmt: skip
+
+    def told(self, brief: Brief, read: int | None, client: str | None) -> dict[str, object]:
+        return log_fields(self.decision(brief), client)
+
+
 def cpu(ident: int | None) -> float:
     assert ident is not None
     return time.clock_gettime(time.pthread_getcpuclockid(ident))
 
 
-def measure(made: Sequence[tuple[Decision, Lease]], rate: int, path: Path) -> dict[str, float]:
+def measure(made: Sequence[tuple[Decision, Lease]], rate: int, path: Path, *, whole: bool) -> dict[str, float]:
     """Microseconds of each part, for one request."""
+    kind = Kind(made[0][0])
+    handed = [(decision if whole else kind.brief(decision), lease) for decision, lease in made]
     ledger = Ledger(path)
     ledger.start()
     sink = (path.parent / "log").open("w")
@@ -96,14 +137,17 @@ def measure(made: Sequence[tuple[Decision, Lease]], rate: int, path: Path) -> di
     threads = [ledger._thread, log._writer._thread]
     before = [cpu(thread.ident) for thread in threads if thread is not None]
     while at < len(made):
-        burst = made[at : int((time.monotonic() - began) * rate) + 1]
+        burst = handed[at : int((time.monotonic() - began) * rate) + 1]
         start = time.thread_time()
-        for decision, lease in burst:
+        for recorded, lease in burst:
             ledger.lease(lease)
-            ledger.record(decision)
+            ledger.record(recorded)
         middle = time.thread_time()
-        for decision, _ in burst:
-            log.request_done(log_fields(decision, "127.0.0.1"))
+        for recorded, _ in burst:
+            if isinstance(recorded, Brief):
+                log.brief_done(kind, recorded, recorded.usage.input_total, "127.0.0.1")
+            else:
+                log.request_done(log_fields(recorded, "127.0.0.1"))
         recording, telling = recording + middle - start, telling + time.thread_time() - middle
         at += len(burst)
         time.sleep(STEP)
@@ -127,12 +171,15 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=20_000, help="of each round (default 20000)")
     parser.add_argument("--rate", type=int, default=5_000, help="requests a second (default 5000)")
     parser.add_argument("--rounds", type=int, default=3, help="the quickest counts (default 3)")
+    parser.add_argument("--whole", action="store_true", help="each of a decision of its own")
     options = parser.parse_args()
     rounds = []
     for number in range(options.rounds):
         with tempfile.TemporaryDirectory() as home:
             path = Path(home) / "ledger.sqlite3"
-            rounds.append(measure(requests(options.requests, random.Random(number)), options.rate, path))
+            rounds.append(
+                measure(requests(options.requests, random.Random(number)), options.rate, path, whole=options.whole)
+            )
             size = path.stat().st_size
     best = min(rounds, key=lambda parts: sum(parts.values()))
     for name, microseconds in best.items():
