@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,10 @@ def test_explain_goes_by_a_projects_bounds(tmp_path: Path, capsys: pytest.Captur
     assert steps == {"there": "policy", "here": "price"}
     assert main([*asked, "clsoe"]) == 2
     assert "no project is called clsoe; they are close" in capsys.readouterr().err
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"pointsman {version('pointsman')}\n"

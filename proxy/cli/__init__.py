@@ -43,6 +43,16 @@ COMMANDS = {
 }
 
 
+class Version(argparse.Action):
+    """Looked up when asked for: no command needs it."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        print(f"pointsman {version('pointsman')}")
+        parser.exit()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     with reading_modules(stay=given[:1] == ["serve"]):
@@ -71,6 +81,7 @@ def _parser(module: str | None = None) -> argparse.ArgumentParser:
     )
     from proxy.cli.words import Commands
 
+    parser.add_argument("--version", action=Version, nargs=0, help="show the version and exit")
     commands = Commands(parser.add_subparsers(title="commands", metavar="COMMAND", required=True))
     for name in dict.fromkeys(COMMANDS.values()) if module is None else (module,):
         import_module(f"proxy.cli.{name}").add(commands)

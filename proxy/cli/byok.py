@@ -111,9 +111,11 @@ def add(commands: Commands) -> None:
     for name, work in (("set", set_), ("rotate", rotate), ("delete", delete)):
         example = f"pointsman byok {name} --project team-a --provider openai"
         made = _verb(verbs, name, work, example if work is delete else f"{example} < key.txt")
-        made.add_argument("--project", required=True, metavar="NAME")
-        made.add_argument("--provider", required=True, metavar="NAME")
-    _verb(verbs, "list", list_, "pointsman byok list --json").add_argument("--project", metavar="NAME")
+        made.add_argument("--project", required=True, metavar="NAME", help="of [projects] in the table")
+        made.add_argument("--provider", required=True, metavar="NAME", help="of [providers] in the table")
+    _verb(verbs, "list", list_, "pointsman byok list --json").add_argument(
+        "--project", metavar="NAME", help="of this one alone"
+    )
     verbs.add("master-key", master, "pointsman byok master-key > master-key")
 
 
@@ -121,5 +123,5 @@ def _verb(
     verbs: Commands, name: str, work: Callable[[VaultDesk, argparse.Namespace], None], example: str
 ) -> argparse.ArgumentParser:
     parser = add_verb(verbs, byok, name, work, example)
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", action="store_true", help="for programs")
     return parser

@@ -132,7 +132,7 @@ def add(commands: Commands) -> None:
     verbs = Commands(parser.add_subparsers(title="what to do", metavar="VERB", required=True))
     checking = add_verb(verbs, db, "check", check, "pointsman db check", "pointsman db check --quick --json")
     checking.add_argument("--quick", action="store_true", help="without comparing each index with its table")
-    checking.add_argument("--json", action="store_true")
+    checking.add_argument("--json", action="store_true", help="for programs")
     add_verb(verbs, db, "vacuum", vacuum, "pointsman db vacuum --state /var/lib/pointsman")
     exporting = add_verb(
         verbs,
@@ -150,8 +150,8 @@ def add(commands: Commands) -> None:
     exporting.add_argument("--since", type=seconds, metavar="SPAN", help="from so long ago, such as 15m, 1h, 7d")
     exporting.add_argument("--until", type=seconds, metavar="SPAN", help="up to so long ago")
     exporting.add_argument("--model", help="the catalog id that answered")
-    exporting.add_argument("--provider")
-    exporting.add_argument("--project")
+    exporting.add_argument("--provider", help="who answered")
+    exporting.add_argument("--project", help="of the keys that asked")
     exporting.add_argument("--key", metavar="ID", help="the id of a virtual key")
     exporting.add_argument("--outcome", help="ok, or an error code")
     exporting.add_argument("--failed", action="store_true", help="any outcome but ok")

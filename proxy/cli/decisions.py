@@ -35,7 +35,7 @@ def decisions(options: argparse.Namespace) -> int:
     if options.json:
         print_json(page.rows)
     else:
-        print(render_table(page.rows, shutil.get_terminal_size((140, 40)).columns))
+        print(render_table(page.rows, shutil.get_terminal_size((140, 40)).columns), end="")
     return 0
 
 
@@ -44,16 +44,16 @@ def add(commands: Commands) -> None:
     deciding.add_argument("--limit", type=whole, default=20, metavar="N", help="newest rows to show (20)")
     deciding.add_argument("--since", type=seconds, metavar="SPAN", help="such as 15m, 1h, 7d")
     deciding.add_argument("--model", help="the catalog id that answered")
-    deciding.add_argument("--provider")
+    deciding.add_argument("--provider", help="who answered")
     deciding.add_argument("--project", help="of the keys that asked")
     deciding.add_argument("--key", metavar="ID", help="the id of a virtual key")
     deciding.add_argument("--outcome", help="ok, or an error code")
     deciding.add_argument("--intent", help="what the model field asked for, such as auto or strategy")
     deciding.add_argument("--class", dest="klass", metavar="CLASS", help="the class that auto found, such as code")
     deciding.add_argument("--rule", help="the rule that matched")
-    deciding.add_argument("--profile")
+    deciding.add_argument("--profile", help="the profile that was asked for")
     deciding.add_argument("--revision", help="of the table, such as sha256:8d5adbe90621efbd")
     deciding.add_argument("--failed", action="store_true", help="any outcome but ok")
-    deciding.add_argument("--json", action="store_true")
+    deciding.add_argument("--json", action="store_true", help="the records, for programs")
     config_option(deciding)
     state_option(deciding)

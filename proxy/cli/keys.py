@@ -167,5 +167,5 @@ def _verb(
     parser = add_verb(verbs, keys, name, work, example)
     if id:
         parser.add_argument("id", type=_id, metavar="ID", help="the 12 characters in the middle of the key")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", action="store_true", help="for programs")
     return parser

@@ -58,6 +58,6 @@ def _markdown(rows: Sequence[Sequence[str]]) -> list[str]:
 def add(commands: Commands) -> None:
     listing = commands.add("models", models, "pointsman models --markdown > docs/models.md")
     form = listing.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true")
+    form.add_argument("--json", action="store_true", help="for programs")
     form.add_argument("--markdown", action="store_true", help="a Markdown table, less the state")
     config_option(listing)

@@ -148,7 +148,7 @@ def seconds(text: str) -> float:
 
 def state_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--state", type=Path, metavar="DIR", help="where the ledger is (the daemon's; $STATE_DIRECTORY or as it says)"
+        "--state", type=Path, metavar="DIR", help="where the ledger is ($STATE_DIRECTORY, else as for the daemon)"
     )
 
 
