@@ -5,17 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
+import pytest
 from each import each
-from playbook import CHAT, chunk, event
+from playbook import CHAT, USAGE, chunk, event
 from playbook import MESSAGES as ANTHROPIC
 
 from proxy import ir
 from proxy.dialects import DIALECTS
-from proxy.dialects.dialect import Dialect
+from proxy.dialects.dialect import Dialect, Voice
+from proxy.errors import UpstreamError
 from proxy.ir import Sight
+from proxy.streams import Passthrough
 from proxy.streams.familiar import Glance
 from proxy.wire import sse
 
+VOICE = Voice("req_1", "m", 1, False, {})
 OPENAI, MESSAGES = DIALECTS["openai-chat"], DIALECTS["anthropic"]
 
 
@@ -74,6 +78,57 @@ def test_a_second_stream_is_known_but_for_its_usage() -> None:
     _, known, told = sights(OPENAI, stream("two"), glancing=True)
     assert known[:-1] == [True] * (len(known) - 1)
     assert told[0] == ir.Usage(7, output=2) or told[0] is None
+
+
+END, USED = CHAT.stream("x")[-1], chunk(None, usage=USAGE)
+GOOD = CHAT.stream("Hello", " you")[:-1]
+# All of a stream's frames -> whether they are known as a whole once they came before.
+WHOLE: dict[str, tuple[Dialect, list[bytes], bool]] = {
+    "a chat": (OPENAI, [*GOOD, END], True),
+    "a chat that tells its usage": (OPENAI, [*GOOD, USED, END], True),
+    "a chat that tells its usage twice": (OPENAI, [*GOOD, USED, USED.replace(b"7", b"8"), END], False),
+    "a chat with something behind its end": (OPENAI, [*GOOD, END, USED, END], False),
+    "a chat with a comment": (OPENAI, [GOOD[0], b": hm\n\n", *GOOD[1:], END], False),
+    "a chat with a comment in a frame": (OPENAI, [GOOD[0], b": hm\n" + GOOD[1], *GOOD[2:], END], False),
+    "a chat of CRs": (OPENAI, [frame.replace(b"\n", b"\r\n") for frame in (*GOOD, END)], False),
+    "a chat with another language": (OPENAI, [*CHAT.stream("日本")], False),
+    "a chat with a call": (OPENAI, [GOOD[0], chunk(CALL), chunk({}, "stop"), END], False),
+    "a chat of nothing": (OPENAI, [GOOD[0], GOOD[-1], END], True),
+    "an end and nothing": (OPENAI, [GOOD[0], END], False),
+    "an end alone": (OPENAI, [END], False),
+    "an error within": (OPENAI, [*GOOD[:2], CHAT.error_frame("overloaded_error", "No."), END], False),
+    "a frame that is none": (OPENAI, [*GOOD[:2], b"data: {\n\n", *GOOD[2:], END], False),
+    "many frames": (OPENAI, [GOOD[0], *[GOOD[1]] * 20, GOOD[-1], END], False),
+    "a message": (MESSAGES, ANTHROPIC.stream("Hello", " you"), False),
+}
+
+
+def outcome(stream: Passthrough, reads: list[bytes]) -> tuple[Any, ...]:
+    try:
+        out = b"".join(map(stream.feed, reads))
+    except UpstreamError as error:
+        return (type(error), stream.usage, stream.stop)
+    return out, stream.committed, stream.done, stream.usage, stream.stop, set(+stream.edits), stream.failure is None
+
+
+@each(("dialect", "frames", "known"), WHOLE.values(), ids=WHOLE)
+def test_a_stream_that_came_at_once_is_what_it_would_be_frame_by_frame(
+    dialect: Dialect, frames: list[bytes], known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[int | None] = []
+    whole = Glance.whole
+
+    def noted(self: Glance, frames: list[bytes]) -> int | None:
+        found.append(whole(self, frames))
+        return found[-1]
+
+    monkeypatch.setattr(Glance, "whole", noted)
+    for strip_usage in (False, True):
+        parted = outcome(Passthrough(dialect, VOICE, strip_usage=strip_usage), frames)
+        for _ in range(3):
+            found.clear()
+            assert outcome(Passthrough(dialect, VOICE, strip_usage=strip_usage), [b"".join(frames)]) == parted
+        assert (found not in ([], [None])) is known
 
 
 TEXT = {"choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": None}]}

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from attrs import evolve
 
 from proxy import ir
 from proxy.dialects import failures
-from proxy.dialects.dialect import Dialect, Operation, Reading
+from proxy.dialects.dialect import Dialect, Operation, Reading, Voice
 from proxy.errors import Foreign, UpstreamBroken, UpstreamError, UpstreamTimeout
 from proxy.metrics import Number
 from proxy.record import define
@@ -42,6 +42,16 @@ NO_STREAM = frozenset({b"<", b"{", b"["})  # how a page or a JSON document begin
 NO_EDITS: Mapping[str, int] = {}
 VECTORS_ENCODED = {"vectors_encoded": 1}
 UPSTREAM_IDS = ("x-request-id", "request-id", "cf-ray", "apim-request-id")
+
+
+class Secrets(Protocol):
+    """What no client may read."""
+
+    def clean(self, text: str) -> str:
+        """A provider's words without it."""
+
+    def keys(self) -> list[str]:
+        """Those of it that may stand in anything."""
 
 
 @define(eq=False)
@@ -224,7 +234,7 @@ def _holds_no_key(call: Call, data: bytes) -> bool:
 async def _first_content(call: Call, opening: Opening) -> None:
     """Reads until the first content-bearing event; what came before it is held inside the stream."""
     reply, watchdog = opening.reply, opening.watchdog
-    stream = make_stream(call, opening.prepared)
+    stream = make_stream(opening.prepared, call.dialect, call.voice(), call)
     chunk = await reply.chunk()
     if chunk.lstrip()[:1] in NO_STREAM and opening.prepared.dialect.framing == "sse":
         await _misnamed(call, opening, chunk)
@@ -251,19 +261,13 @@ async def _misnamed(call: Call, opening: Opening, begun: bytes) -> None:
     _settle_whole(call, opening, begun + rest, whole=whole)
 
 
-def make_stream(call: Call, prepared: Prepared) -> Stream:
-    if prepared.native and isinstance(prepared.dialect, Dialect):
-        return Passthrough(
-            prepared.dialect,
-            call.voice(),
-            strip_usage=prepared.asked_usage,
-            byok=prepared.byok,
-            clean=call.clean,
-            keys=call.keys,
-        )
-    return Translation(
-        prepared.dialect, call.dialect.stream_encoder(call.voice()), byok=prepared.byok, clean=call.clean
-    )
+def make_stream(prepared: Prepared, spoken: Dialect, voice: Voice, secrets: Secrets) -> Stream:
+    """For a client of that dialect."""
+    dialect, byok = prepared.dialect, prepared.byok
+    if prepared.native and isinstance(dialect, Dialect):
+        strip = prepared.asked_usage
+        return Passthrough(dialect, voice, strip_usage=strip, byok=byok, clean=secrets.clean, keys=secrets.keys)
+    return Translation(dialect, spoken.stream_encoder(voice), byok=byok, clean=secrets.clean)
 
 
 # -- what is not read --------------------------------------------------------------------------------------------

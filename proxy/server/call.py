@@ -144,7 +144,7 @@ class Call:
 
     def keys(self) -> list[str]:
         """That no client may read, whatever they stand in."""
-        return [*self.snapshot.scrubber.values, *self._own_keys()]
+        return [*self.snapshot.keys(), *self._own_keys()]
 
     def _scrubbed(self, text: str) -> str:
         text = self.snapshot.scrubber(text)

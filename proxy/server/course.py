@@ -15,11 +15,11 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from proxy import ir
-from proxy.dialects.dialect import Dialect, Voice
+from proxy.dialects.dialect import Voice
 from proxy.routing.latency import pace
 from proxy.routing.world import Pick
 from proxy.server import billing
-from proxy.server.attempt import Opening
+from proxy.server.attempt import Opening, make_stream
 from proxy.server.call import Call
 from proxy.server.downstream import CLOSES, STAYS, UNSENT, Left, head_of_stream, post
 from proxy.server.early import KEEP_ALIVE
@@ -27,7 +27,7 @@ from proxy.server.flow import LAST, QUIET
 from proxy.server.ledger import Brief
 from proxy.server.ratelimits import lines_of
 from proxy.server.watchdog import STUCK_WRITE, Watchdog
-from proxy.streams import Passthrough, Stream, Translation
+from proxy.streams import Stream
 from proxy.wire.chunked_run import ChunkedRun
 from proxy.wire.http1 import BadHttp, Head
 
@@ -190,28 +190,17 @@ class Course:
 
     def _begins(self, head: Head) -> bool:
         """Whether what follows can be a stream of the kind that came before."""
-        track = self._ride.track
-        passed = track.passed if track.heard is head else self._ride.heard(head)
+        ride, track = self._ride, self._ride.track
+        passed = track.passed if track.heard is head else ride.heard(head)
         if passed is None or head.framing != "chunked":
             self._hand_over()
             return False
         self._passed, self._upstream_id = passed, track.upstream_id
-        self._stream = self._made()
-        return True
-
-    def _made(self) -> Stream:
-        """See `attempt.make_stream`."""
-        ride, track = self._ride, self._ride.track
-        spoken, prepared = track.surface.spoken, track.streamed
-        assert prepared is not None
+        assert track.streamed is not None
         voice = Voice(ride.request_id, track.facts.wanted[0], ride.at_ms // 1000, track.wants_usage, ride.document)
-        clean = ride.snapshot.clean
-        if prepared.native and isinstance(prepared.dialect, Dialect):
-            self._recast = None
-            return Passthrough(prepared.dialect, voice, strip_usage=prepared.asked_usage, clean=clean)
-        stream = Translation(prepared.dialect, spoken.stream_encoder(voice), clean=clean)
-        self._recast = stream.recast
-        return stream
+        stream = self._stream = make_stream(track.streamed, track.surface.spoken, voice, ride.snapshot)
+        self._recast = None if track.streamed.native else stream.recast
+        return True
 
     def _is_unusual(self, out: bytes) -> bool:
         """What the stream gave for a read, or how it is to go on."""

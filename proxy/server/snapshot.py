@@ -36,6 +36,10 @@ class Snapshot:
         """A provider's words as a client may read them: without keys of ours and internal hosts."""
         return self.without_hosts(self.scrubber(text))
 
+    def keys(self) -> list[str]:
+        """Of ours."""
+        return [*self.scrubber.values]
+
     def without_hosts(self, text: str) -> str:
         for host in self.hosts:
             text = text.replace(host, MASK)

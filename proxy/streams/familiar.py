@@ -14,6 +14,7 @@ from proxy import ir
 from proxy.dialects.dialect import Dialect, Tap
 from proxy.ir import Sight
 from proxy.wire.mould import QUOTE, Mould
+from proxy.wire.sse import read_frame
 
 MOST_SAYINGS = 256  # that are remembered of a dialect
 LONGEST_SAYING = 512  # bytes
@@ -63,6 +64,43 @@ class Glance:
         if stop is not None:
             tap.stop = stop
         return sight
+
+    def whole(self, frames: list[bytes]) -> int | None:
+        """Of all frames of a stream but its terminator, of which each is known, up to one that tells the usage: which
+        one that is, or -1. None for any other stream; of that nobody knows what the tap has seen."""
+        tap, head = self._tap, self._preamble(frames[0])
+        if head is None:
+            return None
+        told = -1
+        sayings = self._memory.sayings
+        for number, raw in enumerate(frames):
+            if not raw.startswith(head):
+                return None
+            rest = raw[len(head) :]
+            said = sayings.get(rest)
+            if said is None:
+                if self._is_text(rest):
+                    tap.produced = True
+                elif told < 0:
+                    told = number
+                else:
+                    return None
+            elif said[0] is Sight.END:
+                return None
+            elif said[1] is not None:
+                tap.stop = said[1]
+        if told >= 0:
+            frame = read_frame(frames[told])
+            if frame is None or tap.look(frame) is not Sight.USAGE:
+                return None
+        return told if tap.plain and (tap.produced or tap.stop is not None) else None
+
+    def _is_text(self, rest: bytes) -> bool:
+        for before, behind in self._memory.shapes:
+            if rest.startswith(before) and rest.endswith(behind):
+                text = rest[len(before) : -len(behind)]
+                return QUOTE not in text and _says(text)
+        return False
 
     def _text(self, head: bytes, rest: bytes) -> Sight | None:
         for before, behind in self._memory.shapes:

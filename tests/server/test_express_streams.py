@@ -19,6 +19,7 @@ from proxy.server.ledger import Brief, Decision
 GUARD_S = 20.0
 LOOPS = ("uvloop",)
 TOLD = chunk(None, usage=USAGE)  # the chunk that tells the usage of a chat
+KEY = "canary-house-key-0001"
 
 
 def frames(tongue: Tongue, *texts: str) -> list[bytes]:
@@ -81,6 +82,10 @@ TURNS: dict[str, Callable[[Tongue], Script]] = {
     "a good stream with a frame past all tails": but(
         lambda tongue, good: [*good[:3], tongue.text("x" * 100_000), *good[3:]]
     ),
+    "a frame past all tails with a key of ours": lambda tongue: pieces(
+        streamed([*frames(tongue)[:3], tongue.text(f"{'x' * 80_000} {KEY} {'x' * 80_000}"), *frames(tongue)[3:]]), 9000
+    ),
+    "a comment with a key of ours": but(lambda tongue, good: [*good[:3], f": {KEY}\n\n".encode(), *good[3:]]),
     "a stream that never says its usage": but(lambda tongue, good: [it for it in good if b"usage" not in it]),
     "a stream with another end than before": but(lambda tongue, good: [*good[:-3], *good[-1:]]),
     "an error before content": but(lambda tongue, good: [good[0], tongue.error_frame("overloaded_error", "Busy.")]),
