@@ -85,6 +85,9 @@ class Client(asyncio.Transport):
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.got = bytes(data)
 
+    def get_write_buffer_size(self) -> int:
+        return 0
+
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         """Nothing ever waits."""
 
