@@ -15,6 +15,7 @@ from upstream import LAST, SILENCE, STREAM_HEAD, Script, ScriptedUpstream, piece
 
 from proxy.server.course import Course
 from proxy.server.express import Ride
+from proxy.server.upstream import plain
 
 LOOPS = ("uvloop",)
 PRICED = {"first": "price = { input = 2.5, output = 10 }"}
@@ -32,6 +33,7 @@ COURSES: dict[str, tuple[Sequence[Any], bool]] = {
     "all in one read": ([b"".join([STREAM_HEAD, *map(piece, GOOD), LAST])], True),
     "a frame at a time": ([STREAM_HEAD, 0.01, *(step for it in GOOD for step in (piece(it), 0.01)), LAST], True),
     "the end in a read of its own": ([b"".join([STREAM_HEAD, *map(piece, GOOD)]), 0.01, LAST], True),
+    "no end of the body": ([b"".join([STREAM_HEAD, *map(piece, GOOD)]), SILENCE], True),
     "a head that comes in two": ([STREAM_HEAD[:20], 0.01, STREAM_HEAD[20:], *map(piece, GOOD), LAST], True),
     "an odd chunk": (
         [STREAM_HEAD, piece(GOOD[0] + GOOD[1][:9]), 0.01, piece(GOOD[1][9:]), *map(piece, GOOD[2:]), LAST], True
@@ -75,6 +77,7 @@ async def taken(client: RawClient) -> bytes:
 async def test_a_good_stream_goes_the_short_way_to_its_end(
     script: Script, whole: bool, upstream: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(plain, "LINGER", 0.1)
     gw = await start(provider("first", upstream, models=PRICED))
     upstream.plays(streamed(GOOD), script)
     seen = courses(monkeypatch)

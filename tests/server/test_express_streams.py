@@ -103,7 +103,6 @@ TURNS: dict[str, Callable[[Tongue], Script]] = {
     "cut before content": lambda tongue: streamed([frames(tongue)[0], CUT], last=False),
     "broken chunks behind content": lambda tongue: [*streamed(frames(tongue)[:3], last=False), b"zz\r\n", SILENCE],
     "an end that is broken": lambda tongue: [*streamed(frames(tongue), last=False), b"zz\r\n", SILENCE],
-    "no end of the body": lambda tongue: streamed([*frames(tongue), SILENCE], last=False),
     "cut behind content": lambda tongue: streamed([*frames(tongue)[:3], CUT], last=False),
     "not HTTP": lambda tongue: [b"220 smtp ready\r\n\r\n", SILENCE],
     "no answer in time": lambda tongue: [SILENCE],
