@@ -96,6 +96,12 @@ class Account:
         while leases and leases[0][0] <= now_ms:
             self.reserved -= leases.pop(0)[1]
 
+    def has_room(self, nanos: int, now_ms: int) -> bool:
+        """`turn` and `holds`."""
+        if self.leases or not self.start_ms <= now_ms < self.end_ms:
+            self.turn(now_ms)
+        return self.holds(nanos)
+
     def holds(self, nanos: int) -> bool:
         """Whether so much may be reserved now."""
         terms = self.terms

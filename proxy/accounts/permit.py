@@ -112,8 +112,7 @@ class Permit:
             if meter.token_refusal(amount, now) is not None:
                 return False
         for account in accounts:
-            account.turn(now_ms)
-            if not account.holds(nanos):
+            if not account.has_room(nanos, now_ms):
                 return False
         for meter in meters:
             meter.reserved += amount
@@ -151,8 +150,7 @@ def boarded(standing: Standing, reading: int, writing: int, nanos: int, now: flo
         if not meter.fits(amount, now):
             return None
     for account in accounts:
-        account.turn(now_ms)
-        if not account.holds(nanos):
+        if not account.has_room(nanos, now_ms):
             return None
     for meter in meters:
         meter.enter(now)

@@ -48,6 +48,7 @@ def _rendered(headers: Headers) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
+CLOSING = b"Connection: close\r\n"
 NO_STOCK = Stock([])
 
 
@@ -184,7 +185,7 @@ def write_whole(request: Request, stock: Stock, lines: bytes, body: bytes) -> Le
     transport, stays = request.protocol.transport, request.keep_alive
     assert transport is not None
     parts = (
-        _starts.get(200) or _start(200), stock.lines, lines, _date(int(time.time())), _ends(stays),
+        _starts.get(200) or _start(200), stock.lines, lines, _date(int(time.time())), b"" if stays else CLOSING,
         b"Content-Length: %d\r\n\r\n" % len(body), body,
     )  # fmt: skip
     post(request, transport, b"".join(parts))
@@ -309,7 +310,7 @@ _today = (0, b"")
 
 
 def _ends(stays: bool) -> bytes:
-    return b"" if stays else b"Connection: close\r\n"
+    return b"" if stays else CLOSING
 
 
 def _start(status: int) -> bytes:

@@ -87,7 +87,7 @@ class Turnstile:
 
     def leave(self) -> None:
         self.inside -= 1
-        while self.inside < self.limits.concurrency and self._waiting.hand_on():
+        while self._waiting and self.inside < self.limits.concurrency and self._waiting.hand_on():
             self.inside += 1
 
     def hold(self, size: int) -> None:

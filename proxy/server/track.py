@@ -92,6 +92,7 @@ class Track:
     session: str | None = field(init=False)
     scope: str = field(init=False)  # of conversations
     pins: bool = field(init=False)
+    lasts: bool = field(init=False)  # the caller's key
     leased: tuple[str, str | None] | None = field(init=False)  # whose budgets: key and project
     withheld: tuple[str, ...] = field(init=False)  # how headers of the provider's begin that do not pass
     most_bytes: int = field(init=False)  # of a stream before there is anything to see to
@@ -102,6 +103,7 @@ class Track:
         standing = self.standing
         self.native, self.session = self.candidate.native, self.visitor.session
         self.scope = "\0".join((standing.scope, *self.facts.wanted))
+        self.lasts = standing.key is not None and standing.key.lasts
         self.pins = len(self.plan.chain) > 1 and self.lifetime != OFF
         terms = [meter.terms for meter in standing.meters]
         limited = any(it.rpm is not None or it.tpm is not None for it in terms)
@@ -115,7 +117,7 @@ class Track:
     def admits(self, gate: Gate) -> bool:
         """Whether its key is known to open still, without a look: it is the very same one, and never ends."""
         key = self.standing.key
-        return key is not None and gate.ring.by_id.get(key.id) is key and key.lasts
+        return key is not None and self.lasts and gate.ring.by_id.get(key.id) is key
 
     def nanos(self, tokens: int) -> int:
         """What an attempt may cost that reads so many tokens, where a budget asks."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from proxy import ir
-from proxy.dialects.measure import counted
+from proxy.dialects.measure import MOST, counted
 from proxy.dialects.openai_chat.relatives import CACHED, USAGE_BESIDE
 
 _NOTHING: dict[str, Any] = {}
@@ -21,7 +21,9 @@ def read_usage(usage: Any) -> ir.Usage:
     """
     if not isinstance(usage, dict):
         return ir.Usage()
-    asked, completion = counted(usage.get("prompt_tokens")), counted(usage.get("completion_tokens"))
+    asked, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    if not (asked.__class__ is completion.__class__ is int and 0 <= asked <= MOST and 0 <= completion <= MOST):
+        asked, completion = counted(asked), counted(completion)
     if _PLAIN.issuperset(usage):  # nothing to take apart
         return ir.Usage(asked, None, None, None, completion)
     prompt_details, completion_details = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")

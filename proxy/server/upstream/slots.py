@@ -47,5 +47,5 @@ class Slots:
         return loop.time() - began
 
     def release(self) -> None:
-        if not self._waiting.hand_on():
+        if not (self._waiting and self._waiting.hand_on()):
             self._free += 1
