@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -174,8 +175,9 @@ def test_the_cost_is_the_price_librarys_own(recording: Recording) -> None:
     quote = book.find(house_of(recording), model, at=AT) if provider and model else None
     expected = theirs(usage, provider or house_of(recording), model)
     assert not usage.cache_write_1h, "the library has no word for it: compare its two parts"
-    version = pytest.importorskip("importlib.metadata").version("genai-prices")
-    assert f"genai-prices {version}" == book.library, "the list is that of another version: `make prices`"
+    assert f"genai-prices {version('genai-prices')}" == book.library, (
+        "the list is that of another version: `make prices`"
+    )
     local = recording.spoken == "ollama"  # the folder of one's own machines, on which nobody takes money
     assert (quote is None) == (local or recording.name in UNPRICED)
     assert (None if quote is None else quote.price.cost_nanos(usage)) == expected
