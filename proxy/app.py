@@ -15,15 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from aiohttp import http_parser, web
+from aiohttp import web
 from attrs import field
 
 from proxy.accounts.books import Books
 from proxy.catalog import load_prices
 from proxy.metrics import Metrics
 from proxy.record import define
-from proxy.routing.loading import EXPOSED, is_exposed
-from proxy.routing.table import Server, Table
+from proxy.routing.table import Table
 from proxy.secret import Scrubber, Secret
 from proxy.server import log as logging
 from proxy.server.admin import Admin
@@ -57,44 +56,23 @@ from proxy.server.relay import Relay
 from proxy.server.reload import Builder, Reloader, load_table
 from proxy.server.snapshot import Snapshot
 from proxy.server.stalled import Stalled, hang_up_on_leavers
+from proxy.server.starting import (
+    ADMIN_SOCKET,
+    LEDGER,
+    StartRefused,
+    check_parser,
+    check_reach,
+    make_state,
+    reach_refused,
+    state_directory,
+)
 from proxy.server.watch import read_table, watch
 
 log = structlog.get_logger()
-LEDGER = "ledger.sqlite3"
-ADMIN_SOCKET = "admin.sock"
 LONGEST_SOCKET = 107  # bytes of a Unix socket's path, as the kernel has it
 LAST_REQUESTS = 1.0  # seconds in which idle connections may still be used while the process stops
 LOOK = 0.02  # seconds between looks at whether any are left
 LAST_WORDS = 1.0  # seconds for what is still said once the drain is over
-
-
-class StartRefused(Exception):
-    """The process will not serve. The message is a sentence that says how to mend it."""
-
-
-def state_directory(table: Table | None, env: Mapping[str, str] = os.environ) -> Path:
-    """`$STATE_DIRECTORY`, else XDG's where that is set, else `[server] state`, else XDG's default."""
-    if given := env.get("STATE_DIRECTORY", "").partition(":")[0]:
-        return Path(given)
-    if given := env.get("XDG_STATE_HOME", ""):
-        return Path(given) / "pointsman"
-    if table is not None and table.server.state:
-        return Path(table.server.state)
-    return Path.home() / ".local" / "state" / "pointsman"
-
-
-def check_parser() -> None:
-    """Raises StartRefused without aiohttp's C parser: the other one has let requests be smuggled."""
-    if not _is_c_parser():
-        raise StartRefused(
-            "aiohttp runs without its C parser, which this gateway needs for safety: unset AIOHTTP_NO_EXTENSIONS, or "
-            "install a wheel of aiohttp that has it (pip install --force-reinstall aiohttp)."
-        )
-
-
-def _is_c_parser() -> bool:
-    compiled = getattr(http_parser, "HttpRequestParserC", None)
-    return compiled is not None and http_parser.HttpRequestParser is compiled
 
 
 @define(eq=False)
@@ -134,9 +112,9 @@ class App:
         if self.log is not None:
             self.log.set_scrubber(Scrubber(table.secrets))
         state = state_directory(table, self.env)
-        self._make_state(state)
+        make_state(state)
         server = table.server
-        _check_reach(server, keys=(state / LEDGER).exists())
+        check_reach(server, keys=(state / LEDGER).exists())
         self.ledger = Ledger(state / LEDGER, retain_days=server.ledger_days, retain_bytes=server.ledger_bytes)
         self.keys = Keys(KeyStore(state / LEDGER))
         self.vault = Vault(VaultStore(state / LEDGER), Masters.of(table), opened=self._keep_unsaid)
@@ -148,7 +126,7 @@ class App:
         try:
             await asyncio.to_thread(self.keys.load)
             await asyncio.to_thread(self.vault.load)
-            _check_reach(server, keys=bool(self.keys.ring))
+            check_reach(server, keys=bool(self.keys.ring))
             await asyncio.to_thread(fill, self.books, state / LEDGER, self.keys.ring, self.keys.now_ms())
             self._build(table, state)
             await self._listen(table, state)
@@ -238,14 +216,6 @@ class App:
 
     # -- listening -------------------------------------------------------------------------------------------
 
-    def _make_state(self, state: Path) -> None:
-        try:
-            state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        except OSError as exc:
-            raise StartRefused(
-                f"The state directory {state} cannot be made ({exc.strerror}): set STATE_DIRECTORY to one that can."
-            ) from exc
-
     async def _listen(self, table: Table, state: Path) -> None:
         server = table.server
         sockets = [s for address in server.listen for s in open_listeners(parse_listen(address), self.env)]
@@ -257,7 +227,7 @@ class App:
             address = _address(exposed[0])
             for opened in (*sockets, *admin_sockets):
                 opened.close()
-            raise StartRefused(_exposed(address, server.auth))
+            raise StartRefused(reach_refused(address, server.auth))
         self.reloader.builder.exposed = bool(exposed)
         room = KeyAdmin(self.keys, lambda: self.gateway.current)
         vaults = VaultAdmin(self.vault, lambda: self.gateway.current)
@@ -415,24 +385,6 @@ class App:
                 self._admin_socket.unlink()
         if self.admin_addresses:  # else it never served
             log.info("stopped")
-
-
-def _check_reach(server: Server, *, keys: bool) -> None:
-    """Raises StartRefused where others could call and nobody would be asked who they are. What systemd passes is seen
-    when it is opened."""
-    exposed = [address for address in (*server.listen, server.admin) if is_exposed(address)]
-    if exposed and not keys:
-        raise StartRefused(_exposed(exposed[0], server.auth))
-
-
-def _exposed(address: str, auth: str) -> str:
-    if auth == "none":
-        return f"{address} {EXPOSED}."
-    return (
-        f"{address} can be reached from other machines, and no key has been made yet to tell callers apart. Make one "
-        "first, `pointsman keys create --name NAME` with this state directory, or listen on 127.0.0.1, [::1] or "
-        '"unix:/path".'
-    )
 
 
 def _address(opened: socket.socket) -> str:

@@ -25,10 +25,11 @@ from multidict import CIMultiDictProxy
 from playbook import CHAT, Tongue
 from upstream import GUARD_S, ScriptedUpstream
 
-from proxy.app import LEDGER, App
+from proxy.app import App
 from proxy.server import log as logging
 from proxy.server.inbound import Content
 from proxy.server.ledger import Decisions, Filter
+from proxy.server.starting import LEDGER
 
 SERVER = """
 [server]

@@ -6,7 +6,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from proxy.app import LEDGER
+from proxy.server.starting import LEDGER
 
 
 def spent(state: Path) -> dict[str, int]:

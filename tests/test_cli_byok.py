@@ -16,9 +16,9 @@ from playbook import CHAT
 from upstream import ScriptedUpstream, plain
 
 from proxy import cli
-from proxy.app import LEDGER
 from proxy.secret import key_bytes
 from proxy.server.ledger.schema import open_writer
+from proxy.server.starting import LEDGER
 
 MASTER = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE="
 OWN, NEXT = "canary-stored-key-0001", "canary-stored-key-0002"

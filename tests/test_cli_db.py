@@ -15,8 +15,8 @@ from playbook import CHAT
 from upstream import ScriptedUpstream, plain
 
 from proxy import cli
-from proxy.app import LEDGER
 from proxy.server.ledger.schema import open_writer
+from proxy.server.starting import LEDGER
 
 Told = tuple[int, str, str]
 Command = Callable[..., Told]

@@ -15,10 +15,10 @@ import pytest
 from gateway import process, whole
 
 from proxy.accounts.keys import Key
-from proxy.app import LEDGER
 from proxy.cli import _parser
 from proxy.server.keys.store import KeyStore
 from proxy.server.ledger.schema import open_writer
+from proxy.server.starting import LEDGER
 
 ROOT = Path(__file__).parents[1]
 GROUPS = ("keys", "byok", "db", "import")

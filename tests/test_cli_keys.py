@@ -17,8 +17,8 @@ from playbook import CHAT
 from upstream import ScriptedUpstream, plain
 
 from proxy import cli
-from proxy.app import LEDGER
 from proxy.server.keys.store import KeyStore
+from proxy.server.starting import LEDGER
 
 WHOLE = re.compile(r"neu_live_[A-Za-z0-9]{12}_[A-Za-z0-9]{43}")
 Told = tuple[int, str, str]

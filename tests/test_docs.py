@@ -397,6 +397,6 @@ def test_every_path_is_told() -> None:
 
 
 def test_the_sockets_of_state_are_those_of_the_app() -> None:
-    from proxy.app import ADMIN_SOCKET, LEDGER
+    from proxy.server.starting import ADMIN_SOCKET, LEDGER
 
     assert {ADMIN_SOCKET, LEDGER} <= set(spans(section(OPERATIONS, "## State")))

@@ -15,7 +15,6 @@ from past import HOUSE, NOON, decided, facts_of, planned, table_of, world_of, wr
 from playbook import CHAT
 from upstream import ScriptedUpstream, plain
 
-from proxy.app import LEDGER
 from proxy.catalog import Listed, load_prices
 from proxy.cli import main
 from proxy.ir import Usage
@@ -24,6 +23,7 @@ from proxy.routing.whatif import Report
 from proxy.routing.world import World
 from proxy.server.ledger import Attempt, Decision, Decisions, Filter
 from proxy.server.replay import PAGE, Replay
+from proxy.server.starting import LEDGER
 
 ALIAS = '[aliases]\nhouse = "{0}"\n'
 OLD = HOUSE + ALIAS.format("small")

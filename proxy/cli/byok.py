@@ -10,7 +10,6 @@ import shutil
 import sys
 from collections.abc import Callable
 
-from proxy.app import ADMIN_SOCKET, LEDGER
 from proxy.cli.words import Commands, add_verb, print_json, table_and_state, told
 from proxy.secret import MASTER_KEY_BYTES
 from proxy.server.byok.command import Direct, Remote, VaultDesk
@@ -18,6 +17,7 @@ from proxy.server.byok.store import VaultStore
 from proxy.server.byok.vault import Masters, Vault
 from proxy.server.keys.command import runs
 from proxy.server.ledger import Column, render_table
+from proxy.server.starting import ADMIN_SOCKET, LEDGER
 
 COLUMNS = (
     Column("project", lambda key: key["project"]),

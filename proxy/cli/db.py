@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from proxy.app import ADMIN_SOCKET
 from proxy.cli.words import Commands, add_verb, ledger_of, print_json, seconds
 from proxy.server.keys.command import DeskRefused, runs
 from proxy.server.ledger import Filter, care, export
+from proxy.server.starting import ADMIN_SOCKET
 
 MIB = 1 << 20
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import orjson
 
-from proxy.app import LEDGER, StartRefused, state_directory
 from proxy.errors import GatewayError
 from proxy.record import frozen
 from proxy.routing.problems import TableRejected
@@ -22,6 +21,7 @@ from proxy.server.daemon import ListenRefused
 from proxy.server.keys.command import DeskRefused
 from proxy.server.ledger import Decisions, LedgerRefused
 from proxy.server.reload import load_table
+from proxy.server.starting import LEDGER, StartRefused, state_directory
 from proxy.server.watch import TableUnreadable, read_table
 
 LONGEST_SPAN = 100 * 366 * 86_400.0  # seconds

@@ -20,8 +20,9 @@ import pytest
 import uvloop
 from attrs import define, field, frozen
 
-from proxy.app import LEDGER, App
+from proxy.app import App
 from proxy.server.ledger import Decisions, Filter
+from proxy.server.starting import LEDGER
 
 from .recordings import ABSENT, REPLAY, WIRE
 

@@ -17,8 +17,8 @@ from faults.bench import SETTING, Misbehaving
 from faults.load import Chaos, Tally, ask, drive, table_of
 from faults.soak import soak
 from faults.sockets import activated, held_socket
-from proxy.app import LEDGER
 from proxy.server.ledger import Decisions, Filter
+from proxy.server.starting import LEDGER
 
 REQUESTS, RESTARTS, HANGUPS = 10_000, 5, 20
 

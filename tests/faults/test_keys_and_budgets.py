@@ -24,9 +24,9 @@ from upstream import GUARD_S, SILENCE, STREAM_HEAD, ScriptedUpstream, piece, pla
 from faults import table
 from faults.bench import Daemon, Got, Misbehaving, block, daemon, parsed
 from faults.responses import SURFACES, asking, frames
-from proxy.app import LEDGER
 from proxy.server.keys.changes import Keys
 from proxy.server.keys.store import KeyStore
+from proxy.server.starting import LEDGER
 
 HERE = "tests/faults/test_keys_and_budgets.py"
 PRICE = "price = { input = 1, output = 100 }\n"

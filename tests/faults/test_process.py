@@ -28,11 +28,11 @@ from faults import table
 from faults.bench import CALLER_KEY, HOUSE_KEY, ROOT, Daemon, Misbehaving, block, daemon, holds_canary, launched
 from faults.responses import SURFACES, asking, frames, terminator
 from faults.sockets import activated, held_socket
-from proxy.app import LEDGER
 from proxy.server.admin import Admin
 from proxy.server.byok.admin import VaultAdmin
 from proxy.server.keys.admin import KeyAdmin
 from proxy.server.ledger import Decisions, Filter
+from proxy.server.starting import LEDGER
 
 HERE = "tests/faults/test_process.py"
 

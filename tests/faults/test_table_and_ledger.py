@@ -19,8 +19,8 @@ from upstream import ScriptedUpstream, piece, plain
 from faults import table
 from faults.bench import Daemon, Misbehaving, block, checked, daemon, launched
 from faults.responses import asking, frames
-from proxy.app import LEDGER
 from proxy.server.ledger.schema import open_writer
+from proxy.server.starting import LEDGER
 
 HERE = "tests/faults/test_table_and_ledger.py"
 

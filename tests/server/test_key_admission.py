@@ -16,13 +16,14 @@ from upstream import ScriptedUpstream, plain
 
 from proxy.accounts.admission import HOW_TO
 from proxy.accounts.keys import SCOPES
-from proxy.app import App, StartRefused
+from proxy.app import App
 from proxy.routing.problems import TableRejected
 from proxy.server import admin, endpoints
 from proxy.server.byok.admin import VaultAdmin
 from proxy.server.keys.admin import KeyAdmin
 from proxy.server.keys.store import KeyStore
 from proxy.server.listener import WARMING
+from proxy.server.starting import StartRefused
 
 LIVE = frozenset({"/healthz", "/health", "/readyz", "/metrics"})  # open to whoever reaches the listener
 nobody = cast(Any, None)

@@ -20,7 +20,7 @@ from ledger_sums import leases, spent
 from playbook import CHAT
 from upstream import SILENCE, Script, ScriptedUpstream, Seen, plain, streamed
 
-from proxy.app import LEDGER
+from proxy.server.starting import LEDGER
 
 TABLE = "[projects.x]\nbudget = { limit = 1000 }\n"
 CLIENTS = 8

@@ -16,11 +16,12 @@ from gateway import PRINTABLE, Answer, Running, Start, chain, gateway, provider
 from playbook import CHAT, MESSAGES, TONGUES, Tongue
 from upstream import CUT, SILENCE, Script, ScriptedUpstream, head, plain, streamed
 
-from proxy.app import LEDGER, App, StartRefused
+from proxy.app import App
 from proxy.secret import Scrubber
 from proxy.server import log as logging
 from proxy.server.daemon import ADMIN_CONNECTIONS, ListenRefused
 from proxy.server.listener import Listener
+from proxy.server.starting import LEDGER, StartRefused
 
 LOOPS = ("uvloop",)
 EXCHANGES = ("lean", "plain")
