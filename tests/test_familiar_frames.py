@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import orjson
-import pytest
 from each import each
 from playbook import CHAT, USAGE, chunk, event
 from playbook import MESSAGES as ANTHROPIC
@@ -15,7 +15,7 @@ from proxy.dialects import DIALECTS
 from proxy.dialects.dialect import Dialect, Voice
 from proxy.errors import UpstreamError
 from proxy.ir import Sight
-from proxy.streams import Passthrough
+from proxy.streams import Passthrough, at_once
 from proxy.streams.familiar import Glance
 from proxy.wire import sse
 
@@ -103,32 +103,22 @@ WHOLE: dict[str, tuple[Dialect, list[bytes], bool]] = {
 }
 
 
-def outcome(stream: Passthrough, reads: list[bytes]) -> tuple[Any, ...]:
-    try:
-        out = b"".join(map(stream.feed, reads))
-    except UpstreamError as error:
-        return (type(error), stream.usage, stream.stop)
-    return out, stream.committed, stream.done, stream.usage, stream.stop, set(+stream.edits), stream.failure is None
-
-
 @each(("dialect", "frames", "known"), WHOLE.values(), ids=WHOLE)
 def test_a_stream_that_came_at_once_is_what_it_would_be_frame_by_frame(
-    dialect: Dialect, frames: list[bytes], known: bool, monkeypatch: pytest.MonkeyPatch
+    dialect: Dialect, frames: list[bytes], known: bool
 ) -> None:
-    found: list[int | None] = []
-    whole = Glance.whole
-
-    def noted(self: Glance, frames: list[bytes]) -> int | None:
-        found.append(whole(self, frames))
-        return found[-1]
-
-    monkeypatch.setattr(Glance, "whole", noted)
     for strip_usage in (False, True):
-        parted = outcome(Passthrough(dialect, VOICE, strip_usage=strip_usage), frames)
-        for _ in range(3):
-            found.clear()
-            assert outcome(Passthrough(dialect, VOICE, strip_usage=strip_usage), [b"".join(frames)]) == parted
-        assert (found not in ([], [None])) is known
+        stream = Passthrough(dialect, VOICE, strip_usage=strip_usage)
+        with suppress(UpstreamError):
+            out = b"".join(map(stream.feed, frames))
+        for _ in range(2):
+            seen = at_once(dialect, b"".join(frames), strip_usage=strip_usage)
+            assert (seen is not None) is known
+            if seen is not None:
+                assert (seen.feed(b""), seen.usage, seen.edits) == (out, stream.usage, stream.edits)
+                assert stream.committed
+                assert stream.done
+                assert stream.failure is None
 
 
 TEXT = {"choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": None}]}

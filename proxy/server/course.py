@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from proxy import ir
-from proxy.dialects.dialect import Voice
+from proxy.dialects.dialect import Dialect, Voice
 from proxy.routing.latency import pace
 from proxy.routing.world import Pick
 from proxy.server import billing
@@ -27,7 +27,7 @@ from proxy.server.flow import LAST, QUIET
 from proxy.server.ledger import Brief
 from proxy.server.ratelimits import lines_of
 from proxy.server.watchdog import STUCK_WRITE, Watchdog
-from proxy.streams import Stream
+from proxy.streams import AtOnce, Stream, at_once
 from proxy.wire.chunked_run import ChunkedRun
 from proxy.wire.http1 import BadHttp, Head
 
@@ -60,7 +60,7 @@ class Course:
         "_unsent", "_upstream_id", "_waiter", "_waits", "_write",
     )  # fmt: skip
 
-    _stream: Stream
+    _stream: Stream | AtOnce
     _waiter: asyncio.Future[None]
     _passed: str  # of the provider's headers, lines
     _upstream_id: str | None
@@ -129,30 +129,26 @@ class Course:
             run = self._run
             if run is None:
                 self._read(data)
-            elif self._recast is None:
-                self._pass(run, data)
-            elif (said := self._recast(data)) is None:
-                self._read(data)
-            else:
+            elif self._recast is not None:
+                said = None if self._closing() else self._recast(data)
+                if said is None:
+                    self._read(data)
+                else:
+                    self._last = self._now()
+                    self._say(said)
+            elif (size := run.whole(data)) and self._out + size <= self._most and not self._closing():
+                # As nearly every read of a slow stream: one chunk, one frame of the run.
+                self._out += size
                 self._last = self._now()
-                self._say(said)
+                self._write(data)
+                if self._client.writing_paused:
+                    self._hand_over()
+            else:
+                self._read(data)
         except BaseException as exc:  # a fault of ours is for whoever serves the request, not for the loop
             self._hand_over()
             if self._commit is not None:  # before it the same is found again
                 self._reply.raises(exc)
-
-    def _pass(self, run: ChunkedRun, data: bytes) -> None:
-        """As nearly every read of a slow stream: one chunk, one frame of the run."""
-        size = run.whole(data)
-        out = self._out + size
-        if not size or out > self._most or self._closing():
-            self._read(data)
-            return
-        self._out = out
-        self._last = self._now()
-        self._write(data)
-        if self._client.writing_paused:
-            self._hand_over()
 
     def _read(self, data: bytes) -> None:
         parser = self._parser
@@ -172,7 +168,7 @@ class Course:
         if self._commit is None:
             self._body.append(body)
             self._size += len(body)
-        if not begun and (parser.head is None or not self._begins(parser.head)):
+        if not begun and (parser.head is None or not self._begins(parser.head, body)):
             return
         out = self._stream.feed(body) if body else b""
         if not self._stream.committed and self._size <= LARGE and not parser.done:
@@ -188,19 +184,31 @@ class Course:
         if parser.at_border and not self._over:
             self._run = self._stream.run
 
-    def _begins(self, head: Head) -> bool:
+    def _begins(self, head: Head, body: bytes) -> bool:
         """Whether what follows can be a stream of the kind that came before."""
-        ride, track = self._ride, self._ride.track
-        passed = track.passed if track.heard is head else ride.heard(head)
+        track = self._ride.track
+        passed = track.passed if track.heard is head else self._ride.heard(head)
         if passed is None or head.framing != "chunked":
             self._hand_over()
             return False
         self._passed, self._upstream_id = passed, track.upstream_id
+        self._stream = (self._at_once(body) if self._parser.done else None) or self._made()
+        return True
+
+    def _at_once(self, body: bytes) -> AtOnce | None:
+        """A good stream that came in one read, and is like others before."""
+        prepared = self._ride.track.streamed
+        if prepared is None or not prepared.native or not isinstance(prepared.dialect, Dialect):
+            return None
+        return at_once(prepared.dialect, body, strip_usage=prepared.asked_usage)
+
+    def _made(self) -> Stream:
+        ride, track = self._ride, self._ride.track
         assert track.streamed is not None
         voice = Voice(ride.request_id, track.facts.wanted[0], ride.at_ms // 1000, track.wants_usage, ride.document)
-        stream = self._stream = make_stream(track.streamed, track.surface.spoken, voice, ride.snapshot)
+        stream = make_stream(track.streamed, track.surface.spoken, voice, ride.snapshot)
         self._recast = None if track.streamed.native else stream.recast
-        return True
+        return stream
 
     def _is_unusual(self, out: bytes) -> bool:
         """What the stream gave for a read, or how it is to go on."""
@@ -284,7 +292,7 @@ class Course:
         size = len(out)
         self._out += size
         self._write(b"%x\r\n%b\r\n" % (size, out))
-        if self._client.writing_paused:
+        if self._client.writing_paused or self._out > self._most:
             self._hand_over()
 
     def _end(self, out: bytes) -> None:
@@ -341,7 +349,7 @@ class Course:
     def opening(self, call: Call, pick: Pick) -> Opening | None:
         """For the way of all: the answer, if a part of it has left."""
         commit, ride, track, reply = self._commit, self._ride, self._ride.track, self._reply
-        if commit is None or track.streamed is None:
+        if commit is None or track.streamed is None or isinstance(self._stream, AtOnce):
             return None
         call.phase, call.answer.begun = "stream", True
         call.first_byte_s, call.upstream_wait, call.decision.ttfb_ms = (

@@ -11,10 +11,13 @@ it is a failed attempt like any other; an error after the commit is part of the 
     farewell               but for one frame that some providers send behind the end, if it comes at once
 """
 
+from proxy.streams.familiar import AtOnce, at_once
 from proxy.streams.passthrough import Passthrough
 from proxy.streams.stream import HELD_BYTES, HELD_EVENTS, Stream
 from proxy.streams.translation import Translation
 from proxy.streams.unjudged import Unjudged
 from proxy.streams.whole import events_of
 
-__all__ = ["HELD_BYTES", "HELD_EVENTS", "Passthrough", "Stream", "Translation", "Unjudged", "events_of"]
+__all__ = [
+    "HELD_BYTES", "HELD_EVENTS", "AtOnce", "Passthrough", "Stream", "Translation", "Unjudged", "at_once", "events_of",
+]  # fmt: skip

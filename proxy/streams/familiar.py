@@ -8,17 +8,21 @@ is remembered.
 
 from __future__ import annotations
 
+from collections import Counter
+
 import orjson
 
 from proxy import ir
 from proxy.dialects.dialect import Dialect, Tap
+from proxy.errors import UpstreamBroken
 from proxy.ir import Sight
 from proxy.wire.mould import QUOTE, Mould
-from proxy.wire.sse import read_frame
+from proxy.wire.sse import CR, holds_comment, raw_frames, read_frame
 
 MOST_SAYINGS = 256  # that are remembered of a dialect
 LONGEST_SAYING = 512  # bytes
 MOST_SHAPES = 8  # of pieces of text
+MOST_AT_ONCE = 16  # frames of a stream that came in one read
 REMEMBERED = (Sight.LIFECYCLE, Sight.FINISH, Sight.END)
 
 
@@ -65,43 +69,6 @@ class Glance:
             tap.stop = stop
         return sight
 
-    def whole(self, frames: list[bytes]) -> int | None:
-        """Of all frames of a stream but its terminator, of which each is known, up to one that tells the usage: which
-        one that is, or -1. None for any other stream; of that nobody knows what the tap has seen."""
-        tap, head = self._tap, self._preamble(frames[0])
-        if head is None:
-            return None
-        told = -1
-        sayings = self._memory.sayings
-        for number, raw in enumerate(frames):
-            if not raw.startswith(head):
-                return None
-            rest = raw[len(head) :]
-            said = sayings.get(rest)
-            if said is None:
-                if self._is_text(rest):
-                    tap.produced = True
-                elif told < 0:
-                    told = number
-                else:
-                    return None
-            elif said[0] is Sight.END:
-                return None
-            elif said[1] is not None:
-                tap.stop = said[1]
-        if told >= 0:
-            frame = read_frame(frames[told])
-            if frame is None or tap.look(frame) is not Sight.USAGE:
-                return None
-        return told if tap.plain and (tap.produced or tap.stop is not None) else None
-
-    def _is_text(self, rest: bytes) -> bool:
-        for before, behind in self._memory.shapes:
-            if rest.startswith(before) and rest.endswith(behind):
-                text = rest[len(before) : -len(behind)]
-                return QUOTE not in text and _says(text)
-        return False
-
     def _text(self, head: bytes, rest: bytes) -> Sight | None:
         for before, behind in self._memory.shapes:
             if rest.startswith(before) and rest.endswith(behind):
@@ -138,3 +105,83 @@ def _says(text: bytes) -> bool:
         return bool(orjson.loads(b'"%b"' % text))
     except orjson.JSONDecodeError:
         return False
+
+
+class AtOnce:
+    """A stream of which each frame was known, but for the one that told its usage; as much of `Stream` as a good one
+    has that is fed once."""
+
+    __slots__ = ("_out", "edits", "usage")
+
+    committed = done = True
+    failure: None = None
+    run: None = None
+    farewell = False
+
+    def __init__(self, out: bytes, usage: ir.Usage | None) -> None:
+        self._out = out
+        self.usage = usage
+        self.edits: Counter[str] = Counter()
+
+    def feed(self, chunk: bytes) -> bytes:
+        return self._out
+
+
+def at_once(dialect: Dialect, block: bytes, *, strip_usage: bool) -> AtOnce | None:
+    """What of a stream leaves that came in one read; None for one of which more than that has to be asked."""
+    terminator = dialect.terminator
+    if not terminator or dialect.farewell or not block.endswith(terminator) or not block.isascii():
+        return None
+    if CR in block or holds_comment(block):
+        return None
+    frames = raw_frames(block[: -len(terminator)])
+    memory = _memories.get(dialect.name)
+    if memory is None or not 0 < len(frames) <= MOST_AT_ONCE or not frames[-1].endswith(b"\n\n"):
+        return None
+    tap = dialect.tap()
+    told = _judged(frames, memory, tap, dialect.preamble(frames[0]))
+    if told is None:
+        return None
+    if told < 0 or not strip_usage:
+        return AtOnce(block, tap.usage)
+    seen = AtOnce(b"".join((*frames[:told], *frames[told + 1 :], terminator)), tap.usage)
+    seen.edits["usage_removed"] = 1
+    return seen
+
+
+def _judged(frames: list[bytes], memory: _Memory, tap: Tap, head: bytes | None) -> int | None:
+    """Which of the frames tells the usage, or -1; None where another one is not known."""
+    told, ends = -1, False
+    if head is None:
+        return None
+    for number, raw in enumerate(frames):
+        rest = raw[len(head) :]
+        if not raw.startswith(head):
+            return None
+        said = memory.sayings.get(rest)
+        if said is not None:
+            if said[0] is Sight.END:
+                return None
+            ends = ends or said[1] is not None
+        elif _is_text(rest, memory):
+            ends = True
+        elif told < 0:
+            told = number
+        else:
+            return None
+    if told >= 0:
+        frame = read_frame(frames[told])
+        try:
+            if frame is None or tap.look(frame) is not Sight.USAGE:
+                return None
+        except UpstreamBroken:
+            return None
+    return told if ends else None
+
+
+def _is_text(rest: bytes, memory: _Memory) -> bool:
+    for before, behind in memory.shapes:
+        if rest.startswith(before) and rest.endswith(behind):
+            text = rest[len(before) : -len(behind)]
+            return QUOTE not in text and _says(text)
+    return False

@@ -20,7 +20,6 @@ from proxy.wire.mould import Mould
 from proxy.wire.sse import CR, Frame
 
 COLON = 58
-MOST_AT_ONCE = 16  # frames of a stream that came in one read
 
 
 class Passthrough:
@@ -90,33 +89,7 @@ class Passthrough:
             if steady.holds(chunk) and (chunk.isascii() or sse.is_text(chunk)):  # as nearly every read of a slow stream
                 return chunk
             self._steady = self.run = None
-        elif self._fresh and self._glance is not None and chunk.endswith(self._dialect.terminator):
-            out = self._at_once(self._glance, chunk)
-            if out is not None:
-                return out
-            self._tap = self._dialect.tap()
-            self._glance = Glance(self._dialect, self._tap)
         return self._fed(chunk)
-
-    def _at_once(self, glance: Glance, chunk: bytes) -> bytes | None:
-        """All of a stream, where each of its frames is like others before."""
-        terminator = self._dialect.terminator
-        if not terminator or self._borders.held or CR in chunk or sse.holds_comment(chunk) or not chunk.isascii():
-            return None
-        frames = sse.raw_frames(chunk[: -len(terminator)])
-        if not 0 < len(frames) <= MOST_AT_ONCE or not frames[-1].endswith(b"\n\n"):
-            return None
-        try:
-            told = glance.whole(frames)
-        except UpstreamBroken:
-            return None
-        if told is None:
-            return None
-        self._fresh, self.committed, self.done = False, True, True
-        if told < 0 or not self._strip_usage:
-            return chunk
-        self.edits["usage_removed"] += 1
-        return b"".join((*frames[:told], *frames[told + 1 :], terminator))
 
     def recast(self, data: bytes) -> bytes | None:
         return None
