@@ -14,9 +14,9 @@ from proxy.dialects import failures
 from proxy.dialects.dialect import Parted
 from proxy.dialects.openai_chat.failure import failure_of
 from proxy.dialects.openai_chat.media import image_of
+from proxy.dialects.openai_chat.message_reader import read_signature
 from proxy.dialects.openai_chat.reasoning import read_reasoning
 from proxy.dialects.openai_chat.relatives import BROKEN_OFF
-from proxy.dialects.openai_chat.request_reader import read_signature
 from proxy.dialects.openai_chat.usage import usage_of
 from proxy.dialects.openai_chat.vocabulary import NAME, stop_reason
 from proxy.errors import UpstreamBroken

@@ -25,8 +25,8 @@ from proxy.dialects.openai_chat.answer_reader import (
 )
 from proxy.dialects.openai_chat.failure import failure_in
 from proxy.dialects.openai_chat.media import image_of
+from proxy.dialects.openai_chat.message_reader import read_signature
 from proxy.dialects.openai_chat.relatives import BROKEN_OFF, CITES_LATE, MINTED_BY, SOURCES, USAGE_BESIDE
-from proxy.dialects.openai_chat.request_reader import read_signature
 from proxy.dialects.openai_chat.usage import usage_of
 from proxy.dialects.openai_chat.vocabulary import NAME, stop_reason
 from proxy.errors import UpstreamBroken
