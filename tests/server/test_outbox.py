@@ -1,4 +1,4 @@
-"""Small writes of one turn: the first at once, the others together, in order, and never later than that turn."""
+"""Small writes of one turn: together, in order, and never later than that turn; the first at once where few come."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 from each import each
 
-from proxy.server.outbox import MOST, SMALL, Outbox
+from proxy.server.outbox import CROWD, MOST, SMALL, Outbox
 
 
 class Line(asyncio.Transport):
@@ -68,6 +68,24 @@ async def test_it_serves_turn_after_turn() -> None:
         assert page[-1] == turn
         await asyncio.sleep(0)
         assert page[-1] == turn.upper()
+
+
+async def test_in_a_crowd_the_first_waits_for_the_others_until_there_is_none() -> None:
+    page: list[bytes] = []
+    line, other, outbox = Line(page), Line(page), Outbox()
+
+    async def turn(pieces: int) -> int:
+        """How many were written at once."""
+        page.clear()
+        for number in range(pieces):
+            outbox.post((line, other)[number % 2], b"%d" % number)
+        at_once = len(page)
+        await asyncio.sleep(0)
+        assert page == [b"%d" % number for number in range(pieces)]
+        return at_once
+
+    turns = [CROWD, CROWD, 1, 1, CROWD - 1, 1, CROWD, MOST, 2, 2]
+    assert [await turn(pieces) for pieces in turns] == [1, 0, 0, 1, 1, 1, 1, 0, 0, 1]
 
 
 async def test_nothing_is_written_to_a_line_that_closed_meanwhile() -> None:
