@@ -117,6 +117,7 @@ class Known(NamedTuple):
     since_ms: int
     until_ms: int
     alike: Alike
+    attempts: tuple[Kind, Kind] | None  # ordinary, and not; None where a decision tells of its attempt
 
 
 @define
@@ -130,8 +131,6 @@ class Rows:
     def row_of(self, d: Decision | Brief, unreadable: Callable[[Decision, Exception], None]) -> Row:
         """A plan that cannot be told costs the row its plan, not the money: `unreadable` hears of it."""
         if isinstance(d, Brief):
-            if d.started_ms:  # its attempt has a row of its own
-                return self.row_of(d.kind.decision(d), unreadable)
             return _row_of_brief(d) or self._learnt(d, unreadable)
         form = plan = own = None
         choice: tuple[str | None, ...] = NO_CHOICE
@@ -168,10 +167,13 @@ class Rows:
         d = brief.kind.decision(brief)
         row, known = self.row_of(d, unreadable), None
         form = form_of(d.plan, d.facts) if isinstance(d.plan, Plan) and d.client_request_id is None else None
-        if form is not None and form.lines is not None and row.alike.form is not None and not row.attempts:
+        if form is not None and form.lines is not None and row.alike.form is not None:
             since_ms = d.at_ms // DAY_MS * DAY_MS
-            known = Known(since_ms, since_ms + DAY_MS, row.alike)
-        brief.kind.rows = known
+            attempts = self._kinds(d.attempts[0]) if row.attempts else None
+            known = Known(since_ms, since_ms + DAY_MS, row.alike, attempts)
+        at_once, later = brief.kind.rows or (None, None)
+        told = (at_once, known) if brief.started_ms else (known, later)
+        brief.kind.rows = told if any(told) else None
         return row
 
     def _remember(
@@ -243,22 +245,22 @@ class Rows:
 
 def _row_of_brief(b: Brief) -> Row | None:
     """None where its kind has to be learnt."""
-    kind, id, at_ms, tokens, conversation, warm, u, cost, charged, ttfb, took, size, upstream, _ = b
-    known: Known | None = kind.rows
+    kind, id, at_ms, tokens, conversation, warm, u, cost, charged, ttfb, took, size, said, started = b
+    known: Known | None = kind.rows and kind.rows[started > 0]
     if known is None or not known.since_ms <= at_ms < known.until_ms:
         return None
     if conversation is None or warm:
         own = orjson.dumps((tokens, conversation and conversation[:RECORDED_DIGITS], warm)).decode()
     else:
         own = f'[{tokens},"{conversation[:RECORDED_DIGITS]}",false]'  # the same; digits need no escape
-    if upstream is not None and not (upstream.isascii() and len(upstream) <= NAME):
-        upstream = text(upstream, NAME)
+    upstream = said if said is not None and said.isascii() and len(said) <= NAME else text(said, NAME)
     read, cached, wrote, thought = u.input, u.cache_read, u.output, u.reasoning
     values: tuple[Value, ...]
-    if (
+    plain = (
         u.cache_write_5m is None and u.cache_write_1h is None and u.audio_input is None and u.audio_output is None
         and not ((read or 0) | (cached or 0) | (wrote or 0) | (thought or 0) | (cost or 0)) >> 63
-    ):  # fmt: skip
+    )  # fmt: skip
+    if plain:
         into, values = known.alike.ordinary, (
             id, at_ms, read, cached, wrote, thought, cost, charged, ttfb, took, 0, size, own, upstream
         )  # fmt: skip
@@ -267,7 +269,16 @@ def _row_of_brief(b: Brief) -> Row | None:
             id, None, at_ms, *usage_of(u), integer(cost), integer(charged), ttfb, took, 0, size, None, None, own,
             upstream,
         )  # fmt: skip
-    return _row(Row, (known.alike, into, values, (), None, id, at_ms, charged, ROW_BYTES))
+    if known.attempts is None:
+        return _row(Row, (known.alike, into, values, (), None, id, at_ms, charged, ROW_BYTES))
+    ordinary, extraordinary = known.attempts
+    times, end = (started, took - started, ttfb - started), (integer(cost), size)
+    if plain and upstream is said is not None:
+        attempt: tuple[Kind, tuple[Value, ...]] = ordinary, (*times, upstream, read, cached, wrote, thought, *end)
+    else:
+        attempt = extraordinary, (*times, upstream, *usage_of(u), *end)
+    weight = ROW_BYTES + ATTEMPT_BYTES
+    return _row(Row, (known.alike, into, values[:-1], (attempt,), None, id, at_ms, charged, weight))
 
 
 def _says_no_more(a: Attempt, d: Decision) -> bool:

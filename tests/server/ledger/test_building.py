@@ -197,9 +197,10 @@ class Kind:
         self.asked += 1
         facts = evolve(self.plan.facts, tokens=brief.tokens, conversation=brief.conversation)
         plan = recalled(self.plan, facts, self.plan.chain[0].candidate if brief.warm else None)
+        started = brief.started_ms
         tried = attempt(
-            model="small", provider="near", native="small", started_ms=0, duration_ms=brief.duration_ms,
-            ttfb_ms=brief.ttfb_ms, status=200, usage=brief.usage,
+            model="small", provider="near", native="small", started_ms=started,
+            duration_ms=brief.duration_ms - started, ttfb_ms=brief.ttfb_ms - started, status=200, usage=brief.usage,
             upstream_request_id=brief.upstream_request_id, cost_nanos=brief.cost_nanos, bytes_out=brief.bytes_committed,
         )  # fmt: skip
         return asked(
@@ -233,14 +234,16 @@ BRIEFS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.parametrize("started", [0, 2], ids=["asked at once", "asked later"])
 @pytest.mark.parametrize("changes", BRIEFS.values(), ids=BRIEFS)
-def test_a_brief_makes_the_row_that_its_decision_makes(house: World, changes: dict[str, Any]) -> None:
+def test_a_brief_makes_the_row_that_its_decision_makes(house: World, changes: dict[str, Any], started: int) -> None:
     planned(house)
     kind, rows = Kind(planned(house)), Rows()
     for i in range(3):
         rows.row_of(brief(kind, i), unreadable)
+        rows.row_of(brief(kind, i, started_ms=2), unreadable)
     wanted = kind.asked
-    one = brief(kind, 9, **changes)
+    one = brief(kind, 9, **changes, started_ms=started)
     row = rows.row_of(one, unreadable)
     assert (kind.asked == wanted) is ("at_ms" not in changes)
     assert row == rows.row_of(kind.decision(one), unreadable)
@@ -267,11 +270,13 @@ def test_an_attempt_that_says_no_more_than_its_decision_is_no_row_and_is_shown_l
 ) -> None:
     planned(house)
     kind = Kind(planned(house))
-    write(path, [brief(kind, 1), asked(2, kind.plan), brief(kind, 3, upstream_request_id=None)])
-    assert count(path, "own_attempts") == 1
+    later = [brief(kind, i, started_ms=1) for i in (4, 5)]
+    write(path, [brief(kind, 1), asked(2, kind.plan), brief(kind, 3, upstream_request_id=None), *later])
+    assert count(path, "own_attempts") == 3
     columns = "decision, n, model, started_ms, duration_ms, upstream_request_id"
     assert sql(path, f"SELECT {columns} FROM attempts ORDER BY decision") == [
         (1, 1, "small", 0, 4, "up-1"), (2, 1, "m", 0, 0, "up"), (3, 1, "small", 0, 4, None),
+        (4, 1, "small", 1, 3, "up-4"), (5, 1, "small", 1, 3, "up-5"),
     ]  # fmt: skip
     found = Decisions(path).one("req_1")
     assert found is not None
