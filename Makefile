@@ -74,7 +74,7 @@ $(VENV)/.clients: requirements/clients.txt | $(BIN)/python
 		echo "They cannot be installed here: what needs them is left out." >&2
 	@touch $@
 
-# As they stand: by the number of their tests, a file whose one test takes a minute would come last, and be waited for.
+# In the order of tests/conftest.py: by the number of their tests, a file whose one test takes a minute would come last.
 test-slow: $(VENV)/.test $(VENV)/.local $(VENV)/.clients ## the tests that `make test` leaves out: eight minutes on two cores
 	@$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m slow
 

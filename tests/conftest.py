@@ -24,6 +24,7 @@ from upstream import ScriptedUpstream
 
 MEMORY, ROOM = Path("/dev/shm"), 2 << 30  # bytes free there, at least
 SLOW_FOLDERS = ("faults",)  # the bad days: whole processes, for seconds each
+LONGEST = ("test_killed.py", "test_cli_examples.py")  # files; and the slow folders
 GUARD_S, SLOW_GUARD_S = 30.0, 300.0  # no test takes that long unless something waits for ever
 LOOPS: Mapping[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
@@ -53,6 +54,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first, or the others would be done and wait for it."""
+    items.sort(key=lambda item: item.path.name not in LONGEST and item.path.parent.name not in SLOW_FOLDERS)
     for item in items:
         if item.path.parent.name in SLOW_FOLDERS:
             item.add_marker(pytest.mark.slow)
