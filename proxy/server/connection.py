@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 from aiohttp import web
+from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import HttpVersion10, HttpVersion11
 from aiohttp.http_exceptions import BadHttpMessage
 from aiohttp.http_parser import RawRequestMessage
@@ -117,6 +118,8 @@ class Connection(RequestHandler):
         self._held_back = False
         self._place = Place() if lean else None  # of aiohttp's parser, where it is known
         self._returns = False  # from aiohttp, just now
+
+    writing_paused = vars(BaseProtocol)["_paused"]  # the slot itself, which is told without a call
 
     @property
     def idle(self) -> bool:

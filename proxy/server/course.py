@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from proxy.server.express import Ride
 
 LARGE = 16 << 10  # bytes of a read, or of what is held before the commit, that are for the way of all
+FEW = 4  # requests under way
+LAST_CHUNK = b"\r\n0\r\n\r\n"
 LARGEST = 12 << 10  # bytes of a stream that leaves in one; see `express.LARGEST`
 STREAM_LINES = "Cache-Control: no-cache\r\nX-Accel-Buffering: no\r\n"  # see `respond.STREAM_HEADERS`
 _brief = partial(tuple.__new__, Brief)
@@ -57,13 +59,14 @@ class Course:
     __slots__ = (
         "_agenda", "_answer", "_body", "_client", "_closing", "_commit", "_last", "_most", "_now", "_out", "_over",
         "_page", "_parser", "_passed", "_recast", "_recorded", "_reply", "_ride", "_run", "_said", "_size", "_stream",
-        "_unsent", "_upstream_id", "_waiter", "_waits", "_write",
+        "_told", "_unsent", "_upstream_id", "_wait", "_waiter", "_whole", "_woken", "_write",
     )  # fmt: skip
 
     _stream: Stream | AtOnce
     _waiter: asyncio.Future[None]
     _passed: str  # of the provider's headers, lines
     _upstream_id: str | None
+    _told: tuple[ir.Usage, int | None]  # usage and cost of one that has ended
 
     def __init__(self, ride: Ride) -> None:
         track, reply, agenda = ride.track, ride.reply, ride.gateway.relay.agenda
@@ -75,8 +78,10 @@ class Course:
         self._now = agenda.now
         self._last = self._said = ride.began  # when the provider was heard of, and the client something said
         self._page: int | None = agenda.put(self, ride.began + track.first_due)
-        self._waits = ride.snapshot.world.latencies.waits(track.candidate, ride.gateway.clock())
+        self._wait = ride.snapshot.world.latencies.waits(track.candidate, ride.gateway.clock())
         self._commit: Commit | None = None
+        self._whole = b""  # what came in one read, until it is looked at
+        self._woken = False  # the task, for that
         self._body: list[bytes] = []  # that came before the commit
         self._size = 0  # of that
         self._run: ChunkedRun | None = None
@@ -97,12 +102,17 @@ class Course:
         self._waiter = self._agenda.future()
         try:
             await self._waiter
+            if self._whole:
+                data, self._whole = self._whole, b""
+                self._waiter = self._agenda.future()
+                self.received(data)
+                await self._waiter
         except BaseException as exc:
             self._interrupted(exc)
             return None
         if self._answer is not None and not self._recorded:
             try:
-                if not self._parser.done and await self._reply.finish():
+                if not self._parser.done and await self._reply.finish() and not isinstance(self._stream, AtOnce):
                     self._stream.edits["surplus_dropped"] = 1
             finally:
                 self._record()
@@ -150,7 +160,22 @@ class Course:
             if self._commit is not None:  # before it the same is found again
                 self._reply.raises(exc)
 
+    def _waits(self, data: bytes) -> bool:
+        """Among many a whole answer is left to its task: those that wake up together find the same code at hand, and
+        there is the less of it between two reads. One that is nearly alone is not kept waiting for the loop."""
+        whole = data.endswith(LAST_CHUNK) and len(data) <= LARGE and self._parser.head is None
+        if not whole or self._woken or len(self._ride.gateway.calls) <= FEW:
+            return False
+        self._whole, self._woken = data, True
+        self._waiter.set_result(None)
+        return True
+
     def _read(self, data: bytes) -> None:
+        if self._commit is None:
+            if self._waits(data):
+                return
+            if self._whole:  # and more came behind it
+                data, self._whole = self._whole + data, b""
         parser = self._parser
         self._last = self._now()
         self._run = None
@@ -223,18 +248,17 @@ class Course:
         if not stream.done:
             return False
         if self._commit is None:
-            return size > LARGEST or self._cost() is None
-        return len(out) > LAST or transport.get_write_buffer_size() > 0 or self._cost() is None
+            return size > LARGEST or self._is_of_unknown_cost()
+        return len(out) > LAST or transport.get_write_buffer_size() > 0 or self._is_of_unknown_cost()
 
-    def _cost(self) -> tuple[ir.Usage, int | None] | None:
-        """Of a stream that has ended; None where that is for others to guess."""
+    def _is_of_unknown_cost(self) -> bool:
+        """Of a stream that has ended: whether what it cost is for others to guess."""
         usage, price = self._stream.usage, self._ride.track.price
-        if usage is None:
-            return None
-        if price is None:
-            return usage, None
-        cost = price.cost_nanos(usage)
-        return None if cost is None else (usage, cost)
+        cost = price.cost_nanos(usage) if usage is not None and price is not None else None
+        if usage is None or (cost is None and price is not None):
+            return True
+        self._told = usage, cost
+        return False
 
     def lost(self, exc: BaseException | None) -> None:
         self._hand_over()
@@ -277,7 +301,7 @@ class Course:
         """See `Relay`."""
         ride, track, world = self._ride, self._ride.track, self._ride.snapshot.world
         candidate, now = track.candidate, self._ride.gateway.clock()
-        world.latencies.answered(candidate, self._waits)
+        world.latencies.answered(candidate, self._wait)
         world.health.asked(candidate.provider)
         world.health.succeeded(candidate, track.credential.index, now)
         world.latencies.observe(candidate, commit.ttfb_ms - ride.started_ms, now)
@@ -335,8 +359,11 @@ class Course:
         if self._over:
             return
         if self._commit is None:
-            self._ride.snapshot.world.latencies.answered(self._ride.track.candidate, self._waits)
+            self._ride.snapshot.world.latencies.answered(self._ride.track.candidate, self._wait)
+            whole, self._whole = self._whole, b""
             self._give_back(b"".join(self._body))
+            if whole:
+                self._reply.received(whole)
         else:
             self._unsent = unsent
             self._give_back(b"")
@@ -372,11 +399,10 @@ class Course:
     def _record(self) -> None:
         """See `Gateway`: what a stream says of its candidate, what it cost, and what is told of it."""
         ride, track, gateway, stream = self._ride, self._ride.track, self._ride.gateway, self._stream
-        commit, told = self._commit, self._cost()
+        commit = self._commit
         assert commit is not None
-        assert told is not None
         self._recorded = True
-        (usage, cost), duration = told, time.monotonic() - ride.started
+        (usage, cost), duration = self._told, time.monotonic() - ride.started
         charged, read, ttfb_ms = min(cost or 0, billing.MOST_CHARGED), usage.input_total, commit.ttfb_ms
         now, world, duration_ms = gateway.clock(), ride.snapshot.world, int(duration * 1000)
         brief = _brief((

@@ -8,7 +8,7 @@ is remembered.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Mapping
 
 import orjson
 
@@ -23,6 +23,8 @@ MOST_SAYINGS = 256  # that are remembered of a dialect
 LONGEST_SAYING = 512  # bytes
 MOST_SHAPES = 8  # of pieces of text
 MOST_AT_ONCE = 16  # frames of a stream that came in one read
+UNTOUCHED: Mapping[str, int] = {}  # see `Stream.edits`
+USAGE_REMOVED: Mapping[str, int] = {"usage_removed": 1}
 REMEMBERED = (Sight.LIFECYCLE, Sight.FINISH, Sight.END)
 
 
@@ -118,10 +120,10 @@ class AtOnce:
     run: None = None
     farewell = False
 
-    def __init__(self, out: bytes, usage: ir.Usage | None) -> None:
+    def __init__(self, out: bytes, usage: ir.Usage | None, edits: Mapping[str, int] = UNTOUCHED) -> None:
         self._out = out
         self.usage = usage
-        self.edits: Counter[str] = Counter()
+        self.edits = edits
 
     def feed(self, chunk: bytes) -> bytes:
         return self._out
@@ -144,9 +146,7 @@ def at_once(dialect: Dialect, block: bytes, *, strip_usage: bool) -> AtOnce | No
         return None
     if told < 0 or not strip_usage:
         return AtOnce(block, tap.usage)
-    seen = AtOnce(b"".join((*frames[:told], *frames[told + 1 :], terminator)), tap.usage)
-    seen.edits["usage_removed"] = 1
-    return seen
+    return AtOnce(b"".join((*frames[:told], *frames[told + 1 :], terminator)), tap.usage, USAGE_REMOVED)
 
 
 def _judged(frames: list[bytes], memory: _Memory, tap: Tap, head: bytes | None) -> int | None:

@@ -118,10 +118,16 @@ def around(raw: bytes, marker: bytes) -> tuple[Mould, Any] | None:
 
 
 def length(text: bytes) -> int:
-    """How many characters a sound text has that holds no escape, and so has the JSON writer's own form; 0 of any
-    other."""
+    """How many characters a sound text has that holds neither quote nor escape, and so has the JSON writer's own form;
+    0 of any other."""
     if BACKSLASH in text:
         return 0
+    try:
+        chars = text.decode()
+    except UnicodeDecodeError:
+        return 0
+    if chars.isprintable():  # as nearly all are, and no JSON has to be read
+        return len(chars)
     try:
         return len(orjson.loads(b'"%b"' % text))
     except orjson.JSONDecodeError:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import HttpVersion11
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
@@ -444,6 +445,8 @@ def test_the_shapes_of_aiohttp_are_those_that_the_connection_was_written_for() -
         found = set(re.findall(r"\bself\.(_\w+)", code[name]))
         assert found == fields, name
     assert set(re.findall(r"_current_request\.(\w+)", "".join(code.values()))) == {"_cancel"}
+    assert "return self._paused" in inspect.getsource(vars(BaseProtocol)["writing_paused"].fget)
+    assert vars(Connection)["writing_paused"] is vars(BaseProtocol)["_paused"]
 
 
 USED = {

@@ -4,7 +4,7 @@ provider and record cannot tell is what `test_express_streams.py` shows."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -13,8 +13,10 @@ from keyed import make
 from playbook import CHAT, MESSAGES, USAGE, Tongue, chunk
 from upstream import LAST, SILENCE, STREAM_HEAD, Script, ScriptedUpstream, piece, streamed, within
 
+from proxy.server import course as course_module
 from proxy.server.course import Course
 from proxy.server.express import Ride
+from proxy.server.gateway import Gateway
 from proxy.server.upstream import plain
 
 LOOPS = ("uvloop",)
@@ -188,3 +190,52 @@ async def test_a_stream_beyond_its_reservation_goes_on(
     account = gw.app.gateway.current.gate.books.accounts["project:team"]
     assert account.reserved == 0
     await held_is_nothing(gw)
+
+
+WHOLE = b"".join([STREAM_HEAD, *map(piece, GOOD), LAST])
+BETWEEN: dict[str, tuple[Callable[[Running, Course], None], bytes]] = {
+    "its time on the agenda comes": (lambda gw, course: turned_up(course), b"200"),
+    "more comes behind it": (lambda gw, course: course.received(b"more"), b"200"),
+    "the provider hangs up": (lambda gw, course: course.lost(None), b"200"),
+    "the gateway shuts down": (lambda gw, course: the_gateway(gw).cut(), b"503"),
+}
+
+
+@pytest.mark.parametrize(("happens", "status"), BETWEEN.values(), ids=BETWEEN)
+async def test_what_came_at_once_is_not_lost_before_it_is_looked_at(
+    happens: Callable[[Running, Course], None],
+    status: bytes,
+    upstream: ScriptedUpstream,
+    start: Start,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(course_module, "FEW", 0)
+    gw = await start(provider("first", upstream, models=PRICED))
+    client = await gw.connect()
+    upstream.plays(streamed(GOOD), [SILENCE])
+    await asks(client)
+    await taken(client)
+    await asks(client)
+    await upstream.asked(2)
+    (ride,) = the_gateway(gw).calls
+    assert ride.course is not None
+    ride.course.received(WHOLE)
+    happens(gw, ride.course)
+    head = await client.until(b"\r\n\r\n")
+    assert head.split()[1] == status
+    await gw.quiet()
+    row = (await gw.rows(2))[-1]
+    assert (row["status"], len(row["attempts"])) == (int(status), 1)
+    await held_is_nothing(gw)
+
+
+def turned_up(course: Course) -> None:
+    """As the agenda does it."""
+    assert course._page is not None
+    course._agenda.strike(course, course._page)
+    course.look(0.0)
+
+
+def the_gateway(gw: Running) -> Gateway:
+    assert gw.app is not None
+    return gw.app.gateway
