@@ -35,6 +35,7 @@ WARMING = {"HEAD"}  # the methods of a path that clients only warm their connect
 NEAR = 0.75  # how much of a path has to be right for another to be meant
 LONGEST_NEAR = 60  # characters that are compared: no path of ours is longer
 BASE_URLS = "a base URL ends in /v1 for OpenAI's SDKs, and without it for Anthropic's"
+ELSEWHERE = "clients are served where `listen` in [server] says"
 Handler = Callable[[PlainRequest], Awaitable[web.StreamResponse]]
 Paths = Mapping[str, Mapping[str, Handler]]  # path -> method -> handler; a path that ends in /* takes what is behind it
 
@@ -138,7 +139,9 @@ class Listener(web.Server):
         head = f"{path.rstrip('/')}/"
         below = [known for known in served if known.startswith(head) and head.count("/") > 2]
         near = below or get_close_matches(path[:LONGEST_NEAR], served, n=1, cutoff=NEAR)
-        return f"did you mean {', '.join(self._exact[near[0]])} {near[0]}?" if near else f"{BASE_URLS}."
+        if near:
+            return f"did you mean {', '.join(self._exact[near[0]])} {near[0]}?"
+        return f"{BASE_URLS if '/v1/models' in self._exact else ELSEWHERE}."
 
     def _found_below(self, path: str) -> Mapping[str, Handler] | None:
         return next((methods for start, methods in self._below.items() if path.startswith(start)), None)

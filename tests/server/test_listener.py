@@ -405,3 +405,13 @@ async def test_the_admin_listener_answers_beside_thousands_of_idle_connections(s
     assert admins.turned_away >= 9
     for _, writer in idle:
         writer.close()
+
+
+async def test_a_path_for_clients_is_no_question_of_a_base_url_on_the_admin_listener(
+    upstream: ScriptedUpstream, start: Start
+) -> None:
+    gw = await start(provider("first", upstream))
+    told = {base: (await gw.get(f"{base}/nothing/of/ours")).json["error"]["message"] for base in (gw.base, gw.admin)}
+    assert "base URL" in told[gw.base]
+    assert "base URL" not in told[gw.admin]
+    assert "listen" in told[gw.admin]
