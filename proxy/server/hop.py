@@ -96,7 +96,7 @@ def _key(document: Mapping[str, Any], beside: bytes | None) -> Key | None:
 def _cast(body: bytes, marks: Sequence[str]) -> Cast | None:
     """None where a mark does not stand in it once, as a string of its own."""
     cast = cast_of(body, [_string(mark) for mark in marks])
-    if cast is None or any(MARK in piece for piece in cast[0]):
+    if cast is None or MARK in cast[0]:
         return None  # and within another one as well
     return cast
 

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Callable, Sequence
+from operator import itemgetter
+from typing import Any
 
-Cast = tuple[tuple[bytes, ...], tuple[int, ...]]  # what stands before, between and behind the values; and their order
+# A form with a hole for each value; and what picks these, in the order in which the holes stand, of those in the order
+# of the marks.
+Cast = tuple[bytes, Callable[[Sequence[bytes]], Any]]
 
 
 def cast_of(body: bytes, marks: Sequence[bytes]) -> Cast | None:
-    """With a hole for each mark; None where one does not stand in it once, apart from the others."""
+    """With a hole for each mark, of which there is one at least; None where one does not stand in it once, apart from
+    the others."""
     if any(body.count(mark) != 1 for mark in marks):
         return None
     found = sorted((body.find(mark), number) for number, mark in enumerate(marks))
-    pieces, at = [], 0
+    form, at = b"", 0
     for begins, number in found:
         if begins < at:
             return None
-        pieces.append(body[at:begins])
+        form += body[at:begins].replace(b"%", b"%%") + b"%b"
         at = begins + len(marks[number])
-    pieces.append(body[at:])
-    return tuple(pieces), tuple(number for _, number in found)
+    return form + body[at:].replace(b"%", b"%%"), itemgetter(*(number for _, number in found))
 
 
 def poured(cast: Cast, values: Sequence[bytes]) -> bytes:
     """`values` are in the order of the marks."""
-    (first, *others), order = cast
-    return b"".join((first, *chain.from_iterable(zip([values[number] for number in order], others, strict=True))))
+    form, pick = cast
+    body: bytes = form % pick(values)
+    return body

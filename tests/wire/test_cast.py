@@ -12,7 +12,6 @@ CASTS: dict[str, tuple[list[bytes], list[bytes], bytes]] = {
     "two holes": ([b"<one>", b"<two>"], [b"x", b"y"], b'{"a":"x","b":[y],"c":0}'),
     "in another order than they stand": ([b"<two>", b"<one>"], [b"y", b"x"], b'{"a":"x","b":[y],"c":0}'),
     "at both ends": ([b'{"a', b"0}"], [b"<", b">"], b'<":"<one>","b":[<two>],"c":>'),
-    "none": ([], [], BODY),
 }
 
 
@@ -21,6 +20,13 @@ def test_values_stand_where_the_marks_stood(marks: list[bytes], values: list[byt
     cast = cast_of(BODY, marks)
     assert cast is not None
     assert poured(cast, values) == body
+
+
+@pytest.mark.parametrize("text", [b"%", b"100 %b", b"%%", b"%(a)s", b"%d%"])
+def test_what_looks_like_a_hole_is_none(text: bytes) -> None:
+    cast = cast_of(text + b"<one>" + text, [b"<one>"])
+    assert cast is not None
+    assert poured(cast, [text]) == text * 3
 
 
 NONE = {
