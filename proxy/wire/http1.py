@@ -177,7 +177,7 @@ class Parser:
         """The body, if `data` is the first there is, and all of an answer whose head came before; else nothing was
         done."""
         end = data.find(b"\r\n\r\n")
-        head = _heads.get(data[:end])
+        head = _heads.get(data[:end]) if end > 0 else None
         if head is None or head.framing != "length" or not 0 < head.length == len(data) - end - 4:
             return None
         self.head, self._framing, self.done = head, "length", True

@@ -69,12 +69,14 @@ def test_an_answer_is_read_however_it_is_cut(raw: bytes, body: bytes, reusable: 
 
 
 KNOWN = OK + b"Content-Length: 2\r\nX-Known: yes\r\n\r\n"
+AS_LONG_AS_ITS_BODY = (OK + b"Content-Length: 98\r\nX-Known: ").ljust(100, b"y") + b"\r\n\r\n"
 FIRST_READS: dict[str, tuple[bytes, bytes | None]] = {
     "all of it": (KNOWN + b"ok", b"ok"),
     "half of its body": (KNOWN + b"o", None),
     "more than its body": (KNOWN + b"ok!", None),
     "the head alone": (KNOWN, None),
     "half a head": (KNOWN[:-2], None),
+    "a head less its last bytes, about as long as its body": (AS_LONG_AS_ITS_BODY[:-3], None),
     "a head that never came": (KNOWN.replace(b"yes", b"no") + b"ok", None),
     "chunks": (CHUNKED + b"2\r\nok\r\n0\r\n\r\n", None),
     "no body": (OK + b"Content-Length: 0\r\n\r\n", None),
@@ -83,7 +85,7 @@ FIRST_READS: dict[str, tuple[bytes, bytes | None]] = {
 
 @each(("raw", "body"), FIRST_READS.values(), ids=FIRST_READS)
 def test_a_whole_answer_is_known_by_a_head_that_came_before(raw: bytes, body: bytes | None) -> None:
-    for before in (KNOWN + b"no", CHUNKED, OK + b"Content-Length: 0\r\n\r\n"):
+    for before in (KNOWN + b"no", AS_LONG_AS_ITS_BODY + b"x" * 98, CHUNKED, OK + b"Content-Length: 0\r\n\r\n"):
         read(before)
     parser = Parser()
     assert parser.whole(raw) == body
