@@ -10,6 +10,7 @@ into each what no other has.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -67,9 +68,10 @@ class Rewording:
             self._casts[key] = None
         elif told := self.spoken.write_usage and self.spoken.write_usage(answer.usage):
             cast = self._cast(answer, text, voice.model)
-            values = _string(answer.id), _string(text), orjson.dumps(told)[:-1], b"%d" % voice.created
-            if cast is not None and poured(cast, values) == body:
-                self._casts[key] = cast
+            with suppress(TypeError):  # half a pair
+                values = _string(answer.id), _string(text), orjson.dumps(told)[:-1], b"%d" % voice.created
+                if cast is not None and poured(cast, values) == body:
+                    self._casts[key] = cast
         return body
 
     def _cast(self, answer: ir.Answer, text: str, model: str) -> Cast | None:
@@ -77,6 +79,8 @@ class Rewording:
         texts = [part for part in choice.parts if isinstance(part, ir.Text) and part.text == text]
         if len(texts) != 1 or self.spoken.write_usage is None:
             return None
+        if any(isinstance(part, ir.ToolCall) for part in choice.parts):
+            return None  # which may have an id that was made of the answer's
         parts = tuple(evolve(part, text=TEXT) if part is texts[0] else part for part in choice.parts)
         marked = evolve(answer, id=ID, usage=USAGE, choices=(evolve(choice, parts=parts),))
         voice = Voice(REQUEST, model, CREATED)

@@ -56,6 +56,7 @@ def told(way: Rewording, parsed: dict[str, Any], at: int, *, anew: bool) -> Any:
 
 
 TEXTS = ("Hello.", " with blanks \n", 'a "quote" and \\ more', "größer \U0001f9e8", ID, TEXT, "x" * 3000, "\ud83d", " ")
+CALL = {"type": "function", "function": {"name": "f", "arguments": "{}"}}
 KINDS: dict[str, dict[str, Any]] = {
     "as nearly all are": {},
     "a tier": {"service_tier": "default"},
@@ -78,6 +79,9 @@ ONLY: dict[str, tuple[Dialect, dict[str, Any]]] = {
     ),
     "a cut completion": (CHAT, {"choices": [{"message": {"content": "a"}, "finish_reason": "length"}]}),
     "reasoning": (CHAT, {"choices": [{"message": {"content": "a", "reasoning": "b"}, "finish_reason": "stop"}]}),
+    "a text and a call without an id": (
+        CHAT, {"choices": [{"message": {"content": "a", "tool_calls": [CALL]}, "finish_reason": "tool_calls"}]},
+    ),
     "two choices": (CHAT, {"choices": [{"message": {"content": it}, "finish_reason": "stop"} for it in "ab"]}),
     "no message": (CHAT, {"choices": [{"finish_reason": "stop"}]}),
 }  # fmt: skip
@@ -89,6 +93,16 @@ def test_what_is_poured_is_what_is_translated(spoken: Dialect, dialect: Dialect,
     way = Rewording(spoken, dialect)
     for at, text in enumerate((*TEXTS[:4], *TEXTS)):
         parsed = answer_in(dialect, f"id-{at}", text, (at * 7, at + 1), **more)
+        assert told(way, parsed, at, anew=False) == told(way, parsed, at, anew=True)
+
+
+@each(("spoken", "dialect"), [param.values for param in WAYS])
+@each("text", TEXTS)
+@each("ident", ["id-1", "\ud83d"])
+def test_so_is_the_second_of_a_kind(spoken: Dialect, dialect: Dialect, text: str, ident: str) -> None:
+    way = Rewording(spoken, dialect)
+    for at, own in enumerate([("id-0", "Hello."), (ident, text), (ident, text), ("id-3", "Hello.")]):
+        parsed = answer_in(dialect, *own, (at * 7, at + 1))
         assert told(way, parsed, at, anew=False) == told(way, parsed, at, anew=True)
 
 
