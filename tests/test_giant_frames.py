@@ -16,6 +16,7 @@ from test_streams import VOICE, play
 from proxy.dialects import DIALECTS
 from proxy.errors import UpstreamBroken, UpstreamFailed, UpstreamOverloaded
 from proxy.streams import Passthrough
+from proxy.streams.oversize import Oversize
 from proxy.wire.sse import Borders
 
 KEY, HOST = "k-1234567/canary", "internal.example"
@@ -105,6 +106,15 @@ def test_an_error_that_shows_late_tells_no_key_either(tongue: Tongue, spelt: str
             played = play(made(tongue), pieces(raw, size))
             assert played.failure is not None
             tells_no_key(played.out)
+
+
+@pytest.mark.parametrize("begins", ["event: ", "event:"])
+@pytest.mark.parametrize("kind", ["error", "response.failed"])
+def test_an_error_shows_by_the_name_of_its_event_alone(begins: str, kind: str) -> None:
+    oversize = Oversize([KEY])
+    raw = f"{begins}{kind}\n".encode() + b'data: {"filler":"' + b"y" * 90_000
+    assert b"".join(map(oversize.feed, pieces(raw, 10_000))) == b""
+    assert not oversize.left
 
 
 @every_surface

@@ -19,7 +19,10 @@ _SIGN = re.compile(
     rb"|(?:\A|[\r\n])event: ?(?:error|response\.failed)"
 )
 _SIGN_BYTES = 64
-_HINTS = (b'error"', b'errors"', b'.failed"', b"event: error", b"event:error", b"event: response.failed")  # soon found
+_HINTS = (  # soon found
+    b'error"', b'errors"', b'.failed"', b"event: error", b"event:error", b"event: response.failed",
+    b"event:response.failed",
+)  # fmt: skip
 
 
 class Oversize:
