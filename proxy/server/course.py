@@ -145,7 +145,10 @@ class Course:
                     self._read(data)
                 else:
                     self._last = self._now()
-                    self._say(said)
+                    if self._out + len(said) > self._most:
+                        self._hand_over(said)
+                    else:
+                        self._say(said)
             elif (size := run.whole(data)) and self._out + size <= self._most and not self._closing():
                 # As nearly every read of a slow stream: one chunk, one frame of the run.
                 self._out += size

@@ -170,14 +170,15 @@ async def test_a_provider_that_goes_away_is_told_in_the_stream(upstream: Scripte
     await held_is_nothing(gw)
 
 
+@pytest.mark.parametrize("theirs", [CHAT, MESSAGES], ids=["passing", "translated"])
 async def test_a_stream_beyond_its_reservation_goes_on(
-    upstream: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch
+    theirs: Tongue, upstream: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = '[projects.team]\nbudget = { limit = 1, period = "monthly" }\n'
-    gw = await start(provider("first", upstream, models=PRICED) + project)
+    gw = await start(provider("first", upstream, theirs, models=PRICED) + project)
     key = await make(gw, project="team")
-    long = frames(CHAT, *(f" word {number}" for number in range(400)))  # of 16 tokens that are reserved
-    upstream.plays(streamed(GOOD), streamed([step for it in long for step in (it, 0.0)]))
+    long = frames(theirs, *(f" word {number}" for number in range(400)))  # of 16 tokens that are reserved
+    upstream.plays(streamed(frames(theirs)), streamed([step for it in long for step in (it, 0.0)]))
     seen = courses(monkeypatch)
     client = await gw.connect()
     for _ in range(2):
@@ -239,3 +240,32 @@ def turned_up(course: Course) -> None:
 def the_gateway(gw: Running) -> Gateway:
     assert gw.app is not None
     return gw.app.gateway
+
+
+@pytest.mark.parametrize("theirs", [CHAT, MESSAGES], ids=["passing", "translated"])
+async def test_what_a_stream_takes_beyond_its_reservation_is_reserved_while_it_runs(
+    theirs: Tongue, upstream: ScriptedUpstream, start: Start
+) -> None:
+    project = '[projects.team]\nbudget = { limit = 1, period = "monthly" }\n'
+    gw = await start(provider("first", upstream, theirs, models=PRICED) + project)
+    key = await make(gw, project="team")
+    read = [asyncio.Event() for _ in range(80)]
+    begun = [it for it in (theirs.start, theirs.opening) if it]
+    steps: list[Any] = [step for n, it in enumerate(read) for step in (piece(theirs.text(f" word {n}.")), it)]
+    upstream.plays(streamed(frames(theirs)), [STREAM_HEAD, *map(piece, begun), *steps, SILENCE])
+    client = await gw.connect()
+    bearer = f"Authorization: {key.bearer['Authorization']}"
+    await asks(client, bearer)
+    await taken(client)
+    await asks(client, bearer)
+    await client.until(b" word 0.")
+    assert gw.app is not None
+    account = gw.app.gateway.current.gate.books.accounts["project:team"]
+    at_first = account.reserved
+    for number, it in enumerate(read[:-1]):
+        it.set()
+        await client.until(b" word %d." % (number + 1))
+    assert account.reserved > at_first > 0
+    client.leave()
+    await gw.quiet()
+    assert account.reserved == 0
