@@ -419,6 +419,7 @@ class Course:
         if ride.conversation is not None and track.pins:
             world.affinity.pin(ride.conversation, track.candidate, now)
         track.in_flight.value -= 1
+        ride.off_course()
         if ride.call is not None:
             ride.call.recorded = True
         gateway.ended(ride.call or ride, ride.snapshot, ride.size, inside=True)

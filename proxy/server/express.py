@@ -279,6 +279,13 @@ class Ride:
             return None
         return None if good is None else self._delivered(*good)
 
+    def off_course(self) -> Course | None:
+        """Neither knows the other any more: as a ring they would wait for the collector."""
+        course, self.course = self.course, None
+        if self.call is not None:
+            self.call.course = None
+        return course
+
     def look(self, now: float) -> None:
         """Its time on the agenda has come."""
         self.reply.expire(LATE)
@@ -393,8 +400,8 @@ class Ride:
             call.asks_stream(True)
             call.track, call.warm, call.wants_usage = track, self.pinned is not None, track.wants_usage
             call.begun.prepared = with_body(track.streamed, whole(self.sent))
-            if self.course is not None:
-                call.begun.opening = self.course.opening(call, plan.chain[0])
+            if (course := self.off_course()) is not None:
+                call.begun.opening = course.opening(call, plan.chain[0])
         return call, plan
 
     def _as_call(self) -> Call:

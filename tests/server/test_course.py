@@ -4,6 +4,7 @@ provider and record cannot tell is what `test_express_streams.py` shows."""
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -90,6 +91,26 @@ async def test_a_good_stream_goes_the_short_way_to_its_end(
     await gw.quiet()
     assert seen == [whole]
     await held_is_nothing(gw)
+
+
+@pytest.mark.parametrize("script", [script for script, whole in COURSES.values() if whole][:3])
+async def test_nothing_is_left_to_the_collector(script: Script, upstream: ScriptedUpstream, start: Start) -> None:
+    gw = await start(provider("first", upstream, models=PRICED))
+    upstream.answers(lambda seen: script)
+    client = await gw.connect()
+    for _ in range(3):
+        await asks(client)
+        await taken(client)
+    await gw.quiet()
+    gc.collect()
+    gc.disable()
+    try:
+        await asks(client)
+        await taken(client)
+        await gw.quiet()
+        assert not [it for it in gc.get_objects() if isinstance(it, Course | Ride)]
+    finally:
+        gc.enable()
 
 
 async def held_is_nothing(gw: Running) -> None:
