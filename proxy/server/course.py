@@ -241,6 +241,8 @@ class Course:
     def _is_unusual(self, out: bytes) -> bool:
         """What the stream gave for a read, or how it is to go on."""
         stream, size = self._stream, self._out + len(out)
+        if self._commit is None and not (out and stream.committed):
+            return True
         if stream.failure is not None or stream.farewell or size > self._most:
             return True
         if self._parser.done and not stream.done:

@@ -290,3 +290,29 @@ async def test_what_a_stream_takes_beyond_its_reservation_is_reserved_while_it_r
     client.leave()
     await gw.quiet()
     assert account.reserved == 0
+
+
+async def test_what_is_held_before_the_commit_does_not_end_a_stream(
+    upstream: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gw = await start(provider("first", upstream, models=PRICED))
+    first = CHAT.text("x" * 40_000)
+    parts = [piece(first[at : at + 8_000]) for at in range(0, len(first), 8_000)]
+    upstream.plays(streamed(GOOD), [SILENCE])
+    seen = courses(monkeypatch)
+    client = await gw.connect()
+    await asks(client)
+    await taken(client)
+    await asks(client)
+    await upstream.asked(2)
+    (ride,) = the_gateway(gw).calls
+    assert isinstance(ride, Ride)
+    for data in (STREAM_HEAD + piece(GOOD[0]), *parts[:3]):
+        assert ride.course is not None
+        ride.course.received(data)
+    for data in (*parts[3:], *map(piece, GOOD[2:]), LAST):
+        ride.reply.received(data)
+    assert (await taken(client)).count(b"x" * 1_000) >= 39
+    await gw.quiet()
+    assert seen == [False]
+    await held_is_nothing(gw)

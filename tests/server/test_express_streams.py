@@ -45,6 +45,11 @@ def pieces(script: Script, size: int) -> Script:
     return [step for at in range(0, len(whole), size) for step in (whole[at : at + size], 0.001)]
 
 
+def small(frame: bytes) -> list[Any]:
+    """In chunks that come one by one."""
+    return [step for at in range(0, len(frame), 8_000) for step in (0.01, frame[at : at + 8_000])]
+
+
 def of_status(status: int, kind: str) -> Callable[[Tongue], Script]:
     return lambda tongue: plain(tongue.error(kind, "No."), status=status)
 
@@ -79,6 +84,13 @@ TURNS: dict[str, Callable[[Tongue], Script]] = {
     ],
     "a good stream with a large frame": but(lambda tongue, good: [*good[:3], tongue.text("x" * 40_000), *good[3:]]),
     "a good stream that begins large": but(lambda tongue, good: [*good[:1], tongue.text("x" * 40_000), *good[1:]]),
+    "a good stream that begins large, in small reads": but(
+        lambda tongue, good: [
+            *good[: good.index(tongue.text("Hello"))],
+            *small(tongue.text("x" * 40_000)),
+            *good[-4:],
+        ]
+    ),
     "a good stream with a frame past all tails": but(
         lambda tongue, good: [*good[:3], tongue.text("x" * 100_000), *good[3:]]
     ),
