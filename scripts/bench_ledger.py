@@ -68,7 +68,7 @@ def requests(count: int, dice: random.Random) -> list[tuple[Decision, Lease]]:
         usage = ir.Usage(input=facts.tokens, cache_read=0, output=dice.randrange(1, 900), reasoning=0)
         assert pick.info.price is not None
         cost = pick.info.price.cost_nanos(usage)
-        took = dice.randrange(300, 5000)
+        took = dice.randrange(3, 50)
         identity, at_ms = request_id(), time.time_ns() // 1_000_000 - took
         attempt = Attempt(
             1, pick.candidate.model, pick.candidate.provider, pick.candidate.native, 1, took - 1, took // 2,
