@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from proxy import ir
 from proxy.accounts.permit import Permit
-from proxy.catalog import worst_case_nanos
+from proxy.catalog import Price, worst_case_nanos
 from proxy.routing.facts import Facts
 from proxy.routing.world import Pick
 from proxy.server.attempt import Opening
@@ -78,10 +78,14 @@ def reserve(call: Call, pick: Pick, *, byok: bool) -> None:
 
 
 def reserved_nanos(pick: Pick, facts: Facts, output: int) -> int:
-    price = pick.info.price
+    return nanos_of(pick.info.price, facts.tokens, output, facts.shape.cache_write)
+
+
+def nanos_of(price: Price | None, tokens: int, output: int, cache_write: ir.CacheLife | None) -> int:
+    """What an attempt may cost that reads so many tokens and writes so many."""
     if price is not None and price.output is None:
         output = 0  # vectors and the like: there is nothing that an output would cost
-    return worst_case_nanos(price, facts.tokens, output, facts.shape.cache_write) or 0
+    return worst_case_nanos(price, tokens, output, cache_write) or 0
 
 
 def bytes_reserved(call: Call) -> int:
@@ -103,11 +107,16 @@ def top_up(call: Call, opening: Opening) -> int:
     permit, facts = call.permit, call.facts
     if permit is None or facts is None or opening.attempt.byok:
         return UNBOUND
-    call.output_reserved = max(_tokens_in(opening, facts), call.output_reserved) * (TOP_UP + 1) // TOP_UP + 1
+    call.output_reserved = topped_up(call.output_reserved, _tokens_in(opening, facts))
     known = sum(attempt.cost_nanos or 0 for attempt in call.decision.attempts[:-1] if not attempt.byok)
     if permit.top_up(known + reserved_nanos(opening.pick, facts, call.output_reserved)):
         _lease(call, permit, int(call.now() * 1000))
     return bytes_reserved(call)
+
+
+def topped_up(reserved: int, written: int) -> int:
+    """Tokens of output that are reserved from now on, of a stream that has written so many."""
+    return max(written, reserved) * (TOP_UP + 1) // TOP_UP + 1
 
 
 def _lease(call: Call, permit: Permit, now_ms: int) -> None:

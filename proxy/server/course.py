@@ -21,11 +21,12 @@ from proxy.routing.world import Pick
 from proxy.server import billing
 from proxy.server.attempt import Opening, make_stream
 from proxy.server.call import Call
-from proxy.server.downstream import CLOSES, STAYS, UNSENT, Left, head_of_stream, post
+from proxy.server.downstream import AT_ONCE, CLOSES, STAYS, UNSENT, Left, head_of_stream, post
 from proxy.server.early import KEEP_ALIVE
-from proxy.server.flow import LAST, QUIET
+from proxy.server.flow import GREAT, LAST, QUIET
 from proxy.server.ledger import Brief
 from proxy.server.ratelimits import lines_of
+from proxy.server.upstream.lean import FIRST
 from proxy.server.watchdog import STUCK_WRITE, Watchdog
 from proxy.streams import AtOnce, Stream, at_once
 from proxy.wire.chunked_run import ChunkedRun
@@ -34,7 +35,7 @@ from proxy.wire.http1 import BadHttp, Head
 if TYPE_CHECKING:
     from proxy.server.express import Ride
 
-LARGE = 16 << 10  # bytes of a read, or of what is held before the commit, that are for the way of all
+LARGE = 16 << 10  # bytes of a read of which not all is parsed; or of what is held before the commit: of more, none here
 FEW = 4  # requests under way
 LAST_CHUNK = b"\r\n0\r\n\r\n"
 LARGEST = 12 << 10  # bytes of a stream that leaves in one; see `express.LARGEST`
@@ -58,8 +59,8 @@ class Course:
 
     __slots__ = (
         "_agenda", "_answer", "_body", "_client", "_closing", "_commit", "_last", "_most", "_now", "_out", "_over",
-        "_page", "_parser", "_passed", "_recast", "_recorded", "_reply", "_ride", "_run", "_said", "_size", "_stream",
-        "_told", "_unsent", "_upstream_id", "_wait", "_waiter", "_whole", "_woken", "_write",
+        "_page", "_parser", "_passed", "_recast", "_recorded", "_reply", "_reserved", "_ride", "_run", "_said", "_size",
+        "_stream", "_told", "_unsent", "_upstream_id", "_wait", "_waiter", "_whole", "_woken", "_write",
     )  # fmt: skip
 
     _stream: Stream | AtOnce
@@ -87,6 +88,7 @@ class Course:
         self._run: ChunkedRun | None = None
         self._out = 0  # bytes of the body that the client got
         self._most = track.most_bytes
+        self._reserved = track.output  # tokens
         self._unsent = b""  # what of the answer may leave and has not, when the way of all goes on
         self._answer: Left | None = None  # once all of it has left
         self._recorded = False
@@ -145,11 +147,15 @@ class Course:
                     self._read(data)
                 else:
                     self._last = self._now()
-                    if self._out + len(said) > self._most:
+                    if self._outgrows(self._out + len(said)):
                         self._hand_over(said)
                     else:
                         self._say(said)
-            elif (size := run.whole(data)) and self._out + size <= self._most and not self._closing():
+            elif (
+                (size := run.whole(data))
+                and (self._out + size <= self._most or not self._outgrows(self._out + size))
+                and not self._closing()
+            ):
                 # As nearly every read of a slow stream: one chunk, one frame of the run.
                 self._out += size
                 self._last = self._now()
@@ -179,28 +185,60 @@ class Course:
                 return
             if self._whole:  # and more came behind it
                 data, self._whole = self._whole + data, b""
-        parser = self._parser
         self._last = self._now()
         self._run = None
-        if len(data) > LARGE:
+        if len(data) > (LARGE if self._commit is None else LAST):
+            self._read_much(data)
+        else:
+            self._parse(data)
+
+    def _read_much(self, data: bytes) -> None:
+        """Many frames at once: the first are read, or the end of a chunk that had begun; and of the run in which they
+        stand the others leave as they came."""
+        rest = self._parse(data, FIRST if self._commit is None else 1)
+        if rest and self._run is not None and self._recast is None and not self._over:
+            rest = self._pour(self._run, rest)
+        if rest and len(rest) <= LARGE and not self._over:
+            self._parse(rest)
+        elif rest:
             self._hand_over()
-            self._reply.received(data)
-            return
+            self._reply.received(rest)
+
+    def _pour(self, run: ChunkedRun, data: bytes) -> bytes:
+        """What is left when all that the run takes has left."""
+        passed, size = run.cut(data)
+        out = self._out + size
+        if not passed or self._outgrows(out) or self._closing():
+            self._run = None
+            return data
+        self._out = out
+        for at in range(0, passed, AT_ONCE):
+            self._write(data[at : min(at + AT_ONCE, passed)])
+        if self._client.writing_paused:
+            self._hand_over()
+        return data[passed:]
+
+    def _parse(self, data: bytes, enough: int = 0) -> bytes:
+        """As `Parser.feed`, or as its `feed_some`, and what is not parsed then."""
+        parser, rest = self._parser, b""
         begun = parser.head is not None
         try:
-            body = parser.feed(data)
+            if enough:
+                body, rest = parser.feed_some(data, enough)
+            else:
+                body = parser.feed(data)
         except BadHttp as exc:
             self._hand_over()
             self._reply.garbled(exc)
-            return
+            return b""
         if self._commit is None:
             self._body.append(body)
             self._size += len(body)
         if not begun and (parser.head is None or not self._begins(parser.head, body)):
-            return
+            return rest
         out = self._stream.feed(body) if body else b""
         if not self._stream.committed and self._size <= LARGE and not parser.done:
-            return  # all of it is held
+            return rest  # all of it is held
         if self._is_unusual(out):
             self._hand_over(out)
         elif self._commit is None:
@@ -211,6 +249,7 @@ class Course:
             self._say(out)
         if parser.at_border and not self._over:
             self._run = self._stream.run
+        return rest
 
     def _begins(self, head: Head, body: bytes) -> bool:
         """Whether what follows can be a stream of the kind that came before."""
@@ -243,7 +282,7 @@ class Course:
         stream, size = self._stream, self._out + len(out)
         if self._commit is None and not (out and stream.committed):
             return True
-        if stream.failure is not None or stream.farewell or size > self._most:
+        if stream.failure is not None or stream.farewell or self._outgrows(size):
             return True
         if self._parser.done and not stream.done:
             return True
@@ -255,6 +294,19 @@ class Course:
         if self._commit is None:
             return size > LARGEST or self._is_of_unknown_cost()
         return len(out) > LAST or transport.get_write_buffer_size() > 0 or self._is_of_unknown_cost()
+
+    def _outgrows(self, size: int) -> bool:
+        """Whether so many bytes are more than is seen to here. What was reserved for fewer is topped up, as in
+        `billing.top_up`."""
+        if size <= self._most or size > GREAT:
+            return size > self._most
+        ride, track = self._ride, self._ride.track
+        reserved = self._reserved = billing.topped_up(self._reserved, size // billing.STREAM_BYTES_PER_TOKEN)
+        self._most = min(billing.bytes_of(reserved), GREAT)
+        nanos = billing.nanos_of(track.price, ride.tokens, reserved, track.facts.shape.cache_write)
+        if ride.permit.top_up(nanos) and track.leased is not None:
+            ride.lease(int(ride.gateway.now() * 1000))
+        return False
 
     def _is_of_unknown_cost(self) -> bool:
         """Of a stream that has ended: whether what it cost is for others to guess."""
@@ -388,6 +440,8 @@ class Course:
             commit.first_byte_s, commit.upstream_wait, commit.ttfb_ms,
         )  # fmt: skip
         call.decision.queue_ms = 0
+        if call.output_reserved:
+            call.output_reserved = self._reserved
         attempt = call.begin_attempt(track.candidate, byok=False)
         attempt.status, attempt.upstream_request_id = 200, self._upstream_id
         attempt.ttfb_ms, attempt.bytes_out = commit.ttfb_ms - ride.started_ms, self._out

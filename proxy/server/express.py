@@ -239,20 +239,25 @@ class Ride:
     def _begun(self) -> None:
         gateway, track, call, at_ms = self.gateway, self.track, self.call, self.at_ms
         if call is None:
-            identity = self.request_id = request_id()
+            self.request_id = request_id()
             self.snapshot.users += 1
             gateway.calls.add(self)
         else:
-            identity = self.request_id = call.request_id
+            self.request_id = call.request_id
             self.started_ms, at_ms = call.elapsed_ms(), int(gateway.now() * 1000)
         track.in_flight.value += 1
         agenda = gateway.relay.agenda
         began = self.began = agenda.now()
         self.page = None if track.streamed is not None else agenda.put(self, began + track.due)
         if track.leased is not None:
-            key_id, project = track.leased
-            until_ms = at_ms + billing.LEASE_MS
-            gateway.ledger.lease(_lease((identity, key_id, project, self.permit.nanos, until_ms)))
+            self.lease(at_ms)
+
+    def lease(self, now_ms: int) -> None:
+        """Notes what is reserved of budgets."""
+        assert self.track.leased is not None
+        key_id, project = self.track.leased
+        until_ms = now_ms + billing.LEASE_MS
+        self.gateway.ledger.lease(_lease((self.request_id, key_id, project, self.permit.nanos, until_ms)))
 
     def forget(self) -> None:
         """Nobody else will be asked."""

@@ -15,6 +15,7 @@ from playbook import CHAT, MESSAGES, USAGE, Tongue, chunk
 from upstream import LAST, SILENCE, STREAM_HEAD, Script, ScriptedUpstream, piece, streamed, within
 
 from proxy.server import course as course_module
+from proxy.server.billing import STREAM_BYTES_PER_TOKEN
 from proxy.server.course import Course
 from proxy.server.express import Ride
 from proxy.server.gateway import Gateway
@@ -31,6 +32,9 @@ def frames(tongue: Tongue, *texts: str) -> list[bytes]:
 
 
 GOOD = frames(CHAT)
+MANY_TEXTS = [f"word {number}" for number in range(300)]
+MANY = frames(CHAT, *MANY_TEXTS)
+WIRE = b"".join([*map(piece, MANY), LAST])
 # Reads of the provider's third answer -> whether it goes the short way to its end.
 COURSES: dict[str, tuple[Sequence[Any], bool]] = {
     "all in one read": ([b"".join([STREAM_HEAD, *map(piece, GOOD), LAST])], True),
@@ -41,7 +45,12 @@ COURSES: dict[str, tuple[Sequence[Any], bool]] = {
     "an odd chunk": (
         [STREAM_HEAD, piece(GOOD[0] + GOOD[1][:9]), 0.01, piece(GOOD[1][9:]), *map(piece, GOOD[2:]), LAST], True
     ),
-    "a read that is large": (streamed([*GOOD[:2], 0.01, CHAT.text("x" * 20_000), 0.01, *GOOD[2:]]), False),
+    "a chunk that is large": (streamed([*GOOD[:2], 0.01, CHAT.text("x" * 20_000), 0.01, *GOOD[2:]]), True),
+    "hundreds of frames at once": ([b"".join([STREAM_HEAD, *map(piece, MANY), LAST])], True),
+    "hundreds that are cut anywhere": (
+        [STREAM_HEAD, *(step for at in range(0, len(WIRE), 20_001) for step in (WIRE[at : at + 20_001], 0.01))], True
+    ),
+    "more than is seen to here": ([b"".join([STREAM_HEAD, *map(piece, frames(CHAT, *MANY_TEXTS * 8)), LAST])], False),
     "no usage": ([STREAM_HEAD, *(piece(it) for it in GOOD if it is not TOLD), LAST], False),
     "no terminator": ([STREAM_HEAD, *map(piece, GOOD[:-1]), LAST], False),
     "an error within": (streamed([*GOOD[:2], CHAT.error_frame("overloaded_error", "No.")]), False),
@@ -200,17 +209,26 @@ async def test_a_stream_beyond_its_reservation_goes_on(
     key = await make(gw, project="team")
     long = frames(theirs, *(f" word {number}" for number in range(400)))  # of 16 tokens that are reserved
     upstream.plays(streamed(frames(theirs)), streamed([step for it in long for step in (it, 0.0)]))
-    seen = courses(monkeypatch)
+    seen, reserved, outgrows = courses(monkeypatch), list[int](), Course._outgrows
+    assert gw.app is not None
+    accounts = gw.app.gateway.current.gate.books.accounts
+
+    def noted(self: Course, size: int) -> bool:
+        beyond = outgrows(self, size)
+        reserved.append(accounts["project:team"].reserved - size // STREAM_BYTES_PER_TOKEN * 10_000)
+        return beyond
+
+    monkeypatch.setattr(Course, "_outgrows", noted)
     client = await gw.connect()
     for _ in range(2):
         await asks(client, f"Authorization: {key.bearer['Authorization']}")
         said = await taken(client)
     assert b" word 399" in said
     await gw.quiet()
-    assert seen == [False]
-    assert gw.app is not None
-    account = gw.app.gateway.current.gate.books.accounts["project:team"]
-    assert account.reserved == 0
+    assert seen == [True]
+    assert reserved
+    assert min(reserved) > 0
+    assert accounts["project:team"].reserved == 0
     await held_is_nothing(gw)
 
 
