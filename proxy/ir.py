@@ -65,7 +65,9 @@ class Usage:
         """
         if not (later.input_total or later.output) and (self.input_total or self.output):
             return self
-        return Usage(*(old if new is None else new for old, new in zip(_astuple(self), _astuple(later), strict=True)))
+        if later is self:
+            return self
+        return Usage(*[old if new is None else new for old, new in zip(_astuple(self), _astuple(later), strict=True)])
 
 
 def _astuple(usage: Usage) -> tuple[int | None, ...]:

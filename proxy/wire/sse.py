@@ -127,6 +127,8 @@ class Framer:
             raise self._too_long()
         frames = []
         for piece in pieces:
+            if not piece:
+                continue
             if piece.startswith(b"data: ") and LF not in piece:
                 frames.append(Frame(piece[6:], b"", self._last_id))
                 continue
@@ -229,7 +231,11 @@ def _with_lf(lines: bytes) -> bytes:
 def _fields(piece: bytes) -> tuple[bytes | None, bytes, bytes | None]:
     """Data, event type and id of one frame with LF line ends; None for data and id where it has none."""
     if piece.startswith(b"data: ") and LF not in (line := piece.removesuffix(b"\n\n")):
-        return line[6:], b"", None  # nearly every frame
+        return line[6:], b"", None  # nearly every frame of some dialects
+    if piece.startswith(b"event: "):
+        line, _, rest = piece.partition(b"\n")
+        if rest.startswith(b"data: ") and LF not in (said := rest.removesuffix(b"\n\n")):
+            return said[6:], line[7:], None  # and of the others
     data: list[bytes] = []
     event, ident = b"", None
     for line in piece.split(b"\n"):
