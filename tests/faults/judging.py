@@ -16,7 +16,7 @@ from faults.bench import Daemon, Got, Misbehaving, block, daemon
 from faults.responses import RESPONSES, SURFACES, asking, frames
 from faults.upstream_faults import Fault, answer
 
-AT_ONCE = 32  # requests
+AT_ONCE = 20  # requests: more of the long ones would starve the others
 NATIVE = tuple((tongue, tongue) for tongue in SURFACES)
 TRANSLATED = ((CHAT, MESSAGES), (MESSAGES, CHAT), (RESPONSES, CHAT))
 HEALTHY = "said elsewhere"

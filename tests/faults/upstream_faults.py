@@ -18,7 +18,7 @@ QUICK = (
     'timeouts = { connect = "500ms", first_event = "500ms", first_content = "1s", answer = "700ms", idle = "500ms" }'
 )
 QUIET = 'timeouts = { idle = "500ms" }'
-LIMITED = 'timeouts = { total = "4s" }'
+LIMITED = 'timeouts = { total = "8s" }'
 SHORT = 'timeouts = { answer = "2s", total = "2s" }'
 
 
