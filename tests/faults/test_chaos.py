@@ -6,6 +6,8 @@ import asyncio
 import random
 import signal
 import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from gateway import whole
 from upstream import ScriptedUpstream
 
 from faults import table
-from faults.bench import SETTING, Misbehaving
+from faults.bench import SETTING, Daemon, Misbehaving
 from faults.load import Chaos, Tally, ask, drive, table_of
 from faults.soak import soak
 from faults.sockets import activated, held_socket
@@ -23,38 +25,51 @@ from proxy.server.starting import LEDGER
 REQUESTS, RESTARTS, HANGUPS = 10_000, 5, 20
 
 
+@asynccontextmanager
+async def none_left_of(running: list[Daemon]) -> AsyncIterator[None]:
+    """Whatever becomes of the test."""
+    try:
+        yield
+    finally:
+        for one in running:
+            if one.child.returncode is None:
+                one.child.kill()
+                await one.child.wait()
+
+
 @pytest.mark.parametrize("requests", [400, pytest.param(REQUESTS, marks=pytest.mark.slow)])
 async def test_every_request_is_answered_or_told_and_all_adds_up(requests: int) -> None:
     with tempfile.TemporaryDirectory(prefix="pm-") as made:
         home = Path(made)
-        async with ScriptedUpstream() as upstream, held_socket() as listener:
+        running: list[Daemon] = []
+        async with ScriptedUpstream() as upstream, held_socket() as listener, none_left_of(running):
             provider = Misbehaving(upstream)
             chaos, tally = Chaos(0.3, random.Random(4)), Tally()
             text = whole(table_of(provider), 'drain = "20s"\n' + SETTING)
             (home / "routes.toml").write_text(text.replace('listen = ["127.0.0.1:0"]', 'listen = ["systemd"]'))
             upstream.answers(chaos.script)
             restarts = RESTARTS if requests == REQUESTS else 1
-            running = [await activated(listener, home, 0)]
+            running.append(await activated(listener, home, 0))
             done = asyncio.Event()
 
             async def disturb() -> None:
                 for number in range(1, restarts + 1):
                     for _ in range(HANGUPS // RESTARTS):
                         await asyncio.sleep(0.3)
-                        running[0].signal(signal.SIGHUP)
-                    old = running[0]
+                        running[-1].signal(signal.SIGHUP)
+                    old = running[-1]
                     old.signal(signal.SIGTERM)
                     assert await old.ends() == 0
-                    running[0] = await activated(listener, home, number)
+                    running.append(await activated(listener, home, number))
                 done.set()
 
             disturbing = asyncio.ensure_future(disturb())
-            await drive(range(requests), 40, lambda number: ask(running[0], number, tally))
+            await drive(range(requests), 40, lambda number: ask(running[-1], number, tally))
             await disturbing
             assert done.is_set()
-            await running[0].until_metric("pointsman_requests_under_way", lambda value: value == 0)
-            running[0].signal(signal.SIGTERM)
-            assert await running[0].ends() == 0
+            await running[-1].until_metric("pointsman_requests_under_way", lambda value: value == 0)
+            running[-1].signal(signal.SIGTERM)
+            assert await running[-1].ends() == 0
             await upstream.until(lambda it: not it.open)
             assert not tally.wrong, tally.wrong[:5]
             assert tally.whole + tally.typed.total() == requests
