@@ -187,7 +187,7 @@ class Course:
                 data, self._whole = self._whole + data, b""
         self._last = self._now()
         self._run = None
-        if len(data) > (LARGE if self._commit is None else LAST):
+        if len(data) > LARGE or (len(data) > LAST and self._commit is not None and self._recast is None):
             self._read_much(data)
         else:
             self._parse(data)
@@ -195,8 +195,11 @@ class Course:
     def _read_much(self, data: bytes) -> None:
         """Many frames at once: the first are read, or the end of a chunk that had begun; and of the run in which they
         stand the others leave as they came."""
-        rest = self._parse(data, FIRST if self._commit is None else 1)
-        if rest and self._run is not None and self._recast is None and not self._over:
+        rest = data
+        if self._commit is not None and self._parser.at_border:
+            rest = self._pour(self._stream.run, data)
+        if rest is data and not self._over:
+            rest = self._parse(data, FIRST if self._commit is None else 1)
             rest = self._pour(self._run, rest)
         if rest and len(rest) <= LARGE and not self._over:
             self._parse(rest)
@@ -204,8 +207,10 @@ class Course:
             self._hand_over()
             self._reply.received(rest)
 
-    def _pour(self, run: ChunkedRun, data: bytes) -> bytes:
+    def _pour(self, run: ChunkedRun | None, data: bytes) -> bytes:
         """What is left when all that the run takes has left."""
+        if not data or run is None or self._recast is not None or self._over:
+            return data
         passed, size = run.cut(data)
         out = self._out + size
         if not passed or self._outgrows(out) or self._closing():
