@@ -120,7 +120,8 @@ def _framed(status: int, modern: bool, headers: dict[str, str]) -> Head:
     if length is not None and not _LENGTH.fullmatch(length):
         raise BadHttp("a length that is none")
     if status < 200 or status in (204, 304):
-        return Head(status, headers, "none", 0, reusable)
+        announced = coding is not None or length not in (None, "0")  # a body that must not come, and may all the same
+        return Head(status, headers, "none", 0, reusable and not announced)
     if coding is not None:
         if coding.lower() != "chunked" or not modern:
             raise BadHttp("a transfer coding other than chunked")

@@ -37,6 +37,8 @@ WHOLE: dict[str, tuple[bytes, bytes, bool]] = {
     "a length": (OK + b"Content-Length: 2\r\n\r\nok", b"ok", True),
     "no body": (OK + b"Content-Length: 0\r\n\r\n", b"", True),
     "nothing by its status": (b"HTTP/1.1 204 No Content\r\n\r\n", b"", True),
+    "nothing by its status, and a length": (OK.replace(b"200", b"204") + b"Content-Length: 2\r\n\r\n", b"", False),
+    "nothing by its status, and a coding": (CHUNKED.replace(b"200", b"204"), b"", False),
     "no reason": (b"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", b"", True),
     "chunks": (CHUNKED + b"2\r\nok\r\n0B\r\n, and more.\r\n0\r\n\r\n", b"ok, and more.", True),
     "chunks with line ends in them": (CHUNKED + b"4\r\n\r\n\r\n\r\n0\r\n\r\n", b"\r\n\r\n", True),
