@@ -16,9 +16,10 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 
-TESTS = ("test_fuzz.py", "test_fuzz_answers.py", "test_giant_frames.py", "wire")
+TESTS = ("test_fuzz.py", "test_fuzz_answers.py", "test_giant_frames.py", "wire", "server/test_express_fuzz.py")
 A_ROUND = 300  # examples
 EXAMPLES = int(os.environ.get("POINTSMAN_FUZZ", "0"))
+SEED = int(os.environ.get("POINTSMAN_FUZZ_SEED", "0"))  # of tests that throw dice of their own
 
 
 def load_profile() -> None:
@@ -47,7 +48,11 @@ def fuzz(minutes: float) -> int:
                 f"--hypothesis-seed={seed}",
                 *(here / it for it in TESTS),
             ],
-            env={**os.environ, "POINTSMAN_FUZZ": os.environ.get("POINTSMAN_FUZZ", str(A_ROUND))},
+            env={
+                **os.environ,
+                "POINTSMAN_FUZZ": os.environ.get("POINTSMAN_FUZZ", str(A_ROUND)),
+                "POINTSMAN_FUZZ_SEED": str(seed),
+            },
             stdout=subprocess.PIPE,
             text=True,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -111,3 +112,20 @@ def told(row: dict[str, Any]) -> dict[str, Any]:
         {name: value for name, value in attempt.items() if name not in VARYING} for attempt in row["attempts"]
     ]
     return kept
+
+
+async def answer(client: RawClient) -> Answer:
+    """One answer, however it is framed; what came of it where it is broken off."""
+    first, *lines = (await client.until(b"\r\n\r\n")).decode().strip().split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    body = b""
+    async with asyncio.timeout(GUARD_S):
+        if "content-length" in headers:
+            return first.encode(), headers, await client.reader.readexactly(int(headers["content-length"]))
+        try:
+            while size := int(await client.reader.readline() or b"0", 16):
+                body += (await client.reader.readexactly(size + 2))[:-2]
+            await client.reader.readline()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            body += b"(cut)"
+    return first.encode(), headers, body

@@ -3,7 +3,6 @@ difference."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,11 @@ from typing import Any
 import pytest
 from gateway import RawClient, Running, Start, provider, sent_behind
 from playbook import CHAT, USAGE, Tongue, chunk
-from riding import HOPS, KNOWN_BY, Answer, played, rides, same_either_way
+from riding import HOPS, KNOWN_BY, Answer, answer, played, rides, same_either_way
 from upstream import CUT, RESET, SILENCE, Script, ScriptedUpstream, head, plain, streamed
 
 from proxy.server.ledger import Brief, Decision
 
-GUARD_S = 20.0
 LOOPS = ("uvloop",)
 TOLD = chunk(None, usage=USAGE)  # the chunk that tells the usage of a chat
 KEY = "canary-house-key-0001"
@@ -124,23 +122,6 @@ TURNS: dict[str, Callable[[Tongue], Script]] = {
 }
 STALLS = ("no answer in time", "no event in time", "no content in time", "silence behind content")
 TIMEOUTS = 'first_event = "300ms"\nfirst_content = "400ms"\nidle = "500ms"'
-
-
-async def answer(client: RawClient) -> Answer:
-    """One answer, however it is framed; what came of it where it is broken off."""
-    first, *lines = (await client.until(b"\r\n\r\n")).decode().strip().split("\r\n")
-    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    body = b""
-    async with asyncio.timeout(GUARD_S):
-        if "content-length" in headers:
-            return first.encode(), headers, await client.reader.readexactly(int(headers["content-length"]))
-        try:
-            while size := int(await client.reader.readline() or b"0", 16):
-                body += (await client.reader.readexactly(size + 2))[:-2]
-            await client.reader.readline()
-        except (ConnectionError, asyncio.IncompleteReadError):
-            body += b"(cut)"
-    return first.encode(), headers, body
 
 
 USAGE_TOO = {"stream_options": {"include_usage": True}}
