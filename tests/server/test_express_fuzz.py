@@ -279,6 +279,7 @@ STATUSES = (201, 204, 206, 302, 400, 401, 404, 413, 429, 500, 503, 529)
 
 
 BROKEN = b"zz\r\n"
+MOST_BROKEN = 12_000  # bytes that come in one read for sure, of which then nothing is left
 
 
 def framed(body: bytes, more: dict[str, Any], kind: str, status: int, dice: Random) -> tuple[bytes, bytes, bool]:
@@ -320,6 +321,8 @@ def script(theirs: Tongue, stream: bool, dice: Random) -> Script:
         end = dice.choice(
             [b"0\r\n\r\n"] * 12 + [b"0\r\nX: y\r\n\r\n", b"", BROKEN, b"0\r\n\r\nmore", b"00;a=b\r\n\r\n"]
         )
+        if end == BROKEN and len(rest) > MOST_BROKEN:
+            end = LAST
         rest, closes = rest + end, end in (b"", BROKEN, b"0\r\n\r\nmore")
     whole, cut = begun + rest, not rest.endswith(BROKEN)  # what is broken spoils what comes with it
     if dice.random() < 0.06:
