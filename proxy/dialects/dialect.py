@@ -27,7 +27,7 @@ class Voice:
     model: str  # for dialects whose answers must name one and the upstream named none
     created: int  # seconds since the epoch
     include_usage: bool = False  # openai-chat: the client asked for the usage chunk
-    asked: Mapping[str, Any] = field(factory=dict, repr=False)  # openai-responses repeats members of the request
+    asked: Mapping[str, Any] = field(factory=dict, repr=False)  # the request, for dialects that repeat members of it
 
 
 class StreamDecoder(Protocol):
@@ -171,6 +171,7 @@ class Dialect(Upstream):
     mend_frame: Callable[[bytes, str], bytes] | None = None
     mend_answer: Callable[[bytes, str], bytes] | None = None
     reads: frozenset[str] = field(factory=frozenset)  # top-level members that the gateway itself reads
+    repeats: bool = False  # whether answers say again what was asked: see `Voice.asked`
     # Usage as whole answers have it; None where what they hold of their own is more than `Parted` leaves out.
     write_usage: Callable[[ir.Usage], Mapping[str, Any] | None] | None = None
     # Whose turns are the system's; None where turns do not stand in `messages`.

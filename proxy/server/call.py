@@ -128,7 +128,8 @@ class Call:
     def voice(self) -> Voice:
         """For encoders of answers to this client."""
         requested = self.facts.wanted[0] if self.facts else ""
-        return Voice(self.request_id, requested, self.decision.at_ms // 1000, self.wants_usage, self.document)
+        asked = self.document if self.dialect.repeats else NOTHING  # else it would be kept as long as the stream
+        return Voice(self.request_id, requested, self.decision.at_ms // 1000, self.wants_usage, asked)
 
     def forget(self) -> None:
         """Nobody else will be asked: what the request said is not kept for as long as the answer takes."""

@@ -20,7 +20,7 @@ from proxy.routing.latency import pace
 from proxy.routing.world import Pick
 from proxy.server import billing
 from proxy.server.attempt import Opening, make_stream
-from proxy.server.call import Call
+from proxy.server.call import NOTHING, Call
 from proxy.server.downstream import AT_ONCE, CLOSES, STAYS, UNSENT, Left, head_of_stream, post
 from proxy.server.early import KEEP_ALIVE
 from proxy.server.flow import GREAT, LAST, QUIET
@@ -275,10 +275,11 @@ class Course:
         return at_once(prepared.dialect, body, strip_usage=prepared.asked_usage)
 
     def _made(self) -> Stream:
-        ride, track = self._ride, self._ride.track
+        ride, track, spoken = self._ride, self._ride.track, self._ride.track.surface.spoken
         assert track.streamed is not None
-        voice = Voice(ride.request_id, track.facts.wanted[0], ride.at_ms // 1000, track.wants_usage, ride.document)
-        stream = make_stream(track.streamed, track.surface.spoken, voice, ride.snapshot)
+        asked = ride.document if spoken.repeats else NOTHING  # see `Call.voice`
+        voice = Voice(ride.request_id, track.facts.wanted[0], ride.at_ms // 1000, track.wants_usage, asked)
+        stream = make_stream(track.streamed, spoken, voice, ride.snapshot)
         self._recast = None if track.streamed.native else stream.recast
         return stream
 

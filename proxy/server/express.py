@@ -261,7 +261,7 @@ class Ride:
 
     def forget(self) -> None:
         """Nobody else will be asked."""
-        self.body, self.document, self.members, self.light, self.sent = b"", {}, None, None, b""
+        self.body, self.document, self.members, self.light, self.sent, self.beside = b"", {}, None, None, b"", None
         self.request.content.read_nowait()
         del self.talk
 

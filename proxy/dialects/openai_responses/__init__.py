@@ -65,4 +65,5 @@ DIALECT = Dialect(
     terminator=b"",  # the terminal event holds the whole answer: there is none to add where it is missing
     mend_request=unsealed_request,
     reads=READS,
+    repeats=True,
 )
