@@ -19,6 +19,8 @@ MOST_OTHERS = 8  # chunks behind a run that are looked at for its end
 class ChunkedRun:
     """The run of a mould."""
 
+    __slots__ = ("_begin", "_behind", "_between", "_end", "_least", "_single", "_text", "mould")
+
     def __init__(self, mould: Mould) -> None:
         self.mould = mould
         self._least = len(mould.head) + len(mould.tail)
@@ -69,7 +71,9 @@ class ChunkedRun:
         text = data[start:size]
         if QUOTE in text or LF in text or CR in text:
             return None
-        self._learn({length + 1})
+        if len(self._single) >= KNOWN:
+            self._single.clear()
+        self._single[len(data)] = data[:start]
         return text
 
     def _several(self, data: bytes) -> tuple[int, int]:
@@ -106,8 +110,5 @@ class ChunkedRun:
     def _learn(self, lengths: set[int]) -> None:
         if len(self._between) + len(lengths) > KNOWN:
             self._between.clear()
-            self._single.clear()
         for length in lengths.difference(self._between):
-            line = b"%x\r\n%b" % (length - 1, self.mould.head)
-            self._between[length] = self._end + line
-            self._single[len(line) - len(self.mould.head) + length - 1 + 2] = line
+            self._between[length] = b"%b%x\r\n%b" % (self._end, length - 1, self.mould.head)
