@@ -3,7 +3,7 @@ difference."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +132,22 @@ KINDS = {  # streams of Messages tell their usage unasked
 QUICK = ("chat, usage too", "chat", "chat put into messages")
 
 
+async def shows_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+    home: Path,
+    turn: Callable[[Tongue], Script],
+    theirs: Tongue,
+    exchange: Callable[[Running, RawClient], Awaitable[Answer]],
+    *,
+    timeouts: str = "",
+    by: str = "board",
+) -> None:
+    """`turn` is what the first provider does behind good answers of its kind."""
+    scripts = [*[good(theirs)] * KNOWN_BY, turn(theirs)]
+    second = streamed(frames(theirs, "From the second."))
+    await same_either_way(monkeypatch, home, lambda home: played(home, timeouts, theirs, scripts, second, exchange), by)
+
+
 @pytest.mark.parametrize(
     ("hop", "more"),
     [pytest.param(*it, marks=() if name in QUICK else pytest.mark.slow, id=name) for name, it in KINDS.items()],
@@ -146,14 +162,12 @@ async def test_the_short_way_shows_what_the_way_of_all_would(
 ) -> None:
     spoken, theirs = hop
     timeouts = TIMEOUTS if turn in [TURNS[name] for name in STALLS] else ""
-    scripts = [*[good(theirs)] * KNOWN_BY, turn(theirs)]
-    second = streamed(frames(theirs, "From the second."))
 
     async def exchange(gw: Running, client: RawClient) -> Answer:
         await client.request(spoken, spoken.request("chain", stream=True, **more))
         return await answer(client)
 
-    await same_either_way(monkeypatch, home, lambda home: played(home, timeouts, theirs, scripts, second, exchange))
+    await shows_the_same(monkeypatch, home, turn, theirs, exchange, timeouts=timeouts)
 
 
 JOINED = ("a good stream", "503", "cut behind content", "closed without an answer")
@@ -171,16 +185,12 @@ async def test_whose_body_comes_behind_its_head_joins_and_shows_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     spoken, theirs = hop
-    scripts = [*[good(theirs)] * KNOWN_BY, turn(theirs)]
-    second = streamed(frames(theirs, "From the second."))
 
     async def exchange(gw: Running, client: RawClient) -> Answer:
         await sent_behind(gw, client, spoken, spoken.request("chain", stream=True, **more), 0, 9)
         return await answer(client)
 
-    await same_either_way(
-        monkeypatch, home, lambda home: played(home, "", theirs, scripts, second, exchange), "join"
-    )  # fmt: skip
+    await shows_the_same(monkeypatch, home, turn, theirs, exchange, by="join")
 
 
 ASKED = CHAT.request("first", stream=True)
