@@ -12,6 +12,7 @@ from attrs import field
 
 from proxy.record import define
 from proxy.routing import directive
+from proxy.routing.affinity import STABLE_DIGITS
 from proxy.routing.case import Case
 from proxy.routing.classifier import Classified
 from proxy.routing.directive import Entry
@@ -170,7 +171,7 @@ class Expansion:
             return [entry for entry, _ in group]
         dice = self.case.dice
         if profile.sticky and self.facts.conversation:
-            share = int(self.facts.conversation[:12], 16) / 16**12
+            share = int(self.facts.conversation[:STABLE_DIGITS], 16) / 16**STABLE_DIGITS
             dice = lambda: share  # noqa: E731 - the conversation is the dice
         weights = [(weight or 0) if self._serves(entry, depth) else 0 for entry, weight in group]
         order = draw(weights, dice)

@@ -16,7 +16,7 @@ from proxy.routing.facts import NO_PREFERENCES, RECORDED_DIGITS, Ceiling, Facts,
 from proxy.routing.names import Candidate
 from proxy.routing.world import Dice
 
-KEY_DIGITS = 32  # of a conversation's key
+KEY_DIGITS = 24  # of a conversation's key
 OUTSIDE = -1.0  # what no dice show
 
 Row = Mapping[str, Any]

@@ -277,7 +277,7 @@ class Course:
     def _made(self) -> Stream:
         ride, track, spoken = self._ride, self._ride.track, self._ride.track.surface.spoken
         assert track.streamed is not None
-        asked = ride.document if spoken.repeats else NOTHING  # see `Call.voice`
+        asked = ride.asked() if spoken.repeats else NOTHING  # see `Call.voice`
         voice = Voice(ride.request_id, track.facts.wanted[0], ride.at_ms // 1000, track.wants_usage, asked)
         stream = make_stream(track.streamed, spoken, voice, ride.snapshot)
         self._recast = None if track.streamed.native else stream.recast

@@ -14,15 +14,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from proxy import ir
 from proxy.accounts.keys import CHAT_SURFACES
 from proxy.accounts.permit import Permit, boarded
 from proxy.dialects.dialect import Voice
 from proxy.errors import GatewayError
-from proxy.routing.affinity import conversation_key
 from proxy.routing.facts import estimated_tokens
 from proxy.routing.names import Candidate
 from proxy.routing.plan import Plan
@@ -30,7 +30,7 @@ from proxy.routing.table import OFF
 from proxy.server import billing, intake
 from proxy.server.attempt import upstream_id
 from proxy.server.begun import Begun
-from proxy.server.call import Call, Surface
+from proxy.server.call import NOTHING, Call, Surface
 from proxy.server.course import Course
 from proxy.server.downstream import Left, write_whole
 from proxy.server.identity import request_id
@@ -40,7 +40,7 @@ from proxy.server.ordinary import OrdinaryRequest
 from proxy.server.outgoing import with_body
 from proxy.server.ratelimits import lines_of
 from proxy.server.respond import cost_line
-from proxy.server.setting import Found, found_by
+from proxy.server.setting import Found, Talk, found_by
 from proxy.server.snapshot import Snapshot
 from proxy.server.tally import Tally
 from proxy.server.upstream.lean import LeanReply
@@ -94,12 +94,12 @@ class Express:
         if found is None:
             return None
         at_ms = int(gateway.now() * 1000)
-        if not found[0].admits(snapshot.gate):
+        if not found.track.admits(snapshot.gate):
             try:
                 permit = intake.admit(request, visitor, snapshot.gate, at_ms, CHAT_SURFACES)
             except GatewayError:
                 return None  # for the way of all to tell
-            if permit.standing is not found[0].standing:
+            if permit.standing is not found.track.standing:
                 return None
         ride = Ride(gateway, request, snapshot, found, body, at_ms, started)
         return ride if ride.departs() else None
@@ -113,7 +113,7 @@ class Express:
         if permit is None or not call.visitor.ordinary or not self.gateway.own.empty:
             return None
         found = found_by(snapshot, call.visitor, call.surface, request, call.body)
-        if found is None or found[0].standing is not permit.standing:
+        if found is None or found.track.standing is not permit.standing:
             return None
         ride = Ride(self.gateway, request, snapshot, found, call.body, call.decision.at_ms, call.started, call)
         return ride if ride.departs() else None
@@ -123,9 +123,9 @@ class Ride:
     """One request under way."""
 
     __slots__ = (
-        "at_ms", "began", "beside", "body", "call", "conversation", "course", "cut", "document", "gateway", "lead",
-        "light", "members", "page", "permit", "pinned", "raised", "reply", "request", "request_id", "sent", "size",
-        "snapshot", "started", "started_ms", "talk", "tokens", "track",
+        "at_ms", "began", "body", "call", "conversation", "course", "cut", "found", "gateway", "page", "permit",
+        "pinned", "raised", "reply", "request", "request_id", "sent", "size", "snapshot", "started", "started_ms",
+        "tokens", "track",
     )  # fmt: skip
 
     permit: Permit
@@ -142,7 +142,8 @@ class Ride:
         self.gateway = gateway
         self.request = request
         self.snapshot = snapshot
-        self.track, self.document, self.talk, self.beside, self.lead, self.members, self.light = found
+        self.found: Found | None = found  # until nobody else will be asked
+        self.track = found.track
         self.body = body
         self.size = len(body)
         self.at_ms = at_ms
@@ -156,16 +157,19 @@ class Ride:
 
     def departs(self) -> bool:
         """Asks the provider, if nothing is in the way; else nothing was done."""
-        track, talk, now, text = self.track, self.talk, self.gateway.clock(), self.light or self.body
+        track, found, now = self.track, self.found, self.gateway.clock()
+        assert found is not None
+        talk, text = found.talk, found.light or self.body
         tokens = self.tokens = estimated_tokens(talk.chars, 0 if text.isascii() else intake.wide(text), talk.media)
         if track.window is not None and tokens + track.most > track.window:
             return False
         health = self.snapshot.world.health
         if not health.is_quiet(now) or health.on_trial(track.candidate, track.credential.index):
             return False
-        if not self._is_at_home(now):
+        goes_on = (talk.turns > 1 or track.session is not None) and track.lifetime != OFF
+        if goes_on and not self._is_at_home(talk, now):
             return False
-        sent = self._put()
+        sent = self._put(found)
         reply = track.upstream.begin() if sent is not None else None
         if sent is None or reply is None:
             return False
@@ -179,33 +183,33 @@ class Ride:
         else:
             reply.write_parts(track.head, sent)
         self._begun()
+        if not goes_on:
+            self.conversation = talk.conversation(track.scope, track.session)  # no pin could be looked for
         return True
 
-    def _put(self) -> bytes | Parts | None:
+    def _put(self, found: Found) -> bytes | Parts | None:
         """The body for the provider; None where more than a look is needed."""
-        track, body, lead = self.track, self.body, self.lead
+        track, body, setting = self.track, self.body, found.setting
         if track.hop is not None:
             try:
-                return track.hop.asked(self.document, self.beside)
+                return track.hop.asked(found.said(), found.beside)
             except (ValueError, GatewayError):
                 return None  # for the way of all to tell
+        if setting is not None:
+            before, behind = setting.lead
+            return b"".join((before, found.written, behind))
         asks = track.streamed is not None and track.streamed.asked_usage
-        if self.members is not None:
-            parts = splice.rewritten(body, self.members, model=track.native, include_usage=asks)
+        if found.members is not None:
+            parts = splice.rewritten(body, found.members, model=track.native, include_usage=asks)
             return parts if len(body) > LARGE else b"".join(parts)
-        if lead is not None and body.startswith(lead[0]):
-            renamed: bytes | None = lead[1] + body[len(lead[0]) :]
-        else:
-            renamed = splice.renamed(body, track.native)
+        renamed = splice.renamed(body, track.native)
         return splice.asking_usage(renamed) if asks and renamed is not None else renamed
 
-    def _is_at_home(self, now: float) -> bool:
+    def _is_at_home(self, talk: Talk, now: float) -> bool:
         """Whether no pin of the conversation leads elsewhere."""
-        track, talk = self.track, self.talk
-        conversation = self.conversation = conversation_key(
-            track.scope, track.session, talk.system[:2000], talk.first[:2000]
-        )
-        if conversation is not None and (talk.turns > 1 or track.session is not None) and track.lifetime != OFF:
+        track = self.track
+        conversation = self.conversation = talk.conversation(track.scope, track.session)
+        if conversation is not None:
             self.pinned = self.snapshot.world.affinity.pinned(conversation, now, track.lifetime)
         return self.pinned is None or self.pinned == track.candidate
 
@@ -261,9 +265,8 @@ class Ride:
 
     def forget(self) -> None:
         """Nobody else will be asked."""
-        self.body, self.document, self.members, self.light, self.sent, self.beside = b"", {}, None, None, b"", None
+        self.body, self.found, self.sent = b"", None, b""
         self.request.content.read_nowait()
-        del self.talk
 
     # -- the answer ------------------------------------------------------------------------------------------
 
@@ -342,7 +345,11 @@ class Ride:
 
     def _voice(self) -> Voice:
         """See `Call.voice`."""
-        return Voice(self.request_id, self.track.facts.wanted[0], self.at_ms // 1000, False, self.document)
+        return Voice(self.request_id, self.track.facts.wanted[0], self.at_ms // 1000, False, self.asked())
+
+    def asked(self) -> Mapping[str, Any]:
+        """The request's document, as long as it is kept; without the data of media that was not read."""
+        return NOTHING if self.found is None else self.found.said()
 
     def _delivered(self, body: bytes, passed: str, usage: ir.Usage, cost: int | None) -> Left:
         gateway, track, started, permit = self.gateway, self.track, self.started, self.permit
@@ -392,8 +399,10 @@ class Ride:
             gateway.relay.agenda.strike(self, self.page)
         track.in_flight.value -= 1
         call = self.call or self._as_call()
-        call.document = self.document if self.light is None else json_text.read(self.body)
-        call.body, call.members, call.once = self.body, self.members, self.members is None
+        call.body, found = self.body, self.found
+        if found is not None:
+            call.document = found.said() if found.light is None else json_text.read(self.body)
+            call.members, call.once = found.members, found.setting is None and found.members is None
         call.decision.requested = track.requested
         if track.standing.budgeted:
             call.output_reserved = track.output

@@ -1,8 +1,10 @@
-"""What a request says beside its turns. Where that is, to the very values, what two others have said before, only the
-turns are looked at, as long as each is a role and a text.
+"""What a request says beside its turns. Where that is, to the very bytes, what two others have said before, only the
+turns are read, as long as each is a role and a text.
 
-A setting is kept of a request that was looked at in full (`server.outline`) and has a track, the second time that it
-comes: there are clients of whom no two requests say the same.
+A setting is what stands before the turns of such a request and what stands behind them: with any array between the two
+it is a document with the same members, each of which stands in it once. It is kept of a request that was looked at in
+full (`server.outline`) and has a track, the second time that it comes: there are clients of whom no two requests say
+the same.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import orjson
 from proxy import ir
 from proxy.errors import GatewayError
 from proxy.record import define
+from proxy.routing.affinity import conversation_key
 from proxy.server import intake
 from proxy.server.call import Surface
 from proxy.server.ordinary import OrdinaryRequest
@@ -27,10 +30,16 @@ from proxy.wire import splice
 from proxy.wire.splice import Member
 from proxy.wire.thin import lightened, stretched
 
-MOST = 512  # settings of a snapshot
+MOST = 512  # settings of a snapshot, and requests of which one may be kept
+MOST_ENDS = 4  # that a request may have which begins like others
 LARGE = 64 << 10  # bytes of a body that may be read without the data of its media
 LONGEST = 2048  # bytes of what one says
+NAME = b'"%b"' % TURNS.encode()
+PLACE = b'["\x02turns"]'  # as no JSON is written
 Key = tuple[Visitor, bytes]
+# By who says it and how it begins, up to the turns; and of those that came once, by all that stands beside the turns,
+# nothing.
+Settings = MutableMapping[Key, "tuple[Setting, ...]"]
 
 
 class Talk(NamedTuple):
@@ -46,6 +55,9 @@ class Talk(NamedTuple):
     def of(cls, shape: ir.Shape) -> Talk:
         return cls(shape.chars, shape.media, shape.system, shape.turns[0] if shape.turns else "", len(shape.turns))
 
+    def conversation(self, scope: str, session: str | None) -> str | None:
+        return conversation_key(scope, session, self.system[:2000], self.first[:2000])
+
 
 _talk = partial(tuple.__new__, Talk)
 
@@ -53,28 +65,23 @@ _talk = partial(tuple.__new__, Talk)
 @define(eq=False)
 class Setting:
     track: Track
-    quotes: int  # that stand in what it says
+    behind: bytes  # the turns
+    lead: tuple[bytes, bytes]  # what stands before and behind them for a provider that speaks the same dialect
+    said: dict[str, Any]  # the document, but for its turns
+    beside: bytes  # the same, as we write it
     chars: int
-    system: str  # that it says beside the turns
+    system: tuple[str, ...]  # that it says beside the turns
     system_roles: tuple[str, ...]  # see `Dialect`
-    lead: tuple[bytes, bytes] | None  # see `splice.lead`
 
-    def talk(self, turns: list[Any], body: bytes) -> Talk | None:
-        """None where a turn is anything but a role and a text, or a member may stand in the body twice. Raises KeyError
-        and TypeError for the same."""
-        escapes = splice.BACKSLASH in body
-        if escapes and b"\\u0022" in body:
-            return None
-        quotes = self.quotes + 8 * len(turns)
-        chars, count, first = self.chars, 0, ""
-        system = [self.system] if self.system else []
+    def talk(self, turns: list[Any]) -> Talk | None:
+        """None where there is none, or one is anything but a role and a text. Raises KeyError and TypeError for the
+        same."""
+        chars, count, first, system = self.chars, 0, "", [*self.system]
         for turn in turns:
             role, text = turn["role"], turn["content"]
             if text.__class__ is not str or len(turn) != 2:
                 return None
             chars += len(text)
-            if escapes:
-                quotes += text.count('"')
             if role == "user":
                 if not count:
                     first = text
@@ -83,56 +90,74 @@ class Setting:
                 system.append(text)
             elif role != "assistant":
                 return None
-        if body.count(b'"') != quotes or not turns:
-            return None  # each begins or ends a string, or stands in one, and so many were read: there are no others
-        return _talk((chars, 0, "\n".join(system), first, count))
+        return _talk((chars, 0, "\n".join(system), first, count)) if turns else None
 
 
-# A track, and of the request that goes by it the document, what is said in it, and what beside the turns, where it was
-# written. Then how the model's name is put in place, where that is known: by how its body begins (`splice.lead`), or by
-# the members of a long one. Then what of the body was read, where the data of its media was not: its document has only
-# the beginnings and the ends of these.
-Found = tuple[
-    Track, dict[str, Any], Talk, bytes | None, tuple[bytes, bytes] | None, list[Member] | None, bytes | None
-]  # fmt: skip
+class Found(NamedTuple):
+    """What is known of a request that may be ordinary: of one whose setting is known its turns, as they were read and
+    as they are written, else its document. Then the members of a long body; and what of it was read, where the data of
+    its media was not: its document has only the beginnings and the ends of these."""
+
+    track: Track
+    talk: Talk
+    setting: Setting | None
+    turns: list[Any] | None
+    written: bytes
+    document: dict[str, Any] | None
+    beside: bytes | None
+    members: list[Member] | None = None
+    light: bytes | None = None
+
+    def said(self) -> dict[str, Any]:
+        """The document."""
+        if self.document is not None:
+            return self.document
+        assert self.setting is not None
+        return self.setting.said | {TURNS: self.turns}
+
+
+_found = partial(tuple.__new__, Found)
 
 
 def found_by(
     snapshot: Snapshot, visitor: Visitor, surface: Surface, request: OrdinaryRequest, body: bytes
 ) -> Found | None:
-    """What is known of a request that may be ordinary."""
-    try:
-        if len(body) > LARGE and (found := _read_lightly(snapshot, visitor, surface, body)) is not None:
-            return found
-        document = request.document = orjson.loads(body)
-        if document.__class__ is not dict:
-            return None
-        beside = beside_turns(document) if len(body) <= LARGE else None
-        found = _recalled(snapshot, visitor, document, beside, body) if beside is not None else None
-        found = found or _read(snapshot, visitor, surface, document, beside, body)
-    except (ValueError, GatewayError):
-        return None  # for the way of all to tell
-    return None if found is None or len(body) > found[0].longest else found
+    """None for one that is not."""
+    found = recalled(snapshot.settings, visitor, body)
+    if found is None:
+        try:
+            if len(body) > LARGE:
+                found = _read_lightly(snapshot, visitor, surface, body)
+            found = found or _read(snapshot, visitor, surface, request, body)
+        except (ValueError, GatewayError):
+            return None  # for the way of all to tell
+    return None if found is None or len(body) > found.track.longest else found
 
 
-def _recalled(
-    snapshot: Snapshot, visitor: Visitor, document: dict[str, Any], beside: bytes, body: bytes
-) -> Found | None:
+def recalled(known: Settings, visitor: Visitor, body: bytes) -> Found | None:
     """Of a request whose setting is known."""
-    setting: Setting | None = snapshot.settings.get((visitor, beside))
-    if setting is None:
-        return None
-    try:
-        talk = setting.talk(document[TURNS], body)
-    except (KeyError, TypeError):
-        return None
-    return None if talk is None else (setting.track, document, talk, beside, setting.lead, None, None)
+    at = body.find(b"[", body.find(NAME))
+    for setting in known.get((visitor, body[:at]), ()):
+        if not body.endswith(setting.behind):
+            continue
+        written = body[at : -len(setting.behind)]
+        try:
+            turns = orjson.loads(written)
+            talk = setting.talk(turns)
+        except (ValueError, KeyError, TypeError):
+            continue
+        if talk is not None:
+            return _found((setting.track, talk, setting, turns, written, None, setting.beside, None, None))
+    return None
 
 
 def _read(
-    snapshot: Snapshot, visitor: Visitor, surface: Surface, document: dict[str, Any], beside: bytes | None, body: bytes
+    snapshot: Snapshot, visitor: Visitor, surface: Surface, request: OrdinaryRequest, body: bytes
 ) -> Found | None:
-    """Raises what is wrong with its turns."""
+    """Raises what is wrong with its turns, and ValueError for what is no JSON."""
+    document = request.document = orjson.loads(body)
+    if document.__class__ is not dict:
+        return None
     looked = _looked(visitor, surface, document)
     track: Track | None = snapshot.tracks.get(looked[0]) if looked is not None else None
     if looked is None or track is None:
@@ -141,9 +166,10 @@ def _read(
     members = members_once(body, document) if len(body) > splice.SHORT else None
     if members is None and not stands_once(body, outline):
         return None
+    beside = beside_turns(document) if len(body) <= LARGE else None
     if beside is not None:
         keep(snapshot.settings, (visitor, beside), track, document, body, shape)
-    return track, document, Talk.of(shape), beside, None, members, None
+    return Found(track, Talk.of(shape), None, None, b"", document, beside, members)
 
 
 def _looked(
@@ -173,34 +199,59 @@ def _read_lightly(snapshot: Snapshot, visitor: Visitor, surface: Surface, body: 
     if looked != _looked(visitor, surface, orjson.loads(stretched(text, cuts))):
         return None  # some of it is a text
     members = members_once(body, document, thin)
-    return (track, document, Talk.of(looked[1]), None, None, members, text) if members is not None else None
+    return Found(track, Talk.of(looked[1]), None, None, b"", document, None, members, text) if members else None
 
 
-def keep(
-    known: MutableMapping[Key, Setting | None], key: Key, track: Track, document: dict[str, Any], body: bytes,
-    shape: ir.Shape,
-) -> None:  # fmt: skip
+def keep(known: Settings, key: Key, track: Track, document: dict[str, Any], body: bytes, shape: ir.Shape) -> None:
     """`key` is whose setting it is, whose path tells the surface; and what is said beside the turns."""
-    if len(key[1]) > LONGEST:
+    visitor, beside = key
+    if len(beside) > LONGEST:
         return
     if key not in known:
         if len(known) >= MOST:
             known.clear()
-        known[key] = None
-    elif known[key] is None:
-        known[key] = _setting_of(track, document, key[1], body, shape)
+        known[key] = ()
+        return
+    made = _setting_of(track, document, beside, body, shape)
+    if made is not None:
+        before, setting = made
+        others = [it for it in known.get((visitor, before), ()) if it.behind != setting.behind]
+        if len(known) >= MOST:
+            known.clear()
+        known[visitor, before] = (setting, *others[: MOST_ENDS - 1])
 
 
-def _setting_of(track: Track, document: dict[str, Any], beside: bytes, body: bytes, shape: ir.Shape) -> Setting | None:
+def _setting_of(
+    track: Track, document: dict[str, Any], beside: bytes, body: bytes, shape: ir.Shape
+) -> tuple[bytes, Setting] | None:
+    """What stands before its turns, and the setting."""
     dialect = track.surface.spoken
-    outline, roles = outline_of(document, dialect), dialect.system_roles
+    roles = dialect.system_roles
     rest = dialect.read_shape({**document, TURNS: []})
-    if outline is None or roles is None or (rest.needs, rest.cache_write) != (shape.needs, shape.cache_write):
+    if roles is None or outline_of(document, dialect) is None:
         return None
-    if beside.count(b'"model"') != 1:
-        return None  # as `stands_once` has it of a short body: there is but one place for the model's name
-    setting = Setting(track, beside.count(b'"'), rest.chars, rest.system, roles, splice.lead(body, track.native))
+    if (rest.needs, rest.cache_write) != (shape.needs, shape.cache_write):
+        return None
+    members = splice.members(body)
+    start, end = next((it.value_start, it.value_end) for it in members if it.key == TURNS)
+    if len(members) != len(document) or body.find(b"[", body.find(NAME)) != start or len(body) - end > LONGEST:
+        return None
+    before, behind = body[:start], body[end:]
+    if (lead := _lead(track, before, behind)) is None:
+        return None
+    system = (rest.system,) if rest.system else ()
+    setting = Setting(track, behind, lead, {**document, TURNS: None}, beside, rest.chars, system, roles)
     try:
-        return setting if setting.talk(document[TURNS], body) == Talk.of(shape) else None
+        return (before, setting) if setting.talk(document[TURNS]) == Talk.of(shape) else None
     except (KeyError, TypeError):
         return None
+
+
+def _lead(track: Track, before: bytes, behind: bytes) -> tuple[bytes, bytes] | None:
+    """None where the place of the turns could be taken for another one."""
+    asks = track.streamed is not None and track.streamed.asked_usage
+    around = splice.rewrite(before + PLACE + behind, model=track.native, include_usage=asks)
+    if around.count(PLACE) != 1:
+        return None
+    start, _, end = around.partition(PLACE)
+    return start, end

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from proxy.dialects import DIALECTS, Dialect
 from proxy.server.intake import check_turns
 from proxy.server.outline import beside_turns, outline_of
-from proxy.server.setting import LONGEST, MOST, Key, Setting, Talk, keep
+from proxy.server.setting import LONGEST, MOST, Setting, Settings, Talk, keep, recalled
 from proxy.wire import splice
 
 VISITOR: Any = object()
@@ -24,24 +26,23 @@ class Going:
     """As much of a track as is asked here."""
 
     native = "native"
+    streamed = None
 
     def __init__(self, dialect: str) -> None:
         self.surface: Any = self
         self.spoken: Dialect = DIALECTS[dialect]
 
 
-def key_of(visitor: Any, asked: dict[str, Any]) -> Key:
-    beside = beside_turns(asked)
-    assert beside is not None
-    return visitor, beside
-
-
-def kept(known: dict[Key, Setting | None], asked: dict[str, Any], dialect: str = "openai-chat") -> Setting | None:
+def kept(known: Settings, asked: dict[str, Any], dialect: str = "openai-chat", body: bytes = b"") -> Setting | None:
     """What there is of it when it has come twice."""
     track: Any = Going(dialect)
+    body = body or orjson.dumps(asked)
+    beside = beside_turns(asked)
+    assert beside is not None
     for _ in range(2):
-        keep(known, key_of(VISITOR, asked), track, asked, orjson.dumps(asked), track.spoken.read_shape(asked))
-    return known.get(key_of(VISITOR, asked))
+        keep(known, (VISITOR, beside), track, asked, body, track.spoken.read_shape(asked))
+    found = recalled(known, VISITOR, body)
+    return found and found.setting
 
 
 SAID: dict[str, dict[str, Any]] = {
@@ -50,23 +51,40 @@ SAID: dict[str, dict[str, Any]] = {
     "numbers": {"temperature": 0.5, "seed": 7, "n": 2},
     "texts": {"user": "ann", "reasoning_effort": "high"},
     "null": {"stop": None, "stream": None},
-    "a list": {"stop": ["a", 'b"c']},
+    "a list": {"stop": ["a", 'b"c', "]", "["]},
     "an object": {"stream": True, "stream_options": {"include_usage": True}},
     "a stream": {"stream": True},
+    "another model within": {"response_format": {"type": "x", "model": "y"}},
 }
+WRITTEN: dict[str, Callable[[Any], bytes]] = {
+    "closely": orjson.dumps,
+    "with blanks": lambda said: json.dumps(said).encode(),
+    "over lines": lambda said: b" " + json.dumps(said, indent=2).encode() + b"\n",
+    "the turns last": lambda said: orjson.dumps({name: said[name] for name in sorted(said, key="messages".__eq__)}),
+    "the turns first": lambda said: orjson.dumps({name: said[name] for name in sorted(said, key="messages".__ne__)}),
+}
+GOES_ON = [*TURNS, {"role": "assistant", "content": 'Hi. "messages": [], ["}'}, {"role": "user", "content": "So?]}"}]
 
 
+@pytest.mark.parametrize("write", WRITTEN.values(), ids=WRITTEN)
 @pytest.mark.parametrize("said", SAID.values(), ids=SAID)
 @pytest.mark.parametrize("dialect", ["openai-chat", "anthropic"])
-def test_what_is_said_again_is_known_by_its_values(dialect: str, said: dict[str, Any]) -> None:
-    known: dict[Key, Setting | None] = {}
+def test_what_is_said_again_is_known_by_its_bytes(
+    dialect: str, said: dict[str, Any], write: Callable[[Any], bytes]
+) -> None:
+    known: Settings = {}
     asked = ASKED | said | ({"system": "Be brief."} if dialect == "anthropic" else {})
-    setting = kept(known, asked, dialect)
+    setting = kept(known, asked, dialect, write(asked))
     assert setting is not None
-    other = asked | {"messages": [*TURNS, {"role": "assistant", "content": "Hi."}, {"role": "user", "content": "So?"}]}
-    assert known[key_of(VISITOR, other)] is setting
-    shape = DIALECTS[dialect].read_shape(other)
-    assert setting.talk(other["messages"], orjson.dumps(other)) == Talk.of(shape)
+    other = asked | {"messages": GOES_ON}
+    found = recalled(known, VISITOR, write(other))
+    assert found is not None
+    assert found.setting is setting
+    assert found.said() == other
+    assert found.talk == Talk.of(DIALECTS[dialect].read_shape(other))
+    before, behind = setting.lead
+    assert before + found.written + behind == splice.rewrite(write(other), model="native")
+    assert recalled(known, object(), write(other)) is None  # type: ignore[arg-type]  # anybody else
 
 
 OTHERS: dict[str, dict[str, Any]] = {
@@ -80,8 +98,21 @@ OTHERS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("said", OTHERS.values(), ids=OTHERS)
 def test_what_differs_is_another_setting(said: dict[str, Any]) -> None:
-    assert key_of(VISITOR, ASKED | {"n": 1}) != key_of(VISITOR, ASKED | {"n": 1} | said)
-    assert key_of(VISITOR, ASKED) != key_of(object(), ASKED)
+    known: Settings = {}
+    assert kept(known, ASKED | {"n": 1}) is not None
+    assert recalled(known, VISITOR, orjson.dumps(ASKED | {"n": 1} | said)) is None
+
+
+def test_requests_that_begin_alike_are_told_by_their_ends() -> None:
+    known: Settings = {}
+    ends: list[dict[str, Any]] = [{"stop": ["x"]}, {}, {"stop": ["y"]}, {"n": 1}]
+    settings = [kept(known, ASKED | more) for more in ends]
+    for more, setting in zip(ends, settings, strict=True):
+        found = recalled(known, VISITOR, orjson.dumps(ASKED | more | {"messages": GOES_ON}))
+        assert found is not None
+        assert found.setting is setting is not None
+    assert kept(known, ASKED | {"n": 2}) is not None
+    assert recalled(known, VISITOR, orjson.dumps(ASKED | ends[0])) is None  # who came longest ago
 
 
 UNKEPT: dict[str, dict[str, Any]] = {
@@ -89,6 +120,7 @@ UNKEPT: dict[str, dict[str, Any]] = {
     "a turn of a tool": {"messages": [{"role": "tool", "content": "7"}]},
     "a long word beside the turns": {"user": "x" * LONGEST},
     "a member with a say in who answers": {"prompt_cache_key": "one"},
+    "no turns": {"messages": []},
 }
 
 
@@ -98,17 +130,24 @@ def test_a_setting_is_not_kept_of(said: dict[str, Any]) -> None:
 
 
 def test_of_what_comes_once_nothing_is_kept_and_of_others_no_more_than_so_many() -> None:
-    known: dict[Key, Setting | None] = {}
+    known: Settings = {}
     for seed in range(MOST + 10):
-        assert kept(known, ASKED | {"seed": seed}) is not None
+        assert kept(known, {"seed": seed} | ASKED) is not None
         assert len(known) <= MOST
     track: Any = Going("openai-chat")
     keep(known, (VISITOR, b"once"), track, ASKED, b"", track.spoken.read_shape(ASKED))
-    assert known[VISITOR, b"once"] is None
+    assert known[VISITOR, b"once"] == ()
+
+
+def test_blanks_of_all_kinds_fill_no_memory() -> None:
+    known: Settings = {}
+    for blanks in range(MOST + 10):
+        assert kept(known, ASKED, body=b" " * blanks + orjson.dumps(ASKED)) is not None
+        assert len(known) <= MOST
 
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=8) | st.sampled_from(
-    ['"', "\\", '\\"', '"model"', '","model":"']
+    ['"', "\\", '\\"', '"model"', '","model":"', '"messages":[', "]", "]}", "["]
 )
 SPOKEN = st.fixed_dictionaries(
     {"role": st.sampled_from(["user", "assistant", "system", "developer", "tool", "x"]), "content": TEXTS | st.none()},
@@ -125,18 +164,36 @@ SPOKEN = st.fixed_dictionaries(
 def test_whoever_is_known_again_would_have_passed_every_look(
     turns: list[dict[str, Any]], twice: bytes, behind: bool, quote: bytes
 ) -> None:
-    setting = kept({}, ASKED)
-    assert setting is not None
+    known: Settings = {}
+    assert kept(known, ASKED) is not None
     body = orjson.dumps(ASKED | {"messages": turns}).replace(b"\\\\", b"\\u005c").replace(b'\\"', quote)
     body = body[:-1] + b"," + twice[:-1] + b"}" if behind and twice else b"{" + twice + body[1:]
-    document = orjson.loads(body)
-    talk = setting.talk(turns, body) if key_of(VISITOR, document) == key_of(VISITOR, ASKED) else None
-    dialect = DIALECTS["openai-chat"]
-    outline = outline_of(document, dialect)
-    if talk is None:
+    found = recalled(known, VISITOR, body)
+    if found is None:
         return
-    assert outline is not None
+    dialect, document = DIALECTS["openai-chat"], orjson.loads(body)
+    assert outline_of(document, dialect) is not None
     assert len(splice.members(body)) == len(document)
-    assert talk == Talk.of(dialect.read_shape(document))
+    assert found.said() == document
+    assert found.talk == Talk.of(dialect.read_shape(document))
     assert not dialect.read_shape(document).needs
     check_turns(document, "openai-chat")
+
+
+BROKEN: dict[str, bytes] = {
+    "no turns at all": b'{"model":"fast","max_tokens":16}',
+    "an open array": b'{"model":"fast","messages":[,"max_tokens":16}',
+    "two arrays": b'{"model":"fast","messages":[],[],"max_tokens":16}',
+    "an array and more": b'{"model":"fast","messages":[{"role":"user","content":"a"}],"messages":[],"max_tokens":16}',
+    "its beginning and end in one": b'{"model":"fast","messages":[],"max_tokens":16}'[:27] + b',"max_tokens":16}',
+    "turns that are none": b'{"model":"fast","messages":["user"],"max_tokens":16}',
+    "nothing": b"",
+    "a name that ends": b'"messages"',
+}
+
+
+@pytest.mark.parametrize("body", BROKEN.values(), ids=BROKEN)
+def test_what_only_looks_like_one_is_none(body: bytes) -> None:
+    known: Settings = {}
+    assert kept(known, ASKED) is not None
+    assert recalled(known, VISITOR, body) is None
