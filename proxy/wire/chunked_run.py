@@ -6,28 +6,25 @@ their texts and of what has to stand between two texts of these lengths, and com
 
 from __future__ import annotations
 
-from operator import itemgetter
-
-from proxy.wire.mould import QUOTE, Mould, ends_early
+from proxy.wire.mould import BACKSLASH, QUOTE, Mould, breaks, finder
 from proxy.wire.sse import CR, LF, is_text
 
 LONGEST_LINE = 18  # bytes of a size and its CRLF
 KNOWN = 1024  # lengths of frames whose beginning is kept
-MOST_OTHERS = 8  # chunks behind a run that are looked at for its end
+MOST_OTHERS = 8  # chunks that end as those of a run, and are looked at for its end
 
 
 class ChunkedRun:
     """The run of a mould."""
 
-    __slots__ = ("_begin", "_behind", "_between", "_end", "_least", "_single", "_text", "mould")
+    __slots__ = ("_begin", "_behind", "_between", "_end", "_least", "_single", "mould")
 
     def __init__(self, mould: Mould) -> None:
         self.mould = mould
         self._least = len(mould.head) + len(mould.tail)
         self._begin, self._end = b"\n" + mould.head, mould.tail + b"\r\n"
         self._behind = -len(self._end)
-        self._text = itemgetter(slice(len(self._begin), -len(mould.tail)))
-        self._between: dict[int, bytes] = {}  # length of a frame behind an LF -> from the text before to its own
+        self._between = _Between(mould)
         self._single: dict[int, bytes] = {}  # length of a chunk -> its size line and its frame's head
 
     def cut(self, data: bytes) -> tuple[int, int]:
@@ -77,38 +74,45 @@ class ChunkedRun:
         return text
 
     def _several(self, data: bytes) -> tuple[int, int]:
-        """Cut at each CR, a chunk is its size and its frame, both behind an LF."""
-        if not data.startswith(self._begin, data.find(b"\r\n", 0, LONGEST_LINE) + 1):
+        end = self._last_end(data)
+        if not end or not data.startswith(self._begin, data.find(b"\r\n", 0, LONGEST_LINE) + 1):
             return 0, 0
-        pieces = data.split(b"\r")
-        count = (len(pieces) - 1) // 2
-        if count and not pieces[2 * count].startswith(b"\n"):
-            count -= 1
-        frames = self._frames(pieces[1 : 2 * count : 2])
-        if not frames:
-            return 0, 0
-        lengths = list(map(len, frames))
-        self._learn(set(lengths))
-        texts = list(map(self._text, frames))
-        parts = [b""] * (2 * len(frames))
-        parts[0::2] = map(self._between.__getitem__, lengths)
+        texts = finder(b"\n", len(self.mould.head), len(self._end), BACKSLASH in data)(data, 0, end)
+        parts = [b""] * (2 * len(texts))
+        parts[0::2] = map(self._between.__getitem__, map(len, texts))
         parts[0] = parts[0][len(self._end) :]
         parts[1::2] = texts
         run = b"".join((*parts, self._end))
-        if not data.startswith(run) or ends_early(b" ".join(texts)) or not (data.isascii() or is_text(run)):
+        if not data.startswith(run):
             return 0, 0
-        return len(run), sum(lengths) - len(lengths)
+        together = b" ".join(texts)
+        if breaks(together) or not (together.isascii() or is_text(together)):
+            return 0, 0
+        return len(run), len(texts) * (self._least - 1) + len(together) + 1
 
-    def _frames(self, frames: list[bytes]) -> list[bytes]:
-        """Less those at the end that are of another kind."""
-        for number in range(len(frames), max(len(frames) - MOST_OTHERS, 0), -1):
-            last = frames[number - 1]
-            if last.startswith(self._begin) and last.endswith(self.mould.tail) and len(last) > self._least:
-                return frames[:number]
-        return []
+    def _last_end(self, data: bytes) -> int:
+        """Where the last of those chunks ends that begin and end as a frame of the run does; 0 where there is none. Of
+        another kind, a few may stand behind it."""
+        tail = len(data)
+        for _ in range(MOST_OTHERS):
+            tail = data.rfind(self._end, 0, tail)
+            if tail < 0:
+                break
+            if data.startswith(self._begin, data.rfind(b"\r\n", 0, tail) + 1):
+                return tail + len(self._end)
+        return 0
 
-    def _learn(self, lengths: set[int]) -> None:
-        if len(self._between) + len(lengths) > KNOWN:
-            self._between.clear()
-        for length in lengths.difference(self._between):
-            self._between[length] = b"%b%x\r\n%b" % (self._end, length - 1, self.mould.head)
+
+class _Between(dict[int, bytes]):
+    """Length of a text -> what stands between the text before and it: a frame's end, the size of its own chunk, and its
+    frame's head."""
+
+    def __init__(self, mould: Mould) -> None:
+        self._mould = mould
+
+    def __missing__(self, length: int) -> bytes:
+        if len(self) >= KNOWN:
+            self.clear()
+        head, tail = self._mould.head, self._mould.tail
+        between = self[length] = b"%b\r\n%x\r\n%b" % (tail, len(head) + length + len(tail), head)
+        return between

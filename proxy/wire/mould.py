@@ -1,14 +1,16 @@
 """Runs of frames that are equal but for one JSON string: nearly all of a stream is one.
 
-A mould is such a frame less its text. With it a whole read is parted into its texts by one search for what stands
-between two of them, and nothing is parsed. What a text may hold is bounded so that no frame of another meaning can
-pass for one: no bare quote and no line end, hence nothing that ends the string, the JSON or the frame.
+A mould is such a frame less its text. With it the texts of a whole read are found by how far they stand apart, and
+nothing is parsed. What a text may hold is bounded so that no frame of another meaning can pass for one: no bare quote
+and no line end, hence nothing that ends the string, the JSON or the frame.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from contextlib import suppress
-from operator import itemgetter
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -18,22 +20,19 @@ from proxy.wire.sse import CR, LF
 
 QUOTE, BACKSLASH = b'"\\'
 MARK = b"x"  # stands for the text where a mould is tried out
-_BEFORE, _BEHIND = 3, 7  # bytes of a tail and of the next head by which a run is parted: a short search is a fast one
 
 
 class Mould:
     """`head` ends with the quote that opens the text, `tail` begins with the one that closes it and ends with a blank
     line."""
 
-    __slots__ = ("_between", "_least", "_seam", "_text", "head", "tail")
+    __slots__ = ("_between", "_least", "head", "tail")
 
     def __init__(self, head: bytes, tail: bytes) -> None:
         self.head = head
         self.tail = tail
         self._least = len(head) + len(tail)  # bytes of a frame
         self._between = tail + head
-        self._seam = tail[-_BEFORE:] + head[:_BEHIND]  # of what stands between, the bytes around the border
-        self._text = itemgetter(slice(len(head) - _BEHIND, _BEFORE - len(tail)))  # of what stands between two seams
 
     def single(self, block: bytes) -> bytes | None:
         """The text of a block that is one frame; None where there is more, or its text has quotes."""
@@ -63,16 +62,12 @@ class Mould:
         return self._good_texts(block) if texts is None else (texts, block[end:])
 
     def _texts(self, run: bytes) -> list[bytes] | None:
-        """The texts of a block with the head before and the tail behind, if it is a run. All in C: parted by a few
-        bytes, and what should stand around the texts put back and compared with what does."""
-        pieces = run.split(self._seam)
-        pieces[0] = pieces[0][_BEHIND:]
-        pieces[-1] = pieces[-1][:-_BEFORE]
-        texts = list(map(self._text, pieces))
+        """The texts of a block with the head before and the tail behind, if it is a run."""
+        texts = finder(b"", len(self.head), len(self.tail), BACKSLASH in run)(run)
         inside = self._between.join(texts)
         if len(inside) != len(run) - self._least or not run.startswith(inside, len(self.head)):
             return None
-        return None if ends_early(b" ".join(texts)) else texts
+        return None if breaks(b" ".join(texts)) else texts
 
     def _good_texts(self, block: bytes) -> tuple[list[bytes], bytes]:
         """As `cut`, frame by frame: of a block whose run has something else within."""
@@ -92,10 +87,28 @@ class Mould:
         return block[sum(map(len, texts)) + len(texts) * len(self._between) :]
 
 
+@lru_cache(maxsize=256)
+def finder(mark: bytes, before: int, behind: int, escapes: bool) -> Callable[..., list[bytes]]:
+    """Of a run, or of its part between two numbers, gives the texts: behind each `mark`, and so many bytes, up to the
+    quote that is not escaped; then the search goes on so many bytes behind it. Bytes are passed over in one step, not
+    looked at.
+
+    Of anything else it gives something else, so what it gave has to be put back and compared. Whatever it gets, it
+    looks at no byte twice: from a mark on that stands far enough from the end there is always a match.
+    """
+    text = rb'[^"\\]*+(?:\\.[^"\\]*+)*+' if escapes else rb'[^"]*+'
+    return re.compile(rb"%b.{%d}(%b).{0,%d}" % (mark, before, text, behind), re.DOTALL).findall
+
+
+def breaks(text: bytes) -> bool:
+    """Whether a line ends within."""
+    return LF in text or CR in text
+
+
 def ends_early(text: bytes) -> bool:
     """Whether the string, or the frame, ends within what is taken for a text. A quote with a backslash of its own does
     not end it; one that stands behind the text's last backslash leaves no JSON, whatever the tail is."""
-    if LF in text or CR in text:
+    if breaks(text):
         return True
     return QUOTE in text and QUOTE in text.replace(rb"\\", b"").replace(rb"\"", b"")
 
