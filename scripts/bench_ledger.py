@@ -1,4 +1,5 @@
-"""Say what the record of a request takes: microseconds of processor in the loop's thread, the ledger's and the log's.
+"""Say what the record of a request takes, microseconds of processor in the loop's thread, the ledger's and the log's,
+and how old rows are when they are committed.
 
 python scripts/bench_ledger.py
 
@@ -120,16 +121,38 @@ class Kind:
         return log_fields(self.decision(brief), client)
 
 
+class Clocked(Ledger):
+    """Notes by when the file had taken how many rows."""
+
+    taken: list[tuple[float, int]]
+
+    def _settle(self, written: int, failed: int, weight: int) -> None:
+        super()._settle(written, failed, weight)
+        self.taken.append((time.monotonic(), self.written))
+
+    def ages(self, recorded: Sequence[float]) -> list[float]:
+        """Of rows when they were committed, in milliseconds and in order. They are taken in the order in which they
+        came."""
+        found, at = [], 0
+        for moment, taken in self.taken:
+            found += [(moment - since) * 1000 for since in recorded[at:taken]]
+            at = taken
+        return sorted(found)
+
+
 def cpu(ident: int | None) -> float:
     assert ident is not None
     return time.clock_gettime(time.pthread_getcpuclockid(ident))
 
 
-def measure(made: Sequence[tuple[Decision, Lease]], rate: int, path: Path, *, whole: bool) -> dict[str, float]:
-    """Microseconds of each part, for one request."""
+def measure(
+    made: Sequence[tuple[Decision, Lease]], rate: int, path: Path, *, whole: bool
+) -> tuple[dict[str, float], list[float]]:
+    """Microseconds of each part, for one request; and the ages of the rows."""
     kind = Kind(made[0][0])
     handed = [(decision if whole else kind.brief(decision), lease) for decision, lease in made]
-    ledger = Ledger(path)
+    ledger, came = Clocked(path), list[float]()
+    ledger.taken = []
     ledger.start()
     sink = (path.parent / "log").open("w")
     log = Log(json=True, level="info", scrubber=Scrubber(), stream=sink)
@@ -142,6 +165,7 @@ def measure(made: Sequence[tuple[Decision, Lease]], rate: int, path: Path, *, wh
         for recorded, lease in burst:
             ledger.lease(lease)
             ledger.record(recorded)
+        came += [time.monotonic()] * len(burst)
         middle = time.thread_time()
         for recorded, _ in burst:
             if isinstance(recorded, Brief):
@@ -163,7 +187,7 @@ def measure(made: Sequence[tuple[Decision, Lease]], rate: int, path: Path, *, wh
         "the line, in the loop": telling,
         "the log's thread": after[1] - before[1],
     }
-    return {name: seconds / len(made) * 1e6 for name, seconds in parts.items()}
+    return {name: seconds / len(made) * 1e6 for name, seconds in parts.items()}, ledger.ages(came)
 
 
 def main() -> None:
@@ -181,11 +205,13 @@ def main() -> None:
                 measure(requests(options.requests, random.Random(number)), options.rate, path, whole=options.whole)
             )
             size = path.stat().st_size
-    best = min(rounds, key=lambda parts: sum(parts.values()))
+    best, ages = min(rounds, key=lambda measured: sum(measured[0].values()))
     for name, microseconds in best.items():
         print(f"{name:34}{microseconds:8.2f}")
     print(f"{'in all':34}{sum(best.values()):8.2f}")
     print(f"{'bytes of the file':34}{size / options.requests:8.0f}")
+    for name, share in (("half of", 0.5), ("99 of 100", 0.99), ("all", 1.0)):
+        print(f"{f'ms until {name} rows are committed':34}{ages[int(share * (len(ages) - 1))]:8.1f}")
 
 
 if __name__ == "__main__":
