@@ -7,19 +7,22 @@ bring is written once for a batch. For rows of anybody else triggers do the same
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence, Set
+from typing import TypeVar
 
 from attrs import field
 
 from proxy.record import define
-from proxy.server.ledger.building import MOST_ALIKE, Alike, Into, Row
+from proxy.server.ledger.building import Alike, Into, Row
 from proxy.server.ledger.insert import SIZES, insert
 from proxy.server.ledger.records import Lease
 from proxy.server.ledger.rows import BLOCK_BITS, Value, integer
 
-MOST_FORMS = 4096
+T = TypeVar("T")
+
+MOST_FORMS = MOST_KEYS = MOST_BLOCKS = 4096
 MOST_MARKS = 1 << 14
+USED_MS = 1_000  # a use of a key so soon after the last one that was written is not: it would be a page of every batch
 SPEND = Into(
     "spend",
     ("account", "day", "nanos"),
@@ -35,7 +38,8 @@ class Bookings:
     """Remembers of the file what saves asking it. The writer thread's own."""
 
     _forms: set[int] = field(factory=set)
-    _blocks: dict[Alike, int] = field(factory=dict)  # the last one that is marked for all that these rows have
+    _used: dict[str, int] = field(factory=dict)  # by key: the last use that is in the file, about
+    _marked: set[tuple[Alike, int]] = field(factory=set)  # blocks that are marked for all that these rows have
     _marks: set[tuple[str, Value, int]] = field(factory=set)
     _leased: dict[str, int] = field(factory=dict)  # requests whose lease is in the file, and until when it holds
     _ended: list[str] = field(factory=list)  # of these, those that this transaction deletes
@@ -59,44 +63,45 @@ class Bookings:
 
     def book(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
         """Rows that the file did not have."""
+        sums: dict[Alike, list[int]] = {}  # charged, and the last use
+        unmarked: set[tuple[Alike, int]] = set()
+        for row in rows:
+            alike, at_ms = row.alike, row.at_ms
+            if (some := sums.get(alike)) is None:
+                sums[alike] = some = [0, at_ms]
+            some[0] += row.charged_nanos
+            if at_ms > some[1]:
+                some[1] = at_ms
+            unmarked.add((alike, at_ms >> BLOCK_BITS))
         spent: dict[tuple[str, int], int] = {}
         used: dict[str, int] = {}
         forms: dict[int, tuple[int, int, str]] = {}
-        unmarked: list[tuple[Alike, int]] = []
-        for alike, some in _by_alike(rows).items():
-            times = [row.at_ms for row in some]
-            blocks = {at_ms >> BLOCK_BITS for at_ms in times}
-            if blocks != {self._blocks.get(alike)}:
-                unmarked += [(alike, block) for block in blocks]
-                self._blocks[alike] = max(blocks)
-            if charged := sum([row.charged_nanos for row in some]):
+        for alike, (charged, last_ms) in sums.items():
+            if charged:
                 for account in alike.accounts:
                     spent[account] = spent.get(account, 0) + charged
-            if (key := alike.key_id) is not None:
-                used[key] = max(used.get(key, 0), *times)
+            if (key := alike.key_id) is not None and last_ms >= self._used.get(key, 0) + USED_MS:
+                used[key] = max(last_ms, used.get(key, 0))
             if (form := alike.form) is not None and form[0] not in self._forms:
                 forms[form[0]] = form
         insert(connection, SPEND, [(*account, integer(nanos)) for account, nanos in spent.items()])
         if used:
             _use_keys(connection, used)
+            if len(self._used) >= MOST_KEYS:
+                self._used.clear()
+            self._used |= used
         if forms:
             insert(connection, FORMS, forms.values())
-            self._keep(forms)
+            _keep(self._forms, forms, MOST_FORMS)
+        unmarked -= self._marked
         if unmarked:
             self._mark(connection, unmarked)
 
-    def _mark(self, connection: sqlite3.Connection, rows: Sequence[tuple[Alike, int]]) -> None:
-        marks = {(*mark, integer(block)) for alike, block in rows for mark in alike.marks} - self._marks
+    def _mark(self, connection: sqlite3.Connection, blocks: Set[tuple[Alike, int]]) -> None:
+        marks = {(*mark, integer(block)) for alike, block in blocks for mark in alike.marks} - self._marks
         insert(connection, MARKS, marks)
-        if len(self._marks) + len(marks) > MOST_MARKS or len(self._blocks) > MOST_ALIKE:
-            self._blocks.clear()
-            self._marks.clear()
-        self._marks |= marks
-
-    def _keep(self, forms: Mapping[int, Any]) -> None:
-        if len(self._forms) + len(forms) > MOST_FORMS:
-            self._forms.clear()
-        self._forms |= forms.keys()
+        _keep(self._marks, marks, MOST_MARKS)
+        _keep(self._marked, blocks, MOST_BLOCKS)
 
     def forget(self, now_ms: int) -> None:
         """Leases of requests that never came to a row, such as those whose row was dropped."""
@@ -105,18 +110,16 @@ class Bookings:
     def doubt(self) -> None:
         """The transaction failed, or the file is another."""
         self._forms.clear()
-        self._blocks.clear()
+        self._used.clear()
+        self._marked.clear()
         self._marks.clear()
         self._ended = []
 
 
-def _by_alike(rows: Sequence[Row]) -> dict[Alike, list[Row]]:
-    found: dict[Alike, list[Row]] = {}
-    for row in rows:
-        if (some := found.get(row.alike)) is None:
-            found[row.alike] = some = []
-        some.append(row)
-    return found
+def _keep(known: set[T], more: Iterable[T], most: int) -> None:
+    if len(known) >= most:
+        known.clear()
+    known.update(more)
 
 
 def _delete_leases(connection: sqlite3.Connection, requests: Sequence[str]) -> None:

@@ -18,8 +18,8 @@ from proxy.server.ledger.rows import Value
 T = TypeVar("T")
 
 # Rows of one statement. Whatever their number, a few statements take them, and these stay prepared.
-SIZES = (128, 64, 32, 16, 8, 4, 2, 1)
-MANY = 8  # rows of one kind that are worth a statement of their own
+SIZES = (128, 64, 32, 16, 8)
+MANY = 8  # rows of one kind that are worth a statement of their own; fewer are one statement, whatever their number
 BAD_ROW = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, OverflowError)
 PLANS = Into("plans", ("decision", "plan"))
 
@@ -66,8 +66,11 @@ def last_id(connection: sqlite3.Connection) -> int:
 
 
 def _insert_rest(connection: sqlite3.Connection, numbered: Sequence[tuple[int, Row]]) -> None:
-    _put(connection, [(kind, id, values) for id, row in numbered for kind, values in row.attempts])
-    insert(connection, PLANS, [(id, row.plan) for id, row in numbered if row.plan is not None])
+    """Their attempts and plans, which ordinary rows do not have."""
+    if attempts := [(kind, id, values) for id, row in numbered for kind, values in row.attempts]:
+        _put(connection, attempts)
+    if plans := [(id, row.plan) for id, row in numbered if row.plan is not None]:
+        insert(connection, PLANS, plans)
 
 
 def _put(connection: sqlite3.Connection, pieces: Iterable[tuple[Kind, int, tuple[Value, ...]]]) -> None:
@@ -93,12 +96,18 @@ def _put(connection: sqlite3.Connection, pieces: Iterable[tuple[Kind, int, tuple
         insert(connection, into, rows)
 
 
-def _parts(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+def _parts(rows: Sequence[T]) -> Iterable[Sequence[T]]:
+    return (rows,) if 0 < len(rows) <= MANY else _cut(rows)
+
+
+def _cut(rows: Sequence[T]) -> Iterator[Sequence[T]]:
     at = 0
     for size in SIZES:
         while len(rows) - at >= size:
             yield rows[at : at + size]
             at += size
+    if at < len(rows):
+        yield rows[at:]
 
 
 @lru_cache(maxsize=512)

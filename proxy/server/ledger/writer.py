@@ -1,9 +1,9 @@
 """The ledger's writer: a queue with a cap in bytes, and one thread that empties it into SQLite.
 
 `record` is for the event loop: it appends, never waits for a disk and never raises. A row that comes after a quiet
-while is written at once, what comes after it within `flush_ms` together. What the file refuses for now (disk full,
-locked, unreadable) stays queued and is tried again until it is taken; what comes while the queue is full is dropped and
-counted.
+while is written at once, what comes after it within `flush_ms` together, or half of that where it comes thick: then the
+loop is busy, and a transaction beside it takes its time. What the file refuses for now (disk full, locked, unreadable)
+stays queued and is tried again until it is taken; what comes while the queue is full is dropped and counted.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 
 import structlog
 
+from proxy.server.bell import Bell
 from proxy.server.ledger.booking import Bookings
 from proxy.server.ledger.building import ATTEMPT_BYTES, ROW_BYTES, Row, Rows
 from proxy.server.ledger.checkpoints import Checkpoints
@@ -31,6 +32,7 @@ from proxy.server.ledger.schema import LedgerRefused, check, open_writer, refusa
 log = structlog.get_logger()
 
 BATCH_ROWS = 512
+THICK = 16  # rows of a batch, from which on the next one is due in half the time
 RECORDED = (Decision, Brief)
 BACKOFF_FIRST, BACKOFF_MOST = 0.05, 5.0  # seconds between tries while the file takes nothing
 TIDY_SECONDS = 60.0
@@ -57,7 +59,7 @@ class Ledger:
         path: Path,
         *,
         max_queue_bytes: int = 16 << 20,
-        flush_ms: int = 20,
+        flush_ms: int = 40,
         retain_days: float | None = 90,
         retain_bytes: int | None = 2 << 30,
         now: Callable[[], float] = time.time,
@@ -67,20 +69,22 @@ class Ledger:
         self.written = self.dropped = self.failed = 0
         self._max_bytes, self._flush_s, self._now, self._connect = max_queue_bytes, flush_ms / 1000, now, connect
         self._retention = Retention(retain_days, retain_bytes)
-        # Callers add to these two without a lock. Only where the thread sleeps until somebody comes, or where `_room`
-        # is taken up, do they meet it at the lock; two reasons to wait for a change.
+        self._pause_s = self._flush_s  # between two batches, as the last one was
+        # Callers add to these two without a lock. Only where `_room` is taken up do they meet the thread at it.
         self._queue: deque[Decision | Brief] = deque()
         self._leases: dict[str, Lease] = {}  # by request: those that the thread has not taken, of requests under way
         self._room = max(
             1, min(BATCH_ROWS, max_queue_bytes // QUEUED_BYTES)
         )  # rows in the queue, until it is looked at
         self._asleep = False
+        self._bell = Bell()  # wakes the thread, where it sleeps until somebody comes or a batch is due before its time
         self._lock = threading.Lock()
-        self._arrived, self._settled = threading.Condition(self._lock), threading.Condition(self._lock)
+        self._settled = threading.Condition(self._lock)
+        self._watched = 0  # how many wait for it
         self._held = self._done = 0  # rows that the thread has, and has done with
         self._held_bytes = 0
         self._hurry = False
-        self._ending, self._deadline = threading.Event(), 0.0
+        self._ending, self._deadline = False, 0.0
         # The rest is the writer thread's own.
         self._thread: threading.Thread | None = None
         self._rows, self._bookings, self._checkpoints = Rows(), Bookings(), Checkpoints(path)
@@ -88,7 +92,7 @@ class Ledger:
         self._young: list[str] = []  # requests whose leases were there at the last look
         self._leasing: dict[str, Lease] = {}  # to be written
         self._connection: sqlite3.Connection | None = None
-        self._inode = 0
+        self._place, self._inode = os.fspath(path), 0
         self._last_id: int | None = None  # of the rows in the file; None where it has to be asked
         self._stalled_at: float | None = None
         self._retry_at, self._backoff = 0.0, BACKOFF_FIRST
@@ -127,10 +131,10 @@ class Ledger:
     def lease(self, lease: Lease) -> None:
         """Notes what a request under way has reserved, in the place of what it had before; its `record` ends it. From
         any thread. While the file takes nothing it is not noted: it would be forgotten with the process."""
-        if self._stalled_at is None and not self._ending.is_set():
+        if self._stalled_at is None and not self._ending:
             self._leases[lease.request_id] = lease
             if self._asleep:
-                self._wake()
+                self._bell.ring()
 
     def record(self, decision: Decision | Brief) -> None:
         """Hands a finished decision over; it must not be changed any more. From any thread."""
@@ -141,12 +145,7 @@ class Ledger:
         queue.append(decision)
         self._leases.pop(decision.request_id, None)
         if self._asleep:
-            self._wake()
-
-    def _wake(self) -> None:
-        with self._lock:
-            self._asleep = False
-            self._arrived.notify()
+            self._bell.ring()
 
     def _consider(self, decision: object) -> None:
         """A decision that is none, or one of a crowd."""
@@ -155,28 +154,31 @@ class Ledger:
                 self.failed += 1
                 return
             self._leases.pop(decision.request_id, None)
-            if self._ending.is_set() or self.queued_bytes + QUEUED_BYTES > self._max_bytes:
+            if self._ending or self.queued_bytes + QUEUED_BYTES > self._max_bytes:
                 self.dropped += 1
             else:
                 self._queue.append(decision)
-                self._asleep = False
-                self._arrived.notify()
+                self._bell.ring()
 
     def flush(self, timeout: float) -> bool:
         """Waits until all that was recorded before is settled, so that a reader sees it; False if it took too long."""
         with self._lock:
             goal = self._done + self.queued
             self._hurry = True
-            self._arrived.notify()
-            return self._settled.wait_for(lambda: self._done >= goal, timeout)
+            self._bell.ring()
+            self._watched += 1
+            try:
+                return self._settled.wait_for(lambda: self._done >= goal, timeout)
+            finally:
+                self._watched -= 1
 
     def stop(self, timeout: float) -> bool:
         """Takes no more, writes what is queued, ends the thread. False if rows were lost or are still in its hands."""
         with self._lock:
             self._deadline = time.monotonic() + timeout
-            self._ending.set()
+            self._ending = True
             self._room = 0
-            self._arrived.notify()
+            self._bell.ring()
         if self._thread is not None:
             self._thread.join(timeout)
         return not (self.queued or self.failed)
@@ -187,9 +189,9 @@ class Ledger:
         while not self._finished():
             self._wait()
             self._gather()
-            if self._unwritten() and (self._ending.is_set() or time.monotonic() >= self._retry_at):
+            if self._unwritten() and (self._ending or time.monotonic() >= self._retry_at):
                 self._write()
-            if self._ending.is_set():
+            if self._ending:
                 if self.stalled and not self._linger():
                     break
             elif not self._unwritten() and time.monotonic() >= self._tidy_at:
@@ -199,7 +201,7 @@ class Ledger:
         self._close()
 
     def _finished(self) -> bool:
-        return self._ending.is_set() and not self._queue and not self._pending
+        return self._ending and not self._queue and not self._pending
 
     def _unwritten(self) -> bool:
         return bool(self._pending or self._leasing)
@@ -207,28 +209,34 @@ class Ledger:
     def _wait(self) -> None:
         """Until there is something to do. Whoever records wakes a thread that is asleep, and none that naps or gathers:
         on a core that both share it would run at once, in the middle of a request."""
-        with self._lock:
-            if self._naps >= NAPS:
-                self._asleep = True  # said before the look at the queues: what comes after it wakes
-                if not self._came():
-                    self._arrived.wait_for(lambda: not self._asleep or self._came(), self._idle())
-                self._asleep = False
-            elif not self._came():
-                self._naps += 1
-                self._arrived.wait_for(self._batch_is_due, min(self._flush_s, self._idle()))
-            since = self._written_at if self._queue else time.monotonic()  # a lone row does not wait, a lease does
-            if (self._queue or self._leases) and (pause := since + self._flush_s - time.monotonic()) > 0:
-                self._arrived.wait_for(self._batch_is_due, min(pause, self._idle()))
+        if self._naps >= NAPS:
+            self._asleep = True  # said before the look at the queues: what comes after it rings
+            if not self._came():
+                self._bell.heard(self._idle())
+            self._asleep = False
+        elif not self._came():
+            self._naps += 1
+            self._rest(min(self._pause_s, self._idle()))
+        if self._queue:  # a lone row does not wait
+            self._rest(min(self._written_at + self._pause_s - time.monotonic(), self._idle()))
+        elif self._leases:
+            self._rest(min(self._pause_s, self._idle()))
+
+    def _rest(self, seconds: float) -> None:
+        """For so long, or until a batch is due before its time."""
+        until = time.monotonic() + seconds
+        while not self._batch_is_due() and (left := until - time.monotonic()) > 0 and self._bell.heard(left):
+            pass  # rung for a reason that is gone
 
     def _came(self) -> bool:
-        return bool(self._queue or self._leases) or self._hurry or self._ending.is_set()
+        return bool(self._queue or self._leases) or self._hurry or self._ending
 
     def _idle(self) -> float:
         """Seconds until something is due that no new decision brings."""
         return max(0.0, (self._retry_at if self._unwritten() else self._tidy_at) - time.monotonic())
 
     def _batch_is_due(self) -> bool:
-        return self._hurry or self._ending.is_set() or len(self._queue) >= BATCH_ROWS
+        return self._hurry or self._ending or len(self._queue) >= BATCH_ROWS
 
     def _gather(self) -> None:
         """Turns what was recorded into rows, also while the file takes none: a decision's plan holds on to much of
@@ -239,14 +247,16 @@ class Ledger:
             fresh = [self._queue.popleft() for _ in range(count)]
             if not self._queue:
                 self._hurry = False
-        self._take_leases()
+        if self._leases or self._young:
+            self._take_leases()
         built = self._built(fresh)
         if self._leasing:
             for row in built:
                 self._leasing.pop(row.request_id, None)
         self._pending += built
-        weight = sum([row.weight for row in built])
-        self._settle(written=0, failed=count - len(built), weight=count * QUEUED_BYTES - weight)
+        self._held_bytes += sum([row.weight for row in built]) - count * QUEUED_BYTES
+        if len(built) < count:
+            self._settle(written=0, failed=count - len(built), weight=0)
 
     def _take_leases(self) -> None:
         """Those that are there for the second time: most requests end sooner than a kill would lose their leases."""
@@ -259,14 +269,16 @@ class Ledger:
         """Under the lock."""
         self._held += rows
         self._held_bytes += weight
-        if not self._ending.is_set():
+        if not self._ending:
             self._room = min(BATCH_ROWS, (self._max_bytes - self._held_bytes) // QUEUED_BYTES)
 
     def _write(self) -> None:
         batch = list(islice(self._pending, BATCH_ROWS))
+        weight = sum([row.weight for row in batch])
         self._written_at, self._naps = time.monotonic(), 0
+        self._pause_s = self._flush_s if len(batch) < THICK else self._flush_s / 2
         try:
-            written = self._commit(batch)
+            written = self._commit(batch, weight)
         except Exception as exc:  # the thread's outermost handler: whatever it is, the rows are kept
             self._close()
             self._checkpoints.failed()
@@ -276,9 +288,11 @@ class Ledger:
             return
         for _ in batch:
             self._pending.popleft()
-        self._leasing = {}
-        self._settle(written, len(batch) - written, sum([row.weight for row in batch]))
-        self._recover()
+        if self._leasing:
+            self._leasing = {}
+        self._settle(written, len(batch) - written, weight)
+        if self._stalled_at is not None:
+            self._recover(self._stalled_at)
 
     def _settle(self, written: int, failed: int, weight: int) -> None:
         with self._lock:
@@ -286,7 +300,8 @@ class Ledger:
             self._done += written + failed
             self.written += written
             self.failed += failed
-            self._settled.notify_all()
+            if self._watched:
+                self._settled.notify_all()
 
     def _linger(self) -> bool:
         """Before the last tries; False once `stop` has given up."""
@@ -323,42 +338,48 @@ class Ledger:
             self._reported.add(kind)
             log.error(event, request_id=request_id, exc_info=exc)
 
-    def _commit(self, rows: Sequence[Row]) -> int:
+    def _commit(self, rows: Sequence[Row], weight: int) -> int:
         """All rows in one transaction; how many the tables took. A row that breaks their rules stalls nobody."""
-        connection, refused = self._open(), 0
-
-        def refuse(row: Row, exc: Exception) -> None:
-            nonlocal refused
-            refused += 1
-            self._report("ledger_row_refused", exc, row.request_id)
-
+        connection, bookings = self._open(), self._bookings
         self._checkpoints.give_way()
         connection.execute("BEGIN IMMEDIATE")
-        self._bookings.book(connection, self._insert(connection, rows, refuse))
-        self._bookings.settle(connection, rows)
-        self._bookings.lease(connection, self._leasing)
+        new, refused = (rows, 0) if self._insert(connection, rows) else self._insert_each(connection, rows)
+        bookings.book(connection, new)
+        bookings.settle(connection, rows)
+        if self._leasing:
+            bookings.lease(connection, self._leasing)
         connection.execute("COMMIT")
-        self._bookings.done()
-        self._checkpoints.committed(connection, BATCH_PAGES + sum([row.weight for row in rows]) // ROW_PAGE)
+        bookings.done()
+        self._checkpoints.committed(connection, BATCH_PAGES + weight // ROW_PAGE)
         return len(rows) - refused
 
-    def _insert(
-        self, connection: sqlite3.Connection, rows: Sequence[Row], refuse: Callable[[Row, Exception], None]
-    ) -> Sequence[Row]:
-        """Those that are new. All at once, if they are; where another process has written, from its last id on; else
-        one by one."""
-        for known in dict.fromkeys((self._last_id, None)):
-            last = last_id(connection) if known is None else known
-            try:
-                insert_rows(connection, rows, last)
-            except BAD_ROW:
-                connection.execute("ROLLBACK")
-                connection.execute("BEGIN IMMEDIATE")
-            else:
-                self._last_id = last + len(rows)
-                return rows
-        self._last_id = None
-        return insert_each(connection, rows, refuse)
+    def _insert(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> bool:
+        """All at once, if they are new; where another process has written, from its last id on. False if not."""
+        last = self._last_id
+        if last is not None and self._insert_behind(last, connection, rows):
+            return True
+        return self._insert_behind(last_id(connection), connection, rows)
+
+    def _insert_behind(self, last: int, connection: sqlite3.Connection, rows: Sequence[Row]) -> bool:
+        try:
+            insert_rows(connection, rows, last)
+        except BAD_ROW:
+            self._last_id = None
+            connection.execute("ROLLBACK")
+            connection.execute("BEGIN IMMEDIATE")
+            return False
+        self._last_id = last + len(rows)
+        return True
+
+    def _insert_each(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> tuple[Sequence[Row], int]:
+        """Those that are new, and how many are none."""
+        refused = []
+
+        def refuse(row: Row, exc: Exception) -> None:
+            refused.append(row)
+            self._report("ledger_row_refused", exc, row.request_id)
+
+        return insert_each(connection, rows, refuse), len(refused)
 
     def _stall(self, exc: Exception) -> None:
         if self._stalled_at is None:
@@ -369,12 +390,14 @@ class Ledger:
     def _reason(self, exc: Exception) -> Exception:
         return refusal(self.path, exc) if isinstance(exc, sqlite3.Error | OSError) else exc
 
-    def _recover(self) -> None:
-        if self._stalled_at is not None:
-            stalled_ms = round((time.monotonic() - self._stalled_at) * 1000)
-            self._stalled_at, self._retry_at, self._backoff = None, 0.0, BACKOFF_FIRST
-            dropped = self.dropped - self._dropped_before
-            log.warning("ledger_recovered", stalled_ms=stalled_ms, queued=self.queued, dropped=dropped)
+    def _recover(self, since: float) -> None:
+        self._stalled_at, self._retry_at, self._backoff = None, 0.0, BACKOFF_FIRST
+        log.warning(
+            "ledger_recovered",
+            stalled_ms=round((time.monotonic() - since) * 1000),
+            queued=self.queued,
+            dropped=self.dropped - self._dropped_before,
+        )
 
     def _tidy(self) -> None:
         try:
@@ -411,12 +434,12 @@ class Ledger:
         if self._connection is None:
             self._connection = self._connect(self.path)
             self._connection.execute("PRAGMA wal_autocheckpoint = 0").fetchone()  # see `checkpoints`
-            self._inode = os.stat(self.path).st_ino
+            self._inode = os.stat(self._place).st_ino
         return self._connection
 
     def _moved(self) -> bool:
         try:
-            return os.stat(self.path).st_ino != self._inode
+            return os.stat(self._place).st_ino != self._inode
         except FileNotFoundError:
             return True
 

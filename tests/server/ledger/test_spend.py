@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.server.ledger import Decisions, Filter, Lease, Ledger
+from proxy.server.ledger.booking import USED_MS
 from proxy.server.ledger.care import examine
 from proxy.server.ledger.retention import Retention
 from proxy.server.ledger.rows import DAY_MS
@@ -202,3 +203,15 @@ def test_the_last_use_of_a_key_is_that_of_its_last_request(path: Path) -> None:
     write(path, [decision(2, key_id="a"), decision(1, key_id="a"), decision(3, key_id="b")])
     assert sql(path, "SELECT last_used_ms FROM keys") == [(NOON + 2000,)]
     assert sql(path, "SELECT n FROM key_changes") == [(1,)]  # use is no change
+
+
+def test_the_last_use_of_a_key_is_written_once_a_second(path: Path) -> None:
+    open_writer(path).close()
+    sql(path, "INSERT INTO keys VALUES ('a', '', '', x'00', '', 0, NULL, '', NULL, NULL, NULL, 0, NULL, '{}')")
+    ledger = Ledger(path, retain_days=None)
+    ledger.start()
+    for number, (after, written) in enumerate(((0, 0), (USED_MS - 1, 0), (USED_MS, USED_MS))):
+        ledger.record(decision(number, key_id="a", at_ms=NOON + after))
+        assert ledger.flush(PATIENCE)
+        assert sql(path, "SELECT last_used_ms FROM keys") == [(NOON + written,)]
+    assert ledger.stop(PATIENCE)

@@ -11,6 +11,7 @@ from attrs import define
 
 from proxy.server.ledger import Decision, Decisions, Filter, Ledger
 from proxy.server.ledger.schema import open_writer
+from proxy.server.ledger.writer import THICK
 
 from .conftest import Events
 from .samples import PATIENCE, Plan, Traced, attempt, count, decision, locked, sql, write
@@ -88,6 +89,35 @@ def test_a_row_behind_another_is_found_by_a_thread_that_nobody_wakes(path: Path)
     assert commits.acquire(timeout=PATIENCE)
     assert ledger.stop(PATIENCE)
     assert count(path) == 2
+
+
+def test_where_rows_come_thick_the_next_batch_is_due_in_half_the_time(path: Path) -> None:
+    ledger = Ledger(path, flush_ms=40, retain_days=None)
+    for rows, pause in ((THICK, 0.02), (THICK - 1, 0.04)):
+        for i in range(rows):
+            ledger.record(decision(1000 * rows + i))
+        ledger._gather()
+        ledger._write()
+        assert ledger._pause_s == pause
+    ledger.start()
+    assert ledger.stop(PATIENCE)
+    assert count(path) == 2 * THICK - 1
+
+
+def test_a_ring_whose_reason_is_gone_makes_no_batch_of_its_own(path: Path) -> None:
+    """As one leaves that found the thread about to sleep, which then saw the row and did not."""
+    commits = threading.Semaphore(0)
+    ledger = Ledger(path, connect=Traced(lambda said: commits.release() if said == "COMMIT" else None), flush_ms=300)
+    ledger.start()
+    ledger.record(decision(0))
+    assert commits.acquire(timeout=PATIENCE)
+    ledger.record(decision(1))
+    ledger._bell.ring()
+    ledger.record(decision(2))
+    assert commits.acquire(timeout=PATIENCE)
+    assert ledger.stop(PATIENCE)
+    assert not commits.acquire(blocking=False)
+    assert count(path) == 3
 
 
 def test_two_processes_worth_of_writers_share_a_file(path: Path) -> None:
