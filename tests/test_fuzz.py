@@ -88,7 +88,7 @@ def test_what_passes_does_not_depend_on_the_packets(name: str, raw: bytes, at: l
 @pytest.mark.parametrize("spoken", UPSTREAMS)
 @given(raw=streams, at=cuts)
 def test_a_translation_never_breaks_on_bytes(client: str, spoken: str, raw: bytes, at: list[int]) -> None:
-    stream = Translation(UPSTREAMS[spoken], DIALECTS[client].stream_encoder(VOICE))
+    stream = Translation(UPSTREAMS[spoken], DIALECTS[client], VOICE)
     play(stream, cut(raw, at))
 
 

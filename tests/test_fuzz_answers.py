@@ -171,7 +171,7 @@ def test_every_dialect_of_providers_is_here() -> None:
 def test_a_stream_of_any_shape_is_translated_or_fails(spoken: str, changes: list[tuple[int, int, bool]]) -> None:
     raw = framed(spoken, altered(STREAMED[spoken], changes))
     for client in DIALECTS:
-        out = played(Translation(UPSTREAMS[spoken], DIALECTS[client].stream_encoder(VOICE)), raw)
+        out = played(Translation(UPSTREAMS[spoken], DIALECTS[client], VOICE), raw)
         assert len(out) < MOST_GROWN
 
 

@@ -108,7 +108,7 @@ def resident() -> int:
 
 def main() -> None:
     upstream, client, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    stream = Translation(UPSTREAMS[upstream], DIALECTS[client].stream_encoder(Voice("req_1", "m", 7)))
+    stream = Translation(UPSTREAMS[upstream], DIALECTS[client], Voice("req_1", "m", 7))
     seen, base, most, out = 0, 0, 0, 0
     for block in reads(upstream, size):
         out += len(stream.feed(block))

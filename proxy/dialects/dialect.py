@@ -15,6 +15,7 @@ from attrs import field
 from proxy import ir
 from proxy.errors import GatewayError
 from proxy.record import frozen, record
+from proxy.wire.likeness import Own
 from proxy.wire.mould import Mould
 from proxy.wire.sse import Frame
 
@@ -95,6 +96,18 @@ def no_mould(raw: bytes) -> Mould | None:
 def no_preamble(raw: bytes) -> bytes | None:
     """For dialects no two of whose streams have frames in common."""
     return None
+
+
+@frozen
+class Words:
+    """What a dialect's streams have in common, so that one can be told as another was.
+
+    `own` is what no two of them have in common. `usage_in` is the usage that a decoder knows behind an event of JSON
+    that tells some, by what it knew before; nothing else that it knows may hang on how large a number is.
+    """
+
+    own: Own
+    usage_in: Callable[[Mapping[str, Any], ir.Usage | None], ir.Usage | None]
 
 
 # Of an answer that is one text: what others may have in common with it, its id, the text. Left out are the time and the
@@ -178,4 +191,5 @@ class Dialect(Upstream):
     system_roles: tuple[str, ...] | None = None
     # Of a raw frame, what all frames of its stream begin with and the tap does not read; None where nothing tells it.
     preamble: Callable[[bytes], bytes | None] = no_preamble
+    words: Words | None = None  # None: its streams are read and written each time
     operations: Mapping[str, Operation] = field(factory=dict)  # by name, which is its path's tail: "audio/speech"

@@ -267,7 +267,7 @@ def make_stream(prepared: Prepared, spoken: Dialect, voice: Voice, secrets: Secr
     if prepared.native and isinstance(dialect, Dialect):
         strip = prepared.asked_usage
         return Passthrough(dialect, voice, strip_usage=strip, byok=byok, clean=secrets.clean, keys=secrets.keys)
-    return Translation(dialect, spoken.stream_encoder(voice), byok=byok, clean=secrets.clean)
+    return Translation(dialect, spoken, voice, byok=byok, clean=secrets.clean)
 
 
 # -- what is not read --------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 
 from proxy import ir
@@ -45,7 +45,7 @@ class Passthrough:
         self.committed = False
         self.done = False
         self.failure: GatewayError | None = None
-        self.edits: Counter[str] = Counter()
+        self.edits: dict[str, int] = defaultdict(int)
         self._dialect = dialect
         self._voice = voice
         self._tap = dialect.tap()

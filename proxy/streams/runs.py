@@ -33,6 +33,12 @@ class Runs:
             self._chunked = ChunkedRun(self.mould)
         return self._chunked
 
+    def go_on(self, mould: Mould, chunked: ChunkedRun | None) -> None:
+        """With a run that others had as well; its chunks may have been met."""
+        self.mould = mould
+        if chunked is not None:
+            self._chunked = chunked
+
     def behind(self, texts: list[bytes], block: bytes) -> bytes:
         return block if self.mould is None else self.mould.behind(texts, block)
 

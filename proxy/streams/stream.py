@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Protocol
 
 from proxy import ir
@@ -21,7 +20,7 @@ class Stream(Protocol):
     committed: bool
     done: bool
     failure: GatewayError | None
-    edits: Counter[str]  # usage_removed, terminator_added, surplus_dropped
+    edits: dict[str, int]  # usage_removed, terminator_added, surplus_dropped
     run: ChunkedRun | None  # that goes on, while nothing else comes: `feed` would give its bytes back, or recast them
 
     @property

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 
 from proxy import ir
 from proxy.dialects import failures
-from proxy.dialects.dialect import StreamDecoder, StreamEncoder, Upstream
+from proxy.dialects.dialect import Dialect, StreamDecoder, StreamEncoder, Upstream, Voice
 from proxy.errors import GatewayError, UpstreamBroken
+from proxy.streams.lesson import Lesson
+from proxy.streams.rote import Memory, Rote, memory_of
 from proxy.streams.runs import Runs
 from proxy.streams.stream import EMPTY, ENDLESS, HELD_EVENTS
 from proxy.wire import mould, ndjson, sse
@@ -21,18 +23,21 @@ class Translation:
     """Another dialect's stream: frames to events to the client's frames. Nothing waits that the format lets go."""
 
     def __init__(
-        self, dialect: Upstream, encoder: StreamEncoder, *, byok: bool = False, clean: Callable[[str], str] = str
-    ) -> None:
+        self, dialect: Upstream, spoken: Dialect, voice: Voice, *, byok: bool = False,
+        clean: Callable[[str], str] = str, rote: bool = True,
+    ) -> None:  # fmt: skip
+        """`clean` takes out of an error's words what no client may read. Without `rote` all is read and written."""
         self.committed = False
         self.done = False
         self.farewell = False
         self.failure: GatewayError | None = None
-        self.edits: Counter[str] = Counter()
+        self.edits: dict[str, int] = defaultdict(int)
         self.run: ChunkedRun | None = None
-        self._decoder: StreamDecoder = dialect.stream_decoder()
-        self._encoder = encoder
+        self._dialect = dialect
+        self._spoken = spoken
+        self._voice = voice
         self._byok = byok
-        self._clean = clean  # takes out of an error's words what no client may read
+        self._clean = clean
         self._framer = sse.Framer() if dialect.framing == "sse" else None
         self._lines = ndjson.Framer() if dialect.framing == "ndjson" else None
         self._usage: ir.Usage | None = None
@@ -42,8 +47,22 @@ class Translation:
         self._unsent = b""  # what the end of a cut stream brought
         self._runs = Runs(dialect)
         self._said: list[ir.StreamEvent] = []  # by what was read last
+        self._chars = 0  # of texts that were recast, and of which the encoder has not been told
         self._cast: tuple[bytes, bytes] | None = None  # what stands around a text of the run that goes on
         self._steady: Mould | None = None  # of that run, while nothing else came
+        self._memory: Memory | None = None
+        self._rote: Rote | None = None
+        self._script: list[bytes | int] = []  # what came by rote: frames, and characters of the texts behind one
+        self._lesson: Lesson | None = None
+        if rote and isinstance(dialect, Dialect) and dialect.words is not None and not spoken.repeats:
+            self._memory = memory_of(dialect, spoken, voice)
+            self._rote = Rote(dialect, dialect.words, spoken, voice, self._memory.root)
+        else:
+            self._begin_reading()
+
+    def _begin_reading(self) -> None:
+        self._decoder: StreamDecoder = self._dialect.stream_decoder()
+        self._encoder: StreamEncoder = self._spoken.stream_encoder(self._voice)
 
     @property
     def usage(self) -> ir.Usage | None:
@@ -54,6 +73,11 @@ class Translation:
         return self._stop
 
     @property
+    def cast(self) -> tuple[bytes, bytes] | None:
+        """What stands around a text of the run that goes on."""
+        return self._cast
+
+    @property
     def torn(self) -> bool:
         return False
 
@@ -62,7 +86,7 @@ class Translation:
         if steady is not None and cast is not None and (text := steady.single(chunk)) is not None:
             good, chars = mould.written([text])
             if good:
-                self._encoder.said(chars)
+                self._chars += chars
                 return b"%b%b%b" % (cast[0], good[0], cast[1])
         self._steady = self.run = None
         return self._fed(chunk)
@@ -72,7 +96,7 @@ class Translation:
         text = run.text(data) if run is not None else None
         if text is None or cast is None or not (chars := mould.length(text)):
             return None
-        self._encoder.said(chars)
+        self._chars += chars
         return b"%b%b%b" % (cast[0], text, cast[1])
 
     def _fed(self, chunk: bytes) -> bytes:
@@ -83,10 +107,14 @@ class Translation:
             assert self._lines is not None
             return self._encode(map(Frame, self._lines.feed(chunk)))
         block = self._framer.take(chunk)
-        return self._translated(block) if block else b""
+        if not block:
+            return b""
+        return self._translated(block) if self._rote is None else self._by_rote(self._rote, block)
 
     def close(self) -> bytes:
         out = b""
+        if not self.done and self._rote is not None:
+            self._catch_up(self._rote)
         if not self.done:
             try:
                 out = self._emit([event for frame in self._last_frames() for event in self._decoder.feed(frame)])
@@ -103,8 +131,86 @@ class Translation:
         return out + self._emit([ir.End()])
 
     def fail(self, error: GatewayError) -> bytes:
+        if self._rote is not None:
+            self._catch_up(self._rote)
         self.done = True
         return self._unsent + self._encoder.fail(error)
+
+    # -- by rote -------------------------------------------------------------------------------------------------
+
+    def _by_rote(self, rote: Rote, block: bytes) -> bytes:
+        """As `_translated`, as far as others went the same way."""
+        out: list[bytes] = []
+        if self._cast is not None:
+            run, block = self._run(block, *self._cast)
+            out.append(run)
+        at, end = 0, len(block)
+        while at < end and not self.done:
+            border = block.find(b"\n\n", at) + 2
+            raw = block[at:border]
+            said = rote.said(raw) if border > 1 else None
+            if said is None:
+                self._catch_up(rote)
+                out.append(self._translated(block[at:]))
+                return b"".join(out)
+            at = border
+            if said:
+                out.append(said)
+            self._note(rote, raw)
+            if self._cast is not None and at < end:
+                run, block = self._run(block[at:], *self._cast)
+                out.append(run)
+                at, end = 0, len(block)
+        if at < end:
+            self.edits["surplus_dropped"] += 1
+        elif self._cast is not None and self._framer is not None and self._framer.closed:
+            self._steady, self.run = self._runs.mould, self._runs.chunked()
+        return out[0] if len(out) == 1 else b"".join(out)
+
+    def _note(self, rote: Rote, raw: bytes) -> None:
+        """What follows from a frame that was told by rote."""
+        step, script = rote.step, self._script
+        if self._chars:
+            script.append(self._chars)
+            self._chars = 0
+        script.append(raw)
+        self.committed, self.done = step.committed, step.done
+        self._stop, self._usage = step.stop, rote.usage
+        self._cast = None
+        if step.text is not None:
+            mould, chunked, self._cast = rote.run()
+            self._runs.go_on(mould, chunked)
+
+    def _catch_up(self, rote: Rote) -> None:
+        """Has all of it read and written that came so far, and left already."""
+        self._rote = None
+        self._begin_reading()
+        assert self._framer is not None
+        done, cast = self.done, self._cast
+        behind, self._chars = self._chars, 0
+        self._usage = self._stop = None
+        for said in self._script:
+            if isinstance(said, int):
+                self._encoder.said(said)
+            else:
+                self._encode(self._framer.read(said))
+        self.done, self._cast, self._chars = done, cast, behind
+        self._begin_lesson()
+
+    def _begin_lesson(self) -> None:
+        """What is new in this stream may be worth being learnt."""
+        memory, dialect = self._memory, self._dialect
+        if memory is not None and memory.takes_lesson() and isinstance(dialect, Dialect):
+            self._lesson = Lesson(dialect, self._spoken, self._voice, memory, self._anew)
+            for said in self._script:
+                if isinstance(said, bytes):
+                    self._lesson.hear(said, None)
+        self._script = []
+
+    def _anew(self, voice: Voice) -> Translation:
+        return Translation(self._dialect, self._spoken, voice, rote=False)
+
+    # -- frame by frame ------------------------------------------------------------------------------------------
 
     def _translated(self, block: bytes) -> bytes:
         """Runs of text by what their frames have in common, whatever else there is frame by frame."""
@@ -121,8 +227,13 @@ class Translation:
             piece, block = self._runs.first_frame(block)
             out.append(self._encode(self._framer.read(piece)))
             self._learn(piece)
+            if self._lesson is not None:
+                self._lesson.hear(piece, out[-1])
         if block:
             self.edits["surplus_dropped"] += 1
+        if self.done and self._lesson is not None and self.failure is None:
+            self._lesson.end(self._usage)
+            self._lesson = None
         return out[0] if len(out) == 1 else b"".join(out)
 
     def _run(self, block: bytes, head: bytes, tail: bytes) -> tuple[bytes, bytes]:
@@ -132,7 +243,7 @@ class Translation:
             rest = self._runs.behind(good, block)
         if not good:
             return b"", rest
-        self._encoder.said(chars)
+        self._chars += chars
         return b"%b%b%b" % (head, (tail + head).join(good), tail), rest
 
     def _learn(self, piece: bytes) -> None:
@@ -183,6 +294,9 @@ class Translation:
         return self._out(events)
 
     def _out(self, events: list[ir.StreamEvent]) -> bytes:
+        if self._chars:
+            self._encoder.said(self._chars)
+            self._chars = 0
         if self.committed:
             return self._encoder.feed(events)
         self._held += events

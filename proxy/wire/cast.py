@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Any
@@ -24,6 +25,16 @@ def cast_of(body: bytes, marks: Sequence[bytes]) -> Cast | None:
         form += body[at:begins].replace(b"%", b"%%") + b"%b"
         at = begins + len(marks[number])
     return form + body[at:].replace(b"%", b"%%"), itemgetter(*(number for _, number in found))
+
+
+def form_of(body: bytes, marks: Sequence[bytes]) -> bytes | Cast:
+    """With a hole wherever a mark stands, the longest where several begin; the body itself where none does."""
+    sought = sorted(filter(None, marks), key=len, reverse=True)
+    pieces = re.split(b"(" + b"|".join(map(re.escape, sought)) + b")", body)
+    if len(pieces) == 1:
+        return body
+    form = b"%b".join(piece.replace(b"%", b"%%") for piece in pieces[::2])
+    return form, itemgetter(*map(marks.index, pieces[1::2]))
 
 
 def poured(cast: Cast, values: Sequence[bytes]) -> bytes:

@@ -32,7 +32,7 @@ def ours(recording: Recording) -> ir.Usage | None:
     stream = (
         Passthrough(DIALECTS[recording.spoken], voice)
         if recording.spoken in DIALECTS
-        else Translation(dialect, DIALECTS["openai-chat"].stream_encoder(voice))
+        else Translation(dialect, DIALECTS["openai-chat"], voice)
     )
     stream.feed(recording.body)
     if not stream.done:

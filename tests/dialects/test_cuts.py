@@ -48,7 +48,7 @@ class Case:
 
     def translated(self, pieces: Iterable[bytes]) -> bytes:
         """All that leaves, an error that ends it in its own words included."""
-        stream = Translation(UPSTREAMS[self.upstream], DIALECTS[self.client].stream_encoder(VOICE))
+        stream = Translation(UPSTREAMS[self.upstream], DIALECTS[self.client], VOICE)
         out = b""
         try:
             for piece in pieces:

@@ -199,7 +199,7 @@ def as_messages(there: ByHand, here: Reading) -> None:
 @pytest.mark.parametrize("case", recorded(stream=True))
 def test_a_recorded_stream_as_the_sdks_read_it(case: Case, size: int) -> None:
     body, there = body_of(case), ByHand(case)
-    chat, messages = (Translation(GEMINI, dialect.stream_encoder(VOICE)) for dialect in (CHAT, MESSAGES))
+    chat, messages = (Translation(GEMINI, dialect, VOICE) for dialect in (CHAT, MESSAGES))
     pieces = [body[at : at + size] for at in range(0, len(body), size)]
     as_chat(there, read_chat_stream(b"".join(map(chat.feed, pieces)) + chat.close()))
     as_messages(there, read_messages_stream(b"".join(map(messages.feed, pieces)) + messages.close()))
@@ -215,10 +215,10 @@ def test_a_recorded_answer_as_the_sdks_read_it(case: Case) -> None:
 @each("case", recorded(stream=True))
 def test_a_recorded_stream_speaks_every_surface(case: Case) -> None:
     for dialect in DIALECTS.values():
-        stream = Translation(GEMINI, dialect.stream_encoder(VOICE))
+        stream = Translation(GEMINI, dialect, VOICE)
         assert stream.feed(body_of(case)) + stream.close()
         assert stream.done
-        assert not +stream.edits
+        assert not any(stream.edits.values())
 
 
 # -- errors ------------------------------------------------------------------------------------------------------

@@ -63,11 +63,11 @@ def framed(document: Any) -> bytes:
 
 
 def to_chat() -> Translation:
-    return Translation(GEMINI, CHAT.stream_encoder(VOICE))
+    return Translation(GEMINI, CHAT, VOICE)
 
 
 def to_messages() -> Translation:
-    return Translation(GEMINI, MESSAGES.stream_encoder(VOICE))
+    return Translation(GEMINI, MESSAGES, VOICE)
 
 
 def deltas(out: bytes) -> list[Any]:
@@ -202,7 +202,7 @@ def test_what_comes_leaves_before_more_comes(script: Script) -> None:
     for up, down in script:
         assert deltas(stream.feed(framed(up)) if up else stream.close()) == down, up
     assert stream.done
-    assert not +stream.edits, "the end of the body is the end of the stream: nothing is added"
+    assert not any(stream.edits.values()), "the end of the body is the end of the stream: nothing is added"
 
 
 @each("script", SCRIPTS.values(), ids=SCRIPTS)

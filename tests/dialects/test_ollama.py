@@ -233,19 +233,19 @@ def ndjson(*lines: Json) -> bytes:
 @pytest.mark.parametrize("size", [1, 7, 1 << 20])
 def test_both_sdks_read_a_stream(lines: list[Json], events: list[Any], size: int) -> None:
     body = ndjson(*lines)
-    chat, messages = (Translation(OLLAMA, dialect.stream_encoder(VOICE)) for dialect in (CHAT, MESSAGES))
+    chat, messages = (Translation(OLLAMA, dialect, VOICE) for dialect in (CHAT, MESSAGES))
     pieces = [body[at : at + size] for at in range(0, len(body), size)]
     one = read_chat_stream(b"".join(map(chat.feed, pieces)) + chat.close())
     other = read_messages_stream(b"".join(map(messages.feed, pieces)) + messages.close())
     text = "".join(event.text for event in events if isinstance(event, ir.TextDelta))
     assert (one.text, other.text, one.calls) == (text, text, other.calls)
     assert (one.stop, other.stop) == (("tool_calls", "tool_use") if one.calls else ("stop", "end_turn"))
-    assert not +chat.edits
+    assert not any(chat.edits.values())
 
 
 def test_an_error_in_the_middle_is_told_in_the_clients_words() -> None:
     body = ndjson(line({"content": "Hi"}), {"error": "the runner died"})
-    chat, messages = (Translation(OLLAMA, dialect.stream_encoder(VOICE)) for dialect in (CHAT, MESSAGES))
+    chat, messages = (Translation(OLLAMA, dialect, VOICE) for dialect in (CHAT, MESSAGES))
     with pytest.raises(openai.APIError, match="the runner died"):
         read_chat_stream(chat.feed(body))
     with pytest.raises(anthropic.APIStatusError, match="the runner died"):
@@ -255,13 +255,13 @@ def test_an_error_in_the_middle_is_told_in_the_clients_words() -> None:
 
 def test_an_error_before_any_content_is_a_failed_attempt() -> None:
     with pytest.raises(errors.ContextTooLong):
-        Translation(OLLAMA, CHAT.stream_encoder(VOICE)).feed(
+        Translation(OLLAMA, CHAT, VOICE).feed(
             ndjson({"error": "the input length exceeds the context length", "status": 400})
         )
 
 
 def test_a_stream_that_ends_in_the_middle_is_broken() -> None:
-    stream = Translation(OLLAMA, CHAT.stream_encoder(VOICE))
+    stream = Translation(OLLAMA, CHAT, VOICE)
     stream.feed(ndjson(line({"content": "Hi"})))
     with pytest.raises(UpstreamBroken, match="ended before"):
         stream.close()

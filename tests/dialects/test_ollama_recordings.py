@@ -65,7 +65,7 @@ class ByHand:
 
 
 def translations() -> tuple[Translation, Translation]:
-    return Translation(OLLAMA, CHAT.stream_encoder(VOICE)), Translation(OLLAMA, MESSAGES.stream_encoder(VOICE))
+    return Translation(OLLAMA, CHAT, VOICE), Translation(OLLAMA, MESSAGES, VOICE)
 
 
 @pytest.mark.parametrize("size", [1, 7, 1 << 24])
@@ -98,7 +98,7 @@ def test_a_recorded_answer_as_the_sdks_read_it(case: Case) -> None:
 @each("case", recorded(stream=True))
 def test_a_recorded_stream_speaks_every_surface(case: Case) -> None:
     for dialect in DIALECTS.values():
-        stream = Translation(OLLAMA, dialect.stream_encoder(VOICE))
+        stream = Translation(OLLAMA, dialect, VOICE)
         assert stream.feed(body_of(case))
         assert stream.done
         assert stream.stop in ("end", "tool_call")

@@ -112,7 +112,7 @@ def test_sources_that_come_behind_the_finish_reason_belong_to_the_text(
     surface: str, behind: list[dict[str, Any]], end: bytes
 ) -> None:
     raw = b"".join(b"data: %b\n\n" % orjson.dumps(one) for one in (chunk({"content": "Hi"}), *behind)) + end
-    stream = Translation(CHAT, DIALECTS[surface].stream_encoder(VOICE))
+    stream = Translation(CHAT, DIALECTS[surface], VOICE)
     decoder = DIALECTS[surface].stream_decoder()
     out = stream.feed(raw) + stream.close()
     events = [event for frame in sse.Framer().feed(out) for event in decoder.feed(frame)]
@@ -152,7 +152,7 @@ def test_a_second_answer_does_not_get_into_the_first_one_of_a_response() -> None
         return {"id": "c", "model": "m", "choices": said}
 
     raw = b"".join(b"data: %b\n\n" % orjson.dumps(one) for one in (both("A", "B"), both("C", "D"), chunk({}, "stop")))
-    stream = Translation(CHAT, RESPONSES.stream_encoder(VOICE))
+    stream = Translation(CHAT, RESPONSES, VOICE)
     last = stream.feed(raw + b"data: [DONE]\n\n").rpartition(b"data: ")[2]
     assert orjson.loads(last)["response"]["output"][0]["content"][0]["text"] == "AC"
 

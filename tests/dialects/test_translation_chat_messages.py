@@ -118,7 +118,7 @@ def chunk(event: dict[str, Any]) -> dict[str, Any]:
 
 def translation(source: str) -> Translation:
     target = MESSAGES if source == "chat" else CHAT
-    return Translation(DIALECTS[source], target.stream_encoder(VOICE))
+    return Translation(DIALECTS[source], target, VOICE)
 
 
 @each("name", SCRIPTS)

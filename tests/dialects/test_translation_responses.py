@@ -134,7 +134,7 @@ def chunk(event: dict[str, Any]) -> dict[str, Any]:
 
 def translation(script: dict[str, Any]) -> Translation:
     voice = evolve(VOICE, asked=script.get("asked", {}))
-    return Translation(DIALECTS[script["from"]], DIALECTS[script["to"]].stream_encoder(voice))
+    return Translation(DIALECTS[script["from"]], DIALECTS[script["to"]], voice)
 
 
 @each("name", SCRIPTS)
@@ -189,7 +189,7 @@ def test_a_failure_of_ours_raises_in_the_sdk_and_ends_the_response(source: str) 
 
 @pytest.mark.parametrize("target", ["chat", "messages"])
 def test_an_error_before_any_content_is_a_failed_attempt(target: str) -> None:
-    stream = Translation(RESPONSES, DIALECTS[target].stream_encoder(VOICE))
+    stream = Translation(RESPONSES, DIALECTS[target], VOICE)
     created = {"type": "response.created", "response": {"id": "r", "model": "m"}}
     assert stream.feed(bytes_of(created, RESPONSES)) == b""
     with pytest.raises(UpstreamOverloaded):
@@ -287,7 +287,7 @@ def _total(usage: Any) -> int:
 @pytest.mark.parametrize(("raw", "source", "target"), STREAMS)
 def test_a_recorded_stream_as_the_others_client_reads_it(raw: bytes, source: str, target: str, size: int) -> None:
     raw = first_answer(raw, source)
-    stream = Translation(DIALECTS[source], DIALECTS[target].stream_encoder(VOICE))
+    stream = Translation(DIALECTS[source], DIALECTS[target], VOICE)
     try:
         there = READ_STREAM[source](raw)
     except openai.APIError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.wire.cast import cast_of, poured
+from proxy.wire.cast import cast_of, form_of, poured
 
 BODY = b'{"a":"<one>","b":[<two>],"c":0}'
 CASTS: dict[str, tuple[list[bytes], list[bytes], bytes]] = {
@@ -40,3 +40,22 @@ NONE = {
 @pytest.mark.parametrize("marks", NONE.values(), ids=NONE)
 def test_there_is_no_cast_with(marks: list[bytes]) -> None:
     assert cast_of(BODY, marks) is None
+
+
+FORMS: dict[str, tuple[list[bytes], list[bytes], bytes]] = {
+    "a mark that stands twice": ([b"<"], [b"["], b'{"a":"[one>","b":[[two>],"c":0}'),
+    "marks of which one is within another": ([b"one", b"<one>"], [b"x", b"y"], b'{"a":"y","b":[<two>],"c":0}'),
+    "one that stands nowhere": ([b"<three>", b"<two>"], [b"x", b"y"], b'{"a":"<one>","b":[y],"c":0}'),
+    "one that is nothing": ([b"", b"<two>"], [b"x", b"y"], b'{"a":"<one>","b":[y],"c":0}'),
+}
+
+
+@pytest.mark.parametrize(("marks", "values", "body"), FORMS.values(), ids=FORMS)
+def test_a_form_has_a_hole_wherever_a_mark_stands(marks: list[bytes], values: list[bytes], body: bytes) -> None:
+    form = form_of(BODY, marks)
+    assert not isinstance(form, bytes)
+    assert poured(form, values) == body
+
+
+def test_a_form_without_holes_is_the_body() -> None:
+    assert form_of(BODY, [b"<three>", b""]) == BODY

@@ -14,9 +14,10 @@ from proxy.dialects.anthropic.shape import read_shape
 from proxy.dialects.anthropic.stream_decoder import StreamDecoder, text_mould
 from proxy.dialects.anthropic.stream_encoder import MESSAGE_STOP, StreamEncoder
 from proxy.dialects.anthropic.tap import PROBES, Tap, preamble
-from proxy.dialects.anthropic.usage import write_usage
-from proxy.dialects.dialect import Dialect, Operation
+from proxy.dialects.anthropic.usage import usage_in, write_usage
+from proxy.dialects.dialect import Dialect, Operation, Words
 from proxy.errors import Unsupported
+from proxy.wire.likeness import Own
 
 # For requests whose client named none, translated ones above all. The next, 2026-10-21, refuses temperature, top_p and
 # top_k, which clients of other dialects send. https://platform.claude.com/docs/en/api/versioning
@@ -78,6 +79,7 @@ DIALECT = Dialect(
     types=TYPES,
     text_mould=text_mould,
     preamble=preamble,
+    words=Words(Own(frozenset({b"id"}), (b"_tokens",)), usage_in),
     reads=frozenset(
         {"model", "stream", "max_tokens", "messages", "system", "tools", "tool_choice", "thinking", "output_config",
          "output_format", "metadata"}

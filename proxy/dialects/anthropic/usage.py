@@ -5,6 +5,7 @@ https://platform.claude.com/docs/en/build-with-claude/prompt-caching#tracking-ca
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from proxy import ir
@@ -36,6 +37,13 @@ def read_usage(raw: Any, earlier: ir.Usage | None = None) -> ir.Usage:
         output=counted(raw.get("output_tokens")),
         reasoning=counted(details.get("thinking_tokens")) if isinstance(details, dict) else None,
     )
+
+
+def usage_in(event: Mapping[str, Any], before: ir.Usage | None) -> ir.Usage:
+    """What is known behind a message_start or a message_delta that tells some."""
+    message = event.get("message")
+    usage = read_usage((message if isinstance(message, dict) else event).get("usage"), before)
+    return usage if before is None else before.merged(usage)
 
 
 def write_usage(usage: ir.Usage) -> dict[str, Any]:

@@ -5,7 +5,7 @@ https://platform.openai.com/docs/api-reference/chat
 
 from __future__ import annotations
 
-from proxy.dialects.dialect import Dialect
+from proxy.dialects.dialect import Dialect, Words
 from proxy.dialects.openai_chat.answer_reader import check_answer, decode_answer, parted_answer
 from proxy.dialects.openai_chat.answer_writer import encode_answer
 from proxy.dialects.openai_chat.failure import read_error, write_error
@@ -17,8 +17,9 @@ from proxy.dialects.openai_chat.shape import SYSTEM_ROLES, read_shape
 from proxy.dialects.openai_chat.stream_reader import StreamDecoder, text_mould
 from proxy.dialects.openai_chat.stream_writer import StreamEncoder
 from proxy.dialects.openai_chat.tap import PROBES, Tap, preamble
-from proxy.dialects.openai_chat.usage import write_usage
+from proxy.dialects.openai_chat.usage import usage_in, write_usage
 from proxy.dialects.openai_chat.vocabulary import NAME, READS, TYPES
+from proxy.wire.likeness import Own
 
 
 def path(operation: str, native: str, stream: bool) -> str:
@@ -58,4 +59,5 @@ DIALECT = Dialect(
     text_mould=text_mould,
     operations=OPERATIONS,
     preamble=preamble,
+    words=Words(Own(frozenset({b"id"}), (b"_tokens", b"created")), usage_in),
 )

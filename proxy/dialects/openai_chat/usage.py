@@ -79,6 +79,12 @@ def usage_of(answer: Mapping[str, Any]) -> ir.Usage | None:
     return read_usage(usage) if isinstance(usage, dict) else None
 
 
+def usage_in(chunk: Mapping[str, Any], before: ir.Usage | None) -> ir.Usage | None:
+    """What is known behind a chunk that tells some."""
+    usage = usage_of(chunk)
+    return usage if before is None or usage is None else before.merged(usage)
+
+
 def write_usage(usage: ir.Usage) -> dict[str, Any] | None:
     """None where a total is unknown: a made-up zero would be booked as a fact."""
     prompt, completion = usage.input_total, usage.output

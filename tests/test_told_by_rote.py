@@ -1,0 +1,286 @@
+"""A translated stream that is told by rote says what it would say if it were read and written, whatever comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import pytest
+from attrs import evolve, frozen
+from each import each
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from playbook import CHAT, MESSAGES, chunk, event
+
+from proxy import ir
+from proxy.dialects import DIALECTS
+from proxy.dialects.dialect import Dialect, Voice
+from proxy.errors import UpstreamError, UpstreamTimeout
+from proxy.streams import Translation, rote
+
+Frames = list[bytes]
+ENDED = {"stop_reason": "end_turn", "stop_sequence": None}
+SOURCE = {"type": "web_search_result_location", "url": "http://a", "title": "A", "cited_text": "x"}
+
+
+def message_frames(number: int, *texts: str, **usage: Any) -> Frames:
+    """Of one stream of many: with an id and numbers of its own."""
+    begun = {"input_tokens": 100 + number, "cache_read_input_tokens": number % 3, "output_tokens": 1} | usage
+    message = {"id": f"msg_{number}x", "type": "message", "role": "assistant", "model": "native", "content": []}
+    return [
+        event("message_start", message={**message, "stop_reason": None, "usage": begun}),
+        event("content_block_start", index=0, content_block={"type": "text", "text": ""}),
+        event("ping"),
+        *map(MESSAGES.text, texts),
+        event("content_block_stop", index=0),
+        event("message_delta", delta=ENDED, usage={"output_tokens": number}),
+        event("message_stop"),
+    ]  # fmt: skip
+
+
+def chat_frames(number: int, *texts: str, **usage: Any) -> Frames:
+    told = {"prompt_tokens": 7 + number, "completion_tokens": number, "total_tokens": 7 + 2 * number} | usage
+    frames = [*CHAT.stream(*texts)[:-1], chunk(None, usage=told), CHAT.end]
+    own = b"chatcmpl-%dx" % number, b'"created":%d' % (1_760_000_000 + number)
+    return [raw.replace(b"chatcmpl-1", own[0]).replace(b'"created":1', own[1]) for raw in frames]
+
+
+@frozen
+class Way:
+    """From a provider's dialect to a client's."""
+
+    theirs: Dialect
+    ours: Dialect
+    frames: Callable[..., Frames]
+    text: Callable[[str], bytes]
+    include_usage: bool = True
+
+    def voice(self, number: int) -> Voice:
+        return Voice(f"req_{number}", "asked-for", 1_700_000_000 + number, self.include_usage)
+
+    def learn(self) -> None:
+        for number in range(2):
+            Translation(self.theirs, self.ours, self.voice(number)).feed(b"".join(self.frames(number, "Hi")))
+
+
+WAYS = {
+    "messages for a chat": Way(DIALECTS["anthropic"], DIALECTS["openai-chat"], message_frames, MESSAGES.text),
+    "messages for a chat without usage": Way(
+        DIALECTS["anthropic"], DIALECTS["openai-chat"], message_frames, MESSAGES.text, include_usage=False
+    ),
+    "a chat for messages": Way(DIALECTS["openai-chat"], DIALECTS["anthropic"], chat_frames, CHAT.text),
+}
+all_ways = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rote, "_memories", {})
+
+
+def play(stream: Translation, pieces: Iterable[bytes], *, ends: bool = True) -> tuple[Any, ...]:
+    """All that can be seen of a stream, piece by piece."""
+    out: list[bytes] = []
+    failed = None
+    try:
+        out.extend(stream.feed(piece) for piece in pieces)
+        if ends and not stream.done:
+            out.append(stream.close())
+    except UpstreamError as exc:
+        failed = type(exc), str(exc)
+        out.append(stream.fail(exc))
+    edits = {kind: count for kind, count in stream.edits.items() if count}
+    usage = stream.usage if stream.committed else None  # what a read that failed has told hangs on where it was cut
+    return out, failed, stream.done, stream.committed, str(stream.failure), usage, stream.stop, edits
+
+
+def told_as_read(way: Way, pieces: Sequence[bytes], number: int = 7, *, ends: bool = True) -> None:
+    by_rote = Translation(way.theirs, way.ours, way.voice(number))
+    read = Translation(way.theirs, way.ours, way.voice(number), rote=False)
+    assert play(by_rote, pieces, ends=ends) == play(read, pieces, ends=ends), pieces
+
+
+def unread(dialect: Dialect) -> Dialect:
+    """The same, and nobody may read a stream of it."""
+
+    def read() -> Any:
+        raise AssertionError("the stream is read")
+
+    return evolve(dialect, stream_decoder=read)
+
+
+@all_ways
+def test_the_third_stream_of_its_kind_is_not_read(way: Way) -> None:
+    way.learn()
+    for number in (5, 1234):
+        frames = way.frames(number, "Hello", " you", 'with "quotes"', "\n")
+        for pieces in (frames, [b"".join(frames)]):
+            stream = Translation(unread(way.theirs), way.ours, way.voice(number))
+            told = play(stream, pieces)
+            assert told == play(Translation(way.theirs, way.ours, way.voice(number), rote=False), pieces)
+            assert stream.usage is not None
+            assert stream.usage.output == number
+
+
+@all_ways
+def test_the_second_is(way: Way) -> None:
+    Translation(way.theirs, way.ours, way.voice(1)).feed(b"".join(way.frames(1, "Hi")))
+    with pytest.raises(AssertionError, match="is read"):
+        Translation(unread(way.theirs), way.ours, way.voice(1)).feed(b"".join(way.frames(2, "Hi")))
+
+
+CALL = {"tool_calls": [{"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]}
+STRANGE: dict[str, bytes] = {
+    "a comment": b": hm\n\n",
+    "a ping": event("ping"),
+    "no JSON": b"data: {{\n\n",
+    "no UTF-8": MESSAGES.text("x").replace(b"x", b"\xff"),
+    "another end": event("message_delta", delta={"stop_reason": "max_tokens"}, usage={"output_tokens": 3}),
+    "usage that is no number": event("message_delta", delta={}, usage={"output_tokens": -1}),
+    "an error": event("error", error={"type": "overloaded_error", "message": "Busy."}),
+    "an error of a chat": CHAT.error_frame("server_error", "Busy."),
+    "a tool": event("content_block_start", index=1, content_block={"type": "tool_use", "id": "t", "name": "f"}),
+    "a thought": event("content_block_delta", index=0, delta={"type": "thinking_delta", "thinking": "hm"}),
+    "a source": event("content_block_delta", index=0, delta={"type": "citations_delta", "citation": SOURCE}),
+    "a text of nothing": MESSAGES.text(""),
+    "a text with escapes": MESSAGES.text('\\ "quoted"\n'),
+    "a text with another member": MESSAGES.text("x").replace(b'"text":"x"', b'"text":"x","more":1'),
+    "a chat's text": CHAT.text("more"),
+    "a chat's text of another id": CHAT.text("more").replace(b"chatcmpl-1", b"chatcmpl-7x"),
+    "a call": chunk(CALL),
+    "a refusal": chunk({"refusal": "No"}),
+    "a length": chunk({}, "length"),
+    "usage of a chat": chunk(None, usage={"prompt_tokens": 3, "completion_tokens": 0, "total_tokens": 3}),
+    "CRLF": b"data: x\r\n\r\n",
+    "an end": event("message_stop"),
+    "an end of a chat": CHAT.end,
+    "a frame twice": b"",
+    "a frame left out": b"-",
+}  # fmt: skip
+
+
+def with_strange(good: Frames, at: int, strange: bytes) -> Frames:
+    if strange == b"-":
+        return [*good[:at], *good[at + 1 :]]
+    return [*good[:at], strange or good[at], *good[at:]]
+
+
+@all_ways
+@each("strange", STRANGE.values(), ids=STRANGE)
+def test_what_is_strange_is_read_behind_all_that_was_not(way: Way, strange: bytes) -> None:
+    way.learn()
+    good = way.frames(7, "Hello", " you")
+    own = strange.replace(b'"created":1', b'"created":1760000007')
+    for at in range(len(good)):
+        for _ in range(3):  # until it is known as well
+            frames = with_strange(good, at, own)
+            told_as_read(way, frames)
+            told_as_read(way, [b"".join(frames)])
+
+
+@all_ways
+def test_what_leaves_does_not_depend_on_where_the_bytes_are_cut(way: Way) -> None:
+    way.learn()
+    raw = b"".join(way.frames(7, "Hello", " you 日本", 'a "b"'))
+    for at in range(1, len(raw)):
+        told_as_read(way, [raw[:at], raw[at:]])
+    told_as_read(way, [raw[at : at + 1] for at in range(len(raw))])
+
+
+@all_ways
+def test_a_stream_that_is_cut_ends_as_if_it_had_been_read(way: Way) -> None:
+    way.learn()
+    frames = way.frames(7, "Hello", " you")
+    for end in range(len(frames)):
+        told_as_read(way, frames[:end])
+        told_as_read(way, [*frames[:end], frames[end][:-5]])
+        streams = [Translation(way.theirs, way.ours, way.voice(7), rote=rote) for rote in (True, False)]
+        said = [(play(stream, frames[:end], ends=False), stream.fail(UpstreamTimeout("late"))) for stream in streams]
+        assert said[0] == said[1]
+
+
+@all_ways
+def test_more_behind_the_end_is_dropped(way: Way) -> None:
+    way.learn()
+    frames = [*way.frames(7, "Hello"), way.text("more")]
+    told_as_read(way, frames)
+    told_as_read(way, [b"".join(frames)])
+
+
+NUMBERS = st.one_of(
+    st.integers(0, 3), st.integers(-2, 10**13), st.none(), st.floats(0, 100), st.booleans(), st.just("1")
+)
+NAMES = (
+    "input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "prompt_tokens",
+    "completion_tokens", "total_tokens", "prompt_cache_hit_tokens",
+)  # fmt: skip
+DETAILS = {
+    "cache_creation": ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"),
+    "prompt_tokens_details": ("cached_tokens", "audio_tokens", "cache_write_tokens"),
+    "completion_tokens_details": ("reasoning_tokens", "audio_tokens"),
+}
+USAGES = st.builds(
+    lambda flat, deep: flat | deep,
+    st.fixed_dictionaries({}, optional=dict.fromkeys(NAMES, NUMBERS)),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            name: st.fixed_dictionaries({}, optional=dict.fromkeys(members, NUMBERS))
+            for name, members in DETAILS.items()
+        },
+    ),
+)
+
+
+@all_ways
+@settings(max_examples=150)
+@given(usages=st.lists(USAGES, min_size=1, max_size=2), texts=st.lists(st.text(max_size=5), max_size=4), data=st.data())
+def test_any_streams_are_told_as_they_are_read(
+    way: Way, usages: list[dict[str, Any]], texts: list[str], data: st.DataObject
+) -> None:
+    for number in range(5):
+        usage = usages[number % len(usages)]
+        others = {name: value + number if type(value) is int else value for name, value in usage.items()}
+        raw = b"".join(way.frames(number, *texts, **others))
+        cuts = sorted(data.draw(st.sets(st.integers(1, len(raw) - 1), max_size=3)))
+        told_as_read(way, [raw[start:end] for start, end in zip([0, *cuts], [*cuts, len(raw)], strict=True)], number)
+
+
+@all_ways
+def test_a_kind_that_no_second_one_is_like_is_not_kept(way: Way) -> None:
+    for number in range(rote.MOST_FUTILE * 2):
+        strange = CALL | {"n": number} if way.theirs.name == "openai-chat" else {"n": number}
+        odd = chunk(strange) if way.theirs.name == "openai-chat" else event("message_delta", delta=strange)
+        told_as_read(way, [*way.frames(number, "Hi")[:-1], odd, way.frames(number, "Hi")[-1]], number)
+    (memory,) = rote._memories.values()
+    assert memory.steps == 0
+    assert len(memory.seen) <= rote.MOST_SEEN
+    taken = [memory.takes_lesson() for _ in range(rote.SELDOM * 2)]
+    assert taken.count(True) == 2
+
+
+@all_ways
+def test_what_is_kept_is_bounded(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rote, "MOST_MEMORIES", 4)
+    for model in range(9):
+        asked = evolve(way.voice(1), model=f"m{model}")
+        Translation(way.theirs, way.ours, asked).feed(b"".join(way.frames(1, "Hi")))
+        assert len(rote._memories) <= 4
+    monkeypatch.setattr("proxy.streams.lesson.MOST_STEPS", 20)
+    for kind in range(30):
+        for number in range(2):
+            frames = way.frames(number, "Hi")
+            told_as_read(way, [*frames[:2], b": kind %d\n\n" % kind, *frames[2:]], number)
+    assert all(memory.steps <= 20 for memory in rote._memories.values())
+
+
+def test_usage_of_one_stream_is_none_of_the_next() -> None:
+    way = WAYS["messages for a chat"]
+    way.learn()
+    first = Translation(way.theirs, way.ours, way.voice(8))
+    second = Translation(way.theirs, way.ours, way.voice(9))
+    for frames in zip(way.frames(8, "Hi"), way.frames(9, "Hi"), strict=True):
+        first.feed(frames[0])
+        second.feed(frames[1])
+    assert first.usage == ir.Usage(108, 2, None, None, 8)
+    assert second.usage == ir.Usage(109, 0, None, None, 9)
