@@ -31,6 +31,8 @@ from proxy.server.watchdog import STUCK_WRITE, Watchdog
 from proxy.streams import AtOnce, Stream, at_once
 from proxy.wire.chunked_run import ChunkedRun
 from proxy.wire.http1 import BadHttp, Head
+from proxy.wire.mould import QUOTE
+from proxy.wire.sse import CR, LF, is_text
 
 if TYPE_CHECKING:
     from proxy.server.express import Ride
@@ -40,6 +42,7 @@ FEW = 4  # requests under way
 LAST_CHUNK = b"\r\n0\r\n\r\n"
 LARGEST = 12 << 10  # bytes of a stream that leaves in one; see `express.LARGEST`
 STREAM_LINES = "Cache-Control: no-cache\r\nX-Accel-Buffering: no\r\n"  # see `respond.STREAM_HEADERS`
+NO_SINGLES: dict[int, tuple[bytes, int, int]] = {}
 _brief = partial(tuple.__new__, Brief)
 
 
@@ -54,13 +57,20 @@ class Commit(NamedTuple):
         return int(self.first_byte_s * 1000)
 
 
-class Course:
+class _Steady:
+    """What a course needs for each event of a slow stream. A class has its slots in the order of the alphabet, behind
+    those of its base: these are near each other in memory."""
+
+    __slots__ = ("_behind", "_client", "_last", "_most", "_now", "_out", "_singles", "_write")
+
+
+class Course(_Steady):
     """One stream's, from the moment that the provider was asked."""
 
     __slots__ = (
-        "_agenda", "_answer", "_body", "_client", "_closing", "_commit", "_last", "_most", "_now", "_out", "_over",
-        "_page", "_parser", "_passed", "_recast", "_recorded", "_reply", "_reserved", "_ride", "_run", "_said", "_size",
-        "_stream", "_told", "_unsent", "_upstream_id", "_wait", "_waiter", "_whole", "_woken", "_write",
+        "_agenda", "_answer", "_body", "_commit", "_over", "_page", "_parser", "_passed", "_recast", "_recorded",
+        "_reply", "_reserved", "_ride", "_run", "_said", "_size", "_stream", "_told", "_unsent", "_upstream_id",
+        "_wait", "_waiter", "_whole", "_woken",
     )  # fmt: skip
 
     _stream: Stream | AtOnce
@@ -86,6 +96,7 @@ class Course:
         self._body: list[bytes] = []  # that came before the commit
         self._size = 0  # of that
         self._run: ChunkedRun | None = None
+        self._singles = NO_SINGLES  # of the run, where its frames leave as they came
         self._out = 0  # bytes of the body that the client got
         self._most = track.most_bytes
         self._reserved = track.output  # tokens
@@ -138,11 +149,22 @@ class Course:
 
     def received(self, data: bytes) -> None:
         try:
-            run = self._run
-            if run is None:
-                self._read(data)
-            elif self._recast is not None:
-                said = None if self._closing() else self._recast(data)
+            single = self._singles.get(len(data))
+            if single is not None:  # as nearly every read of a slow stream: one chunk, one frame of the run
+                line, length, size = single
+                text = data.removeprefix(line).removesuffix(self._behind)
+                if (
+                    len(text) == length and QUOTE not in text and LF not in text and CR not in text
+                    and (text.isascii() or is_text(text)) and (out := self._out + size) <= self._most
+                ):  # fmt: skip
+                    self._out = out
+                    self._last = self._now()
+                    self._write(data)
+                    if self._client.writing_paused:
+                        self._hand_over()
+                    return
+            if self._run is not None and self._recast is not None:
+                said = self._recast(data)
                 if said is None:
                     self._read(data)
                 else:
@@ -151,23 +173,29 @@ class Course:
                         self._hand_over(said)
                     else:
                         self._say(said)
-            elif (
-                (size := run.whole(data))
-                and (self._out + size <= self._most or not self._outgrows(self._out + size))
-                and not self._closing()
-            ):
-                # As nearly every read of a slow stream: one chunk, one frame of the run.
-                self._out += size
-                self._last = self._now()
-                self._write(data)
-                if self._client.writing_paused:
-                    self._hand_over()
-            else:
+            elif self._run is None or not self._passes(self._run, data):
                 self._read(data)
         except BaseException as exc:  # a fault of ours is for whoever serves the request, not for the loop
             self._hand_over()
-            if self._commit is not None:  # before it the same is found again
+            if self._commit is not None and not self._has_left():  # before it the same is found again
                 self._reply.raises(exc)
+
+    def _passes(self, run: ChunkedRun, data: bytes) -> bool:
+        """One chunk of the run, of a length that is new, or with which the stream outgrows what was reserved."""
+        size = run.whole(data)
+        if not size or self._outgrows(self._out + size):
+            return False
+        self._out += size
+        self._last = self._now()
+        self._write(data)
+        if self._client.writing_paused:
+            self._hand_over()
+        return True
+
+    def _has_left(self) -> bool:
+        """The client, a moment ago; its task will be told of it."""
+        transport = self._client.transport
+        return transport is None or transport.is_closing()
 
     def _waits(self, data: bytes) -> bool:
         """Among many a whole answer is left to its task: those that wake up together find the same code at hand, and
@@ -186,7 +214,7 @@ class Course:
             if self._whole:  # and more came behind it
                 data, self._whole = self._whole + data, b""
         self._last = self._now()
-        self._run = None
+        self._runs_no_more()
         if len(data) > LARGE or (len(data) > LAST and self._commit is not None and self._recast is None):
             self._read_much(data)
         else:
@@ -213,8 +241,8 @@ class Course:
             return data
         passed, size = run.cut(data)
         out = self._out + size
-        if not passed or self._outgrows(out) or self._closing():
-            self._run = None
+        if not passed or self._outgrows(out) or self._has_left():
+            self._runs_no_more()
             return data
         self._out = out
         for at in range(0, passed, AT_ONCE):
@@ -252,9 +280,14 @@ class Course:
             self._end(out)
         else:
             self._say(out)
-        if parser.at_border and not self._over:
-            self._run = self._stream.run
+        if parser.at_border and not self._over and (run := self._stream.run) is not None:
+            self._run = run
+            if self._recast is None:
+                self._singles, self._behind = run.singles, run.end
         return rest
+
+    def _runs_no_more(self) -> None:
+        self._run, self._singles = None, NO_SINGLES
 
     def _begins(self, head: Head, body: bytes) -> bool:
         """Whether what follows can be a stream of the kind that came before."""
@@ -348,7 +381,7 @@ class Course:
                 ride.request.outbox.flush()  # what follows goes straight to the connection
             transport.set_write_buffer_limits(UNSENT)
             transport.write(b"%b%x\r\n%b\r\n" % (head, len(out), out))
-            self._write, self._closing = transport.write, transport.is_closing
+            self._write = transport.write
         self._said = self._last
         self._commit = Commit(first_byte_s, wait)
         self._learn(self._commit)
@@ -409,7 +442,7 @@ class Course:
 
     def _give_back(self, body: bytes) -> None:
         self._over = True
-        self._run = None
+        self._runs_no_more()
         if self._page is not None:
             self._agenda.strike(self, self._page)
             self._page = None

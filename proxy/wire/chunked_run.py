@@ -11,21 +11,22 @@ from proxy.wire.sse import CR, LF, is_text
 
 LONGEST_LINE = 18  # bytes of a size and its CRLF
 KNOWN = 1024  # lengths of frames whose beginning is kept
+NOT_ONE = b"", -1, 0
 MOST_OTHERS = 8  # chunks that end as those of a run, and are looked at for its end
 
 
 class ChunkedRun:
     """The run of a mould."""
 
-    __slots__ = ("_begin", "_behind", "_between", "_end", "_least", "_single", "mould")
+    __slots__ = ("_begin", "_between", "_least", "end", "mould", "singles")
 
     def __init__(self, mould: Mould) -> None:
         self.mould = mould
         self._least = len(mould.head) + len(mould.tail)
-        self._begin, self._end = b"\n" + mould.head, mould.tail + b"\r\n"
-        self._behind = -len(self._end)
+        self._begin, self.end = b"\n" + mould.head, mould.tail + b"\r\n"  # `end` is what stands behind a text
         self._between = _Between(mould)
-        self._single: dict[int, bytes] = {}  # length of a chunk -> its size line and its frame's head
+        # length of a chunk -> its size line and its frame's head; how long its text is, and how long its frame
+        self.singles: dict[int, tuple[bytes, int, int]] = {}
 
     def cut(self, data: bytes) -> tuple[int, int]:
         """How many bytes of `data`, which begins where a chunk does, are whole chunks of the run, and how many of them
@@ -37,52 +38,38 @@ class ChunkedRun:
 
     def whole(self, data: bytes) -> int:
         """How many bytes of the body `data` holds, if it is one chunk and in it one frame of the run; else 0."""
-        line = self._single.get(len(data))
-        if line is None or not (data.startswith(line) and data.endswith(self._end)):
-            text = self._new_text(data)
-            if text is None:
-                return 0
-        else:
-            text = data[len(line) : self._behind]
-            if QUOTE in text or LF in text or CR in text:
-                return 0
-        return self._least + len(text) if text.isascii() or is_text(text) else 0
+        text = self.text(data)
+        return self._least + len(text) if text is not None and (text.isascii() or is_text(text)) else 0
 
     def text(self, data: bytes) -> bytes | None:
         """The text of what is one chunk and in it one frame; None where there is more, or its text has quotes."""
-        line = self._single.get(len(data))
-        if line is None or not (data.startswith(line) and data.endswith(self._end)):
-            return self._new_text(data)
-        text = data[len(line) : self._behind]
-        return None if QUOTE in text or LF in text or CR in text else text
+        line, length, _ = self.singles.get(len(data)) or self._learn_single(data)
+        if length < 0:
+            return None
+        text = data.removeprefix(line).removesuffix(self.end)
+        return None if len(text) != length or QUOTE in text or LF in text or CR in text else text
 
-    def _new_text(self, data: bytes) -> bytes | None:
-        """The same, of a length that has not been seen."""
-        size = len(data) - len(self._end)
-        end = data.find(b"\r\n", 0, LONGEST_LINE) + 2
-        if end < 2 or not (data.startswith(self.mould.head, end) and data.endswith(self._end)):
-            return None
-        start, length = end + len(self.mould.head), len(data) - end - 2
-        if start > size or data[: end - 2] != b"%x" % length:
-            return None
-        text = data[start:size]
-        if QUOTE in text or LF in text or CR in text:
-            return None
-        if len(self._single) >= KNOWN:
-            self._single.clear()
-        self._single[len(data)] = data[:start]
-        return text
+    def _learn_single(self, data: bytes) -> tuple[bytes, int, int]:
+        """What a single chunk of that length, which has not been seen, has to look like; or nothing can."""
+        line = data[: data.find(b"\r\n", 0, LONGEST_LINE) + 2]
+        size = len(data) - len(line) - 2
+        if line != b"%x\r\n" % max(size, 0) or size < self._least:
+            return NOT_ONE
+        if len(self.singles) >= KNOWN:
+            self.singles.clear()
+        found = self.singles[len(data)] = line + self.mould.head, size - self._least, size
+        return found
 
     def _several(self, data: bytes) -> tuple[int, int]:
         end = self._last_end(data)
         if not end or not data.startswith(self._begin, data.find(b"\r\n", 0, LONGEST_LINE) + 1):
             return 0, 0
-        texts = finder(b"\n", len(self.mould.head), len(self._end), BACKSLASH in data)(data, 0, end)
+        texts = finder(b"\n", len(self.mould.head), len(self.end), BACKSLASH in data)(data, 0, end)
         parts = [b""] * (2 * len(texts))
         parts[0::2] = map(self._between.__getitem__, map(len, texts))
-        parts[0] = parts[0][len(self._end) :]
+        parts[0] = parts[0][len(self.end) :]
         parts[1::2] = texts
-        run = b"".join((*parts, self._end))
+        run = b"".join((*parts, self.end))
         if not data.startswith(run):
             return 0, 0
         together = b" ".join(texts)
@@ -95,11 +82,11 @@ class ChunkedRun:
         another kind, a few may stand behind it."""
         tail = len(data)
         for _ in range(MOST_OTHERS):
-            tail = data.rfind(self._end, 0, tail)
+            tail = data.rfind(self.end, 0, tail)
             if tail < 0:
                 break
             if data.startswith(self._begin, data.rfind(b"\r\n", 0, tail) + 1):
-                return tail + len(self._end)
+                return tail + len(self.end)
         return 0
 
 
