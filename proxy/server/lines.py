@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from proxy.server.bell import Bell
+
 QUEUE_BYTES = 1 << 20
-GATHER_S = 0.05  # lines of so long leave in one write: a wake-up per line would cost the loop more than the line
-
-
+GATHER_S = 0.1  # lines of so long leave in one write: a wake-up per line would cost the loop more than the line
 OWN_BYTES = 160  # of a line of a form: its time, its id and a few numbers
 
 Line = bytes | tuple[str, int, tuple[Any, ...]]
@@ -37,8 +37,8 @@ class Writer:
         self._owed = False  # lines did not fit, and that is still to be said
         self._asleep = False  # the thread, until a line comes; else it looks for itself
         self.dropped = 0
+        self._bell = Bell()
         self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)  # a blocked one stops no exit
         self._thread.start()
 
@@ -57,17 +57,16 @@ class Writer:
                 return
             self._lines.append(line)
             self._size += size
-            if self._asleep:
-                self._asleep = False
-                self._changed.notify()
+        if self._asleep:
+            self._bell.ring()
 
     debug = info = warning = error = critical = put
 
     def close(self, timeout_s: float) -> None:
         """Write what is queued, for at most `timeout_s`; lines that come later are dropped."""
-        with self._changed:
+        with self._lock:
             self._closed = True
-            self._changed.notify()
+        self._bell.ring()
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
@@ -78,25 +77,31 @@ class Writer:
                 lead = b""
             except OSError:  # a full disk, a reader that went away
                 lead = b"\n"  # half a line may have been written
-                with self._changed:
+                with self._lock:
                     self.dropped += len(lines)
 
     def _next(self) -> list[Line]:
         """What to write now; empty at the end."""
-        with self._changed:
+        with self._lock:
             self._size -= self._taken  # what was taken the last time is written
-            self._changed.wait_for(lambda: self._closed, GATHER_S)
-            if not self._due():  # a quiet while
-                self._asleep = True
-                self._changed.wait_for(self._due)
-                self._asleep = False
-                self._changed.wait_for(lambda: self._closed, GATHER_S)
+        self._gather()
+        if not self._due():  # a quiet while
+            self._asleep = True  # said before the look at the lines: what comes after it rings
+            while not self._due():
+                self._bell.heard()
+            self._asleep = False
+            self._gather()
+        with self._lock:
             lines, self._lines, self._taken = self._lines, [], self._size
             if (lines or self._owed) and (missing := self.dropped - self._reported):
                 self._reported += missing
                 lines.append(self._notice(missing))
             self._owed = False
             return lines
+
+    def _gather(self) -> None:
+        if not self._closed:
+            self._bell.heard(GATHER_S)
 
     def _due(self) -> bool:
         return bool(self._lines) or self._closed or self._owed

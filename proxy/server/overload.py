@@ -135,7 +135,11 @@ def _limit(path: Path) -> int | None:
 
 def memory_in_use() -> int:
     """Bytes of this process that are in memory and its own; pages of files are the kernel's to take back."""
-    resident, shared = Path("/proc/self/statm").read_text().split()[1:3]
+    pages = os.open("/proc/self/statm", os.O_RDONLY)
+    try:
+        resident, shared = os.read(pages, 256).split()[1:3]
+    finally:
+        os.close(pages)
     return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
 
 

@@ -96,7 +96,7 @@ async def _wakings(directories: set[Path], debounce_s: float, stop: asyncio.Even
     a new directory may well have the inode of the old one.
     """
     yield
-    step = max(10, int(debounce_s * 500))  # milliseconds from one look of watchfiles' thread to the next
+    step = max(10, int(debounce_s * 1000))  # milliseconds from one look of watchfiles' thread to the next
     events = awatch(
         *sorted(directories),
         watch_filter=None,

@@ -48,9 +48,9 @@ class VaultStore:
 
         return access.look(self.path, everything)
 
-    def changes(self) -> int:
+    def changes(self) -> access.Counter:
         """Grows with every change, by whichever process."""
-        return access.look(self.path, lambda connection: access.counted(connection, "vault_changes"))
+        return access.Counter(self.path, "vault_changes")
 
     def begin(self, wrapped: bytes, master: str, now_ms: int) -> DataKey:
         """The file's data key: this one, unless there is one already."""

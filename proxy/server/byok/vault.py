@@ -13,6 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from typing import Any
 
 import structlog
@@ -172,17 +173,18 @@ class Vault:
         """For ever: takes over what other processes and reloads change, within a second. While the file cannot be read
         the keys stay as they were."""
         refused = ""
-        while True:
-            await asyncio.sleep(LOOK)
-            try:
-                if self._taken != self.masters or await asyncio.to_thread(self.store.changes) != self._seen:
-                    await asyncio.to_thread(self.load)
-                    self.taken()
-                refused = ""
-            except LedgerRefused as exc:
-                if str(exc) != refused:
-                    refused = str(exc)
-                    log.warning("stored_keys_unreadable", reason=refused)
+        with closing(self.store.changes()) as changes:
+            while True:
+                await asyncio.sleep(LOOK)
+                try:
+                    if self._taken != self.masters or await asyncio.to_thread(changes.now) != self._seen:
+                        await asyncio.to_thread(self.load)
+                        self.taken()
+                    refused = ""
+                except LedgerRefused as exc:
+                    if str(exc) != refused:
+                        refused = str(exc)
+                        log.warning("stored_keys_unreadable", reason=refused)
 
 
 def _why_off(masters: Masters, contents: Contents, opened: dict[int, bytes]) -> str:

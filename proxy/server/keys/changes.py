@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import structlog
@@ -109,13 +110,14 @@ class Keys:
     async def follow(self) -> None:
         """For ever: takes over what other processes change, within a second. While the file cannot be read, the keys
         stay as they were."""
-        while True:
-            await asyncio.sleep(LOOK)
-            try:
-                if await asyncio.to_thread(self.store.changes) != self._seen:
-                    await asyncio.to_thread(self.load)
-                self._told = ""
-            except LedgerRefused as exc:
-                if str(exc) != self._told:
-                    self._told = str(exc)
-                    log.warning("keys_unreadable", reason=self._told)
+        with closing(self.store.changes()) as changes:
+            while True:
+                await asyncio.sleep(LOOK)
+                try:
+                    if await asyncio.to_thread(changes.now) != self._seen:
+                        await asyncio.to_thread(self.load)
+                    self._told = ""
+                except LedgerRefused as exc:
+                    if str(exc) != self._told:
+                        self._told = str(exc)
+                        log.warning("keys_unreadable", reason=self._told)

@@ -68,9 +68,9 @@ class KeyStore:
 
         return access.look(self.path, one)
 
-    def changes(self) -> int:
+    def changes(self) -> access.Counter:
         """Grows with every change of a key, by whichever process."""
-        return access.look(self.path, lambda connection: access.counted(connection, "key_changes"))
+        return access.Counter(self.path, "key_changes")
 
     def spends(self, keys: Iterable[Key], now_ms: int) -> dict[str, Spend]:
         """By key id, as the ledger has it."""

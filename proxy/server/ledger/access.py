@@ -6,13 +6,18 @@ Every function blocks, and raises LedgerRefused where the file cannot be used.
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
-from proxy.server.ledger.schema import open_reader, open_writer, refusal
+from attrs import field
+
+from proxy.record import define
+from proxy.server.ledger.schema import inode_of, open_reader, open_writer, refusal
 
 T = TypeVar("T")
 
@@ -39,6 +44,39 @@ def counted(connection: sqlite3.Connection, counter: str) -> int:
     """A table of one number, which grows with every change, by whichever process."""
     (changes,) = connection.execute(f"SELECT n FROM {counter}").fetchone()  # noqa: S608  a constant of ours
     return int(changes)
+
+
+@define(eq=False)
+class Counter:
+    """As `counted`, for who looks again and again: its connection stays open, since every new one reads the whole
+    schema first. To be closed."""
+
+    path: Path
+    table: str
+    _connection: sqlite3.Connection | None = None
+    _inode: int | None = None
+    _in_use: threading.Lock = field(factory=threading.Lock)  # whoever is told to end closes it, perhaps within a look
+
+    def now(self) -> int:
+        with self._in_use:
+            if self._connection is not None and inode_of(os.fspath(self.path)) != self._inode:
+                self._close()
+            if self._connection is None:
+                self._connection, self._inode = open_reader(self.path), inode_of(os.fspath(self.path))
+            try:
+                return counted(self._connection, self.table)
+            except sqlite3.Error as exc:
+                self._close()
+                raise refusal(self.path, exc) from exc
+
+    def close(self) -> None:
+        with self._in_use:
+            self._close()
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
 
 def _with(opener: Callable[[Path], sqlite3.Connection], path: Path, work: Callable[[sqlite3.Connection], T]) -> T:

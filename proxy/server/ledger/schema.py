@@ -102,6 +102,14 @@ def open_reader(path: Path, *, older: bool = False) -> sqlite3.Connection:
     return connection
 
 
+def inode_of(path: str) -> int | None:
+    """By which a connection is told from the file that its path leads to by now; None where it leads to none."""
+    try:
+        return os.stat(path).st_ino
+    except FileNotFoundError:
+        return None
+
+
 def check(connection: sqlite3.Connection, path: Path) -> None:
     """What a start looks at beyond opening: may it be written, and is it whole. Raises LedgerRefused.
 

@@ -27,7 +27,7 @@ from proxy.server.ledger.checkpoints import Checkpoints
 from proxy.server.ledger.insert import BAD_ROW, insert_each, insert_rows, last_id
 from proxy.server.ledger.records import Brief, Decision, Lease
 from proxy.server.ledger.retention import STEP_PAGES, Retention, sweep
-from proxy.server.ledger.schema import LedgerRefused, check, open_writer, refusal
+from proxy.server.ledger.schema import LedgerRefused, check, inode_of, open_writer, refusal
 
 log = structlog.get_logger()
 
@@ -92,7 +92,8 @@ class Ledger:
         self._young: list[str] = []  # requests whose leases were there at the last look
         self._leasing: dict[str, Lease] = {}  # to be written
         self._connection: sqlite3.Connection | None = None
-        self._place, self._inode = os.fspath(path), 0
+        self._place = os.fspath(path)
+        self._inode: int | None = None
         self._last_id: int | None = None  # of the rows in the file; None where it has to be asked
         self._stalled_at: float | None = None
         self._retry_at, self._backoff = 0.0, BACKOFF_FIRST
@@ -426,7 +427,7 @@ class Ledger:
     def _open(self) -> sqlite3.Connection:
         """The connection, opened again after any failure, and where the path no longer leads to the open file:
         rows written to a deleted file would be gone without a word."""
-        if self._connection is not None and self._moved():
+        if self._connection is not None and inode_of(self._place) != self._inode:
             log.warning("ledger_file_replaced", path=str(self.path))
             # The WAL does not move along with a file that is renamed: what it holds goes home first.
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
@@ -434,14 +435,8 @@ class Ledger:
         if self._connection is None:
             self._connection = self._connect(self.path)
             self._connection.execute("PRAGMA wal_autocheckpoint = 0").fetchone()  # see `checkpoints`
-            self._inode = os.stat(self._place).st_ino
+            self._inode = inode_of(self._place)
         return self._connection
-
-    def _moved(self) -> bool:
-        try:
-            return os.stat(self._place).st_ino != self._inode
-        except FileNotFoundError:
-            return True
 
     def _close(self) -> None:
         """Rolls back what is open."""
