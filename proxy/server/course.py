@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from proxy.server.express import Ride
 
 LARGE = 16 << 10  # bytes of a read of which not all is parsed; or of what is held before the commit: of more, none here
-FEW = 4  # requests under way
+FEW, CROWD = 4, 32  # requests under way
 LAST_CHUNK = b"\r\n0\r\n\r\n"
 LARGEST = 12 << 10  # bytes of a stream that leaves in one; see `express.LARGEST`
 STREAM_LINES = "Cache-Control: no-cache\r\nX-Accel-Buffering: no\r\n"  # see `respond.STREAM_HEADERS`
@@ -223,55 +223,55 @@ class Course(_Steady):
     def _read_much(self, data: bytes) -> None:
         """Many frames at once: the first are read, or the end of a chunk that had begun; and of the run in which they
         stand the others leave as they came."""
-        rest = data
+        at = 0
         if self._commit is not None and self._parser.at_border:
-            rest = self._pour(self._stream.run, data)
-        if rest is data and not self._over:
-            rest = self._parse(data, FIRST if self._commit is None else 1)
-            rest = self._pour(self._run, rest)
-        if rest and len(rest) <= LARGE and not self._over:
-            self._parse(rest)
-        elif rest:
+            at = self._pour(self._stream.run, data, 0)
+        if not at and not self._over:
+            at = self._parse(data, FIRST if self._commit is None else 1)
+            at = self._pour(self._run, data, at)
+        if at < len(data) <= at + LARGE and not self._over:
+            self._parse(data[at:])
+        elif at < len(data):
             self._hand_over()
-            self._reply.received(rest)
+            self._reply.received(data[at:])
 
-    def _pour(self, run: ChunkedRun | None, data: bytes) -> bytes:
-        """What is left when all that the run takes has left."""
-        if not data or run is None or self._recast is not None or self._over:
-            return data
-        passed, size = run.cut(data)
-        out = self._out + size
-        if not passed or self._outgrows(out) or self._has_left():
+    def _pour(self, run: ChunkedRun | None, data: bytes, at: int) -> int:
+        """Where in `data` all that the run takes has left; it begins where a chunk does."""
+        if at == len(data) or run is None or self._recast is not None or self._over:
+            return at
+        size, said = run.cut(data, at)
+        out = self._out + said
+        if not size or self._outgrows(out) or self._has_left():
             self._runs_no_more()
-            return data
+            return at
         self._out = out
-        for at in range(0, passed, AT_ONCE):
-            self._write(data[at : min(at + AT_ONCE, passed)])
+        if len(self._ride.gateway.calls) > CROWD:  # that many clients who read nothing might keep a whole read each
+            for begin in range(at, at + size, AT_ONCE):
+                self._write(data[begin : min(begin + AT_ONCE, at + size)])
+        else:
+            self._write(memoryview(data)[at : at + size])
         if self._client.writing_paused:
             self._hand_over()
-        return data[passed:]
+        return at + size
 
-    def _parse(self, data: bytes, enough: int = 0) -> bytes:
-        """As `Parser.feed`, or as its `feed_some`, and what is not parsed then."""
-        parser, rest = self._parser, b""
+    def _parse(self, data: bytes, enough: int = 0) -> int:
+        """As `Parser.feed`, or as its `feed_some`; how much of it was parsed."""
+        parser = self._parser
         begun = parser.head is not None
         try:
-            if enough:
-                body, rest = parser.feed_some(data, enough)
-            else:
-                body = parser.feed(data)
+            body, at = parser.feed_some(data, enough) if enough else (parser.feed(data), len(data))
         except BadHttp as exc:
             self._hand_over()
             self._reply.garbled(exc)
-            return b""
+            return len(data)
         if self._commit is None:
             self._body.append(body)
             self._size += len(body)
         if not begun and (parser.head is None or not self._begins(parser.head, body)):
-            return rest
+            return at
         out = self._stream.feed(body) if body else b""
         if not self._stream.committed and self._size <= LARGE and not parser.done:
-            return rest  # all of it is held
+            return at  # all of it is held
         if self._is_unusual(out):
             self._hand_over(out)
         elif self._commit is None:
@@ -284,7 +284,7 @@ class Course(_Steady):
             self._run = run
             if self._recast is None:
                 self._singles, self._behind = run.singles, run.end
-        return rest
+        return at
 
     def _runs_no_more(self) -> None:
         self._run, self._singles = None, NO_SINGLES

@@ -28,13 +28,13 @@ class ChunkedRun:
         # length of a chunk -> its size line and its frame's head; how long its text is, and how long its frame
         self.singles: dict[int, tuple[bytes, int, int]] = {}
 
-    def cut(self, data: bytes) -> tuple[int, int]:
-        """How many bytes of `data`, which begins where a chunk does, are whole chunks of the run, and how many of them
-        are the body's."""
-        text = self.text(data)
+    def cut(self, data: bytes, at: int = 0) -> tuple[int, int]:
+        """How many bytes of `data`, of which a chunk begins `at` there, are whole chunks of the run, and how many of
+        them are the body's."""
+        text = self.text(data) if not at else None
         if text is not None and (data.isascii() or is_text(data)):
             return len(data), self._least + len(text)
-        return self._several(data)
+        return self._several(data, at)
 
     def whole(self, data: bytes) -> int:
         """How many bytes of the body `data` holds, if it is one chunk and in it one frame of the run; else 0."""
@@ -60,32 +60,32 @@ class ChunkedRun:
         found = self.singles[len(data)] = line + self.mould.head, size - self._least, size
         return found
 
-    def _several(self, data: bytes) -> tuple[int, int]:
-        end = self._last_end(data)
-        if not end or not data.startswith(self._begin, data.find(b"\r\n", 0, LONGEST_LINE) + 1):
+    def _several(self, data: bytes, at: int) -> tuple[int, int]:
+        end = self._last_end(data, at)
+        if not end or not data.startswith(self._begin, data.find(b"\r\n", at, at + LONGEST_LINE) + 1):
             return 0, 0
-        texts = finder(b"\n", len(self.mould.head), len(self.end), BACKSLASH in data)(data, 0, end)
+        texts = finder(b"\n", len(self.mould.head), len(self.end), BACKSLASH in data)(data, at, end)
         parts = [b""] * (2 * len(texts))
         parts[0::2] = map(self._between.__getitem__, map(len, texts))
         parts[0] = parts[0][len(self.end) :]
         parts[1::2] = texts
         run = b"".join((*parts, self.end))
-        if not data.startswith(run):
+        if not data.startswith(run, at):
             return 0, 0
         together = b" ".join(texts)
         if breaks(together) or not (together.isascii() or is_text(together)):
             return 0, 0
         return len(run), len(texts) * (self._least - 1) + len(together) + 1
 
-    def _last_end(self, data: bytes) -> int:
+    def _last_end(self, data: bytes, at: int) -> int:
         """Where the last of those chunks ends that begin and end as a frame of the run does; 0 where there is none. Of
         another kind, a few may stand behind it."""
         tail = len(data)
         for _ in range(MOST_OTHERS):
-            tail = data.rfind(self.end, 0, tail)
+            tail = data.rfind(self.end, at, tail)
             if tail < 0:
                 break
-            if data.startswith(self._begin, data.rfind(b"\r\n", 0, tail) + 1):
+            if data.startswith(self._begin, data.rfind(b"\r\n", at, tail) + 1):
                 return tail + len(self.end)
         return 0
 

@@ -184,17 +184,17 @@ class Parser:
         self.head, self._framing, self.done = head, "length", True
         return data[end + 4 :]
 
-    def feed_some(self, data: bytes, enough: int) -> tuple[bytes, bytes]:
+    def feed_some(self, data: bytes, enough: int) -> tuple[bytes, int]:
         """As `feed`, of a body in chunks no further than to the end of the chunk in which `enough` bytes of `data` are;
-        and the bytes behind it, which are to be fed next."""
+        and how many bytes that is. Those behind it are to be fed next."""
         body, at = self.feed(data[:enough]), enough
         while self._framing == "chunked" and not (self.done or self.at_border) and at < len(data):
             step = self._left or 1
             body += self.feed(data[at : at + step])
             at += step
-        if self.at_border:
-            return body, data[at:]
-        return (body + self.feed(data[at:]) if at < len(data) else body), b""
+        if at >= len(data) or self.at_border:
+            return body, at
+        return body + self.feed(data[at:]), len(data)
 
     @property
     def begun(self) -> bool:

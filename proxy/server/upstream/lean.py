@@ -178,10 +178,11 @@ class LeanReply:
         """Into the parts that a reader finds; if `enough`, no further than shows how the answer begins."""
         parser = self._parser
         try:
-            body, self._raw = parser.feed_some(data, enough) if enough else (parser.feed(data), b"")
+            body, at = parser.feed_some(data, enough) if enough else (parser.feed(data), len(data))
         except BadHttp as exc:
             self.garbled(exc)
             return
+        self._raw = data[at:]
         if body:
             self._parts.append(body)
             self._size += len(body)
