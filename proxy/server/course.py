@@ -256,22 +256,32 @@ class Course(_Steady):
 
     def _parse(self, data: bytes, enough: int = 0) -> int:
         """As `Parser.feed`, or as its `feed_some`; how much of it was parsed."""
-        parser = self._parser
+        parser, at = self._parser, len(data)
         begun = parser.head is not None
         try:
-            body, at = parser.feed_some(data, enough) if enough else (parser.feed(data), len(data))
+            if enough:
+                body, at = parser.feed_some(data, enough)
+            else:
+                body = parser.feed(data)
         except BadHttp as exc:
+            self._judge(exc.body, begun)
             self._hand_over()
             self._reply.garbled(exc)
-            return len(data)
+        else:
+            self._judge(body, begun)
+        return at
+
+    def _judge(self, body: bytes, begun: bool) -> None:
+        """What a read brought of the body; `begun`, whether the head was here before."""
+        parser = self._parser
         if self._commit is None:
             self._body.append(body)
             self._size += len(body)
         if not begun and (parser.head is None or not self._begins(parser.head, body)):
-            return at
+            return
         out = self._stream.feed(body) if body else b""
         if not self._stream.committed and self._size <= LARGE and not parser.done:
-            return at  # all of it is held
+            return  # all of it is held
         if self._is_unusual(out):
             self._hand_over(out)
         elif self._commit is None:
@@ -284,7 +294,6 @@ class Course(_Steady):
             self._run = run
             if self._recast is None:
                 self._singles, self._behind = run.singles, run.end
-        return at
 
     def _runs_no_more(self) -> None:
         self._run, self._singles = None, NO_SINGLES

@@ -35,7 +35,10 @@ Framing = Literal["none", "length", "chunked", "close"]
 
 
 class BadHttp(Exception):
-    """The bytes are no answer. The text says why, without quoting them."""
+    """The bytes are no answer. The text says why, without quoting them; `body` is what they held of one before that,
+    behind what was told of it already."""
+
+    body = b""
 
 
 @record
@@ -171,7 +174,13 @@ class Parser:
                 self._left, self.done = 0, True
                 return data
         if self._framing == "chunked":
-            return self._chunked(data)
+            parts: list[bytes] = []
+            try:
+                self._chunked(data, parts)
+            except BadHttp as exc:
+                exc.body = b"".join(parts)
+                raise
+            return parts[0] if len(parts) == 1 else b"".join(parts)
         return self._measured(data) if self._framing == "length" else data
 
     def whole(self, data: bytes) -> bytes | None:
@@ -187,14 +196,18 @@ class Parser:
     def feed_some(self, data: bytes, enough: int) -> tuple[bytes, int]:
         """As `feed`, of a body in chunks no further than to the end of the chunk in which `enough` bytes of `data` are;
         and how many bytes that is. Those behind it are to be fed next."""
-        body, at = self.feed(data[:enough]), enough
-        while self._framing == "chunked" and not (self.done or self.at_border) and at < len(data):
-            step = self._left or 1
-            body += self.feed(data[at : at + step])
-            at += step
-        if at >= len(data) or self.at_border:
-            return body, at
-        return body + self.feed(data[at:]), len(data)
+        body, at, step = b"", 0, enough
+        try:
+            while at < len(data):
+                body += self.feed(data[at : at + step])
+                at = min(at + step, len(data))
+                if self.at_border:
+                    break
+                step = (self._left or 1) if self._framing == "chunked" and not self.done else len(data)
+        except BadHttp as exc:
+            exc.body = body + exc.body
+            raise
+        return body, at
 
     @property
     def begun(self) -> bool:
@@ -249,26 +262,25 @@ class Parser:
         self.surplus = True
         return data[:left]
 
-    def _chunked(self, data: bytes) -> bytes:
-        """One pass over the sizes. `_left` counts a chunk's CRLF as well, so 1 or 2 of it are no bytes of the body."""
+    def _chunked(self, data: bytes, parts: list[bytes]) -> None:
+        """One pass over the sizes; of the body, `parts` get what there is. `_left` counts a chunk's CRLF as well, so 1
+        or 2 of it are no bytes of the body."""
         if self._buffer:
             data, self._buffer = self._buffer + data, b""
         if self._trailing:
             self._trailers(data, 0)
-            return b""
-        pos, size, parts, parted = self._left, len(data), [], False
+            return
+        pos, size, parted = self._left, len(data), False
         if pos > 2:
             parts.append(data[: pos - 2] if pos - 2 < size else data)
-        if 0 < pos <= size:
-            _check_end(data, pos, pos)
-        elif pos > size:
-            _check_end(data, size, pos)
+        if pos:
+            _check_end(data, min(pos, size), pos)
         while pos < size:
             end = data.find(b"\r\n", pos)
             if end < 0:
                 self._hold(data, pos)
                 self._left = 0
-                return b"".join(parts)
+                return
             line = data[pos:end]
             length = _sizes.get(line, -1)
             if length < 0:
@@ -276,7 +288,7 @@ class Parser:
             if length == 0:
                 self._left, self._trailing = 0, True
                 self._trailers(data, end + 2)
-                return b"".join(parts)
+                return
             start = end + 2
             if size - pos > WORTH_PARTING * length and not parted:
                 parted = True
@@ -292,7 +304,6 @@ class Parser:
             else:
                 _check_end(data, size, pos)
         self._left = pos - size
-        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _hold(self, data: bytes, pos: int) -> None:
         """Half a size line."""

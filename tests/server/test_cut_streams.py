@@ -74,6 +74,37 @@ async def test_what_came_is_kept_and_charged_and_the_end_is_told(
     _kept(row, tongue, len(said) // len(WORDS[0]))
 
 
+CUTS = {  # how the frames come that stand before a chunk that is none -> what of them comes in the read that holds it
+    "all with the head": lambda frames: ([], frames),
+    "the last": lambda frames: ([*frames[:-1], 0.02], frames[-1:]),
+    "all but the first that bears content": lambda frames: ([*frames[:-8], 0.02], frames[-8:]),
+    "half a frame beside": lambda frames: ([*frames[:-1], 0.02, frames[-1][:20], 0.02], [frames[-1][20:]]),
+}
+
+
+@each_surface
+@pytest.mark.parametrize("parted", CUTS.values(), ids=CUTS)
+@pytest.mark.parametrize("asked_before", [0, 2])
+async def test_what_came_well_before_broken_chunks_leaves_before_their_error(
+    start: Start,
+    upstream: ScriptedUpstream,
+    tongue: Tongue,
+    parted: Callable[[list[bytes]], tuple[list[Step], list[bytes]]],
+    asked_before: int,
+) -> None:
+    gw = await start(provider("first", upstream, tongue, models=PRICED) + "[retry]\ntries = 1\n")
+    before, beside = parted(begun(tongue))
+    bad = b"".join([*map(piece, beside), b"zz\r\nmore\r\n"])
+    good: Script = streamed(frames(tongue, "Hello"))
+    upstream.plays(*[good] * asked_before, [*streamed(before, last=False), bad, SILENCE])
+    for _ in range(asked_before + 1):
+        answer = await gw.post(tongue.path, asking(tongue, "first", stream=True))
+    assert (answer.status, tongue.read_stream(answer.body)) == (200, "".join(WORDS))
+    assert terminator(tongue) not in answer.body
+    row = await gw.row(answer.request_id)
+    assert (row["outcome"], row["bytes_committed"]) == ("bad_upstream_response", len(answer.body))
+
+
 def _kept(row: dict[str, Any], tongue: Tongue, words: int) -> None:
     assert row["estimated"]
     assert row["charged_nanos"] >= words // 4 * 100_000  # as they are estimated, by their bytes

@@ -299,6 +299,22 @@ async def test_a_bad_chunk_in_a_later_packet_is_broken(client: Upstream, upstrea
     await within((await upstream.asked()).gone)
 
 
+@pytest.mark.parametrize("good", [1, 2, 40])
+async def test_what_came_before_a_bad_chunk_is_read_first(
+    client: Upstream, upstream: ScriptedUpstream, good: int
+) -> None:
+    go_on = asyncio.Event()
+    upstream.plays([CHUNKED, go_on, piece(b"half") * good + b"zz\r\nmore\r\n", SILENCE])
+    reply, said = await client.send(outgoing()), b""
+    go_on.set()
+    with suppress(UpstreamBroken):
+        while more := await reply.chunk():
+            said += more
+        raise AssertionError("it ended")
+    assert said == b"half" * good
+    await within((await upstream.asked()).gone)
+
+
 async def test_a_body_without_a_length_ends_with_the_connection(client: Upstream, upstream: ScriptedUpstream) -> None:
     upstream.plays([head(200) + b"all of it", CUT])
     assert await whole(client) == b"all of it"

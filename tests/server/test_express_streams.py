@@ -38,6 +38,11 @@ def joined(script: Script) -> Script:
     return [b"".join(begun), 0.01, last]
 
 
+def broken(said: list[bytes]) -> list[bytes]:
+    """Of a stream, what comes before a chunk that is none."""
+    return [*map(bytes, streamed(said, last=False)), b"zz\r\n"]  # type: ignore[arg-type]
+
+
 def pieces(script: Script, size: int) -> Script:
     whole = b"".join(map(bytes, script))  # type: ignore[arg-type]
     return [step for at in range(0, len(whole), size) for step in (whole[at : at + size], 0.001)]
@@ -112,6 +117,21 @@ TURNS: dict[str, Callable[[Tongue], Script]] = {
     "cut behind the head": lambda tongue: streamed([CUT], last=False),
     "cut before content": lambda tongue: streamed([frames(tongue)[0], CUT], last=False),
     "broken chunks behind content": lambda tongue: [*streamed(frames(tongue)[:3], last=False), b"zz\r\n", SILENCE],
+    "broken chunks right behind content": lambda tongue: [b"".join(broken(frames(tongue)[:3])), SILENCE],
+    "broken chunks right behind more content": lambda tongue: [
+        *streamed(frames(tongue)[:3], last=False),
+        0.02,
+        b"".join(broken([tongue.text("more")] * 3)[1:]),
+        SILENCE,
+    ],
+    "broken chunks right behind a run": lambda tongue: [
+        *streamed(frames(tongue)[:3], last=False),
+        0.02,
+        b"".join(broken([tongue.text("more")] * 200)[1:]),
+        SILENCE,
+    ],
+    "broken chunks before content": lambda tongue: [b"".join(broken(frames(tongue)[:1])), SILENCE],
+    "broken chunks right behind the end": lambda tongue: [b"".join(broken(frames(tongue))), SILENCE],
     "an end that is broken": lambda tongue: [*streamed(frames(tongue), last=False), b"zz\r\n", SILENCE],
     "cut behind content": lambda tongue: streamed([*frames(tongue)[:3], CUT], last=False),
     "not HTTP": lambda tongue: [b"220 smtp ready\r\n\r\n", SILENCE],

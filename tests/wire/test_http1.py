@@ -201,12 +201,15 @@ def test_a_body_in_chunks_comes_out_as_it_went_in(chunks: list[bytes], size: int
     assert (body, parser.done) == (b"".join(chunks), True)
 
 
-def told(raw: bytes, size: int) -> tuple[bytes, bool, bool] | None:
-    """None where it is refused."""
-    with suppress(BadHttp):
-        parser, body = read(raw, size)
-        return body, parser.done, parser.surplus
-    return None
+def told(raw: bytes, size: int) -> tuple[bytes, bool, bool] | bytes:
+    """Where it is refused, what came of the body before that."""
+    parser, body = Parser(), b""
+    try:
+        for at in range(0, len(raw), size):
+            body += parser.feed(raw[at : at + size])
+    except BadHttp as exc:
+        return body + exc.body
+    return body, parser.done, parser.surplus
 
 
 pieces = st.sampled_from([b"\r\n", b"\r", b"\n", b"0", b"2", b"3", b"ok", b"a\rb", b"\r\n\r", b";x"])
@@ -228,6 +231,27 @@ def test_many_chunks_at_once_are_what_they_are_byte_by_byte(
     read(CHUNKED + b"2\r\nok\r\n3\r\nall\r\n4\r\nall!\r\n3;x\r\nall\r\n")  # their sizes are known from now on
     raw = CHUNKED + b"".join((*before, *odd, *behind, end))
     assert told(raw, 1 << 30) == told(raw, size) == told(raw, 1)
+
+
+@each("size", [1, 3, 10, 1 << 30])
+@each("broken", [b"zz\r\n", b"\r\n", b"-1\r\nok\r\n", b"2;" + b"a" * 5000, b"2\nok", b"0\r\n" + b"X: 1\r\n" * 1000])
+@each("good", [0, 1, 3, 30])
+def test_what_came_before_a_break_is_told_with_it(good: int, broken: bytes, size: int) -> None:
+    assert told(CHUNKED + b"3\r\nall\r\n" * good + broken, size) == b"all" * good
+
+
+@each("enough", [1, 60, 100, 190, 1000])
+def test_it_is_told_where_no_more_is_read_than_shows_the_beginning(enough: int) -> None:
+    raw, parser, body, at = CHUNKED + b"64\r\n%b\r\n" % (b"a" * 100) + b"zz\r\n", Parser(), b"", 0
+    with suppress(BadHttp):
+        while at < len(raw):
+            try:
+                more, size = parser.feed_some(raw[at:], enough)
+            except BadHttp as exc:
+                body += exc.body
+                raise
+            body, at = body + more, at + size
+    assert (body, at < len(raw)) == (b"a" * 100, True)
 
 
 @given(raw=st.binary(max_size=200), size=st.integers(1, 60))

@@ -157,18 +157,21 @@ class LeanReply:
 
     def _pass(self, data: bytes) -> None:
         """To whoever pours."""
-        parser, take = self._parser, self._take
+        parser, take, broken = self._parser, self._take, None
         assert take is not None
         try:
             body = parser.feed(data)
+        except BadHttp as exc:
+            body, broken = exc.body, exc
+        try:
             if body and not take(body):
                 self._stop()
-        except BadHttp as exc:
-            self.garbled(exc)
-            return
         except BaseException as exc:  # as above
             self._fault = exc
             self._stop()
+        if broken is not None:
+            self.garbled(broken)
+            return
         self._direct = self._through if self._take is not None and parser.at_border else None
         if parser.done:
             self._ended()
@@ -176,20 +179,25 @@ class LeanReply:
 
     def _parse(self, data: bytes, enough: int = 0) -> None:
         """Into the parts that a reader finds; if `enough`, no further than shows how the answer begins."""
-        parser = self._parser
+        parser, at, broken = self._parser, len(data), None
         try:
-            body, at = parser.feed_some(data, enough) if enough else (parser.feed(data), len(data))
+            if enough:
+                body, at = parser.feed_some(data, enough)
+            else:
+                body = parser.feed(data)
         except BadHttp as exc:
-            self.garbled(exc)
-            return
+            body, broken = exc.body, exc
         self._raw = data[at:]
         if body:
             self._parts.append(body)
             self._size += len(body)
-        if parser.done:
+        if broken is not None:
+            self.garbled(broken)
+        elif parser.done:
             self._ended()
 
     def garbled(self, exc: BadHttp) -> None:
+        """What came before is somebody's already."""
         self._begun = True
         self._fail(UpstreamBroken(CUT if self._parser.head else NO_HTTP, detail=str(exc)))
 
