@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from proxy.accounts.books import ANYBODY, Standing
@@ -195,14 +195,15 @@ def budget_spent(account: Account, nanos: int) -> BudgetSpent:
     return BudgetSpent(said)
 
 
-def tightest(meters: Iterable[Meter], now: float) -> tuple[tuple[int, Meter] | None, tuple[int, Meter] | None]:
-    """Of requests and of tokens per minute, how many are left and whose limit that is: the one closest to its end."""
-    requests: tuple[int, Meter] | None = None
-    tokens: tuple[int, Meter] | None = None
+def tightest(meters: Sequence[Meter], now: float) -> tuple[tuple[int | None, Meter], tuple[int | None, Meter]]:
+    """Of requests and of tokens per minute, how many are left and whose limit that is: the one closest to its end. None
+    are left where nobody has such a limit."""
+    requests: tuple[int | None, Meter] = None, meters[0]
+    tokens = requests
     for meter in meters:
         of_requests, of_tokens = meter.left(now)
-        if of_requests is not None and (requests is None or of_requests < requests[0]):
+        if of_requests is not None and (requests[0] is None or of_requests < requests[0]):
             requests = of_requests, meter
-        if of_tokens is not None and (tokens is None or of_tokens < tokens[0]):
+        if of_tokens is not None and (tokens[0] is None or of_tokens < tokens[0]):
             tokens = of_tokens, meter
     return requests, tokens

@@ -31,37 +31,27 @@ def limit_headers(call: Call, *, refused: bool = False) -> Headers:
 
 def headers_of(permit: Permit, dialect: str, now: float, wall: float, given_back: int = 0) -> Headers:
     """In the names of that dialect; `wall` is the time of day."""
-    requests, tokens = tightest(permit.standing.meters, now)
-    if given_back and tokens is not None:
-        left, meter = tokens
-        tokens = max(0, (meter.terms.tpm or 0) - meter.tokens.used - meter.reserved + given_back), meter
-    names, said = (ANTHROPIC, _moment) if dialect == "anthropic" else (OPENAI, duration)
-    headers: Headers = []
-    if requests is not None:
-        left, meter = requests
-        reset = said(meter.requests.idle_in(now), wall)
-        headers += zip(names["requests"], (str(meter.terms.rpm), str(left), reset), strict=True)
-    if tokens is not None:
-        left, meter = tokens
-        reset = said(meter.tokens.idle_in(now), wall)
-        headers += zip(names["tokens"], (str(meter.terms.tpm), str(left), reset), strict=True)
-    return headers
+    lines = lines_of(permit, dialect, now, wall, given_back).splitlines()
+    return [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
 
 
-def lines_of(permit: Permit, dialect: str, now: float, wall: float) -> str:
-    """As `headers_of`, on the wire."""
+def lines_of(permit: Permit, dialect: str, now: float, wall: float, given_back: int = 0) -> str:
+    """As `headers_of`, on the wire; of one who has limits."""
     meters = permit.standing.meters
-    if len(meters) > 1:
-        return "".join([f"{name}: {value}\r\n" for name, value in headers_of(permit, dialect, now, wall)])
-    (meter,) = meters
-    requests, tokens = meter.left(now)
+    if len(meters) == 1:
+        of_requests = of_tokens = meters[0]
+        requests, tokens = of_requests.left(now)
+    else:
+        (requests, of_requests), (tokens, of_tokens) = tightest(meters, now)
     said = _moment if dialect == "anthropic" else duration
     told: tuple[int | str, ...] = ()
     if requests is not None:
-        told = requests, said(meter.requests.idle_in(now), wall)
+        told = requests, said(of_requests.requests.idle_in(now), wall)
     if tokens is not None:
-        told += tokens, said(meter.tokens.idle_in(now), wall)
-    return _lines(dialect, meter.terms.rpm, meter.terms.tpm) % told
+        if given_back:
+            tokens = max(0, (of_tokens.terms.tpm or 0) - of_tokens.tokens.used - of_tokens.reserved + given_back)
+        told += tokens, said(of_tokens.tokens.idle_in(now), wall)
+    return _lines(dialect, of_requests.terms.rpm, of_tokens.terms.tpm) % told
 
 
 @lru_cache(maxsize=256)

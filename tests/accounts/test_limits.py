@@ -132,8 +132,5 @@ def test_the_models_own_limit_is_taken_and_given_back_as_candidates_change() -> 
 
 def test_the_limit_closest_to_its_end_is_the_one_that_is_told() -> None:
     wide, narrow = Meter("key:a", LimitTerms(rpm=100, tpm=50)), Meter("project:x", LimitTerms(rpm=3, tpm=5000))
-    requests, tokens = tightest([wide, narrow], 0.0)
-    assert requests is not None
-    assert tokens is not None
-    assert (requests[1], tokens[1]) == (narrow, wide)
-    assert tightest([Meter("key:a", LimitTerms(parallel=2))], 0.0) == (None, None)
+    assert tightest([wide, narrow], 0.0) == ((3, narrow), (50, wide))
+    assert tightest([none := Meter("key:a", LimitTerms(parallel=2))], 0.0) == ((None, none), (None, none))
