@@ -79,7 +79,11 @@ class Gateway:
 
     async def serve(self, request: Request, surface: Surface) -> web.StreamResponse:
         """Never raises but for cancellation: whatever goes wrong is answered in the surface's own words."""
-        ride = self._express.board(request, surface)
+        try:
+            ride = self._express.board(request, surface)
+        except Exception:
+            log.exception("internal_error", surface=surface.name)
+            ride = None  # the way of all may have no fault, and tells where it has
         if ride is not None and (left := await ride.answered()) is not None:
             return left
         call, plan = (self._begin(request, surface), None) if ride is None else ride.handed_over()

@@ -30,10 +30,11 @@ from riding import (
     same_either_way,
     told,
 )
+from structlog.testing import capture_logs
 from upstream import CUT, LAST, RESET, SILENCE, Script, ScriptedUpstream, head, piece, plain
 
 from proxy.errors import UpstreamBroken
-from proxy.server import outline
+from proxy.server import express, outline
 from proxy.server.call import Call
 from proxy.server.express import Ride
 from proxy.server.visitor import Visitor, visitor_of
@@ -295,6 +296,23 @@ async def test_a_reload_begins_anew(upstream: ScriptedUpstream, start: Start, mo
         await client.request(CHAT, ASKED)
         assert (await client.answer())[0] == 200
     assert [ride is not None for ride in boarded] == [False, True, False, True]
+
+
+@pytest.mark.parametrize("where", ["found_by", "estimated_tokens"])
+async def test_a_fault_of_ours_before_anything_was_done_leaves_the_request_to_the_way_of_all(
+    where: str, upstream: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gw = await start(provider("first", upstream))
+    upstream.answers(lambda seen: good(CHAT))
+    client = await gw.connect()
+    with capture_logs() as logs:
+        for _ in range(2):
+            await client.request(CHAT, ASKED)
+            assert (await client.answer())[0] == 200
+            monkeypatch.setattr(express, where, None)  # cannot be called
+    assert [it["event"] for it in logs if it["log_level"] == "error"] == ["internal_error"]
+    assert [row["outcome"] for row in await gw.rows(2)] == ["ok", "ok"]
+    assert len(upstream.seen) == 2
 
 
 async def test_nobody_boards_while_somebody_rests(
