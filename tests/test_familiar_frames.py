@@ -91,7 +91,11 @@ WHOLE: dict[str, tuple[Dialect, list[bytes], bool]] = {
     "a chat with a comment": (OPENAI, [GOOD[0], b": hm\n\n", *GOOD[1:], END], False),
     "a chat with a comment in a frame": (OPENAI, [GOOD[0], b": hm\n" + GOOD[1], *GOOD[2:], END], False),
     "a chat of CRs": (OPENAI, [frame.replace(b"\n", b"\r\n") for frame in (*GOOD, END)], False),
-    "a chat with another language": (OPENAI, [*CHAT.stream("日本")], False),
+    "a chat with another language": (OPENAI, [*CHAT.stream("日本")], True),
+    "a chat with escapes": (OPENAI, [*CHAT.stream("\\u0041\\n")], True),
+    "a chat that is no UTF-8": (OPENAI, [GOOD[0], CHAT.text("x").replace(b"x", b"\xff"), *GOOD[1:], END], False),
+    "a chat with a comment above its usage": (OPENAI, [*GOOD, b": hm\n" + USED, END], False),
+    "a chat with another frame in the place of its usage": (OPENAI, [*GOOD, USED + b"retry: 1\n\n", END], False),
     "a chat with a call": (OPENAI, [GOOD[0], chunk(CALL), chunk({}, "stop"), END], False),
     "a chat of nothing": (OPENAI, [GOOD[0], GOOD[-1], END], True),
     "an end and nothing": (OPENAI, [GOOD[0], END], False),
@@ -111,11 +115,11 @@ def test_a_stream_that_came_at_once_is_what_it_would_be_frame_by_frame(
         stream = Passthrough(dialect, VOICE, strip_usage=strip_usage)
         with suppress(UpstreamError):
             out = b"".join(map(stream.feed, frames))
-        for _ in range(2):
-            seen = at_once(dialect, b"".join(frames), strip_usage=strip_usage)
+        for chunks in (frames, [b"".join(frames)]):
+            seen = at_once(dialect, list(chunks), strip_usage=strip_usage)
             assert (seen is not None) is known
             if seen is not None:
-                assert (seen.feed(b""), seen.usage, seen.edits) == (out, stream.usage, stream.edits)
+                assert (seen.out, seen.usage, seen.edits) == (out, stream.usage, stream.edits)
                 assert stream.committed
                 assert stream.done
                 assert stream.failure is None

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,9 +29,9 @@ from proxy.server.ledger import Brief
 from proxy.server.ratelimits import lines_of
 from proxy.server.upstream.lean import FIRST
 from proxy.server.watchdog import STUCK_WRITE, Watchdog
-from proxy.streams import AtOnce, Stream, at_once
+from proxy.streams import Stream, at_once
 from proxy.wire.chunked_run import ChunkedRun
-from proxy.wire.http1 import BadHttp, Head
+from proxy.wire.http1 import BadHttp, Head, all_of
 from proxy.wire.mould import QUOTE
 from proxy.wire.sse import CR, LF, is_text
 
@@ -68,12 +69,13 @@ class Course(_Steady):
     """One stream's, from the moment that the provider was asked."""
 
     __slots__ = (
-        "_agenda", "_answer", "_body", "_commit", "_over", "_page", "_parser", "_passed", "_recast", "_recorded",
-        "_reply", "_reserved", "_ride", "_run", "_said", "_size", "_stream", "_told", "_unsent", "_upstream_id",
-        "_wait", "_waiter", "_whole", "_woken",
+        "_agenda", "_answer", "_body", "_commit", "_edits", "_over", "_page", "_parser", "_passed", "_recast",
+        "_recorded", "_reply", "_reserved", "_ride", "_run", "_said", "_size", "_stream", "_told", "_unsent",
+        "_upstream_id", "_wait", "_waiter", "_whole", "_woken",
     )  # fmt: skip
 
-    _stream: Stream | AtOnce
+    _stream: Stream
+    _edits: Mapping[str, int]  # of that, or of one that came at once
     _waiter: asyncio.Future[None]
     _passed: str  # of the provider's headers, lines
     _upstream_id: str | None
@@ -125,7 +127,7 @@ class Course(_Steady):
             return None
         if self._answer is not None and not self._recorded:
             try:
-                if not self._parser.done and await self._reply.finish() and not isinstance(self._stream, AtOnce):
+                if not self._parser.done and await self._reply.finish():
                     self._stream.edits["surplus_dropped"] = 1
             finally:
                 self._record()
@@ -197,22 +199,58 @@ class Course(_Steady):
         transport = self._client.transport
         return transport is None or transport.is_closing()
 
-    def _waits(self, data: bytes) -> bool:
-        """Among many a whole answer is left to its task: those that wake up together find the same code at hand, and
-        there is the less of it between two reads. One that is nearly alone is not kept waiting for the loop."""
-        whole = data.endswith(LAST_CHUNK) and len(data) <= LARGE and self._parser.head is None
-        if not whole or self._woken or len(self._ride.gateway.calls) <= FEW:
+    def _came_at_once(self, data: bytes) -> bool:
+        """Whether this is a stream from its first byte to its last, and seen to: it has left, or it waits.
+
+        Among many it is left to its task: those that wake up together find the same code at hand, and there is the
+        less of it between two reads. One that is nearly alone is not kept waiting for the loop."""
+        if not data.endswith(LAST_CHUNK) or len(data) > LARGE or self._parser.begun:
             return False
-        self._whole, self._woken = data, True
-        self._waiter.set_result(None)
+        self._whole = data
+        if not self._woken and len(self._ride.gateway.calls) > FEW:
+            self._woken = True
+            self._waiter.set_result(None)
+            return True
+        left = self._leaves(data)
+        self._whole = b""
+        return left
+
+    def _leaves(self, data: bytes) -> bool:
+        """All of a good stream, if each of its frames is known; else nothing was done."""
+        ride, track, client = self._ride, self._ride.track, self._client
+        prepared, price, transport = track.streamed, track.price, client.transport
+        if prepared is None or not prepared.native or not isinstance(prepared.dialect, Dialect):
+            return False
+        try:
+            found = all_of(data)
+        except BadHttp:
+            return False  # found again, and told
+        stream = at_once(prepared.dialect, found[1], strip_usage=prepared.asked_usage) if found is not None else None
+        if found is None or stream is None or (usage := stream.usage) is None:
+            return False
+        head, out, size = found[0], stream.out, len(stream.out)
+        passed = track.passed if track.heard is head else ride.heard(head)
+        cost = price.cost_nanos(usage) if price is not None else None
+        if passed is None or size > LARGEST or size > self._most or (cost is None and price is not None):
+            return False
+        if transport is None or transport.is_closing() or client.writing_paused:
+            return False
+        self._last = self._now()
+        first_byte_s = time.monotonic() - ride.started
+        post(ride.request, transport, b"%b%x\r\n%b\r\n0\r\n\r\n" % (self._head(passed), size, out))
+        self._parser.has_fed(head)
+        self._edits, self._upstream_id, self._told, self._out = stream.edits, track.upstream_id, (usage, cost), size
+        self._commit = commit = Commit(first_byte_s, self._last - ride.began)
+        self._learn(commit)
+        self._ended()
         return True
 
     def _read(self, data: bytes) -> None:
         if self._commit is None:
-            if self._waits(data):
-                return
             if self._whole:  # and more came behind it
                 data, self._whole = self._whole + data, b""
+            if self._came_at_once(data):
+                return
         self._last = self._now()
         self._runs_no_more()
         if len(data) > LARGE or (len(data) > LAST and self._commit is not None and self._recast is None):
@@ -306,15 +344,9 @@ class Course(_Steady):
             self._hand_over()
             return False
         self._passed, self._upstream_id = passed, track.upstream_id
-        self._stream = (self._at_once(body) if self._parser.done else None) or self._made()
+        self._stream = stream = self._made()
+        self._edits = stream.edits
         return True
-
-    def _at_once(self, body: bytes) -> AtOnce | None:
-        """A good stream that came in one read, and is like others before."""
-        prepared = self._ride.track.streamed
-        if prepared is None or not prepared.native or not isinstance(prepared.dialect, Dialect):
-            return None
-        return at_once(prepared.dialect, body, strip_usage=prepared.asked_usage)
 
     def _made(self) -> Stream:
         ride, track, spoken = self._ride, self._ride.track, self._ride.track.surface.spoken
@@ -373,15 +405,12 @@ class Course(_Steady):
 
     def _begin(self, out: bytes) -> None:
         """The commit: the head leaves, and what there is."""
-        ride, track, client = self._ride, self._ride.track, self._client
+        ride, client = self._ride, self._client
         transport = client.transport
         assert transport is not None
         first_byte_s = time.monotonic() - ride.started
         wait = self._last - ride.began
-        lines = f"{track.own_lines(ride.request_id)}{track.kind_line}{self._passed}"
-        if ride.permit.standing.meters:
-            lines += lines_of(ride.permit, track.surface.dialect, ride.gateway.clock(), ride.gateway.now())
-        head = head_of_stream(ride.request, track.stock, f"{lines}{STREAM_LINES}".encode())
+        head = self._head(self._passed)
         self._out, whole = len(out), self._stream.done
         if whole:
             post(ride.request, transport, b"%b%x\r\n%b\r\n0\r\n\r\n" % (head, len(out), out))
@@ -401,6 +430,14 @@ class Course(_Steady):
             ride.forget()
             if client.writing_paused:
                 self._hand_over()
+
+    def _head(self, passed: str) -> bytes:
+        """Of the answer; `passed` are the provider's headers in it."""
+        ride, track = self._ride, self._ride.track
+        lines = f"{track.own_lines(ride.request_id)}{track.kind_line}{passed}"
+        if ride.permit.standing.meters:
+            lines += lines_of(ride.permit, track.surface.dialect, ride.gateway.clock(), ride.gateway.now())
+        return head_of_stream(ride.request, track.stock, f"{lines}{STREAM_LINES}".encode())
 
     def _learn(self, commit: Commit) -> None:
         """See `Relay`."""
@@ -481,7 +518,7 @@ class Course(_Steady):
     def opening(self, call: Call, pick: Pick) -> Opening | None:
         """For the way of all: the answer, if a part of it has left."""
         commit, ride, track, reply = self._commit, self._ride, self._ride.track, self._reply
-        if commit is None or track.streamed is None or isinstance(self._stream, AtOnce):
+        if commit is None or track.streamed is None or self._whole:
             return None
         call.phase, call.answer.begun = "stream", True
         call.first_byte_s, call.upstream_wait, call.decision.ttfb_ms = (
@@ -505,7 +542,7 @@ class Course(_Steady):
 
     def _record(self) -> None:
         """See `Gateway`: what a stream says of its candidate, what it cost, and what is told of it."""
-        ride, track, gateway, stream = self._ride, self._ride.track, self._ride.gateway, self._stream
+        ride, track, gateway = self._ride, self._ride.track, self._ride.gateway
         commit = self._commit
         assert commit is not None
         self._recorded = True
@@ -516,7 +553,7 @@ class Course(_Steady):
             track, ride.request_id, ride.at_ms, ride.tokens, ride.conversation, ride.pinned is not None, usage, cost,
             charged, ttfb_ms, duration_ms, self._out, self._upstream_id, ride.started_ms,
         ))  # fmt: skip
-        for kind, count in stream.edits.items():
+        for kind, count in self._edits.items():
             gateway.metrics.stream_edited(kind, count)
         if (rate := pace(usage.output, duration_ms - ttfb_ms)) is not None:
             world.latencies.observe_rate(track.candidate, rate)

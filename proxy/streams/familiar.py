@@ -16,8 +16,8 @@ from proxy import ir
 from proxy.dialects.dialect import Dialect, Tap
 from proxy.errors import UpstreamBroken
 from proxy.ir import Sight
-from proxy.wire.mould import QUOTE, Mould
-from proxy.wire.sse import CR, holds_comment, raw_frames, read_frame
+from proxy.wire.mould import QUOTE, Mould, length
+from proxy.wire.sse import CR, holds_comment, is_text, raw_frames, read_frame
 
 MOST_SAYINGS = 256  # that are remembered of a dialect
 LONGEST_SAYING = 512  # bytes
@@ -36,6 +36,15 @@ class _Memory:
     def __init__(self) -> None:
         self.sayings: dict[bytes, tuple[Sight, ir.StopReason | None]] = {}
         self.shapes: dict[tuple[bytes, bytes], None] = {}  # what stands before a text, and behind it
+
+    def shape_of(self, rest: bytes) -> tuple[bytes, bytes] | None:
+        """The shape of a frame that says a piece of text."""
+        for before, behind in self.shapes:
+            text = rest.removeprefix(before).removesuffix(behind)
+            is_one = len(text) + len(before) + len(behind) == len(rest) and QUOTE not in text
+            if is_one and (length(text) or _says(text)):
+                return before, behind
+        return None
 
 
 _memories: dict[str, _Memory] = {}
@@ -72,14 +81,12 @@ class Glance:
         return sight
 
     def _text(self, head: bytes, rest: bytes) -> Sight | None:
-        for before, behind in self._memory.shapes:
-            if rest.startswith(before) and rest.endswith(behind):
-                text = rest[len(before) : -len(behind)]
-                if QUOTE not in text and _says(text):
-                    self._tap.produced = True
-                    self.mould = Mould(head + before, behind)
-                    return Sight.CONTENT
-        return None
+        shape = self._memory.shape_of(rest)
+        if shape is None:
+            return None
+        self._tap.produced = True
+        self.mould = Mould(head + shape[0], shape[1])
+        return Sight.CONTENT
 
     def learn(self, raw: bytes, sight: Sight, usage: ir.Usage | None) -> None:
         """`raw` was plain so far, and the tap found it to mean that; it knew of that usage before."""
@@ -88,6 +95,8 @@ class Glance:
             return
         if head is None or not raw.startswith(head) or len(raw) - len(head) > LONGEST_SAYING:
             return
+        if CR in raw or holds_comment(raw) or not raw.endswith(b"\n\n"):
+            return  # it would take another look each time
         sayings = self._memory.sayings
         if len(sayings) >= MOST_SAYINGS:
             sayings.clear()
@@ -111,77 +120,66 @@ def _says(text: bytes) -> bool:
 
 class AtOnce:
     """A stream of which each frame was known, but for the one that told its usage; as much of `Stream` as a good one
-    has that is fed once."""
+    has that has ended."""
 
-    __slots__ = ("_out", "edits", "usage")
+    __slots__ = ("edits", "out", "usage")
 
-    committed = done = True
+    done = True
     failure: None = None
-    run: None = None
-    farewell = False
 
     def __init__(self, out: bytes, usage: ir.Usage | None, edits: Mapping[str, int] = UNTOUCHED) -> None:
-        self._out = out
+        self.out = out  # what leaves
         self.usage = usage
         self.edits = edits
 
-    def feed(self, chunk: bytes) -> bytes:
-        return self._out
 
-
-def at_once(dialect: Dialect, block: bytes, *, strip_usage: bool) -> AtOnce | None:
-    """What of a stream leaves that came in one read; None for one of which more than that has to be asked."""
-    terminator = dialect.terminator
-    if not terminator or dialect.farewell or not block.endswith(terminator) or not block.isascii():
+def at_once(dialect: Dialect, chunks: list[bytes], *, strip_usage: bool) -> AtOnce | None:
+    """What of a stream leaves that came in one read, in these chunks; None for one of which more than that has to be
+    asked."""
+    terminator, memory = dialect.terminator, _memories.get(dialect.name)
+    if memory is None or not terminator or dialect.farewell:
         return None
-    if CR in block or holds_comment(block):
-        return None
-    frames = raw_frames(block[: -len(terminator)])
-    memory = _memories.get(dialect.name)
-    if memory is None or not 0 < len(frames) <= MOST_AT_ONCE or not frames[-1].endswith(b"\n\n"):
+    frames = chunks if len(chunks) > 1 else raw_frames(chunks[0])
+    if not 1 < len(frames) <= MOST_AT_ONCE or frames[-1] != terminator:
         return None
     tap = dialect.tap()
     told = _judged(frames, memory, tap, dialect.preamble(frames[0]))
     if told is None:
         return None
     if told < 0 or not strip_usage:
-        return AtOnce(block, tap.usage)
-    return AtOnce(b"".join((*frames[:told], *frames[told + 1 :], terminator)), tap.usage, USAGE_REMOVED)
+        return AtOnce(b"".join(frames), tap.usage)
+    del frames[told]
+    return AtOnce(b"".join(frames), tap.usage, USAGE_REMOVED)
 
 
 def _judged(frames: list[bytes], memory: _Memory, tap: Tap, head: bytes | None) -> int | None:
-    """Which of the frames tells the usage, or -1; None where another one is not known."""
-    told, ends = -1, False
-    if head is None:
+    """Which of the frames tells the usage, or -1; None where another one is not known. The last is the terminator."""
+    if head is None or not head.isascii():
         return None
-    for number, raw in enumerate(frames):
-        rest = raw[len(head) :]
-        if not raw.startswith(head):
+    told, ends, sayings = -1, False, memory.sayings
+    for number in range(len(frames) - 1):
+        raw = frames[number]
+        rest = raw.removeprefix(head)
+        if len(rest) + len(head) != len(raw):
             return None
-        said = memory.sayings.get(rest)
+        said = sayings.get(rest)
         if said is not None:
-            if said[0] is Sight.END:
-                return None
             ends = ends or said[1] is not None
-        elif _is_text(rest, memory):
+        elif memory.shape_of(rest) is not None:
             ends = True
-        elif told < 0:
+        elif told < 0 and _tells_usage(raw, tap):
             told = number
         else:
-            return None
-    if told >= 0:
-        frame = read_frame(frames[told])
-        try:
-            if frame is None or tap.look(frame) is not Sight.USAGE:
-                return None
-        except UpstreamBroken:
             return None
     return told if ends else None
 
 
-def _is_text(rest: bytes, memory: _Memory) -> bool:
-    for before, behind in memory.shapes:
-        if rest.startswith(before) and rest.endswith(behind):
-            text = rest[len(before) : -len(behind)]
-            return QUOTE not in text and _says(text)
-    return False
+def _tells_usage(raw: bytes, tap: Tap) -> bool:
+    """And nothing else, in one whole frame without comments."""
+    if raw.find(b"\n\n") != len(raw) - 2 or CR in raw or holds_comment(raw) or not is_text(raw):
+        return False
+    frame = read_frame(raw)
+    try:
+        return frame is not None and tap.look(frame) is Sight.USAGE
+    except UpstreamBroken:
+        return False

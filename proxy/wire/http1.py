@@ -23,6 +23,7 @@ MOST_INTERIM = 16  # 1xx answers before the one that counts
 LONGEST_SIZE = 4096  # bytes of a chunk's size line with its extension, and of all trailers
 KNOWN = 1024  # header lines and size lines that are kept as they were read: most come again and again
 MOST_HEADS, LARGEST_HEAD = 64, 1024  # whole heads that are kept as they were read, and bytes of one that is
+NO_MORE = [b"0", b"", b""]  # the last lines of a body in chunks
 WORTH_PARTING = 8  # chunks as long as the first that have to be there before they are taken apart all at once
 
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\x00-\x08\x0a-\x1f\x7f]*)?")
@@ -80,6 +81,19 @@ def _read(raw: bytes) -> Head:
             _heads.clear()
         _heads[raw] = head
     return head
+
+
+def all_of(data: bytes) -> tuple[Head, list[bytes]] | None:
+    """Head and chunks, if `data` is an answer from its first byte to its last, in chunks whose sizes have come before;
+    None for whatever takes a parser. Raises BadHttp."""
+    raw, _, body = data.partition(b"\r\n\r\n")
+    pieces = body.split(b"\r\n")
+    chunks = pieces[1:-3:2]
+    lengths = [*map(len, chunks)]
+    if pieces[-3:] != NO_MORE or 0 in lengths or lengths != [*map(_sizes.get, pieces[:-3:2])]:
+        return None
+    head = _heads.get(raw) or _read(raw)
+    return (head, chunks) if head.framing == "chunked" else None
 
 
 def _status(line: bytes) -> tuple[int, bool]:
@@ -192,6 +206,10 @@ class Parser:
             return None
         self.head, self._framing, self.done = head, "length", True
         return data[end + 4 :]
+
+    def has_fed(self, head: Head) -> None:
+        """All of an answer, from the first byte on, has gone past the parser."""
+        self.head, self._framing, self.done = head, head.framing, True
 
     def feed_some(self, data: bytes, enough: int) -> tuple[bytes, int]:
         """As `feed`, of a body in chunks no further than to the end of the chunk in which `enough` bytes of `data` are;

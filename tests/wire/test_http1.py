@@ -20,6 +20,7 @@ from proxy.wire.http1 import (
     BadHttp,
     Parser,
     _heads,
+    all_of,
 )
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -94,6 +95,41 @@ def test_a_whole_answer_is_known_by_a_head_that_came_before(raw: bytes, body: by
     assert (parser.head is not None, parser.done, parser.surplus) == (body is not None, body is not None, False)
     if body is None:
         assert parser.feed(raw) == read(raw)[1]  # as if nobody had looked
+
+
+STREAM_HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked"
+GIVEN_TO_THE_PARSER: dict[str, bytes] = {
+    "half a head": STREAM_HEAD,
+    "a body of a length": b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n2\r\nab\r\n0\r\n\r\n",
+    "an interim answer": b"HTTP/1.1 100 Continue\r\n\r\n" + STREAM_HEAD + b"\r\n\r\n2\r\nab\r\n0\r\n\r\n",
+    "no end": STREAM_HEAD + b"\r\n\r\n2\r\nab\r\n",
+    "half an end": STREAM_HEAD + b"\r\n\r\n2\r\nab\r\n0\r\n",
+    "trailers": STREAM_HEAD + b"\r\n\r\n2\r\nab\r\n0\r\na: b\r\n\r\n",
+    "bytes behind the end": STREAM_HEAD + b"\r\n\r\n2\r\nab\r\n0\r\n\r\n0\r\n\r\n",
+    "a size that has not come before": STREAM_HEAD + b"\r\n\r\n0002\r\nab\r\n0\r\n\r\n",
+    "a size that is too large": STREAM_HEAD + b"\r\n\r\n3\r\nab\r\n0\r\n\r\n",
+    "a size that is too small": STREAM_HEAD + b"\r\n\r\n2\r\nabc\r\n0\r\n\r\n",
+    "a line end within a chunk": STREAM_HEAD + b"\r\n\r\n4\r\na\r\nb\r\n0\r\n\r\n",
+}
+
+
+@each("raw", GIVEN_TO_THE_PARSER.values(), ids=GIVEN_TO_THE_PARSER)
+def test_only_what_is_plainly_all_of_a_chunked_answer_goes_past_the_parser(raw: bytes) -> None:
+    for size in (b"2", b"3", b"4"):
+        Parser().feed(STREAM_HEAD + b"\r\n\r\n%b\r\n%b\r\n" % (size, b"x" * int(size)))
+    assert all_of(raw) is None
+
+
+def test_all_of_a_chunked_answer_is_what_the_parser_finds() -> None:
+    raw = STREAM_HEAD + b"\r\n\r\n2\r\nab\r\n3\r\nc\rd\r\n0\r\n\r\n"
+    parser = Parser()
+    body = parser.feed(raw)
+    found = all_of(raw)
+    assert found is not None
+    assert (found[0], b"".join(found[1])) == (parser.head, body)
+    beside = Parser()
+    beside.has_fed(found[0])
+    assert (beside.head, beside.done, beside.surplus, beside.at_border) == (parser.head, True, False, False)
 
 
 def test_heads_that_are_kept_are_few_and_short() -> None:
