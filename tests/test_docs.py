@@ -126,9 +126,6 @@ def test_the_page_of_models_is_what_the_command_prints_wherever_it_runs(
     assert capsys.readouterr().out == PAGES["docs/models.md"]
 
 
-MOST_LOOKS = 5_000  # a millisecond each
-
-
 # -- what can be copied and pasted -------------------------------------------------------------------------------
 
 
@@ -178,8 +175,7 @@ def served() -> Iterator[Served]:
             said = map(orjson.loads, iter(child.stderr.readline, b""))
             serving = next(line for line in said if line["event"] == "serving")
             asked = _asked(serving["listen"][0])
-            written = (asked in _over_socket(state, f"/admin/decisions/{asked}") for _ in range(MOST_LOOKS))
-            assert any(written), "its row is in the file some 50 ms later"
+            assert asked in _over_socket(state, f"/admin/decisions/{asked}")
             yield Served(serving["listen"][0], serving["admin"][0], state, asked)
         finally:
             child.terminate()

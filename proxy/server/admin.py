@@ -40,6 +40,7 @@ WORDS = (
     "key_id", "request_id", "client_request_id",
 )  # fmt: skip
 MOST_ROWS = 1000
+FLUSH_S = 1.0  # that a reader waits at most for rows that are on their way
 Guarded = Callable[[PlainRequest], Awaitable[web.StreamResponse]]
 
 
@@ -100,6 +101,7 @@ class Admin:
 
     async def list_decisions(self, request: PlainRequest) -> web.StreamResponse:
         filters, limit, before = read_filter(dict(request.query))
+        await self._written()
         try:
             page = await asyncio.to_thread(self.decisions.page, filters, limit, before)
         except (ValueError, SearchTooLong) as exc:
@@ -108,10 +110,17 @@ class Admin:
 
     async def show_decision(self, request: PlainRequest) -> web.StreamResponse:
         identity = raw_path(request).removeprefix("/admin/decisions/")
+        await self._written()
         row = await asyncio.to_thread(self.decisions.one, identity)
         if row is None:
-            raise errors.UnknownPath("No decision has this request id; rows appear within 50 ms of a request's end.")
+            raise errors.UnknownPath("No decision has this request id; rows appear when their request has ended.")
         return json_response(row)
+
+    async def _written(self) -> None:
+        """Who has an answer finds its row."""
+        ledger = self.gateway.ledger
+        if not ledger.stalled:
+            await asyncio.to_thread(ledger.flush, FLUSH_S)
 
     async def show_config(self, request: PlainRequest) -> web.StreamResponse:
         return json_response(config_json(self.gateway, self.probing))

@@ -207,6 +207,15 @@ async def test_the_unix_socket_serves_the_admin(asked: tuple[Running, Answer]) -
     assert b"canary" not in config.body + (await gw.over_socket("GET", "/admin/providers")).body
 
 
+async def test_whoever_has_an_answer_finds_its_row(start: Start, upstream: ScriptedUpstream) -> None:
+    upstream.answers(lambda _: plain(CHAT.answer("Hello.")))
+    gw = await start(provider("first", upstream))
+    for asked in range(1, 4):
+        answer = await gw.ask()
+        assert (await gw.over_socket("GET", f"/admin/decisions/{answer.request_id}")).status == 200
+        assert len((await gw.over_socket("GET", "/admin/decisions")).json["data"]) == asked
+
+
 FILTERS = {
     "model=first": 200, "limit=1": 200, "failed=true": 200, "limit=0": 400, "limit=x": 400, "nonsense=1": 400,
     "status=abc": 400, "before=x": 400, "model=%25": 200, "model='%20OR%201=1": 200,
