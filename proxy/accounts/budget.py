@@ -100,7 +100,10 @@ class Account:
         """`turn` and `holds`."""
         if self.leases or not self.start_ms <= now_ms < self.end_ms:
             self.turn(now_ms)
-        return self.holds(nanos)
+        if (terms := self.terms) is None:
+            return True
+        limit, spent = terms.limit_nanos, self.spent
+        return spent < limit and spent + self.reserved + nanos <= limit
 
     def holds(self, nanos: int) -> bool:
         """Whether so much may be reserved now."""

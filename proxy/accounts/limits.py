@@ -60,7 +60,8 @@ class Window:
 
     def idle_in(self, now: float) -> float:
         """Seconds until nothing is used any more."""
-        return max(self._newest[0] + MINUTE - now, 0.0) if self._seconds else 0.0
+        left = self._newest[0] + MINUTE - now if self._seconds else 0.0
+        return left if left > 0.0 else 0.0
 
     def until(self, surplus: int, now: float) -> float | None:
         """Seconds until at least so much is used no more; None where it is not even all that is used."""
@@ -101,6 +102,20 @@ class Meter:
         self.running += 1
         if self.terms.rpm is not None:
             self.requests.add(1, now)
+
+    def board(self, amount: int, now: float) -> None:
+        """`enter`, and so many tokens reserved."""
+        self.running += 1
+        self.reserved += amount
+        if self.terms.rpm is not None:
+            requests = self.requests
+            if now < requests._ends:  # as `Window.add` has it
+                newest = requests._newest
+                newest[0] = now
+                newest[1] += 1
+                requests.used += 1
+            else:
+                requests.add(1, now)
 
     def fits(self, amount: int, now: float) -> bool:
         """Whether neither `refusal` nor `token_refusal` says no."""

@@ -52,7 +52,7 @@ class Permit:
         """Reserves what a request will probably read and write, so much of it that a request fits into an unused minute
         whatever it leaves open. Raises LimitReached."""
         meters = self.standing.meters
-        amount = _fitted(reading, writing, self.standing.tpm)
+        amount = fitted(reading, writing, self.standing.tpm)
         for meter in meters:
             if (refusal := meter.token_refusal(amount, now)) is not None:
                 raise limit_reached(meter, *refusal)
@@ -68,7 +68,7 @@ class Permit:
         self._leave_model(0, now)
         if model is None:
             return
-        amount = _fitted(*self.asked, model.terms.tpm)
+        amount = fitted(*self.asked, model.terms.tpm)
         refusal = model.refusal(now) or model.token_refusal(amount, now)
         if refusal is not None:
             raise limit_reached(model, *refusal)
@@ -107,7 +107,7 @@ class Permit:
         """Of one that has entered: `take_tokens` and `cover` in one; False, and nothing taken, where one of them would
         refuse."""
         meters, accounts = self.standing.meters, self.standing.accounts
-        amount = _fitted(reading, writing, self.standing.tpm)
+        amount = fitted(reading, writing, self.standing.tpm)
         for meter in meters:
             if meter.token_refusal(amount, now) is not None:
                 return False
@@ -134,34 +134,45 @@ class Permit:
         if self.entered:
             for meter in self.standing.meters:
                 meter.leave(self.tokens, tokens, now)
-        alerts = NO_ALERTS
-        for account in self.standing.accounts:
-            if due := account.settle(self.nanos, charged, self.at_ms):
-                alerts += due
-        return alerts
+        return _settled(self.standing.accounts, self.nanos, charged, self.at_ms)
 
 
-def boarded(standing: Standing, reading: int, writing: int, nanos: int, now: float, now_ms: int) -> Permit | None:
-    """A permit that has entered, and taken its tokens and its money; None, and nothing taken, where any of it would be
-    refused."""
+def boards(standing: Standing, amount: int, nanos: int, now: float, now_ms: int) -> bool:
+    """Enters, and takes so many tokens and so much money, for a permit that is not made yet; False, and nothing taken,
+    where any of it would be refused."""
     meters, accounts = standing.meters, standing.accounts
-    amount = _fitted(reading, writing, standing.tpm)
     for meter in meters:
         if not meter.fits(amount, now):
-            return None
+            return False
     for account in accounts:
         if not account.has_room(nanos, now_ms):
-            return None
+            return False
     for meter in meters:
-        meter.enter(now)
-        meter.reserved += amount
+        meter.board(amount, now)
     if nanos:
         for account in accounts:
             account.reserved += nanos
-    return Permit(standing, now_ms, True, False, amount, nanos, None, 0, (reading, writing))
+    return True
 
 
-def _fitted(reading: int, writing: int, most: int | None) -> int:
+def alights(
+    standing: Standing, amount: int, nanos: int, at_ms: int, charged: int, tokens: int, now: float
+) -> tuple[Alert, ...]:
+    """As `Permit.settle`, of one that has boarded and is not made yet."""
+    for meter in standing.meters:
+        meter.leave(amount, tokens, now)
+    return _settled(standing.accounts, nanos, charged, at_ms)
+
+
+def _settled(accounts: Iterable[Account], nanos: int, charged: int, at_ms: int) -> tuple[Alert, ...]:
+    alerts = NO_ALERTS
+    for account in accounts:
+        if due := account.settle(nanos, charged, at_ms):
+            alerts += due
+    return alerts
+
+
+def fitted(reading: int, writing: int, most: int | None) -> int:
     """Of what may be written no more than a limit of so many tokens holds beside what is read."""
     if most is None or reading + writing <= most:
         return reading + writing

@@ -22,11 +22,10 @@ from proxy.routing.world import Pick
 from proxy.server import billing
 from proxy.server.attempt import Opening, make_stream
 from proxy.server.call import NOTHING, Call
-from proxy.server.downstream import AT_ONCE, CLOSES, STAYS, UNSENT, Left, head_of_stream, post
+from proxy.server.downstream import AT_ONCE, CLOSES, STAYS, UNSENT, Left, post
 from proxy.server.early import KEEP_ALIVE
 from proxy.server.flow import GREAT, LAST, QUIET
 from proxy.server.ledger import Brief
-from proxy.server.ratelimits import lines_of
 from proxy.server.upstream.lean import FIRST
 from proxy.server.watchdog import STUCK_WRITE, Watchdog
 from proxy.streams import Stream, at_once
@@ -42,7 +41,6 @@ LARGE = 16 << 10  # bytes of a read of which not all is parsed; or of what is he
 FEW, CROWD = 4, 32  # requests under way
 LAST_CHUNK = b"\r\n0\r\n\r\n"
 LARGEST = 12 << 10  # bytes of a stream that leaves in one; see `express.LARGEST`
-STREAM_LINES = "Cache-Control: no-cache\r\nX-Accel-Buffering: no\r\n"  # see `respond.STREAM_HEADERS`
 NO_SINGLES: dict[int, tuple[bytes, int, int]] = {}
 _brief = partial(tuple.__new__, Brief)
 
@@ -77,7 +75,7 @@ class Course(_Steady):
     _stream: Stream
     _edits: Mapping[str, int]  # of that, or of one that came at once
     _waiter: asyncio.Future[None]
-    _passed: str  # of the provider's headers, lines
+    _passed: bytes  # of the provider's headers, lines
     _upstream_id: str | None
     _told: tuple[ir.Usage, int | None]  # usage and cost of one that has ended
 
@@ -85,7 +83,7 @@ class Course(_Steady):
         track, reply, agenda = ride.track, ride.reply, ride.gateway.relay.agenda
         self._ride = ride
         self._reply = reply
-        self._parser = reply.parser
+        self._parser = reply.parsing()
         self._client = ride.request.protocol
         self._agenda = agenda
         self._now = agenda.now
@@ -431,13 +429,11 @@ class Course(_Steady):
             if client.writing_paused:
                 self._hand_over()
 
-    def _head(self, passed: str) -> bytes:
+    def _head(self, passed: bytes) -> bytes:
         """Of the answer; `passed` are the provider's headers in it."""
-        ride, track = self._ride, self._ride.track
-        lines = f"{track.own_lines(ride.request_id)}{track.kind_line}{passed}"
-        if ride.permit.standing.meters:
-            lines += lines_of(ride.permit, track.surface.dialect, ride.gateway.clock(), ride.gateway.now())
-        return head_of_stream(ride.request, track.stock, f"{lines}{STREAM_LINES}".encode())
+        ride, gateway = self._ride, self._ride.gateway
+        now, wall, stays = gateway.clock(), gateway.now(), ride.request.keep_alive
+        return ride.track.letterhead.stream(ride.request_id, passed, now, wall, stays)
 
     def _learn(self, commit: Commit) -> None:
         """See `Relay`."""
@@ -564,7 +560,7 @@ class Course(_Steady):
         if ride.call is not None:
             ride.call.recorded = True
         gateway.ended(ride.call or ride, ride.snapshot, ride.size, inside=True)
-        for alert in ride.permit.settle(charged, (read or 0) + (usage.output or 0), now):
+        for alert in ride.alights(charged, (read or 0) + (usage.output or 0), now):
             gateway.alerts.tell(alert)
         track.tally.add(duration, commit.first_byte_s - commit.upstream_wait, usage, cost, ttfb_ms / 1000)
         client = track.visitor.client(ride.request.remote or None, ride.snapshot.proxies)

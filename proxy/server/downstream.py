@@ -180,25 +180,6 @@ async def send(request: Request, response: web.Response) -> Left:
     return await LeanAnswer(request).whole(response.status, headers, body or b"")
 
 
-def write_whole(request: Request, stock: Stock, lines: bytes, body: bytes) -> Left:
-    """A good answer of a length that the connection takes; it is open. `lines` are headers beside the stock's."""
-    transport, stays = request.protocol.transport, request.keep_alive
-    assert transport is not None
-    parts = (
-        _starts.get(200) or _start(200), stock.lines, lines, _date(int(time.time())), b"" if stays else CLOSING,
-        b"Content-Length: %d\r\n\r\n" % len(body), body,
-    )  # fmt: skip
-    post(request, transport, b"".join(parts))
-    return STAYS if stays else CLOSES
-
-
-def head_of_stream(request: Request, stock: Stock, lines: bytes) -> bytes:
-    """Of a good answer in chunks; `lines` are headers beside the stock's."""
-    start = _starts.get(200) or _start(200)
-    date, ends = _date(int(time.time())), _ends(request.keep_alive)
-    return b"".join((start, stock.lines, lines, date, ends, b"Transfer-Encoding: chunked\r\n\r\n"))
-
-
 def post(request: Request, transport: asyncio.Transport, data: bytes) -> None:
     if request.outbox is None:
         transport.write(data)
@@ -301,8 +282,8 @@ class LeanAnswer:
 
 def up_to_length(status: int, stock: Stock, headers: Headers, *, stays: bool) -> bytes:
     """A head up to what says where the body ends."""
-    start = _starts.get(status) or _start(status)
-    return b"".join((start, stock.lines, _rendered(headers), _date(int(time.time())), _ends(stays)))
+    start = start_line(status)
+    return b"".join((start, stock.lines, _rendered(headers), date_line(int(time.time())), _ends(stays)))
 
 
 _starts: dict[int, bytes] = {}
@@ -313,12 +294,14 @@ def _ends(stays: bool) -> bytes:
     return b"" if stays else CLOSING
 
 
-def _start(status: int) -> bytes:
-    line = _starts[status] = f"HTTP/1.1 {status} {REASONS.get(status, '')}\r\n".encode()
+def start_line(status: int) -> bytes:
+    line = _starts.get(status)
+    if line is None:
+        line = _starts[status] = f"HTTP/1.1 {status} {REASONS.get(status, '')}\r\n".encode()
     return line
 
 
-def _date(second: int) -> bytes:
+def date_line(second: int) -> bytes:
     global _today
     if _today[0] != second:
         _today = second, f"Date: {formatdate(second, usegmt=True)}\r\n".encode()

@@ -101,7 +101,7 @@ def _admitted(gateway: Gateway, handler: Permitted, scopes: frozenset[str] = CHA
         except GatewayError as error:
             response = refusal(request, error)
         if permit is not None and permit.standing.meters:
-            limits = headers_of(permit, dialect_of(request), gateway.clock(), gateway.now())
+            limits = headers_of(permit.standing.meters, dialect_of(request), gateway.clock(), gateway.now())
             response.headers.extend(limits)
         return response
 

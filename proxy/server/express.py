@@ -19,8 +19,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from proxy import ir
+from proxy.accounts.budget import Alert
 from proxy.accounts.keys import CHAT_SURFACES
-from proxy.accounts.permit import Permit, boarded
+from proxy.accounts.permit import Permit, alights, boards, fitted
 from proxy.dialects.dialect import Voice
 from proxy.errors import GatewayError
 from proxy.routing.facts import estimated_tokens
@@ -32,13 +33,12 @@ from proxy.server.attempt import upstream_id
 from proxy.server.begun import Begun
 from proxy.server.call import NOTHING, Call, Surface
 from proxy.server.course import Course
-from proxy.server.downstream import Left, write_whole
+from proxy.server.downstream import CLOSES, STAYS, Left, post
 from proxy.server.identity import request_id
 from proxy.server.inbound import Request
 from proxy.server.ledger import Brief, Decision, Lease
 from proxy.server.ordinary import OrdinaryRequest
 from proxy.server.outgoing import with_body
-from proxy.server.ratelimits import lines_of
 from proxy.server.respond import cost_line
 from proxy.server.setting import Found, Talk, found_by
 from proxy.server.snapshot import Snapshot
@@ -123,12 +123,13 @@ class Ride:
     """One request under way."""
 
     __slots__ = (
-        "at_ms", "began", "body", "call", "conversation", "course", "cut", "found", "gateway", "page", "permit",
-        "pinned", "raised", "reply", "request", "request_id", "sent", "size", "snapshot", "started", "started_ms",
-        "tokens", "track",
+        "_permit", "amount", "at_ms", "began", "body", "call", "conversation", "course", "cut", "found", "gateway",
+        "nanos", "page", "pinned", "raised", "reply", "request", "request_id", "sent", "size", "snapshot", "started",
+        "started_ms", "tokens", "track",
     )  # fmt: skip
 
-    permit: Permit
+    amount: int  # of tokens that are reserved of limits
+    nanos: int  # and of budgets, when the provider was asked
     reply: LeanReply
     request_id: str
     sent: bytes | Parts  # the body that the provider got; a large one in parts
@@ -154,6 +155,7 @@ class Ride:
         self.raised: BaseException | None = None  # what ended the wait for the answer
         self.cut: GatewayError | None = None  # see `Call.cut`
         self.course: Course | None = None  # of a stream
+        self._permit: Permit | None = None  # see `permit`
 
     def departs(self) -> bool:
         """Asks the provider, if nothing is in the way; else nothing was done."""
@@ -220,13 +222,13 @@ class Ride:
             return self._goes_on(self.call, now)
         if not turnstile.board(size):
             return False
-        permit = boarded(track.standing, tokens, track.writing, track.nanos(tokens), now, self.at_ms)
-        if permit is None:
-            turnstile.release(size)
-            turnstile.leave()
-            return False
-        self.permit = permit
-        return True
+        amount = self.amount = fitted(tokens, track.writing, track.standing.tpm)
+        nanos = self.nanos = track.nanos(tokens)
+        if boards(track.standing, amount, nanos, now, self.at_ms):
+            return True
+        turnstile.release(size)
+        turnstile.leave()
+        return False
 
     def _goes_on(self, call: Call, now: float) -> bool:
         """As `_has_leave`, beside what was taken before the body was here."""
@@ -237,8 +239,26 @@ class Ride:
         if not permit.goes_on(tokens, track.writing, track.nanos(tokens), now, now_ms):
             gateway.turnstile.leave()
             return False
-        self.permit, call.inside = permit, True
+        self._permit, self.nanos, call.inside = permit, permit.nanos, True
         return True
+
+    @property
+    def permit(self) -> Permit:
+        """Made once somebody asks for more than to give back what was taken."""
+        permit = self._permit
+        if permit is None:
+            track = self.track
+            asked = self.tokens, track.writing
+            permit = self._permit = Permit(
+                track.standing, self.at_ms, True, False, self.amount, self.nanos, None, 0, asked
+            )
+        return permit
+
+    def alights(self, charged: int, tokens: int, now: float) -> tuple[Alert, ...]:
+        """See `Permit.settle`."""
+        if self._permit is not None:
+            return self._permit.settle(charged, tokens, now)
+        return alights(self.track.standing, self.amount, self.nanos, self.at_ms, charged, tokens, now)
 
     def _begun(self) -> None:
         gateway, track, call, at_ms = self.gateway, self.track, self.call, self.at_ms
@@ -261,7 +281,8 @@ class Ride:
         assert self.track.leased is not None
         key_id, project = self.track.leased
         until_ms = now_ms + billing.LEASE_MS
-        self.gateway.ledger.lease(_lease((self.request_id, key_id, project, self.permit.nanos, until_ms)))
+        nanos = self.nanos if self._permit is None else self._permit.nanos
+        self.gateway.ledger.lease(_lease((self.request_id, key_id, project, nanos, until_ms)))
 
     def forget(self) -> None:
         """Nobody else will be asked."""
@@ -302,7 +323,7 @@ class Ride:
         """See `Call.interrupt`."""
         self.request.interrupt()
 
-    def _judged(self, head: Head, body: bytes) -> tuple[bytes, str, ir.Usage, int | None] | None:
+    def _judged(self, head: Head, body: bytes) -> tuple[bytes, bytes, ir.Usage, int | None] | None:
         """Of a good answer: its body for the client, the provider's headers that pass, usage and cost; None for any
         other."""
         protocol, track = self.request.protocol, self.track
@@ -327,7 +348,7 @@ class Ride:
             return None
         return body, passed, usage, cost
 
-    def heard(self, head: Head) -> str | None:
+    def heard(self, head: Head) -> bytes | None:
         """Of an answer that may be good by its head, the headers that pass, on the wire; None for any other. Kept for
         the next one, whose head is mostly the same."""
         headers, track = head.headers, self.track
@@ -337,7 +358,8 @@ class Ride:
             and "content-encoding" not in headers
         )
         if is_good and not self.snapshot.scrubber.knows("\n".join(headers.values())):
-            passed = answer_lines(headers, track.hop is None, track.withheld)
+            lines = answer_lines(headers, track.hop is None, track.withheld)
+            passed = None if lines is None else lines.encode()
         else:
             passed = None
         track.heard, track.passed, track.upstream_id = head, passed, upstream_id(headers)
@@ -351,36 +373,35 @@ class Ride:
         """The request's document, as long as it is kept; without the data of media that was not read."""
         return NOTHING if self.found is None else self.found.said()
 
-    def _delivered(self, body: bytes, passed: str, usage: ir.Usage, cost: int | None) -> Left:
-        gateway, track, started, permit = self.gateway, self.track, self.started, self.permit
+    def _delivered(self, body: bytes, passed: bytes, usage: ir.Usage, cost: int | None) -> Left:
+        gateway, track, request, identity = self.gateway, self.track, self.request, self.request_id
+        transport = request.protocol.transport
         agenda = gateway.relay.agenda
         if self.page is not None:
             agenda.strike(self, self.page)
-        overhead = (first_byte_s := time.monotonic() - started) - (agenda.now() - self.began)
-        now = gateway.clock()
-        lines = f"{track.own_lines(self.request_id)}{passed}"
-        if permit.standing.meters:
-            lines += lines_of(permit, track.surface.dialect, now, gateway.now())
-        lines += cost_line(track.prefix, cost)
-        left = write_whole(self.request, track.stock, lines.encode(), body)
-        duration = time.monotonic() - started
-        charged, read = min(cost or 0, billing.MOST_CHARGED), usage.input_total
+        duration, now, stays = time.monotonic() - self.started, gateway.clock(), request.keep_alive
+        overhead = duration - (agenda.now() - self.began)
+        told = cost_line(track.prefix, cost)
+        said = track.letterhead.whole(identity, passed, now, gateway.now(), told, body, stays)
+        assert transport is not None  # or it was not judged to be deliverable
+        post(request, transport, said)
+        charged, read, took_ms = min(cost or 0, billing.MOST_CHARGED), usage.input_total, int(duration * 1000)
         brief = _brief((
-            track, self.request_id, self.at_ms, self.tokens, self.conversation, self.pinned is not None, usage, cost,
-            charged, int(first_byte_s * 1000), int(duration * 1000), len(body), track.upstream_id, self.started_ms,
+            track, identity, self.at_ms, self.tokens, self.conversation, self.pinned is not None, usage, cost, charged,
+            took_ms, took_ms, len(body), track.upstream_id, self.started_ms,
         ))  # fmt: skip
-        self._learnt(now, brief.ttfb_ms - self.started_ms)
+        self._learnt(now, took_ms - self.started_ms)
         track.in_flight.value -= 1
         if self.call is not None:
             self.call.recorded = True
         gateway.ended(self.call or self, self.snapshot, self.size, inside=True)
-        for alert in permit.settle(charged, (read or 0) + (usage.output or 0), now):
+        for alert in self.alights(charged, (read or 0) + (usage.output or 0), now):
             gateway.alerts.tell(alert)
         track.tally.add(duration, overhead, usage, cost)
-        client = track.visitor.client(self.request.remote or None, self.snapshot.proxies)
+        client = track.visitor.client(request.remote or None, self.snapshot.proxies)
         gateway.tell_brief(track, brief, read, client)
         gateway.ledger.record(brief)
-        return left
+        return STAYS if stays else CLOSES
 
     def _learnt(self, now: float, ttfb_ms: int) -> None:
         """See `Relay` and `Gateway`: what a good answer says of its candidate."""

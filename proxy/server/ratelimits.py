@@ -6,10 +6,12 @@ https://docs.anthropic.com/en/api/rate-limits#response-headers
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 
-from proxy.accounts.permit import Permit, tightest
+from proxy.accounts.limits import Meter
+from proxy.accounts.permit import tightest
 from proxy.server.call import Call
 from proxy.server.respond import Headers
 
@@ -26,43 +28,50 @@ def limit_headers(call: Call, *, refused: bool = False) -> Headers:
     if permit is None or not permit.standing.meters:
         return []
     given_back = permit.tokens if refused else 0
-    return headers_of(permit, call.surface.dialect, call.clock(), call.now(), given_back)
+    return headers_of(permit.standing.meters, call.surface.dialect, call.clock(), call.now(), given_back)
 
 
-def headers_of(permit: Permit, dialect: str, now: float, wall: float, given_back: int = 0) -> Headers:
-    """In the names of that dialect; `wall` is the time of day."""
-    lines = lines_of(permit, dialect, now, wall, given_back).splitlines()
+def headers_of(meters: Sequence[Meter], dialect: str, now: float, wall: float, given_back: int = 0) -> Headers:
+    """Of somebody who has these limits, in the names of that dialect; `wall` is the time of day."""
+    lines = lines_of(meters, dialect, now, wall, given_back).decode().splitlines()
     return [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
 
 
-def lines_of(permit: Permit, dialect: str, now: float, wall: float, given_back: int = 0) -> str:
-    """As `headers_of`, on the wire; of one who has limits."""
-    meters = permit.standing.meters
+def lines_of(meters: Sequence[Meter], dialect: str, now: float, wall: float, given_back: int = 0) -> bytes:
+    """As `headers_of`, on the wire."""
     if len(meters) == 1:
         of_requests = of_tokens = meters[0]
         requests, tokens = of_requests.left(now)
     else:
         (requests, of_requests), (tokens, of_tokens) = tightest(meters, now)
+    if given_back and tokens is not None:
+        tokens = max(0, (of_tokens.terms.tpm or 0) - of_tokens.tokens.used - of_tokens.reserved + given_back)
+    told = told_by(requests, of_requests, tokens, of_tokens, dialect, now, wall)
+    return form_of(dialect, of_requests.terms.rpm, of_tokens.terms.tpm) % told
+
+
+def told_by(
+    requests: int | None, of_requests: Meter, tokens: int | None, of_tokens: Meter, dialect: str, now: float,
+    wall: float,
+) -> tuple[int | bytes, ...]:  # fmt: skip
+    """What `form_of` has holes for: of either limit how much is left, and when it is whole again."""
     said = _moment if dialect == "anthropic" else duration
-    told: tuple[int | str, ...] = ()
-    if requests is not None:
-        told = requests, said(of_requests.requests.idle_in(now), wall)
-    if tokens is not None:
-        if given_back:
-            tokens = max(0, (of_tokens.terms.tpm or 0) - of_tokens.tokens.used - of_tokens.reserved + given_back)
-        told += tokens, said(of_tokens.tokens.idle_in(now), wall)
-    return _lines(dialect, of_requests.terms.rpm, of_tokens.terms.tpm) % told
+    if tokens is None:
+        return () if requests is None else (requests, said(of_requests.requests.idle_in(now), wall).encode())
+    reset = said(of_tokens.tokens.idle_in(now), wall).encode()
+    if requests is None:
+        return tokens, reset
+    return requests, said(of_requests.requests.idle_in(now), wall).encode(), tokens, reset
 
 
 @lru_cache(maxsize=256)
-def _lines(dialect: str, rpm: int | None, tpm: int | None) -> str:
-    """With holes for what is left of each limit and when it is whole again."""
+def form_of(dialect: str, rpm: int | None, tpm: int | None) -> bytes:
     lines = ""
     for what, most in zip(KINDS, (rpm, tpm), strict=True):
         if most is not None:
             limit, remaining, reset = (ANTHROPIC if dialect == "anthropic" else OPENAI)[what]
-            lines += f"{limit}: {most}\r\n{remaining}: %d\r\n{reset}: %s\r\n"
-    return lines
+            lines += f"{limit}: {most}\r\n{remaining}: %d\r\n{reset}: %b\r\n"
+    return lines.encode()
 
 
 def duration(seconds: float, wall: float = 0.0) -> str:

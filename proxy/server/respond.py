@@ -140,9 +140,9 @@ def cost_header(prefix: str, nanos: int | None) -> Headers:
     return [] if nanos is None else [(f"{prefix}Cost", _usd(nanos))]
 
 
-def cost_line(prefix: str, nanos: int | None) -> str:
+def cost_line(prefix: str, nanos: int | None) -> bytes:
     """As `cost_header`, on the wire."""
-    return "" if nanos is None else f"{prefix}Cost: {_usd(nanos)}\r\n"
+    return b"" if nanos is None else f"{prefix}Cost: {_usd(nanos)}\r\n".encode()
 
 
 def _usd(nanos: int) -> str:

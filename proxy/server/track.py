@@ -26,11 +26,12 @@ from proxy.server import billing
 from proxy.server.attempt import Opening
 from proxy.server.call import Call, Surface
 from proxy.server.credentials import Credential
-from proxy.server.downstream import LeanAnswer, Stock
+from proxy.server.downstream import LeanAnswer
 from proxy.server.flow import GREAT
 from proxy.server.heading import OWN_TYPES, stock_of
 from proxy.server.hop import Hop
 from proxy.server.ledger import Attempt, Brief, Decision
+from proxy.server.letterhead import Letterhead
 from proxy.server.ordinary import OrdinaryRequest
 from proxy.server.outgoing import Prepared, target_of, with_body
 from proxy.server.ratelimits import THEIRS
@@ -75,18 +76,17 @@ class Track:
     fallback: bool
     in_flight: Number = field(repr=False)
     tally: Tally = field(repr=False)
-    stock: Stock = field(repr=False)  # of the answer's head
+    letterhead: Letterhead = field(repr=False)
     prefix: str  # of our headers
     revision: str  # of the table
     lifetime: float  # of pins
     streamed: Prepared | None = field(repr=False)  # the request for a stream, less its body; None: no stream is wanted
     hop: Hop | None = field(repr=False)  # None: both speak the same dialect
     content_type: str = JSON  # of the provider's answer
-    kind_line: str = ""  # the answer's own, where it is none of ours
     wants_usage: bool = False  # the client, of a stream
     rows: Any = field(default=None, init=False, repr=False)  # see `ledger.Kind`
     heard: Head | None = field(default=None, init=False, repr=False)  # the last answer's head,
-    passed: str | None = field(default=None, init=False, repr=False)  # what of it passes: see `Ride`
+    passed: bytes | None = field(default=None, init=False, repr=False)  # what of it passes: see `Ride`
     upstream_id: str | None = field(default=None, init=False)  # and how the provider calls it
     native: str = field(init=False)
     session: str | None = field(init=False)
@@ -125,12 +125,6 @@ class Track:
             return 0
         each, besides = self.line
         return -(-(tokens * each + besides) // PICO_PER_NANO)
-
-    def own_lines(self, identity: str) -> str:
-        """Of the answer's head: the request's ids."""
-        if self.surface.dialect == "anthropic":
-            return f"X-Request-Id: {identity}\r\nrequest-id: {identity}\r\n"
-        return f"X-Request-Id: {identity}\r\n"
 
     def plan_for(self, tokens: int, conversation: str | None, *, warm: bool) -> Plan:
         facts = evolve(self.facts, tokens=tokens, conversation=conversation)
@@ -278,9 +272,8 @@ def _track_of(call: Call, opening: Opening, facts: Facts, tally: MakesTally, in_
         fallback=fallback,
         in_flight=in_flight,
         tally=tally(call.surface.name, candidate.model, candidate.provider, plan.intent, call.stream),
-        stock=stock_of(call, candidate, types[1], fallback=fallback),
+        letterhead=_letterhead(call, candidate, types[1], permit.standing, fallback=fallback),
         content_type=types[0],
-        kind_line="" if types[1] in OWN_TYPES else f"Content-Type: {types[1]}\r\n",
         wants_usage=call.wants_usage,
         prefix=call.prefix,
         revision=snapshot.table.revision,
@@ -288,6 +281,14 @@ def _track_of(call: Call, opening: Opening, facts: Facts, tally: MakesTally, in_
         streamed=with_body(prepared, b"") if call.stream else None,
         hop=None if prepared.native else Hop(call.dialect, prepared.dialect, target_of(opening.pick)),
     )
+
+
+def _letterhead(
+    call: Call, candidate: Candidate, content_type: str, standing: Standing, *, fallback: bool
+) -> Letterhead:
+    stock = stock_of(call, candidate, content_type, fallback=fallback)
+    kind_line = "" if content_type in OWN_TYPES else f"Content-Type: {content_type}\r\n"
+    return Letterhead(stock, kind_line, call.surface.dialect, standing.meters, streamed=call.stream)
 
 
 def _content_types(call: Call, opening: Opening) -> tuple[str, str] | None:

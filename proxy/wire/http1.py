@@ -57,6 +57,7 @@ class Head:
 _statuses: dict[bytes, tuple[int, bool]] = {}
 _lines: dict[bytes, tuple[str, str]] = {}
 _heads: dict[bytes, Head] = {}
+_wholes: dict[bytes, Parser] = {}  # of heads with a length: what stands behind an answer of which it was told at once
 _sizes: dict[bytes, int] = {}
 _marks: dict[bytes, int] = {}  # size lines behind their LF -> how long the chunk is behind its own; none for the last
 
@@ -79,7 +80,10 @@ def _read(raw: bytes) -> Head:
     if len(raw) <= LARGEST_HEAD and head.status >= 200:
         if len(_heads) >= MOST_HEADS:
             _heads.clear()
+            _wholes.clear()
         _heads[raw] = head
+        if head.framing == "length" and head.length:
+            _wholes[raw] = Parser(head, done=True, framing="length")
     return head
 
 
@@ -94,6 +98,16 @@ def all_of(data: bytes) -> tuple[Head, list[bytes]] | None:
         return None
     head = _heads.get(raw) or _read(raw)
     return (head, chunks) if head.framing == "chunked" else None
+
+
+def whole(data: bytes) -> tuple[Parser, bytes] | None:
+    """A parser that stands behind `data`, and the body, if `data` is all of an answer whose head came before. All such
+    answers have the one parser: it is given nothing more."""
+    end = data.find(b"\r\n\r\n")
+    parser = _wholes.get(data[:end]) if end > 0 else None
+    if parser is None or parser.head is None or parser.head.length != len(data) - end - 4:
+        return None
+    return parser, data[end + 4 :]
 
 
 def _status(line: bytes) -> tuple[int, bool]:
@@ -196,16 +210,6 @@ class Parser:
                 raise
             return parts[0] if len(parts) == 1 else b"".join(parts)
         return self._measured(data) if self._framing == "length" else data
-
-    def whole(self, data: bytes) -> bytes | None:
-        """The body, if `data` is the first there is, and all of an answer whose head came before; else nothing was
-        done."""
-        end = data.find(b"\r\n\r\n")
-        head = _heads.get(data[:end]) if end > 0 else None
-        if head is None or head.framing != "length" or not 0 < head.length == len(data) - end - 4:
-            return None
-        self.head, self._framing, self.done = head, "length", True
-        return data[end + 4 :]
 
     def has_fed(self, head: Head) -> None:
         """All of an answer, from the first byte on, has gone past the parser."""

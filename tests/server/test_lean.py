@@ -111,7 +111,7 @@ async def test_what_comes_behind_a_taker_that_had_enough_is_read_all_the_same(up
     go_on.set()
     assert await asyncio.wait_for(reply.chunk(), GUARD_S) == b"two"
     assert not await reply.finish()
-    assert reply._parser.done
+    assert reply.parser.done
     await client.close()
 
 

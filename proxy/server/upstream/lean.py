@@ -36,7 +36,7 @@ from proxy.server.upstream.plain import (
     unsent,
 )
 from proxy.server.upstream.slots import Slots
-from proxy.wire.http1 import BadHttp, Head, Parser
+from proxy.wire.http1 import BadHttp, Head, Parser, whole
 from proxy.wire.splice import Parts
 
 HIGH, LOW = 256 << 10, 64 << 10  # bytes that wait to be read, past which the provider is held back, and let go again
@@ -44,6 +44,7 @@ LARGE, FIRST = 16 << 10, 4 << 10  # of more bytes than that in a read, so many a
 HEADS = 512  # request heads that are kept rendered
 NO_HTTP = "The provider's answer is not proper HTTP."
 NO_ANSWER = "The provider closed the connection without an answer."
+UNREAD = Parser()  # of answers of which nothing has come
 _UNSAFE = re.compile(r"[\r\n\0]")
 
 
@@ -86,6 +87,12 @@ class Handler(ResponseHandler):
 class LeanReply:
     """One answer on a connection that is ours until its end."""
 
+    __slots__ = (
+        "_begun", "_connection", "_direct", "_enough", "_error", "_fault", "_handler", "_home", "_narrow", "_ours",
+        "_outbox", "_parts", "_paused", "_raw", "_size", "_slot", "_take", "_through", "_waiter", "headers", "parser",
+        "queued_s", "status",
+    )  # fmt: skip
+
     status: int
     headers: dict[str, str]
 
@@ -98,7 +105,7 @@ class LeanReply:
         self._handler = handler
         self._ours = True  # the connection, until the answer has ended or was given up
         self._slot: Slots | None = None
-        self._parser = self.parser = Parser()
+        self.parser = UNREAD  # see `parsing`
         self._parts: list[bytes] = []
         self._size = 0  # of these
         self._raw = b""  # what came behind them and is not parsed yet
@@ -137,12 +144,14 @@ class LeanReply:
                     return
         if not self._begun:
             self._begun = True
-            body = self._parser.whole(data) if self._take is None else None
-            if body is not None:
-                self._parts, self._size = [body], len(body)
+            came = whole(data) if self._take is None else None
+            if came is not None:
+                self.parser, body = came
+                self._parts.append(body)
                 self._ended()
                 self._wake()
                 return
+            self.parsing()
         if self._take is not None:
             self._pass(data)
             return
@@ -152,12 +161,12 @@ class LeanReply:
             self._parse(data, FIRST if len(data) > LARGE else 0)
         if self._size + len(self._raw) > HIGH and self._ours:
             self._pause()
-        if self._parser.head is not None:
+        if self.parser.head is not None:
             self._wake()
 
     def _pass(self, data: bytes) -> None:
         """To whoever pours."""
-        parser, take, broken = self._parser, self._take, None
+        parser, take, broken = self.parser, self._take, None
         assert take is not None
         try:
             body = parser.feed(data)
@@ -179,7 +188,7 @@ class LeanReply:
 
     def _parse(self, data: bytes, enough: int = 0) -> None:
         """Into the parts that a reader finds; if `enough`, no further than shows how the answer begins."""
-        parser, at, broken = self._parser, len(data), None
+        parser, at, broken = self.parser, len(data), None
         try:
             if enough:
                 body, at = parser.feed_some(data, enough)
@@ -199,14 +208,20 @@ class LeanReply:
     def garbled(self, exc: BadHttp) -> None:
         """What came before is somebody's already."""
         self._begun = True
-        self._fail(UpstreamBroken(CUT if self._parser.head else NO_HTTP, detail=str(exc)))
+        self._fail(UpstreamBroken(CUT if self.parser.head else NO_HTTP, detail=str(exc)))
 
     def _stop(self) -> None:
         """The taker has enough."""
         self._take, self._direct, self._enough = None, None, True
-        if not self._parser.done:
+        if not self.parser.done:
             self._pause()
         self._wake()
+
+    def parsing(self) -> Parser:
+        """The parser of what comes; most answers come at once, and need none of their own."""
+        if self.parser is UNREAD:
+            self.parser = Parser()
+        return self.parser
 
     def lend(self, receiver: Receiver) -> None:
         """What comes from now on is for somebody else to take, by way of `parser`, until it is given back."""
@@ -214,8 +229,8 @@ class LeanReply:
 
     def give_back(self, body: bytes) -> None:
         """`body` is what has come and is to be read."""
-        self._begun = self._parser.begun
-        if (head := self._parser.head) is not None:
+        self._begun = self.parser.begun
+        if (head := self.parser.head) is not None:
             self.status, self.headers = head.status, head.headers
         if not self._ours:
             return
@@ -223,7 +238,7 @@ class LeanReply:
         if body:
             self._parts.append(body)
             self._size += len(body)
-        if self._parser.done:
+        if self.parser.done:
             self._ended()
 
     def raises(self, exc: BaseException) -> None:
@@ -233,13 +248,13 @@ class LeanReply:
     def lost(self, exc: BaseException | None) -> None:
         if self._raw:
             self._parse(self._raw)
-        if self._parser.done:
+        if self.parser.done:
             self._wake()
-        elif exc is None and self._parser.close():
+        elif exc is None and self.parser.close():
             self._ended()
             self._wake()
         else:
-            self._fail(UpstreamBroken(CUT if self._parser.head else NO_ANSWER, detail=f"{type(exc).__name__}: {exc}"))
+            self._fail(UpstreamBroken(CUT if self.parser.head else NO_ANSWER, detail=f"{type(exc).__name__}: {exc}"))
 
     def _fail(self, error: UpstreamError) -> None:
         self._error = self._error or error
@@ -252,8 +267,8 @@ class LeanReply:
         handler.reply = None
         if self._paused:
             self._resume()
-        head = self._parser.head
-        if head is None or not head.reusable or self._parser.surplus or (self._narrow and not self._widened()):
+        head = self.parser.head
+        if head is None or not head.reusable or self.parser.surplus or (self._narrow and not self._widened()):
             connection.close()
         elif self._home is not None:
             self._home.put(connection, handler)
@@ -337,12 +352,12 @@ class LeanReply:
 
     async def came(self) -> None:
         """Waits until the head is here, or nothing comes any more."""
-        while self._parser.head is None and self._error is None:
+        while self.parser.head is None and self._error is None:
             await self._wait()
 
     def at_once(self) -> tuple[Head, bytes] | None:
         """The answer, if all of it came with its head; it can be read all the same."""
-        parser, parts = self._parser, self._parts
+        parser, parts = self.parser, self._parts
         if not parser.done or parser.head is None or self._error is not None or len(parts) != 1:
             return None
         return parser.head, parts[0]
@@ -350,12 +365,12 @@ class LeanReply:
     async def head(self) -> Head:
         """See `begin`."""
         await self.came()
-        if self._parser.head is None:
+        if self.parser.head is None:
             assert self._error is not None
             if not self._begun and isinstance(self._error, UpstreamBroken):
                 raise _Stale from self._error
             raise self._error
-        head = self._parser.head
+        head = self.parser.head
         self.status, self.headers = head.status, head.headers
         return head
 
@@ -363,7 +378,7 @@ class LeanReply:
         while not self._parts:
             if self._error is not None:
                 raise self._error
-            if self._parser.done:
+            if self.parser.done:
                 return b""
             if self._raw:
                 self._parse(self._raw)
@@ -384,14 +399,14 @@ class LeanReply:
         if self._parts and not take(await self.chunk()):
             return False
         self._take, self._through, self._enough = take, through, False
-        self._direct = through if self._parser.at_border else None
+        self._direct = through if self.parser.at_border else None
         try:
             if self._raw:
                 raw, self._raw = self._raw, b""
                 self.received(raw)
             if self._paused and self._ours and not self._enough:
                 self._resume()
-            while not (self._enough or self._parser.done or self._error):
+            while not (self._enough or self.parser.done or self._error):
                 await self._wait()
         finally:
             self._take = self._through = self._direct = None
@@ -402,7 +417,7 @@ class LeanReply:
         return not self._enough
 
     async def finish(self) -> bool:
-        if self._parser.done and not self._parts:
+        if self.parser.done and not self._parts:
             return False
         return await run_out(self)
 
