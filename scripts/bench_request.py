@@ -35,7 +35,7 @@ from proxy.server.endpoints import CHAT
 from proxy.server.gateway import Gateway
 from proxy.server.inbound import Head
 from proxy.server.ledger import Brief, Decision, Lease, Ledger
-from proxy.server.ordinary import Body, Known, OrdinaryRequest
+from proxy.server.ordinary import Known, OrdinaryRequest
 from proxy.server.outbox import Outbox
 from proxy.server.relay import Relay
 from proxy.server.reload import Builder, load_table
@@ -234,10 +234,9 @@ class Asking:
 
     def __call__(self) -> Awaitable[web.StreamResponse]:
         client, size = cast(Any, self.client), len(self._body)
-        body = Body(client, self._first, size)
-        if body.needs:
-            asyncio.get_running_loop().call_soon(body.feed, self._body)
-        request = OrdinaryRequest(self._known, size, body, client, "127.0.0.1", True, self.outbox)
+        request = OrdinaryRequest(self._known, self._first, size, client, "127.0.0.1", True, self.outbox)
+        if request.needs:
+            asyncio.get_running_loop().call_soon(request.feed, self._body)
         return self._known.handler(request)
 
 

@@ -164,7 +164,7 @@ def alights(
     return _settled(standing.accounts, nanos, charged, at_ms)
 
 
-def _settled(accounts: Iterable[Account], nanos: int, charged: int, at_ms: int) -> tuple[Alert, ...]:
+def _settled(accounts: Sequence[Account], nanos: int, charged: int, at_ms: int) -> tuple[Alert, ...]:
     alerts = NO_ALERTS
     for account in accounts:
         if due := account.settle(nanos, charged, at_ms):

@@ -80,6 +80,10 @@ class Health:
         """Whether nothing at all is cooling: the usual case, and cheap to tell."""
         return now >= self._latest and not self._trying
 
+    def is_calm(self, now: float) -> bool:
+        """The same, and nobody failed lately: then nobody is on trial."""
+        return not self._states and now >= self._latest and not self._trying
+
     def on_trial(self, candidate: Candidate, key: int | None) -> bool:
         """Whether an attempt would be one that `begin` has to know of, once nobody rests."""
         known = self._states
@@ -162,6 +166,13 @@ class Health:
         resting = [_key(candidate), *(_credential(candidate.provider, index) for index in range(keys))]
         states = (self._states.get(key) for key in resting)
         return next((state.reason for state in states if state is not None and state.wait(now)), "")
+
+    def answered(self, candidate: Candidate, key: int | None, now: float) -> None:
+        """`asked` and `succeeded`."""
+        if self._retry_tokens:
+            self.asked(candidate.provider)
+        if self._states or self._down:
+            self.succeeded(candidate, key, now)
 
     def succeeded(self, candidate: Candidate, key: int | None, now: float) -> None:
         if self._down:

@@ -262,13 +262,13 @@ class Connection(RequestHandler):
     def _take(self, data: bytes, known: Known, length: int, start: int) -> None:
         self._known = known
         end = start + length
-        body = self._body = Body(self, data[start:end], length)
         if len(data) > end:
             self._ahead = data[end:]
         self.head_since = None
         self._request_count += 1
-        self._arrived = OrdinaryRequest(
-            known, length, body, self, self.remote, not self._listener.stopping, self._listener.outbox
+        listener = self._listener
+        self._arrived = self._body = OrdinaryRequest(
+            known, data[start:end], length, self, self.remote, not listener.stopping, listener.outbox
         )
         self._wake()
 
@@ -306,9 +306,9 @@ class Connection(RequestHandler):
         stays = False
         try:
             stays = await self._answered(request)
-            if request.content.needs:
-                await self._lingered(request.content)
-                stays = stays and request.content.is_eof()
+            if request.needs:
+                await self._lingered(request)
+                stays = stays and request.is_eof()
         except ClientGone:
             self.force_close()
         except asyncio.CancelledError:
@@ -331,7 +331,7 @@ class Connection(RequestHandler):
     async def _answered(self, request: OrdinaryRequest) -> bool:
         self._request_in_progress = True
         try:
-            answer = await request.handler(request)
+            answer = await request.known.handler(request)
             if answer.__class__ is not Left and isinstance(answer, web.Response):  # whose class is slow to tell
                 request.keep_alive = request.keep_alive and answer.keep_alive is not False
                 answer = await send(request, answer)

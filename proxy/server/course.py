@@ -559,7 +559,7 @@ class Course(_Steady):
         ride.off_course()
         if ride.call is not None:
             ride.call.recorded = True
-        gateway.ended(ride.call or ride, ride.snapshot, ride.size, inside=True)
+        gateway.ended(ride.call or ride, ride.snapshot, ride.size, True)
         for alert in ride.alights(charged, (read or 0) + (usage.output or 0), now):
             gateway.alerts.tell(alert)
         track.tally.add(duration, commit.first_byte_s - commit.upstream_wait, usage, cost, ttfb_ms / 1000)

@@ -40,7 +40,7 @@ from proxy.server.ledger import Brief, Decision, Lease
 from proxy.server.ordinary import OrdinaryRequest
 from proxy.server.outgoing import with_body
 from proxy.server.respond import cost_line
-from proxy.server.setting import Found, Talk, found_by
+from proxy.server.setting import Found, Talk, found_by, recalled
 from proxy.server.snapshot import Snapshot
 from proxy.server.tally import Tally
 from proxy.server.upstream.lean import LeanReply
@@ -86,12 +86,12 @@ class Express:
         snapshot = gateway.current
         if not snapshot.tracks or surface.operation != "chat" or not isinstance(request, OrdinaryRequest):
             return None
-        body = request.content.ready()
+        body = request.ready()
         if body is None or not gateway.own.empty:
             return None
         started, visitor = time.monotonic(), visitor_of(request, snapshot)
-        found = found_by(snapshot, visitor, surface, request, body)
-        if found is None:
+        found = recalled(snapshot.settings, visitor, body) or found_by(snapshot, visitor, surface, request, body)
+        if found is None or len(body) > found.track.longest:
             return None
         at_ms = int(gateway.now() * 1000)
         if not found.track.admits(snapshot.gate):
@@ -112,10 +112,11 @@ class Express:
             return None
         if permit is None or not call.visitor.ordinary or not self.gateway.own.empty:
             return None
-        found = found_by(snapshot, call.visitor, call.surface, request, call.body)
-        if found is None or found.track.standing is not permit.standing:
+        visitor, body = call.visitor, call.body
+        found = recalled(snapshot.settings, visitor, body) or found_by(snapshot, visitor, call.surface, request, body)
+        if found is None or found.track.standing is not permit.standing or len(body) > found.track.longest:
             return None
-        ride = Ride(self.gateway, request, snapshot, found, call.body, call.decision.at_ms, call.started, call)
+        ride = Ride(self.gateway, request, snapshot, found, body, call.decision.at_ms, call.started, call)
         return ride if ride.departs() else None
 
 
@@ -166,7 +167,9 @@ class Ride:
         if track.window is not None and tokens + track.most > track.window:
             return False
         health = self.snapshot.world.health
-        if not health.is_quiet(now) or health.on_trial(track.candidate, track.credential.index):
+        if not health.is_calm(now) and (
+            not health.is_quiet(now) or health.on_trial(track.candidate, track.credential.index)
+        ):
             return False
         goes_on = (talk.turns > 1 or track.session is not None) and track.lifetime != OFF
         if goes_on and not self._is_at_home(talk, now):
@@ -287,7 +290,7 @@ class Ride:
     def forget(self) -> None:
         """Nobody else will be asked."""
         self.body, self.found, self.sent = b"", None, b""
-        self.request.content.read_nowait()
+        self.request.read_nowait()
 
     # -- the answer ------------------------------------------------------------------------------------------
 
@@ -394,7 +397,7 @@ class Ride:
         track.in_flight.value -= 1
         if self.call is not None:
             self.call.recorded = True
-        gateway.ended(self.call or self, self.snapshot, self.size, inside=True)
+        gateway.ended(self.call or self, self.snapshot, self.size, True)
         for alert in self.alights(charged, (read or 0) + (usage.output or 0), now):
             gateway.alerts.tell(alert)
         track.tally.add(duration, overhead, usage, cost)
@@ -407,8 +410,7 @@ class Ride:
         """See `Relay` and `Gateway`: what a good answer says of its candidate."""
         track, world = self.track, self.snapshot.world
         candidate = track.candidate
-        world.health.asked(candidate.provider)
-        world.health.succeeded(candidate, track.credential.index, now)
+        world.health.answered(candidate, track.credential.index, now)
         world.latencies.observe(candidate, ttfb_ms, now, whole=True)
         if self.conversation is not None and track.pins:
             world.affinity.pin(self.conversation, candidate, now)

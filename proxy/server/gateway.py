@@ -321,7 +321,7 @@ class Gateway:
         like any other."""
         if call.recorded:
             return
-        self.ended(call, call.snapshot, call.held, inside=call.inside)
+        self.ended(call, call.snapshot, call.held, call.inside)
         decision = call.decision
         duration = time.monotonic() - call.started
         decision.duration_ms = int(duration * 1000)
@@ -348,13 +348,14 @@ class Gateway:
         self._count(decision, client, intent, duration, overhead)
         self.ledger.record(decision)
 
-    def ended(self, call: Call | Ride, snapshot: Snapshot, held: int, *, inside: bool) -> None:
+    def ended(self, call: Call | Ride, snapshot: Snapshot, held: int, inside: bool) -> None:
         """Gives back what a request had of the process."""
         snapshot.users -= 1
         self.calls.discard(call)
-        self.turnstile.release(held)
+        turnstile = self.turnstile
+        turnstile.held -= held
         if inside:
-            self.turnstile.leave()
+            turnstile.leave()
         if not self.calls and self._idle is not None:
             self._idle.set()
 

@@ -122,16 +122,12 @@ _found = partial(tuple.__new__, Found)
 def found_by(
     snapshot: Snapshot, visitor: Visitor, surface: Surface, request: OrdinaryRequest, body: bytes
 ) -> Found | None:
-    """None for one that is not."""
-    found = recalled(snapshot.settings, visitor, body)
-    if found is None:
-        try:
-            if len(body) > LARGE:
-                found = _read_lightly(snapshot, visitor, surface, body)
-            found = found or _read(snapshot, visitor, surface, request, body)
-        except (ValueError, GatewayError):
-            return None  # for the way of all to tell
-    return None if found is None or len(body) > found.track.longest else found
+    """Of one that is not `recalled`; None where it is not ordinary."""
+    try:
+        found = _read_lightly(snapshot, visitor, surface, body) if len(body) > LARGE else None
+        return found or _read(snapshot, visitor, surface, request, body)
+    except (ValueError, GatewayError):
+        return None  # for the way of all to tell
 
 
 def recalled(known: Settings, visitor: Visitor, body: bytes) -> Found | None:

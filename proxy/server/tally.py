@@ -3,15 +3,19 @@ would each time have to fetch."""
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from itertools import repeat
+from operator import attrgetter
 
 from proxy import ir
 from proxy.metrics import TOKENS_OF, Answers, Histogram, Metrics
+from proxy.metrics.specs import TOKEN_CLASSES
 
 MOST = 64  # answers
+FEW = 8  # values that are sooner put into a histogram one by one
 ENDED = 200, "ok"
+INPUT, OUTPUT = map(TOKEN_CLASSES.index, ("input", "output"))
+IN_CLASSES = attrgetter(*[name for name in TOKEN_CLASSES if name not in ("input", "output")])
 
 
 class Tally:
@@ -76,11 +80,18 @@ class Tally:
 
 def _count(answers: Answers, usages: Sequence[ir.Usage]) -> None:
     """As `Answers.count` of each."""
-    for number, told in zip(answers.tokens, zip(*map(TOKENS_OF, usages), strict=True), strict=True):
-        if any(told):  # most classes are of no answer
+    if any(map(any, map(IN_CLASSES, usages))):
+        for number, told in zip(answers.tokens, zip(*map(TOKENS_OF, usages), strict=True), strict=True):
             number.value += sum([tokens for tokens in told if tokens and tokens > 0])
-    _observe(answers.inputs, [read for usage in usages if (read := usage.input_total) is not None])
-    _observe(answers.outputs, [usage.output for usage in usages if usage.output is not None])
+        reads = [read for usage in usages if (read := usage.input_total) is not None]
+        writes = [usage.output for usage in usages if usage.output is not None]
+    else:  # most tell no more than what was read and written
+        reads = [usage.input for usage in usages if usage.input is not None]
+        writes = [usage.output for usage in usages if usage.output is not None]
+        answers.tokens[INPUT].value += sum([tokens for tokens in reads if tokens > 0])
+        answers.tokens[OUTPUT].value += sum([tokens for tokens in writes if tokens > 0])
+    _observe(answers.inputs, reads)
+    _observe(answers.outputs, writes)
 
 
 def _charge(answers: Answers, costs: Sequence[int | None]) -> None:
@@ -90,7 +101,16 @@ def _charge(answers: Answers, costs: Sequence[int | None]) -> None:
 
 
 def _observe(histogram: Histogram, values: Sequence[float]) -> None:
-    counts = histogram.counts
-    for place in map(bisect_left, repeat(histogram.bounds), values):
-        counts[place] += 1
+    """As `Histogram.observe` of each. Of values in order the borders are looked for, of which there are fewer."""
+    counts, bounds, before = histogram.counts, histogram.bounds, 0
     histogram.sum += sum(values)
+    if len(values) < FEW:
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+        return
+    ordered = sorted(values)
+    for place, bound in enumerate(bounds):
+        after = bisect_right(ordered, bound, before)
+        counts[place] += after - before
+        before = after
+    counts[-1] += len(ordered) - before

@@ -6,11 +6,13 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from proxy.ir import Usage
-from proxy.metrics import Metrics
+from proxy.metrics import SPECS, Metrics
 from proxy.server import tally
-from proxy.server.tally import Tally
+from proxy.server.tally import IN_CLASSES, Tally
 
-ANSWERS = [
+Answer = tuple[float, float, Usage, int | None]
+BOUNDS = SPECS["pointsman_request_duration_seconds"].buckets
+ANSWERS: list[Answer] = [
     (0.2, 0.0004, Usage(input=800, output=10), 4_000),
     (1.5, -0.1, Usage(input=3, cache_read=5, output=0, reasoning=1), 0),
     (70.0, 3.0, Usage(output=1), None),
@@ -18,13 +20,13 @@ ANSWERS = [
 ]
 
 
-def counted(*, at_once: bool, known: bool = True, streamed: bool = False) -> bytes:
+def counted(*, at_once: bool, known: bool = True, streamed: bool = False, answers: list[Answer] = ANSWERS) -> bytes:
     metrics = Metrics(CollectorRegistry())
     if known:
         metrics.known(models=["m"], providers=["p"])
     gathering = Tally(metrics, "chat", "m", "p", "model", streamed)
     metrics.folds.append(gathering.fold)
-    for duration, overhead, usage, cost in ANSWERS * 3:
+    for duration, overhead, usage, cost in answers * 3:
         if at_once:
             gathering.add(duration, overhead, usage, cost, 0.1)
             continue
@@ -38,9 +40,21 @@ def counted(*, at_once: bool, known: bool = True, streamed: bool = False) -> byt
     return b"".join(sorted(line for line in metrics.render().splitlines(True) if b"_sum" not in line))
 
 
+GATHERED: dict[str, list[Answer]] = {
+    "of all kinds": ANSWERS,
+    "few of all kinds": ANSWERS[:1],
+    "what was read and written alone": [it for it in ANSWERS if not any(IN_CLASSES(it[2]))],
+    "at the bounds": [
+        (bound, bound, Usage(input=1), 1) for bound in SPECS["pointsman_request_duration_seconds"].buckets
+    ],
+}
+
+
+@pytest.mark.parametrize("answers", GATHERED.values(), ids=GATHERED)
 @pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
-def test_what_was_gathered_is_in_the_metrics_when_somebody_asks(streamed: bool) -> None:
-    assert counted(at_once=True, streamed=streamed) == counted(at_once=False, streamed=streamed)
+def test_what_was_gathered_is_in_the_metrics_when_somebody_asks(streamed: bool, answers: list[Answer]) -> None:
+    gathered = counted(at_once=True, streamed=streamed, answers=answers)
+    assert gathered == counted(at_once=False, streamed=streamed, answers=answers)
 
 
 def test_names_that_are_not_known_are_counted_under_other() -> None:
