@@ -21,6 +21,7 @@ from proxy.wire import json_text
 from proxy.wire.cast import Cast, form_of, poured
 from proxy.wire.likeness import Likeness, likeness
 from proxy.wire.mould import Mould, written
+from proxy.wire.sse import CR
 
 if TYPE_CHECKING:
     from proxy.streams.translation import Translation
@@ -90,7 +91,7 @@ class Lesson:
 
     def _judged(self, raw: bytes, head: bytes, out: bytes | None) -> Heard | None:
         assert self._dialect.words is not None
-        if raw.find(b"\n\n") != len(raw) - 2:
+        if CR in raw or raw.find(b"\n\n") != len(raw) - 2 or raw[:1] == b'"':
             return None
         if not raw.startswith(head):
             return Heard(raw, raw, out, bare=True)
@@ -143,7 +144,7 @@ def _known(scene: Scene, frame: Heard) -> Step | None:
     if frame.alike is not None:
         return next((step for alike, step in scene.likes if alike.key == frame.alike.key), None)
     if frame.mould is None:
-        return (scene.bare if frame.bare else scene.fixed).get(frame.rest)
+        return scene.fixed.get(frame.rest)
     for step in scene.texts:
         text = step.text
         if text is not None and frame.rest.startswith(text.before) and frame.mould.tail == text.behind:
@@ -159,7 +160,7 @@ def _add(scene: Scene, frame: Heard, step: Step) -> None:
         del scene.texts[MOST_ALIKE - 1 :]
         scene.texts.insert(0, step)
     else:
-        (scene.bare if frame.bare else scene.fixed)[frame.rest] = step
+        scene.fixed[frame.rest] = step
 
 
 class Rehearsal:
@@ -203,9 +204,10 @@ class Rehearsal:
         form = form_of(out, [*self._marks, *own] if text else self._marks)
         if not self._holds(form, [*self._values, *frame.values] if text else self._values, frame.out):
             return None
-        step = Step(form, Scene())
+        step = Step(form)
         step.committed, step.done, step.stop, step.tells = stream.committed, stream.done, stream.stop, tells
         step.usage = self._usage_names(out)
+        step.own = tells or step.usage is not None
         if frame.mould is not None:
             step.text = self._text(frame.mould, frame.raw[: len(frame.raw) - len(frame.rest)])
             return step if step.text is not None else None

@@ -11,12 +11,12 @@ from __future__ import annotations
 import orjson
 
 from proxy import ir
-from proxy.dialects.dialect import Dialect, Voice, Words
+from proxy.dialects.dialect import Dialect, Voice
 from proxy.wire import mould
 from proxy.wire.cast import Cast, poured
 from proxy.wire.chunked_run import ChunkedRun
 from proxy.wire.likeness import Likeness
-from proxy.wire.mould import Mould, ends_early
+from proxy.wire.mould import QUOTE, Mould, ends_early
 
 MOST_MEMORIES = 64
 MOST_STEPS = 128  # of a memory
@@ -29,23 +29,28 @@ USAGE = 1  # its place among the values: behind the voice's time, before the str
 class Step:
     """A frame that may come, and what follows from it."""
 
-    __slots__ = ("cast", "committed", "done", "following", "out", "stop", "tells", "text", "usage")
+    __slots__ = ("committed", "done", "following", "form", "out", "own", "pick", "stop", "tells", "text", "usage")
 
-    def __init__(self, out: bytes | Cast, following: Scene) -> None:
-        self.out: bytes | None = out if isinstance(out, bytes) else None
-        self.cast: Cast | None = None if isinstance(out, bytes) else out
-        self.following = following
+    def __init__(self, out: bytes | Cast) -> None:
+        self.out: bytes = b""
+        self.form: bytes | None = None  # with holes, for which `pick` takes of the values
+        if isinstance(out, bytes):
+            self.out = out
+        else:
+            self.form, self.pick = out
+        self.following = Scene()
         self.committed = self.done = False
         self.stop: ir.StopReason | None = None
         self.tells = False  # usage
         self.usage: tuple[str, ...] | None = None  # what of it is written: the names of its members
+        self.own = False  # either of these
         self.text: Text | None = None
 
 
 class Text:
     """What follows from a piece of text: how the run that it begins is recast."""
 
-    __slots__ = ("before", "behind", "chunked", "mould", "stem", "tail", "tail_of_all")
+    __slots__ = ("before", "behind", "chunked", "mould", "stem", "tail")
 
     def __init__(self, before: bytes, behind: bytes, stem: bytes | Cast, tail: bytes, *, alone: bool) -> None:
         """`alone`: the frames have no head of their own before that."""
@@ -57,14 +62,12 @@ class Text:
 
 
 class Scene:
-    """What may come next: frames that are always the same, frames with values, pieces of text; and `bare` ones, which
-    do not begin as all frames of their stream."""
+    """What may come next: frames that are always the same, frames with values, pieces of text."""
 
-    __slots__ = ("bare", "fixed", "likes", "texts")
+    __slots__ = ("fixed", "likes", "texts")
 
     def __init__(self) -> None:
         self.fixed: dict[bytes, Step] = {}
-        self.bare: dict[bytes, Step] = {}
         self.likes: list[tuple[Likeness, Step]] = []
         self.texts: list[Step] = []
 
@@ -103,81 +106,93 @@ def memory_of(dialect: Dialect, spoken: Dialect, voice: Voice) -> Memory:
 class Rote:
     """One stream's way through the scenes."""
 
-    __slots__ = ("_head", "_preamble", "_scene", "_usage_in", "_write_usage", "step", "usage", "values")
+    __slots__ = ("_dialect", "_head", "_scene", "_spoken", "_values", "lost", "script", "step", "usage")
 
-    step: Step  # the last
-
-    def __init__(self, dialect: Dialect, words: Words, spoken: Dialect, voice: Voice, scene: Scene) -> None:
+    def __init__(self, dialect: Dialect, spoken: Dialect, voice: Voice, scene: Scene) -> None:
+        self._dialect = dialect
+        self._spoken = spoken
+        self._head = b""  # what all frames begin with, once one has come
         self._scene = scene
-        self._preamble = dialect.preamble
-        self._usage_in = words.usage_in
-        self._write_usage = spoken.write_usage
-        self._head: bytes | None = None  # what all frames begin with
-        self.values: list[bytes] = [b"%d" % voice.created, b""]  # the stream's own come behind them
+        self._values: list[bytes] = [b"%d" % voice.created, b""]  # the stream's own come behind them
+        self.script: list[bytes | int] = []  # what came: frames, and how many characters of text behind one
+        self.step: Step | None = None  # the last
         self.usage: ir.Usage | None = None
+        self.lost = False  # what comes next is not known
 
-    def said(self, raw: bytes) -> bytes | None:
-        """What leaves for a frame; None where it is not known."""
-        rest, head, scene = raw, self._head, self._scene
-        if head is None:
-            self._head = self._preamble(raw) or b""
-        elif raw.startswith(head):
-            rest = raw[len(head) :]
-        elif raw not in scene.bare:
-            return None
-        step = scene.fixed.get(rest) or scene.bare.get(raw)
-        if step is None:
-            for it in scene.texts:
-                assert it.text is not None
-                if rest.startswith(it.text.before) and rest.endswith(it.text.behind):
-                    return self._text(rest, it)
-            step = self._alike(rest, scene)
-            if step is None:
-                return None
-        if (step.tells and not self._is_told(raw)) or (step.usage is not None and not self._is_put(step.usage)):
-            return None
-        self.step, self._scene = step, step.following
-        return step.out if step.cast is None else poured(step.cast, self.values)
+    def tell(self, block: bytes, at: int, out: list[bytes]) -> int:
+        """Of the frames from `at` on what leaves for them; up to a text, to the end of the stream or of the block, or
+        to what is not known. Where that is."""
+        head, scene, script, end = self._head, self._scene, self.script, len(block)
+        while at < end:
+            border = block.find(b"\n\n", at) + 2
+            raw = rest = block[at:border]
+            if head:
+                if raw.startswith(head):
+                    rest = raw[len(head) :]
+                elif raw[:1] == b'"':  # as what stands behind a head
+                    self.lost = True
+                    break
+            elif not script:
+                head = self._head = self._dialect.preamble(raw) or b""
+            step = scene.fixed.get(rest) or self._found(scene, rest)
+            if step is None or (step.own and not self._is_told(raw, step)):
+                self.lost = True
+                break
+            at = border
+            script.append(raw)
+            self.step, scene = step, step.following
+            if step.form is not None:
+                out.append(step.form % step.pick(self._values))
+            elif step.out:
+                out.append(step.out)
+            if step.text is not None:
+                self._values.pop()
+                break
+            if step.done:
+                break
+        self._scene = scene
+        return at
 
-    def _text(self, rest: bytes, step: Step) -> bytes | None:
-        assert step.text is not None
-        text = rest[len(step.text.before) : -len(step.text.behind)]
-        if ends_early(text):
-            return None
-        good, _ = mould.written([text])
-        if not good:
-            return None
-        self.step, self._scene = step, step.following
-        return step.out if step.cast is None else poured(step.cast, [*self.values, good[0]])
-
-    def _alike(self, rest: bytes, scene: Scene) -> Step | None:
+    def _found(self, scene: Scene, rest: bytes) -> Step | None:
+        """What a frame is that has values of its own, which are then among the others."""
+        for step in scene.texts:
+            text = step.text
+            if text is not None and rest.startswith(text.before) and rest.endswith(text.behind):
+                said = rest[len(text.before) : -len(text.behind)]
+                if QUOTE in said or not mould.length(said):
+                    good = mould.written([said])[0] if not ends_early(said) else []
+                    if not good:
+                        return None
+                    said = good[0]
+                self._values.append(said)
+                return step
         for alike, step in scene.likes:
             values = alike.values(rest)
             if values is not None:
-                self.values += values
+                self._values += values
                 return step
         return None
 
-    def _is_told(self, raw: bytes) -> bool:
-        """The usage that a frame tells."""
-        try:
-            self.usage = self._usage_in(orjson.loads(raw[raw.find(b"{") :]), self.usage)
-        except orjson.JSONDecodeError:
+    def _is_told(self, raw: bytes, step: Step) -> bool:
+        """The usage that a frame tells, and what of it is written in the client's words: which has to have the members
+        that it is known with."""
+        words, write = self._dialect.words, self._spoken.write_usage
+        if step.tells and words is not None:
+            try:
+                self.usage = words.usage_in(orjson.loads(raw[raw.find(b"{") :]), self.usage)
+            except orjson.JSONDecodeError:
+                return False
+        if self.usage is None:
             return False
-        return self.usage is not None
-
-    def _is_put(self, names: tuple[str, ...]) -> bool:
-        """The usage in the client's words, if these have the members that they are known with."""
-        told = self._write_usage(self.usage) if self.usage is not None and self._write_usage is not None else None
-        if told is None or tuple(told) != names:
+        if step.usage is None:
+            return True
+        told = write(self.usage) if write is not None else None
+        if told is None or tuple(told) != step.usage:
             return False
-        self.values[USAGE] = orjson.dumps(told)
+        self._values[USAGE] = orjson.dumps(told)
         return True
 
-    def run(self) -> tuple[Mould, ChunkedRun | None, tuple[bytes, bytes]]:
-        """Of the text that came last: the run that it begins, and what stands around its texts when they leave."""
-        text = self.step.text
-        assert text is not None
-        stem = text.stem if isinstance(text.stem, bytes) else poured(text.stem, self.values)
-        made = text.mould or Mould((self._head or b"") + text.before, text.behind)
-        return made, text.chunked, (stem, text.tail)
+    def run(self, text: Text) -> tuple[Mould, ChunkedRun | None, tuple[bytes, bytes]]:
+        """That such a text begins, and what stands around its texts when they leave."""
+        stem = text.stem if isinstance(text.stem, bytes) else poured(text.stem, self._values)
+        return text.mould or Mould(self._head + text.before, text.behind), text.chunked, (stem, text.tail)

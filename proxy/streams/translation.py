@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from proxy import ir
 from proxy.dialects import failures
@@ -22,47 +22,50 @@ from proxy.wire.sse import Frame
 class Translation:
     """Another dialect's stream: frames to events to the client's frames. Nothing waits that the format lets go."""
 
+    # What most streams need at their beginning, and many to their end.
+    committed = done = farewell = False
+    failure: GatewayError | None = None
+    run: ChunkedRun | None = None
+    _framer: sse.Framer | None = None  # made for the first read that does not end with a frame
+    _lines: ndjson.Framer | None = None
+    _runs: Runs | None = None
+    _usage: ir.Usage | None = None
+    _stop: ir.StopReason | None = None
+    _produced = False
+    _unsent = b""  # what the end of a cut stream brought
+    _said: Sequence[ir.StreamEvent] = ()  # by what was read last
+    _chars = 0  # of texts that were recast, and of which the encoder has not been told
+    _cast: tuple[bytes, bytes] | None = None  # what stands around a text of the run that goes on
+    _steady: Mould | None = None  # of that run, while nothing else came
+    _memory: Memory | None = None
+    _lesson: Lesson | None = None
+
     def __init__(
         self, dialect: Upstream, spoken: Dialect, voice: Voice, *, byok: bool = False,
         clean: Callable[[str], str] = str, rote: bool = True,
     ) -> None:  # fmt: skip
         """`clean` takes out of an error's words what no client may read. Without `rote` all is read and written."""
-        self.committed = False
-        self.done = False
-        self.farewell = False
-        self.failure: GatewayError | None = None
         self.edits: dict[str, int] = defaultdict(int)
-        self.run: ChunkedRun | None = None
         self._dialect = dialect
         self._spoken = spoken
         self._voice = voice
         self._byok = byok
         self._clean = clean
-        self._framer = sse.Framer() if dialect.framing == "sse" else None
-        self._lines = ndjson.Framer() if dialect.framing == "ndjson" else None
-        self._usage: ir.Usage | None = None
-        self._stop: ir.StopReason | None = None
-        self._produced = False
-        self._held: list[ir.StreamEvent] = []
-        self._unsent = b""  # what the end of a cut stream brought
-        self._runs = Runs(dialect)
-        self._said: list[ir.StreamEvent] = []  # by what was read last
-        self._chars = 0  # of texts that were recast, and of which the encoder has not been told
-        self._cast: tuple[bytes, bytes] | None = None  # what stands around a text of the run that goes on
-        self._steady: Mould | None = None  # of that run, while nothing else came
-        self._memory: Memory | None = None
         self._rote: Rote | None = None
-        self._script: list[bytes | int] = []  # what came by rote: frames, and characters of the texts behind one
-        self._lesson: Lesson | None = None
+        if dialect.framing == "ndjson":
+            self._lines = ndjson.Framer()
         if rote and isinstance(dialect, Dialect) and dialect.words is not None and not spoken.repeats:
-            self._memory = memory_of(dialect, spoken, voice)
-            self._rote = Rote(dialect, dialect.words, spoken, voice, self._memory.root)
+            memory = self._memory = memory_of(dialect, spoken, voice)
+            self._rote = Rote(dialect, spoken, voice, memory.root)
         else:
             self._begin_reading()
 
     def _begin_reading(self) -> None:
         self._decoder: StreamDecoder = self._dialect.stream_decoder()
         self._encoder: StreamEncoder = self._spoken.stream_encoder(self._voice)
+        self._held: list[ir.StreamEvent] = []
+        if self._runs is None:
+            self._runs = Runs(self._dialect)
 
     @property
     def usage(self) -> ir.Usage | None:
@@ -103,13 +106,17 @@ class Translation:
         if self.done:
             self.edits["surplus_dropped"] += 1
             return b""
-        if self._framer is None:
-            assert self._lines is not None
+        if self._lines is not None:
             return self._encode(map(Frame, self._lines.feed(chunk)))
-        block = self._framer.take(chunk)
+        framer, rote = self._framer, self._rote
+        if framer is None:
+            if rote is not None and chunk.endswith(b"\n\n"):
+                return self._by_rote(rote, chunk)
+            framer = self._framer = sse.Framer()
+        block = framer.take(chunk)
         if not block:
             return b""
-        return self._translated(block) if self._rote is None else self._by_rote(self._rote, block)
+        return self._translated(block) if rote is None else self._by_rote(rote, block)
 
     def close(self) -> bytes:
         out = b""
@@ -141,71 +148,71 @@ class Translation:
     def _by_rote(self, rote: Rote, block: bytes) -> bytes:
         """As `_translated`, as far as others went the same way."""
         out: list[bytes] = []
-        if self._cast is not None:
-            run, block = self._run(block, *self._cast)
-            out.append(run)
         at, end = 0, len(block)
-        while at < end and not self.done:
-            border = block.find(b"\n\n", at) + 2
-            raw = block[at:border]
-            said = rote.said(raw) if border > 1 else None
-            if said is None:
+        while True:
+            if self._cast is not None and self._runs is not None:
+                mould = self._runs.mould
+                if mould is not None and block.startswith(mould.head, at):
+                    run, block = self._run(self._runs, block[at:] if at else block, *self._cast)
+                    out.append(run)
+                    at, end = 0, len(block)
+            if at == end or self.done:
+                break
+            at = self._told(rote, block, at, out)
+            if rote.lost:
                 self._catch_up(rote)
                 out.append(self._translated(block[at:]))
                 return b"".join(out)
-            at = border
-            if said:
-                out.append(said)
-            self._note(rote, raw)
-            if self._cast is not None and at < end:
-                run, block = self._run(block[at:], *self._cast)
-                out.append(run)
-                at, end = 0, len(block)
         if at < end:
             self.edits["surplus_dropped"] += 1
-        elif self._cast is not None and self._framer is not None and self._framer.closed:
+        elif self._cast is not None and self._runs is not None and (self._framer is None or self._framer.closed):
             self._steady, self.run = self._runs.mould, self._runs.chunked()
         return out[0] if len(out) == 1 else b"".join(out)
 
-    def _note(self, rote: Rote, raw: bytes) -> None:
-        """What follows from a frame that was told by rote."""
-        step, script = rote.step, self._script
+    def _told(self, rote: Rote, block: bytes, at: int, out: list[bytes]) -> int:
+        """What leaves for frames behind a run, and what follows from the last; where the next one begins."""
         if self._chars:
-            script.append(self._chars)
+            rote.script.append(self._chars)
             self._chars = 0
-        script.append(raw)
-        self.committed, self.done = step.committed, step.done
-        self._stop, self._usage = step.stop, rote.usage
-        self._cast = None
-        if step.text is not None:
-            mould, chunked, self._cast = rote.run()
-            self._runs.go_on(mould, chunked)
+        before, at = at, rote.tell(block, at, out)
+        step = rote.step
+        if at > before and step is not None:
+            self.committed, self.done = step.committed, step.done
+            self._stop, self._usage, self._cast = step.stop, rote.usage, None
+            if step.text is not None:
+                mould, chunked, self._cast = rote.run(step.text)
+                runs = self._runs
+                if runs is None:
+                    runs = self._runs = Runs(self._dialect)
+                runs.go_on(mould, chunked)
+        return at
 
     def _catch_up(self, rote: Rote) -> None:
         """Has all of it read and written that came so far, and left already."""
         self._rote = None
         self._begin_reading()
-        assert self._framer is not None
+        framer = self._framer
+        if framer is None:
+            framer = self._framer = sse.Framer()
         done, cast = self.done, self._cast
         behind, self._chars = self._chars, 0
         self._usage = self._stop = None
-        for said in self._script:
+        for said in rote.script:
             if isinstance(said, int):
                 self._encoder.said(said)
             else:
-                self._encode(self._framer.read(said))
+                self._encode(framer.read(said))
         self.done, self._cast, self._chars = done, cast, behind
-        self._begin_lesson()
+        self._begin_lesson(rote.script)
 
-    def _begin_lesson(self) -> None:
+    def _begin_lesson(self, script: Iterable[bytes | int]) -> None:
         """What is new in this stream may be worth being learnt."""
         memory, dialect = self._memory, self._dialect
         if memory is not None and memory.takes_lesson() and isinstance(dialect, Dialect):
             self._lesson = Lesson(dialect, self._spoken, self._voice, memory, self._anew)
-            for said in self._script:
+            for said in script:
                 if isinstance(said, bytes):
                     self._lesson.hear(said, None)
-        self._script = []
 
     def _anew(self, voice: Voice) -> Translation:
         return Translation(self._dialect, self._spoken, voice, rote=False)
@@ -214,19 +221,21 @@ class Translation:
 
     def _translated(self, block: bytes) -> bytes:
         """Runs of text by what their frames have in common, whatever else there is frame by frame."""
-        assert self._framer is not None
+        framer, runs = self._framer, self._runs
+        assert framer is not None
+        assert runs is not None
         out = []
         while block and not self.done:
             if self._cast is not None:
-                run, block = self._run(block, *self._cast)
+                run, block = self._run(runs, block, *self._cast)
                 out.append(run)
                 if not block:
-                    if self._framer.closed:
-                        self._steady, self.run = self._runs.mould, self._runs.chunked()
+                    if framer.closed:
+                        self._steady, self.run = runs.mould, runs.chunked()
                     break
-            piece, block = self._runs.first_frame(block)
-            out.append(self._encode(self._framer.read(piece)))
-            self._learn(piece)
+            piece, block = runs.first_frame(block)
+            out.append(self._encode(framer.read(piece)))
+            self._learn(runs, piece)
             if self._lesson is not None:
                 self._lesson.hear(piece, out[-1])
         if block:
@@ -236,28 +245,27 @@ class Translation:
             self._lesson = None
         return out[0] if len(out) == 1 else b"".join(out)
 
-    def _run(self, block: bytes, head: bytes, tail: bytes) -> tuple[bytes, bytes]:
-        texts, rest = self._runs.cut(block)
+    def _run(self, runs: Runs, block: bytes, head: bytes, tail: bytes) -> tuple[bytes, bytes]:
+        texts, rest = runs.cut(block)
         good, chars = mould.written(texts) if texts else (texts, 0)
         if len(good) < len(texts):
-            rest = self._runs.behind(good, block)
+            rest = runs.behind(good, block)
         if not good:
             return b"", rest
         self._chars += chars
         return b"%b%b%b" % (head, (tail + head).join(good), tail), rest
 
-    def _learn(self, piece: bytes) -> None:
+    def _learn(self, runs: Runs, piece: bytes) -> None:
         self._cast = None
         if self.done or len(self._said) != 1 or (event := self._said[0]).__class__ is not ir.TextDelta:
             return
-        if self.committed and self._runs.learn(piece):
+        if self.committed and runs.learn(piece):
             self._cast = self._encoder.cast(event)
 
     def _last_frames(self) -> Iterable[Frame]:
-        if self._framer is not None:
-            return self._framer.close()
-        assert self._lines is not None
-        return map(Frame, self._lines.close())
+        if self._lines is not None:
+            return map(Frame, self._lines.close())
+        return self._framer.close() if self._framer is not None else ()
 
     def _encode(self, frames: Iterable[Frame]) -> bytes:
         """Everything that one read brought, as one piece of bytes. What stands before a broken frame leaves as if it

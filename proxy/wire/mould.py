@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -152,8 +151,12 @@ def written(texts: list[bytes]) -> tuple[list[bytes], int]:
     they have. A text without escapes has that form already, so most are judged together."""
     together = b" ".join(texts)  # the blank keeps halves apart that would make a whole
     if BACKSLASH not in together and b"" not in texts:
-        with suppress(orjson.JSONDecodeError):
-            return texts, len(orjson.loads(b'"%b"' % together)) - len(texts) + 1
+        try:
+            chars = len(orjson.loads(b'"%b"' % together)) - len(texts) + 1
+        except orjson.JSONDecodeError:
+            chars = 0
+        if chars:
+            return texts, chars
     good, chars = [], 0
     for raw in texts:
         try:
