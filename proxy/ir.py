@@ -67,14 +67,16 @@ class Usage:
             return self
         if later is self:
             return self
-        return Usage(*[old if new is None else new for old, new in zip(_astuple(self), _astuple(later), strict=True)])
-
-
-def _astuple(usage: Usage) -> tuple[int | None, ...]:
-    return (
-        usage.input, usage.cache_read, usage.cache_write_5m, usage.cache_write_1h,
-        usage.output, usage.reasoning, usage.audio_input, usage.audio_output,
-    )  # fmt: skip
+        return Usage(
+            self.input if later.input is None else later.input,
+            self.cache_read if later.cache_read is None else later.cache_read,
+            self.cache_write_5m if later.cache_write_5m is None else later.cache_write_5m,
+            self.cache_write_1h if later.cache_write_1h is None else later.cache_write_1h,
+            self.output if later.output is None else later.output,
+            self.reasoning if later.reasoning is None else later.reasoning,
+            self.audio_input if later.audio_input is None else later.audio_input,
+            self.audio_output if later.audio_output is None else later.audio_output,
+        )
 
 
 # -- parts of a message ------------------------------------------------------------------------------------------
