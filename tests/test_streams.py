@@ -419,6 +419,25 @@ def test_what_is_recast_on_the_wire_is_what_its_body_would_give(
     assert wired.done
 
 
+@all_kinds
+@given(data=st.data())
+def test_runs_are_recast_on_the_wire_as_far_as_they_are_runs(
+    tongue: Tongue, theirs: Tongue, data: st.DataObject
+) -> None:
+    others = [theirs.keep_alive, theirs.text("x").replace(b"x", b"\\ud83d"), theirs.text("x").replace(b"x", b"\xff")]
+    frames = list(map(theirs.text, data.draw(st.lists(st.sampled_from(WORDS), max_size=12))))
+    for place in data.draw(st.lists(st.integers(0, len(frames)), max_size=2)):
+        frames.insert(place, data.draw(st.sampled_from(others)))
+    before = [theirs.start, *filter(None, [theirs.opening]), *map(theirs.text, ("one", "two", "three"))]
+    wired, fed = made(tongue, theirs), made(tongue, theirs)
+    for raw in before:
+        assert wired.feed(raw) == fed.feed(raw)
+    chunks = [b"%x\r\n%b\r\n" % (len(raw), raw) for raw in frames]
+    out, end = wired.recast_run(b"1\r\nx\r\n" + b"".join(chunks), 6)
+    taken = [sum(map(len, chunks[:count])) for count in range(len(chunks) + 1)].index(end - 6)
+    assert out + wired.feed(b"".join(frames[taken:])) == fed.feed(b"".join(frames))
+
+
 def test_texts_of_a_run_are_recast() -> None:
     stream = made(CHAT, MESSAGES)
     for raw in (MESSAGES.start, MESSAGES.opening, MESSAGES.text("one"), MESSAGES.text("two")):
@@ -426,6 +445,9 @@ def test_texts_of_a_run_are_recast() -> None:
     raw = MESSAGES.text("three")
     assert b"three" in (stream.recast(b"%x\r\n%b\r\n" % (len(raw), raw)) or b"")
     assert stream.recast(b"%x\r\n%b\r\n" % (len(raw) * 2, raw * 2)) is None
+    many = b"%x\r\n%b\r\n" % (len(raw), raw) * 3
+    out, end = stream.recast_run(many, 0)
+    assert (out.count(b"three"), end) == (3, len(many))
 
 
 LIES = {

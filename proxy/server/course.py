@@ -251,7 +251,7 @@ class Course(_Steady):
                 return
         self._last = self._now()
         self._runs_no_more()
-        if len(data) > LARGE or (len(data) > LAST and self._commit is not None and self._recast is None):
+        if len(data) > LARGE or (len(data) > LAST and self._commit is not None):
             self._read_much(data)
         else:
             self._parse(data)
@@ -273,8 +273,10 @@ class Course(_Steady):
 
     def _pour(self, run: ChunkedRun | None, data: bytes, at: int) -> int:
         """Where in `data` all that the run takes has left; it begins where a chunk does."""
-        if at == len(data) or run is None or self._recast is not None or self._over:
+        if at == len(data) or run is None or self._over:
             return at
+        if self._recast is not None:
+            return self._pour_recast(data, at)
         size, said = run.cut(data, at)
         out = self._out + said
         if not size or self._outgrows(out) or self._has_left():
@@ -289,6 +291,22 @@ class Course(_Steady):
         if self._client.writing_paused:
             self._hand_over()
         return at + size
+
+    def _pour_recast(self, data: bytes, at: int) -> int:
+        """The same, in the client's dialect."""
+        out, end = self._stream.recast_run(data, at)
+        if not out:
+            self._runs_no_more()
+            return at
+        if self._outgrows(self._out + len(out)):
+            self._hand_over(out)
+            return end
+        if len(self._ride.gateway.calls) > CROWD:  # as above
+            for begin in range(0, len(out), AT_ONCE):
+                self._say(out[begin : begin + AT_ONCE])
+        else:
+            self._say_unjoined(out)
+        return end
 
     def _parse(self, data: bytes, enough: int = 0) -> int:
         """As `Parser.feed`, or as its `feed_some`; how much of it was parsed."""
@@ -455,6 +473,16 @@ class Course(_Steady):
         self._out += size
         self._write(b"%x\r\n%b\r\n" % (size, out))
         if self._client.writing_paused or self._out > self._most:
+            self._hand_over()
+
+    def _say_unjoined(self, out: bytes) -> None:
+        """As `_say`, of so much that a copy counts."""
+        transport = self._client.transport
+        assert transport is not None
+        self._said = self._last
+        self._out += len(out)
+        transport.writelines((b"%x\r\n" % len(out), out, b"\r\n"))
+        if self._client.writing_paused:
             self._hand_over()
 
     def _end(self, out: bytes) -> None:

@@ -111,8 +111,12 @@ class Flow:
         take = self.take
 
         def through(data: bytes) -> tuple[int, bool]:
-            out = stream.recast(data) if stream.run is not None else None
-            return (0, True) if out is None else (len(data), take(out))
+            if stream.run is None:
+                return 0, True
+            out, end = stream.recast(data), len(data)
+            if out is None:
+                out, end = stream.recast_run(data, 0)
+            return (end, take(out)) if end else (0, True)
 
         return through
 

@@ -94,6 +94,9 @@ class Passthrough:
     def recast(self, data: bytes) -> bytes | None:
         return None
 
+    def recast_run(self, data: bytes, at: int) -> tuple[bytes, int]:
+        return b"", at
+
     def _fed(self, chunk: bytes) -> bytes:
         if self.done and not self.farewell:
             self.edits["surplus_dropped"] += 1

@@ -38,5 +38,8 @@ class Stream(Protocol):
         """What `feed` would give for the body of `data`, one chunk of HTTP/1.1, where that is soon said: one frame of
         the run. None for anything else, of which nothing was read."""
 
+    def recast_run(self, data: bytes, at: int) -> tuple[bytes, int]:
+        """The same of all the frames of the run that stand there, each in a chunk, and where in `data` they end."""
+
     def close(self) -> bytes: ...
     def fail(self, error: GatewayError) -> bytes: ...

@@ -102,6 +102,16 @@ class Translation:
         self._chars += chars
         return b"%b%b%b" % (cast[0], text, cast[1])
 
+    def recast_run(self, data: bytes, at: int) -> tuple[bytes, int]:
+        run, cast = self.run, self._cast
+        texts, end = run.texts(data, at) if run is not None and cast is not None else ([], at)
+        good, chars = mould.written(texts)
+        if cast is None or not good or len(good) < len(texts):
+            return b"", at
+        self._chars += chars
+        head, tail = cast
+        return b"".join((head, (tail + head).join(good), tail)), end
+
     def _fed(self, chunk: bytes) -> bytes:
         if self.done:
             self.edits["surplus_dropped"] += 1

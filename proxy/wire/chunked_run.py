@@ -34,7 +34,11 @@ class ChunkedRun:
         text = self.text(data) if not at else None
         if text is not None and (data.isascii() or is_text(data)):
             return len(data), self._least + len(text)
-        return self._several(data, at)
+        texts, end = self.texts(data, at)
+        together = b"".join(texts)
+        if not texts or not (together.isascii() or all(map(is_text, texts))):
+            return 0, 0
+        return end - at, len(texts) * self._least + len(together)
 
     def whole(self, data: bytes) -> int:
         """How many bytes of the body `data` holds, if it is one chunk and in it one frame of the run; else 0."""
@@ -60,22 +64,19 @@ class ChunkedRun:
         found = self.singles[len(data)] = line + self.mould.head, size - self._least, size
         return found
 
-    def _several(self, data: bytes, at: int) -> tuple[int, int]:
+    def texts(self, data: bytes, at: int = 0) -> tuple[list[bytes], int]:
+        """Those of the whole chunks of the run that begin `at` there, and where the last of them ends. No line ends
+        within one, and no quote but with a backslash of its own; whether they are UTF-8 is not said."""
         end = self._last_end(data, at)
         if not end or not data.startswith(self._begin, data.find(b"\r\n", at, at + LONGEST_LINE) + 1):
-            return 0, 0
+            return [], at
         texts = finder(b"\n", len(self.mould.head), len(self.end), BACKSLASH in data)(data, at, end)
         parts = [b""] * (2 * len(texts))
         parts[0::2] = map(self._between.__getitem__, map(len, texts))
         parts[0] = parts[0][len(self.end) :]
         parts[1::2] = texts
         run = b"".join((*parts, self.end))
-        if not data.startswith(run, at):
-            return 0, 0
-        together = b" ".join(texts)
-        if breaks(together) or not (together.isascii() or is_text(together)):
-            return 0, 0
-        return len(run), len(texts) * (self._least - 1) + len(together) + 1
+        return (texts, at + len(run)) if data.startswith(run, at) and not breaks(b" ".join(texts)) else ([], at)
 
     def _last_end(self, data: bytes, at: int) -> int:
         """Where the last of those chunks ends that begin and end as a frame of the run does; 0 where there is none. Of

@@ -150,7 +150,7 @@ def written(texts: list[bytes]) -> tuple[list[bytes], int]:
     """As many of the texts as hold something and are sound, in the JSON writer's own form; and how many characters
     they have. A text without escapes has that form already, so most are judged together."""
     together = b" ".join(texts)  # the blank keeps halves apart that would make a whole
-    if BACKSLASH not in together and b"" not in texts:
+    if BACKSLASH not in together and all(texts):
         try:
             chars = len(orjson.loads(b'"%b"' % together)) - len(texts) + 1
         except orjson.JSONDecodeError:
