@@ -5,7 +5,7 @@
 The gateway asks for a key that belongs to a project with a budget and limits; each model is an alias with a chain of
 three; decisions go to SQLite, lines to a file, metrics are counted. It is pinned to one core, client and provider to
 the other. `--check` writes nothing and says what got a fifth worse than the table. Needs the harness, nginx and gcc.
-Other gateways are measured behind it, beside the same nginx, where the harness has installed them:
+Other gateways are measured behind it for the table, beside the same nginx, where the harness has installed them:
 
     BENCH_DIR=build/bench python ../shared/bench/bench.py setup
 """
@@ -377,7 +377,7 @@ def main() -> None:
         _watch_memory(bench)
         samples = run(bench, Path(home), [test for test in args.only.split(",") if test], args.rounds)
         lines = list(rows(samples, starts(bench, args.rounds)))
-        releases = installed(bench)
+        releases = {} if args.check else installed(bench)
         peers = beside(bench, releases, samples) if releases else {}
     told = written(lines, args.rounds, peers, releases)
     print(told)
