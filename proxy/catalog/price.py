@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from proxy.ir import Usage
 
 PICO_PER_NANO = 1_000
+HALF = PICO_PER_NANO // 2
 RATES = ("input", "output", "cache_read", "cache_write_5m", "cache_write_1h", "input_audio", "output_audio")
 
 _rate = validators.optional(validators.ge(0))
@@ -112,7 +113,8 @@ class Price:
             return None
         if self.plain is not None and written is not None and not usage.in_part:
             reading, writing, fee = self.plain
-            return _rounded(fresh * reading + written * writing + fee)
+            nanos, rest = divmod(fresh * reading + written * writing + fee, PICO_PER_NANO)
+            return nanos if rest < HALF else nanos + (rest > HALF or nanos & 1)
         read, write_5m, write_1h = usage.cache_read or 0, usage.cache_write_5m or 0, usage.cache_write_1h or 0
         rates = self.at(fresh + read + write_5m + write_1h) if self.tiers else self
         if written is None:
@@ -174,7 +176,7 @@ def _reading(rates: Price, cache_write: Literal["5m", "1h"] | None) -> int:
 def _rounded(pico: int) -> int:
     """Half-even."""
     nanos, rest = divmod(pico, PICO_PER_NANO)
-    return nanos + (rest * 2 > PICO_PER_NANO or (rest * 2 == PICO_PER_NANO and nanos % 2 == 1))
+    return nanos if rest < HALF else nanos + (rest > HALF or nanos & 1)
 
 
 def _pico(usd_per_million: Decimal | str | int) -> int:

@@ -401,7 +401,7 @@ class Course(_Steady):
         self._most = min(billing.bytes_of(reserved), GREAT)
         nanos = billing.nanos_of(track.price, ride.tokens, reserved, track.facts.shape.cache_write)
         if ride.permit.top_up(nanos) and track.leased is not None:
-            ride.lease(int(ride.gateway.now() * 1000))
+            ride.lease(track.leased, ride.permit.nanos, int(ride.gateway.now() * 1000))
         return False
 
     def _is_of_unknown_cost(self) -> bool:

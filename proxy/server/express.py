@@ -162,8 +162,10 @@ class Ride:
         """Asks the provider, if nothing is in the way; else nothing was done."""
         track, found, now = self.track, self.found, self.gateway.clock()
         assert found is not None
-        talk, text = found.talk, found.light or self.body
-        tokens = self.tokens = estimated_tokens(talk.chars, 0 if text.isascii() else intake.wide(text), talk.media)
+        _, talk, setting, _, written, _, _, _, light = found  # by name each would take longer
+        chars, media, _, _, turns = talk
+        text = light or self.body
+        tokens = self.tokens = estimated_tokens(chars, 0 if text.isascii() else intake.wide(text), media)
         if track.window is not None and tokens + track.most > track.window:
             return False
         health = self.snapshot.world.health
@@ -171,10 +173,13 @@ class Ride:
             not health.is_quiet(now) or health.on_trial(track.candidate, track.credential.index)
         ):
             return False
-        goes_on = (talk.turns > 1 or track.session is not None) and track.lifetime != OFF
+        goes_on = (turns > 1 or track.session is not None) and track.lifetime != OFF
         if goes_on and not self._is_at_home(talk, now):
             return False
-        sent = self._put(found)
+        if setting is not None and track.hop is None:
+            sent: bytes | Parts | None = setting.lead[0] + written + setting.lead[1]
+        else:
+            sent = self._put(found)
         reply = track.upstream.begin() if sent is not None else None
         if sent is None or reply is None:
             return False
@@ -194,15 +199,12 @@ class Ride:
 
     def _put(self, found: Found) -> bytes | Parts | None:
         """The body for the provider; None where more than a look is needed."""
-        track, body, setting = self.track, self.body, found.setting
+        track, body = self.track, self.body
         if track.hop is not None:
             try:
                 return track.hop.asked(found.said(), found.beside)
             except (ValueError, GatewayError):
                 return None  # for the way of all to tell
-        if setting is not None:
-            before, behind = setting.lead
-            return b"".join((before, found.written, behind))
         asks = track.streamed is not None and track.streamed.asked_usage
         if found.members is not None:
             parts = splice.rewritten(body, found.members, model=track.native, include_usage=asks)
@@ -277,15 +279,12 @@ class Ride:
         began = self.began = agenda.now()
         self.page = None if track.streamed is not None else agenda.put(self, began + track.due)
         if track.leased is not None:
-            self.lease(at_ms)
+            self.lease(track.leased, self.nanos, at_ms)
 
-    def lease(self, now_ms: int) -> None:
+    def lease(self, whose: tuple[str, str | None], nanos: int, now_ms: int) -> None:
         """Notes what is reserved of budgets."""
-        assert self.track.leased is not None
-        key_id, project = self.track.leased
-        until_ms = now_ms + billing.LEASE_MS
-        nanos = self.nanos if self._permit is None else self._permit.nanos
-        self.gateway.ledger.lease(_lease((self.request_id, key_id, project, nanos, until_ms)))
+        key_id, project = whose
+        self.gateway.ledger.lease(_lease((self.request_id, key_id, project, nanos, now_ms + billing.LEASE_MS)))
 
     def forget(self) -> None:
         """Nobody else will be asked."""

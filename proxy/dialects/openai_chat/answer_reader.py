@@ -17,7 +17,7 @@ from proxy.dialects.openai_chat.media import image_of
 from proxy.dialects.openai_chat.message_reader import read_signature
 from proxy.dialects.openai_chat.reasoning import read_reasoning
 from proxy.dialects.openai_chat.relatives import BROKEN_OFF
-from proxy.dialects.openai_chat.usage import usage_of
+from proxy.dialects.openai_chat.usage import read_usage, usage_of
 from proxy.dialects.openai_chat.vocabulary import NAME, stop_reason
 from proxy.errors import UpstreamBroken
 from proxy.wire import json_text
@@ -35,7 +35,8 @@ def check_answer(parsed: Any) -> ir.Usage | None:
     """The usage of a good answer, to a conversation or a completion. An output that is empty for a reason that is told
     is good."""
     if _is_usual(parsed):
-        return usage_of(parsed)
+        usage = parsed.get("usage")
+        return read_usage(usage) if usage.__class__ is dict else usage_of(parsed)
     answer = answered(parsed)
     for choice in _choices(answer):
         if native_stop(choice) or choice.get("text"):
@@ -51,9 +52,8 @@ def _is_usual(parsed: Any) -> bool:
     if parsed.__class__ is not dict or "error" in parsed or parsed.get("object") != "chat.completion":
         return False
     choices = parsed.get("choices")
-    if choices.__class__ is not list or len(choices) != 1 or choices[0].__class__ is not dict:
+    if choices.__class__ is not list or len(choices) != 1 or (choice := choices[0]).__class__ is not dict:
         return False
-    choice = choices[0]
     return choice.get("finish_reason") in _USUAL and "error" not in choice
 
 

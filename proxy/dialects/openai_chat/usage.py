@@ -22,7 +22,7 @@ def read_usage(usage: Any) -> ir.Usage:
     if not isinstance(usage, dict):
         return ir.Usage()
     asked, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    if not (asked.__class__ is completion.__class__ is int and 0 <= asked <= MOST and 0 <= completion <= MOST):
+    if not (asked.__class__ is int is completion.__class__ and 0 <= asked <= MOST and 0 <= completion <= MOST):
         asked, completion = counted(asked), counted(completion)
     if _PLAIN.issuperset(usage):  # nothing to take apart
         return ir.Usage(asked, None, None, None, completion)
