@@ -32,6 +32,7 @@ NEWEST = 0.5  # weight of the newest observation: a tenfold change is believed a
 GOOD_NEWS = 0.5  # of the estimate: an answer sooner than that replaces it
 WINDOW = 64
 TRACKED = 4096
+MOST_NOTED = 64
 TELLING = 3  # streams that wait: how long the youngest of so many oldest has waited counts
 
 
@@ -84,9 +85,33 @@ class _Times:
 class Latencies:
     """One per process; bounded, who was seen longest ago goes. `whole` stands for plain answers."""
 
-    _times: OrderedDict[tuple[str, str], _Times] = field(factory=OrderedDict)  # by provider and model
+    _known: OrderedDict[tuple[str, str], _Times] = field(factory=OrderedDict)  # by provider and model
+    _noted: list[tuple[Candidate, float, float, bool]] = field(factory=list, repr=False)  # and not taken in
     _waiting: dict[tuple[str, str], dict[int, float]] = field(factory=dict)  # since when, oldest first
     _waits: Iterator[int] = field(factory=count, repr=False)
+
+    @property
+    def _times(self) -> OrderedDict[tuple[str, str], _Times]:
+        if self._noted:
+            self._take_in()
+        return self._known
+
+    def note(self, candidate: Candidate, ttft_ms: float, now: float, whole: bool) -> None:
+        """As `observe`. It is taken in when somebody asks, or with many others."""
+        noted = self._noted
+        noted.append((candidate, ttft_ms, now, whole))
+        if len(noted) >= MOST_NOTED:
+            self._take_in()
+
+    def _take_in(self) -> None:
+        noted, self._noted = self._noted, []
+        last, seen = None, None
+        for candidate, ttft_ms, now, whole in noted:
+            if seen is None or (candidate, whole) != last:
+                last, seen = (candidate, whole), self._seen(candidate, ttft_ms, now, whole)
+            elif now - seen.at > STALE:
+                seen = self._seen(candidate, ttft_ms, now, whole)
+            seen.add(ttft_ms, now)
 
     def observe(
         self,
@@ -97,7 +122,16 @@ class Latencies:
         *,
         whole: bool = False,
     ) -> None:
-        key, known = (candidate.provider, candidate.model), self._times
+        if self._noted:
+            self._take_in()
+        seen = self._seen(candidate, ttft_ms, now, whole)
+        seen.add(ttft_ms, now)
+        if tokens_per_s is not None:
+            seen.streamed(tokens_per_s)
+
+    def _seen(self, candidate: Candidate, ttft_ms: float, now: float, whole: bool) -> Observed:
+        """What was observed of it, or that nothing was lately."""
+        key, known = (candidate.provider, candidate.model), self._known
         times = known.get(key)
         if times is None:
             times = known[key] = _Times()
@@ -108,9 +142,7 @@ class Latencies:
         if seen is None or now - seen.at > STALE:
             seen = Observed(ttft_ms, now)
             times.plain, times.streams = (seen, times.streams) if whole else (times.plain, seen)
-        seen.add(ttft_ms, now)
-        if tokens_per_s is not None:
-            seen.streamed(tokens_per_s)
+        return seen
 
     def observe_rate(self, candidate: Candidate, tokens_per_s: float) -> None:
         """Of a stream that ended well; its first token has been observed already."""

@@ -460,7 +460,7 @@ class Course(_Steady):
         world.latencies.answered(candidate, self._wait)
         world.health.asked(candidate.provider)
         world.health.succeeded(candidate, track.credential.index, now)
-        world.latencies.observe(candidate, commit.ttfb_ms - ride.started_ms, now)
+        world.latencies.note(candidate, commit.ttfb_ms - ride.started_ms, now, False)
         ride.gateway.metrics.queued(candidate.provider, 0.0)
 
     def _say(self, out: bytes) -> None:

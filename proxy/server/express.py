@@ -410,7 +410,7 @@ class Ride:
         track, world = self.track, self.snapshot.world
         candidate = track.candidate
         world.health.answered(candidate, track.credential.index, now)
-        world.latencies.observe(candidate, ttfb_ms, now, whole=True)
+        world.latencies.note(candidate, ttfb_ms, now, True)
         if self.conversation is not None and track.pins:
             world.affinity.pin(self.conversation, candidate, now)
 

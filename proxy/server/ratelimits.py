@@ -57,11 +57,11 @@ def told_by(
     """What `form_of` has holes for: of either limit how much is left, and when it is whole again."""
     said = _moment if dialect == "anthropic" else duration
     if tokens is None:
-        return () if requests is None else (requests, said(of_requests.requests.idle_in(now), wall).encode())
-    reset = said(of_tokens.tokens.idle_in(now), wall).encode()
+        return () if requests is None else (requests, said(of_requests.requests.idle_in(now), wall))
+    reset = said(of_tokens.tokens.idle_in(now), wall)
     if requests is None:
         return tokens, reset
-    return requests, said(of_requests.requests.idle_in(now), wall).encode(), tokens, reset
+    return requests, said(of_requests.requests.idle_in(now), wall), tokens, reset
 
 
 @lru_cache(maxsize=256)
@@ -74,19 +74,21 @@ def form_of(dialect: str, rpm: int | None, tpm: int | None) -> bytes:
     return lines.encode()
 
 
-def duration(seconds: float, wall: float = 0.0) -> str:
+def duration(seconds: float, wall: float = 0.0) -> bytes:
     """As OpenAI writes it, after Go: `1m0s`, `7s`, `120ms`. Whenever it is asked."""
-    return f"{round(seconds * 1000)}ms" if seconds < 1 else IN_FULL.get(whole := round(seconds)) or _in_full(whole)
+    if seconds < 1:
+        return b"%dms" % round(seconds * 1000)
+    return IN_FULL.get(whole := round(seconds)) or _in_full(whole)
 
 
-def _in_full(seconds: int) -> str:
+def _in_full(seconds: int) -> bytes:
     minutes, rest = divmod(seconds, 60)
-    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
+    return b"%dm%ds" % (minutes, rest) if minutes else b"%ds" % rest
 
 
 IN_FULL = {seconds: _in_full(seconds) for seconds in range(62)}  # no window is longer
 
 
-def _moment(seconds: float, wall: float) -> str:
+def _moment(seconds: float, wall: float) -> bytes:
     """As Anthropic writes it."""
-    return datetime.fromtimestamp(wall + seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return datetime.fromtimestamp(wall + seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z").encode()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.routing.latency import PRIOR_MS, STALE, TRACKED, WINDOW, Latencies
+from proxy.routing.latency import MOST_NOTED, PRIOR_MS, STALE, TRACKED, WINDOW, Latencies
 from proxy.routing.names import Candidate
 
 ONE, TWO = Candidate("m", "p", "m"), Candidate("m", "q", "m")
@@ -118,3 +118,25 @@ def test_the_third_oldest_wait_is_heard_and_an_answer_ends_its_own() -> None:
     for number in waits[1:]:
         times.answered(ONE, number)
     assert times.waited_ms(ONE, 10.0) == 0.0
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([ONE, TWO]), st.floats(0.0, 5_000.0), st.floats(0.0, 400.0), st.booleans()),
+        max_size=3 * MOST_NOTED,
+    )
+)
+def test_what_is_noted_is_what_was_observed_when_somebody_asks(
+    answers: list[tuple[Candidate, float, float, bool]],
+) -> None:
+    noting, observing, now = Latencies(), Latencies(), 0.0
+    for candidate, ms, later, whole in answers:
+        now += later
+        noting.note(candidate, ms, now, whole)
+        observing.observe(candidate, ms, now, whole=whole)
+        assert len(noting._noted) < MOST_NOTED
+    for whole in (True, False):
+        assert noting.expected_ms((ONE, TWO), now, whole=whole) == observing.expected_ms((ONE, TWO), now, whole=whole)
+    assert [noting.get(it.provider, it.model) for it in (ONE, TWO)] == [
+        observing.get(it.provider, it.model) for it in (ONE, TWO)
+    ]
