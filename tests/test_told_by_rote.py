@@ -284,3 +284,29 @@ def test_usage_of_one_stream_is_none_of_the_next() -> None:
         second.feed(frames[1])
     assert first.usage == ir.Usage(108, 2, None, None, 8)
     assert second.usage == ir.Usage(109, 0, None, None, 9)
+
+
+@pytest.mark.parametrize("learnt", [True, False], ids=["told by rote", "read"])
+def test_text_that_left_where_it_was_received_counts(learnt: bool) -> None:
+    """A source points to how far the text has come."""
+    way = WAYS["messages for a chat"]
+    if learnt:
+        way.learn()
+    source = event("content_block_delta", index=0, delta={"type": "citations_delta", "citation": SOURCE})
+    read, other = (Translation(way.theirs, way.ours, way.voice(7)) for _ in range(2))
+    for raw in way.frames(7, "Hello", ",")[:5]:
+        read.feed(raw)
+        other.feed(raw)
+    assert other.run is not None
+    for text, leaves in (("!", False), ("?", True), ("é", False), ("a b", False), ("'", True)):
+        raw = way.text(text)
+        chunk, out = b"%x\r\n%b\r\n" % (len(raw), raw), read.feed(raw)
+        retelling = other.retelling
+        assert retelling is not None
+        assert retelling.chunk(chunk, len(out) - 1) == b""
+        said = retelling.chunk(chunk, len(out))
+        assert said == (b"%x\r\n%b\r\n" % (len(out), out) if leaves else b"")
+        assert said or other.recast(chunk) == out, "and is known by its length from then on"
+        assert not said or retelling.size == len(out)
+    assert b'"start_index":13' in other.feed(source)
+    assert other.feed(way.text("!")) == read.feed(way.text("!"))

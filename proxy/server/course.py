@@ -13,7 +13,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from proxy import ir
 from proxy.dialects.dialect import Dialect, Voice
@@ -21,6 +21,7 @@ from proxy.routing.latency import pace
 from proxy.routing.world import Pick
 from proxy.server import billing
 from proxy.server.attempt import Opening, make_stream
+from proxy.server.begun import Commit
 from proxy.server.call import NOTHING, Call
 from proxy.server.downstream import AT_ONCE, CLOSES, STAYS, UNSENT, Left, post
 from proxy.server.early import KEEP_ALIVE
@@ -28,7 +29,7 @@ from proxy.server.flow import GREAT, LAST, QUIET
 from proxy.server.ledger import Brief
 from proxy.server.upstream.lean import FIRST
 from proxy.server.watchdog import STUCK_WRITE, Watchdog
-from proxy.streams import Stream, at_once
+from proxy.streams import Retelling, Stream, at_once
 from proxy.wire.chunked_run import ChunkedRun
 from proxy.wire.http1 import BadHttp, Head, all_of
 from proxy.wire.mould import QUOTE
@@ -45,22 +46,11 @@ NO_SINGLES: dict[int, tuple[bytes, int, int]] = {}
 _brief = partial(tuple.__new__, Brief)
 
 
-class Commit(NamedTuple):
-    """What is known of an answer when its first bytes leave."""
-
-    first_byte_s: float  # from the start of the request
-    upstream_wait: float
-
-    @property
-    def ttfb_ms(self) -> int:
-        return int(self.first_byte_s * 1000)
-
-
 class _Steady:
     """What a course needs for each event of a slow stream. A class has its slots in the order of the alphabet, behind
     those of its base: these are near each other in memory."""
 
-    __slots__ = ("_behind", "_client", "_last", "_most", "_now", "_out", "_singles", "_write")
+    __slots__ = ("_behind", "_client", "_last", "_most", "_now", "_out", "_retelling", "_said", "_singles", "_write")
 
 
 class Course(_Steady):
@@ -68,7 +58,7 @@ class Course(_Steady):
 
     __slots__ = (
         "_agenda", "_answer", "_body", "_commit", "_edits", "_over", "_page", "_parser", "_passed", "_recast",
-        "_recorded", "_reply", "_reserved", "_ride", "_run", "_said", "_size", "_stream", "_told", "_unsent",
+        "_recorded", "_reply", "_reserved", "_ride", "_run", "_size", "_stream", "_told", "_unsent",
         "_upstream_id", "_wait", "_waiter", "_whole", "_woken",
     )  # fmt: skip
 
@@ -97,6 +87,7 @@ class Course(_Steady):
         self._size = 0  # of that
         self._run: ChunkedRun | None = None
         self._singles = NO_SINGLES  # of the run, where its frames leave as they came
+        self._retelling: Retelling | None = None  # of the run, where they leave in other words
         self._out = 0  # bytes of the body that the client got
         self._most = track.most_bytes
         self._reserved = track.output  # tokens
@@ -163,6 +154,14 @@ class Course(_Steady):
                     if self._client.writing_paused:
                         self._hand_over()
                     return
+            retelling = self._retelling
+            if retelling is not None and (chunk := retelling.chunk(data, self._most - self._out)):
+                self._out += retelling.size
+                self._last = self._said = self._now()
+                self._write(chunk)
+                if self._client.writing_paused:
+                    self._hand_over()
+                return
             if self._run is not None and self._recast is not None:
                 said = self._recast(data)
                 if said is None:
@@ -348,9 +347,11 @@ class Course(_Steady):
             self._run = run
             if self._recast is None:
                 self._singles, self._behind = run.singles, run.end
+            else:
+                self._retelling = self._stream.retelling
 
     def _runs_no_more(self) -> None:
-        self._run, self._singles = None, NO_SINGLES
+        self._run, self._singles, self._retelling = None, NO_SINGLES, None
 
     def _begins(self, head: Head, body: bytes) -> bool:
         """Whether what follows can be a stream of the kind that came before."""

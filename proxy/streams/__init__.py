@@ -13,11 +13,13 @@ it is a failed attempt like any other; an error after the commit is part of the 
 
 from proxy.streams.familiar import AtOnce, at_once
 from proxy.streams.passthrough import Passthrough
+from proxy.streams.runs import Retelling
 from proxy.streams.stream import HELD_BYTES, HELD_EVENTS, Stream
 from proxy.streams.translation import Translation
 from proxy.streams.unjudged import Unjudged
 from proxy.streams.whole import events_of
 
 __all__ = [
-    "HELD_BYTES", "HELD_EVENTS", "AtOnce", "Passthrough", "Stream", "Translation", "Unjudged", "at_once", "events_of",
+    "HELD_BYTES", "HELD_EVENTS", "AtOnce", "Passthrough", "Retelling", "Stream", "Translation", "Unjudged", "at_once",
+    "events_of",
 ]  # fmt: skip

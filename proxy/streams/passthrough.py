@@ -12,7 +12,7 @@ from proxy.errors import GatewayError, UpstreamBroken
 from proxy.ir import Sight
 from proxy.streams.familiar import Glance
 from proxy.streams.oversize import NO_TEXT, Oversize
-from proxy.streams.runs import Runs
+from proxy.streams.runs import Retelling, Runs
 from proxy.streams.stream import EMPTY, ENDLESS, HELD_BYTES, HELD_EVENTS
 from proxy.wire import json_text, sse
 from proxy.wire.chunked_run import ChunkedRun
@@ -66,6 +66,7 @@ class Passthrough:
         self._glance = Glance(dialect, self._tap) if dialect.mend_frame is None else None
         self._steady: Mould | None = None  # what was read last was a run of these, up to a border, and may go on
         self.run: ChunkedRun | None = None  # the same
+        self.retelling: Retelling | None = None
 
     @property
     def usage(self) -> ir.Usage | None:

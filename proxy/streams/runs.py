@@ -4,10 +4,38 @@ from __future__ import annotations
 
 from proxy.dialects.dialect import Upstream
 from proxy.wire.chunked_run import ChunkedRun
-from proxy.wire.mould import Mould
+from proxy.wire.mould import PLAIN, Mould
 from proxy.wire.sse import CR
 
 MOULDS = 4  # tried in a row without a second frame of the same kind, before a stream counts as one that has no runs
+
+
+class Retelling:
+    """How a run leaves in another dialect's words, for whoever takes its chunks where they are received. As many
+    characters of text as did so stand in `chars`, until the stream asks for them."""
+
+    __slots__ = ("_around", "_behind", "_ending", "_opening", "_singles", "chars", "size")
+
+    def __init__(self, run: ChunkedRun, cast: tuple[bytes, bytes]) -> None:
+        self._singles, self._behind = run.singles, run.end
+        self._opening, self._ending = cast[0], cast[1] + b"\r\n"
+        self._around = len(cast[0]) + len(cast[1])
+        self.chars = 0
+        self.size = 0  # of the body that the last chunk has
+
+    def chunk(self, data: bytes, most: int) -> bytes:
+        """What leaves for one chunk that holds one frame of the run, as a chunk; nothing where more is to be asked: of
+        a length that is new, of a text that may be written otherwise, of a body of more than `most` bytes."""
+        single = self._singles.get(len(data))
+        if single is None:
+            return b""
+        line, length, _ = single
+        text, size = data.removeprefix(line).removesuffix(self._behind), self._around + length
+        if len(text) != length or not text or text.translate(None, PLAIN) or size > most:
+            return b""
+        self.chars += length
+        self.size = size
+        return b"%x\r\n%b%b%b" % (size, self._opening, text, self._ending)
 
 
 class Runs:

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from proxy import ir
 from proxy.errors import GatewayError
+from proxy.streams.runs import Retelling
 from proxy.wire.chunked_run import ChunkedRun
 
 HELD_EVENTS = 64  # lifecycle events before a commit; one more commits
@@ -22,6 +23,8 @@ class Stream(Protocol):
     failure: GatewayError | None
     edits: dict[str, int]  # usage_removed, terminator_added, surplus_dropped
     run: ChunkedRun | None  # that goes on, while nothing else comes: `feed` would give its bytes back, or recast them
+
+    retelling: Retelling | None  # how that run is recast
 
     @property
     def farewell(self) -> bool: ...

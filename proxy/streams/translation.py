@@ -11,7 +11,7 @@ from proxy.dialects.dialect import Dialect, StreamDecoder, StreamEncoder, Upstre
 from proxy.errors import GatewayError, UpstreamBroken
 from proxy.streams.lesson import Lesson
 from proxy.streams.rote import Memory, Rote, memory_of
-from proxy.streams.runs import Runs
+from proxy.streams.runs import Retelling, Runs
 from proxy.streams.stream import EMPTY, ENDLESS, HELD_EVENTS
 from proxy.wire import mould, ndjson, sse
 from proxy.wire.chunked_run import ChunkedRun
@@ -26,6 +26,7 @@ class Translation:
     committed = done = farewell = False
     failure: GatewayError | None = None
     run: ChunkedRun | None = None
+    retelling: Retelling | None = None
     _framer: sse.Framer | None = None  # made for the first read that does not end with a frame
     _lines: ndjson.Framer | None = None
     _runs: Runs | None = None
@@ -91,7 +92,7 @@ class Translation:
             if good:
                 self._chars += chars
                 return b"%b%b%b" % (cast[0], good[0], cast[1])
-        self._steady = self.run = None
+        self._run_ends()
         return self._fed(chunk)
 
     def recast(self, data: bytes) -> bytes | None:
@@ -112,6 +113,16 @@ class Translation:
         head, tail = cast
         return b"".join((head, (tail + head).join(good), tail)), end
 
+    def _run_goes_on(self, runs: Runs, cast: tuple[bytes, bytes]) -> None:
+        self._steady, self.run = runs.mould, runs.chunked()
+        self.retelling = Retelling(self.run, cast) if self.run is not None else None
+
+    def _run_ends(self) -> None:
+        self._steady = self.run = None
+        if self.retelling is not None:
+            self._chars += self.retelling.chars
+            self.retelling = None
+
     def _fed(self, chunk: bytes) -> bytes:
         if self.done:
             self.edits["surplus_dropped"] += 1
@@ -130,6 +141,7 @@ class Translation:
 
     def close(self) -> bytes:
         out = b""
+        self._run_ends()
         if not self.done and self._rote is not None:
             self._catch_up(self._rote)
         if not self.done:
@@ -148,6 +160,7 @@ class Translation:
         return out + self._emit([ir.End()])
 
     def fail(self, error: GatewayError) -> bytes:
+        self._run_ends()
         if self._rote is not None:
             self._catch_up(self._rote)
         self.done = True
@@ -176,7 +189,7 @@ class Translation:
         if at < end:
             self.edits["surplus_dropped"] += 1
         elif self._cast is not None and self._runs is not None and (self._framer is None or self._framer.closed):
-            self._steady, self.run = self._runs.mould, self._runs.chunked()
+            self._run_goes_on(self._runs, self._cast)
         return out[0] if len(out) == 1 else b"".join(out)
 
     def _told(self, rote: Rote, block: bytes, at: int, out: list[bytes]) -> int:
@@ -241,7 +254,7 @@ class Translation:
                 out.append(run)
                 if not block:
                     if framer.closed:
-                        self._steady, self.run = runs.mould, runs.chunked()
+                        self._run_goes_on(runs, self._cast)
                     break
             piece, block = runs.first_frame(block)
             out.append(self._encode(framer.read(piece)))

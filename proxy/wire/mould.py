@@ -18,6 +18,7 @@ from proxy.wire import sse
 from proxy.wire.sse import CR, LF
 
 QUOTE, BACKSLASH = b'"\\'
+PLAIN = bytes(byte for byte in range(0x20, 0x7F) if byte not in (QUOTE, BACKSLASH))  # as every JSON writer has them
 MARK = b"x"  # stands for the text where a mould is tried out
 
 
@@ -132,13 +133,15 @@ def around(raw: bytes, marker: bytes) -> tuple[Mould, Any] | None:
 def length(text: bytes) -> int:
     """How many characters a sound text has that holds neither quote nor escape, and so has the JSON writer's own form;
     0 of any other."""
+    if not text.translate(None, PLAIN):  # as most are
+        return len(text)
     if BACKSLASH in text:
         return 0
     try:
         chars = text.decode()
     except UnicodeDecodeError:
         return 0
-    if chars.isprintable():  # as nearly all are, and no JSON has to be read
+    if chars.isprintable():  # and no JSON has to be read
         return len(chars)
     try:
         return len(orjson.loads(b'"%b"' % text))

@@ -19,6 +19,8 @@ LOOPS = ("uvloop",)
 TOLD = chunk(None, usage=USAGE)  # the chunk that tells the usage of a chat
 KEY = "canary-house-key-0001"
 
+ODD = ("a", "bc", "d", "é", 'x"y', "\\", "\n", "ef", "", "日本", "\x7f", "g" * 60, "h", "%b", "{}")
+
 
 def frames(tongue: Tongue, *texts: str) -> list[bytes]:
     said = tongue.stream(*(texts or ("Hello", " there.")))
@@ -62,6 +64,9 @@ TURNS: dict[str, Callable[[Tongue], Script]] = {
     "a good stream": good,
     "a good stream that came at once": lambda tongue: streamed([b"".join(frames(tongue))]),
     "a good stream with pauses": but(lambda tongue, good: [step for frame in good for step in (frame, 0.01)]),
+    "a slow one of odd words": lambda tongue: streamed(
+        [step for frame in frames(tongue, *ODD) for step in (frame, 0.01)]
+    ),
     "a long one": lambda tongue: streamed(frames(tongue, *(f"word {number} " for number in range(300)))),
     "a good stream in odd pieces": lambda tongue: pieces(streamed(frames(tongue)), 37),
     "a good stream that came at once but for the last chunk": lambda tongue: joined(streamed(frames(tongue))),
