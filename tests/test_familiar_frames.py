@@ -7,6 +7,8 @@ from typing import Any
 
 import orjson
 from each import each
+from hypothesis import given
+from hypothesis import strategies as st
 from playbook import CHAT, USAGE, chunk, event
 from playbook import MESSAGES as ANTHROPIC
 
@@ -18,6 +20,7 @@ from proxy.ir import Sight
 from proxy.streams import Passthrough, at_once
 from proxy.streams.familiar import Glance
 from proxy.wire import sse
+from proxy.wire.sse import read_frame
 
 VOICE = Voice("req_1", "m", 1, False, {})
 OPENAI, MESSAGES = DIALECTS["openai-chat"], DIALECTS["anthropic"]
@@ -123,6 +126,53 @@ def test_a_stream_that_came_at_once_is_what_it_would_be_frame_by_frame(
                 assert stream.committed
                 assert stream.done
                 assert stream.failure is None
+
+
+LOOKED_AT = {name for name, (dialect, _, known) in WHOLE.items() if dialect is OPENAI and not known} - {
+    "an end and nothing", "an end alone", "many frames",
+}  # fmt: skip
+
+
+@each(("name", "strip_usage"), [(name, strip) for name in WHOLE if name != "a message" for strip in (False, True)])
+def test_the_last_frames_of_a_stream_are_what_they_would_be_one_by_one(name: str, strip_usage: bool) -> None:
+    frames = [raw for raw in WHOLE[name][1] if raw != GOOD[0]]
+    one_by_one, stream = (Passthrough(OPENAI, VOICE, strip_usage=strip_usage) for _ in range(2))
+    for raw in GOOD[:2]:
+        assert stream.feed(raw) == one_by_one.feed(raw)
+    assert stream.run is not None  # from the first text on
+    out = stream.last(list(frames))
+    assert (out is None) == (name in LOOKED_AT)
+    if out is None:
+        out = b"".join(map(stream.feed, frames))
+    assert out == b"".join(map(one_by_one.feed, frames))
+    assert [str(getattr(stream, it)) for it in STATE] == [str(getattr(one_by_one, it)) for it in STATE]
+
+
+STATE = ("usage", "stop", "edits", "committed", "done", "run", "farewell", "failure")
+ALONE: dict[str, bytes] = {
+    "compact": b'"choices":[],"usage":%b}\n\n',
+    "with blanks": b'"choices": [], "usage": %b}\n\n',
+    "and more": b'"choices":[],"usage":%b,"error":1}\n\n',
+    "and a choice": b'"choices":[{}],"usage":%b}\n\n',
+    "and another frame": b'"choices":[],"usage":%b}\n\nretry: 1\n\n',
+    "and a comment": b'"choices":[],"usage":%b}\n: hm\n\n',
+    "in two lines": b'"choices":[],"usage":%b\ndata: }\n\n',
+    "without an end": b'"choices":[],"usage":%b}\n',
+}
+
+
+@given(
+    st.sampled_from(list(ALONE)), st.sampled_from([*map(orjson.dumps, ({}, USAGE, [], None, 1, {"total_tokens": -1}))])
+)
+def test_usage_that_is_told_alone_is_what_the_tap_finds(way: str, usage: bytes) -> None:
+    rest = ALONE[way] % usage
+    found = OPENAI.usage_alone(rest)
+    if found is not None:
+        tap, frame = OPENAI.tap(), read_frame(b'data: {"id":"a",' + rest)
+        assert frame is not None
+        assert (tap.look(frame), tap.usage) == (ir.Sight.USAGE, found)
+    else:
+        assert way not in ("compact", "with blanks") or not usage.startswith(b"{")
 
 
 TEXT = {"choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": None}]}

@@ -98,6 +98,11 @@ def no_preamble(raw: bytes) -> bytes | None:
     return None
 
 
+def no_usage(rest: bytes) -> ir.Usage | None:
+    """For dialects whose usage comes with other news."""
+    return None
+
+
 @frozen
 class Words:
     """What a dialect's streams have in common, so that one can be told as another was.
@@ -191,5 +196,7 @@ class Dialect(Upstream):
     system_roles: tuple[str, ...] | None = None
     # Of a raw frame, what all frames of its stream begin with and the tap does not read; None where nothing tells it.
     preamble: Callable[[bytes], bytes | None] = no_preamble
+    # Of a raw frame behind its preamble, the usage, if it tells that and nothing else, as nearly all servers write it.
+    usage_alone: Callable[[bytes], ir.Usage | None] = no_usage
     words: Words | None = None  # None: its streams are read and written each time
     operations: Mapping[str, Operation] = field(factory=dict)  # by name, which is its path's tail: "audio/speech"

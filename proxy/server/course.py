@@ -30,8 +30,8 @@ from proxy.server.ledger import Brief
 from proxy.server.upstream.lean import FIRST
 from proxy.server.watchdog import STUCK_WRITE, Watchdog
 from proxy.streams import Retelling, Stream, at_once
-from proxy.wire.chunked_run import ChunkedRun
-from proxy.wire.http1 import BadHttp, Head, all_of
+from proxy.wire.chunked_run import SIZE_LINES, ChunkedRun
+from proxy.wire.http1 import BadHttp, Head, all_of, rest_of
 from proxy.wire.mould import QUOTE
 from proxy.wire.sse import CR, LF, is_text
 
@@ -42,7 +42,7 @@ LARGE = 16 << 10  # bytes of a read of which not all is parsed; or of what is he
 FEW, CROWD = 4, 32  # requests under way
 LAST_CHUNK = b"\r\n0\r\n\r\n"
 LARGEST = 12 << 10  # bytes of a stream that leaves in one; see `express.LARGEST`
-NO_SINGLES: dict[int, tuple[bytes, int, int]] = {}
+NEVER = 1 << 62  # no frame is so long
 _brief = partial(tuple.__new__, Brief)
 
 
@@ -50,7 +50,9 @@ class _Steady:
     """What a course needs for each event of a slow stream. A class has its slots in the order of the alphabet, behind
     those of its base: these are near each other in memory."""
 
-    __slots__ = ("_behind", "_client", "_last", "_most", "_now", "_out", "_retelling", "_said", "_singles", "_write")
+    __slots__ = (
+        "_before", "_behind", "_client", "_last", "_least", "_most", "_now", "_out", "_retelling", "_said", "_write",
+    )  # fmt: skip
 
 
 class Course(_Steady):
@@ -86,7 +88,8 @@ class Course(_Steady):
         self._body: list[bytes] = []  # that came before the commit
         self._size = 0  # of that
         self._run: ChunkedRun | None = None
-        self._singles = NO_SINGLES  # of the run, where its frames leave as they came
+        self._least = NEVER  # bytes of a frame of the run, where they leave as they came; and what is around a text:
+        self._before = self._behind = b""
         self._retelling: Retelling | None = None  # of the run, where they leave in other words
         self._out = 0  # bytes of the body that the client got
         self._most = track.most_bytes
@@ -140,13 +143,13 @@ class Course(_Steady):
 
     def received(self, data: bytes) -> None:
         try:
-            single = self._singles.get(len(data))
-            if single is not None:  # as nearly every read of a slow stream: one chunk, one frame of the run
-                line, length, size = single
-                text = data.removeprefix(line).removesuffix(self._behind)
+            line, size = SIZE_LINES[len(data)]
+            if size >= self._least:  # as nearly every read of a slow stream: one chunk, one frame of the run
+                text = data.removeprefix(line).removeprefix(self._before).removesuffix(self._behind)
                 if (
-                    len(text) == length and QUOTE not in text and LF not in text and CR not in text
-                    and (text.isascii() or is_text(text)) and (out := self._out + size) <= self._most
+                    len(text) == size - self._least and QUOTE not in text and LF not in text and CR not in text
+                    and (text.isascii() or is_text(text))
+                    and ((out := self._out + size) <= self._most or not self._outgrows(out))
                 ):  # fmt: skip
                     self._out = out
                     self._last = self._now()
@@ -172,24 +175,12 @@ class Course(_Steady):
                         self._hand_over(said)
                     else:
                         self._say(said)
-            elif self._run is None or not self._passes(self._run, data):
+            else:
                 self._read(data)
         except BaseException as exc:  # a fault of ours is for whoever serves the request, not for the loop
             self._hand_over()
             if self._commit is not None and not self._has_left():  # before it the same is found again
                 self._reply.raises(exc)
-
-    def _passes(self, run: ChunkedRun, data: bytes) -> bool:
-        """One chunk of the run, of a length that is new, or with which the stream outgrows what was reserved."""
-        size = run.whole(data)
-        if not size or self._outgrows(self._out + size):
-            return False
-        self._out += size
-        self._last = self._now()
-        self._write(data)
-        if self._client.writing_paused:
-            self._hand_over()
-        return True
 
     def _has_left(self) -> bool:
         """The client, a moment ago; its task will be told of it."""
@@ -248,12 +239,35 @@ class Course(_Steady):
                 data, self._whole = self._whole + data, b""
             if self._came_at_once(data):
                 return
+        elif (
+            self._run is not None
+            and self._recast is None
+            and data[-len(LAST_CHUNK) :] == LAST_CHUNK
+            and self._ends(data)
+        ):
+            return
         self._last = self._now()
         self._runs_no_more()
         if len(data) > LARGE or (len(data) > LAST and self._commit is not None):
             self._read_much(data)
         else:
             self._parse(data)
+
+    def _ends(self, data: bytes) -> bool:
+        """Whether these are the last chunks of a good stream, and seen to: each of their frames is known."""
+        chunks = rest_of(data) if len(data) <= LAST else None
+        out = self._stream.last(chunks) if chunks is not None else None
+        if out is None:
+            return False
+        head = self._parser.head
+        assert head is not None
+        self._last = self._now()
+        self._parser.has_fed(head)
+        if self._is_unusual(out):
+            self._hand_over(out)
+        else:
+            self._end(out)
+        return True
 
     def _read_much(self, data: bytes) -> None:
         """Many frames at once: the first are read, or the end of a chunk that had begun; and of the run in which they
@@ -346,12 +360,12 @@ class Course(_Steady):
         if parser.at_border and not self._over and (run := self._stream.run) is not None:
             self._run = run
             if self._recast is None:
-                self._singles, self._behind = run.singles, run.end
+                self._least, self._before, self._behind = run.least, run.mould.head, run.end
             else:
                 self._retelling = self._stream.retelling
 
     def _runs_no_more(self) -> None:
-        self._run, self._singles, self._retelling = None, NO_SINGLES, None
+        self._run, self._least, self._retelling = None, NEVER, None
 
     def _begins(self, head: Head, body: bytes) -> bool:
         """Whether what follows can be a stream of the kind that came before."""

@@ -9,15 +9,15 @@ is remembered.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import orjson
 
 from proxy import ir
 from proxy.dialects.dialect import Dialect, Tap
-from proxy.errors import UpstreamBroken
 from proxy.ir import Sight
 from proxy.wire.mould import QUOTE, Mould, length
-from proxy.wire.sse import CR, holds_comment, is_text, raw_frames, read_frame
+from proxy.wire.sse import CR, holds_comment, raw_frames
 
 MOST_SAYINGS = 256  # that are remembered of a dialect
 LONGEST_SAYING = 512  # bytes
@@ -53,11 +53,11 @@ _memories: dict[str, _Memory] = {}
 class Glance:
     """Looks at the frames of one stream in its tap's place. Whatever it knows, the tap is told."""
 
-    __slots__ = ("_head", "_memory", "_preamble", "_tap", "_tries", "mould")
+    __slots__ = ("_dialect", "_head", "_memory", "_tap", "_tries", "mould")
 
     def __init__(self, dialect: Dialect, tap: Tap) -> None:
         self._tap = tap
-        self._preamble = dialect.preamble
+        self._dialect = dialect
         self._head: bytes | None = None  # what all frames begin with, once one has come that told it
         self._tries = 2  # to tell it: what comes first may be a comment
         self._memory = _memories.get(dialect.name) or _memories.setdefault(dialect.name, _Memory())
@@ -68,7 +68,7 @@ class Glance:
         tap, head = self._tap, self._head
         if head is None and self._tries:
             self._tries -= 1
-            head = self._head = self._preamble(raw)
+            head = self._head = self._dialect.preamble(raw)
         if head is None or not tap.plain or not raw.startswith(head):
             return None
         rest = raw[len(head) :]
@@ -101,6 +101,20 @@ class Glance:
         if len(sayings) >= MOST_SAYINGS:
             sayings.clear()
         sayings[raw[len(head) :]] = sight, tap.stop if sight is Sight.FINISH else None
+
+    def last(self, frames: list[bytes]) -> int | None:
+        """Which of a stream's last frames tells the usage, or -1; None, and the tap was told nothing, where one of them
+        is not known."""
+        tap, head = self._tap, self._head
+        known = _known(self._dialect, self._memory, head, frames) if head is not None and tap.plain else None
+        if known is None:
+            return None
+        tap.stop = known.stop or tap.stop
+        tap.produced = tap.produced or known.speaks
+        if known.usage is None:
+            return -1
+        tap.usage = known.usage if tap.usage is None else tap.usage.merged(known.usage)
+        return known.tells
 
     def learn_text(self, mould: Mould) -> None:
         head, shapes = self._head, self._memory.shapes
@@ -142,44 +156,41 @@ def at_once(dialect: Dialect, chunks: list[bytes], *, strip_usage: bool) -> AtOn
     frames = chunks if len(chunks) > 1 else raw_frames(chunks[0])
     if not 1 < len(frames) <= MOST_AT_ONCE or frames[-1] != terminator:
         return None
-    tap = dialect.tap()
-    told = _judged(frames, memory, tap, dialect.preamble(frames[0]))
-    if told is None:
+    head = dialect.preamble(frames[0])
+    known = _known(dialect, memory, head, frames[:-1]) if head is not None and head.isascii() else None
+    if known is None or (known.stop is None and not known.speaks):
         return None
-    if told < 0 or not strip_usage:
-        return AtOnce(b"".join(frames), tap.usage)
-    del frames[told]
-    return AtOnce(b"".join(frames), tap.usage, USAGE_REMOVED)
+    if known.usage is not None and strip_usage:
+        del frames[known.tells]
+        return AtOnce(b"".join(frames), known.usage, USAGE_REMOVED)
+    return AtOnce(b"".join(frames), known.usage)
 
 
-def _judged(frames: list[bytes], memory: _Memory, tap: Tap, head: bytes | None) -> int | None:
-    """Which of the frames tells the usage, or -1; None where another one is not known. The last is the terminator."""
-    if head is None or not head.isascii():
-        return None
-    told, ends, sayings = -1, False, memory.sayings
-    for number in range(len(frames) - 1):
-        raw = frames[number]
+class _Known(NamedTuple):
+    """What frames that are known say together."""
+
+    stop: ir.StopReason | None
+    speaks: bool  # some text
+    usage: ir.Usage | None
+    tells: int  # which of them tells the usage
+
+
+def _known(dialect: Dialect, memory: _Memory, head: bytes, frames: list[bytes]) -> _Known | None:
+    """None where one of them is not known. Each begins with `head`; at most one tells the usage, and nothing else."""
+    stop, speaks, usage, tells, sayings = None, False, None, 0, memory.sayings
+    for number, raw in enumerate(frames):
         rest = raw.removeprefix(head)
         if len(rest) + len(head) != len(raw):
             return None
         said = sayings.get(rest)
         if said is not None:
-            ends = ends or said[1] is not None
+            if said[0] is Sight.END:
+                return None
+            stop = said[1] or stop
         elif memory.shape_of(rest) is not None:
-            ends = True
-        elif told < 0 and _tells_usage(raw, tap):
-            told = number
+            speaks = True
+        elif usage is None and (usage := dialect.usage_alone(rest)) is not None:
+            tells = number
         else:
             return None
-    return told if ends else None
-
-
-def _tells_usage(raw: bytes, tap: Tap) -> bool:
-    """And nothing else, in one whole frame without comments."""
-    if raw.find(b"\n\n") != len(raw) - 2 or CR in raw or holds_comment(raw) or not is_text(raw):
-        return False
-    frame = read_frame(raw)
-    try:
-        return frame is not None and tap.look(frame) is Sight.USAGE
-    except UpstreamBroken:
-        return False
+    return _Known(stop, speaks, usage, tells)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from proxy.dialects.dialect import Upstream
-from proxy.wire.chunked_run import ChunkedRun
+from proxy.wire.chunked_run import SIZE_LINES, ChunkedRun
 from proxy.wire.mould import PLAIN, Mould
 from proxy.wire.sse import CR
 
@@ -14,10 +14,10 @@ class Retelling:
     """How a run leaves in another dialect's words, for whoever takes its chunks where they are received. As many
     characters of text as did so stand in `chars`, until the stream asks for them."""
 
-    __slots__ = ("_around", "_behind", "_ending", "_opening", "_singles", "chars", "size")
+    __slots__ = ("_around", "_before", "_behind", "_ending", "_least", "_opening", "chars", "size")
 
     def __init__(self, run: ChunkedRun, cast: tuple[bytes, bytes]) -> None:
-        self._singles, self._behind = run.singles, run.end
+        self._before, self._behind, self._least = run.mould.head, run.end, run.least
         self._opening, self._ending = cast[0], cast[1] + b"\r\n"
         self._around = len(cast[0]) + len(cast[1])
         self.chars = 0
@@ -25,12 +25,15 @@ class Retelling:
 
     def chunk(self, data: bytes, most: int) -> bytes:
         """What leaves for one chunk that holds one frame of the run, as a chunk; nothing where more is to be asked: of
-        a length that is new, of a text that may be written otherwise, of a body of more than `most` bytes."""
-        single = self._singles.get(len(data))
-        if single is None:
+        a text that may be written otherwise, of a body of more than `most` bytes."""
+        line, size = SIZE_LINES[len(data)]
+        length = size - self._least
+        if length < 0:
             return b""
-        line, length, _ = single
-        text, size = data.removeprefix(line).removesuffix(self._behind), self._around + length
+        text, size = (
+            data.removeprefix(line).removeprefix(self._before).removesuffix(self._behind),
+            self._around + length,
+        )
         if len(text) != length or not text or text.translate(None, PLAIN) or size > most:
             return b""
         self.chars += length

@@ -11,58 +11,41 @@ from proxy.wire.sse import CR, LF, is_text
 
 LONGEST_LINE = 18  # bytes of a size and its CRLF
 KNOWN = 1024  # lengths of frames whose beginning is kept
-NOT_ONE = b"", -1, 0
+LONGEST = 4 << 10  # bytes of a chunk that is looked at by itself
+NO_LINE = b"", -1
 MOST_OTHERS = 8  # chunks that end as those of a run, and are looked at for its end
 
 
 class ChunkedRun:
     """The run of a mould."""
 
-    __slots__ = ("_begin", "_between", "_least", "end", "mould", "singles")
+    __slots__ = ("_begin", "_between", "end", "least", "mould")
 
     def __init__(self, mould: Mould) -> None:
         self.mould = mould
-        self._least = len(mould.head) + len(mould.tail)
+        self.least = len(mould.head) + len(mould.tail)  # bytes of a frame
         self._begin, self.end = b"\n" + mould.head, mould.tail + b"\r\n"  # `end` is what stands behind a text
         self._between = _Between(mould)
-        # length of a chunk -> its size line and its frame's head; how long its text is, and how long its frame
-        self.singles: dict[int, tuple[bytes, int, int]] = {}
 
     def cut(self, data: bytes, at: int = 0) -> tuple[int, int]:
         """How many bytes of `data`, of which a chunk begins `at` there, are whole chunks of the run, and how many of
         them are the body's."""
         text = self.text(data) if not at else None
         if text is not None and (data.isascii() or is_text(data)):
-            return len(data), self._least + len(text)
+            return len(data), self.least + len(text)
         texts, end = self.texts(data, at)
         together = b"".join(texts)
         if not texts or not (together.isascii() or all(map(is_text, texts))):
             return 0, 0
-        return end - at, len(texts) * self._least + len(together)
-
-    def whole(self, data: bytes) -> int:
-        """How many bytes of the body `data` holds, if it is one chunk and in it one frame of the run; else 0."""
-        text = self.text(data)
-        return self._least + len(text) if text is not None and (text.isascii() or is_text(text)) else 0
+        return end - at, len(texts) * self.least + len(together)
 
     def text(self, data: bytes) -> bytes | None:
         """The text of what is one chunk and in it one frame; None where there is more, or its text has quotes."""
-        line, length, _ = self.singles.get(len(data)) or self._learn_single(data)
-        if length < 0:
+        line, size = SIZE_LINES[len(data)]
+        if size < self.least:
             return None
-        text = data.removeprefix(line).removesuffix(self.end)
-        return None if len(text) != length or QUOTE in text or LF in text or CR in text else text
-
-    def _learn_single(self, data: bytes) -> tuple[bytes, int, int]:
-        """What a single chunk of that length, which has not been seen, has to look like; or nothing can."""
-        line = data[: data.find(b"\r\n", 0, LONGEST_LINE) + 2]
-        size = len(data) - len(line) - 2
-        if line != b"%x\r\n" % max(size, 0) or size < self._least:
-            return NOT_ONE
-        if len(self.singles) >= KNOWN:
-            self.singles.clear()
-        found = self.singles[len(data)] = line + self.mould.head, size - self._least, size
-        return found
+        text = data.removeprefix(line).removeprefix(self.mould.head).removesuffix(self.end)
+        return None if len(text) != size - self.least or QUOTE in text or LF in text or CR in text else text
 
     def texts(self, data: bytes, at: int = 0) -> tuple[list[bytes], int]:
         """Those of the whole chunks of the run that begin `at` there, and where the last of them ends. No line ends
@@ -89,6 +72,25 @@ class ChunkedRun:
             if data.startswith(self._begin, data.rfind(b"\r\n", at, tail) + 1):
                 return tail + len(self.end)
         return 0
+
+
+class _SizeLines(dict[int, tuple[bytes, int]]):
+    """Length of a chunk with its framing -> its size line and its size: -1 where no chunk has that length, or it is too
+    long to be looked at by itself."""
+
+    def __missing__(self, length: int) -> tuple[bytes, int]:
+        if length > LONGEST:
+            return NO_LINE
+        found = NO_LINE
+        for digits in (1, 2, 3):
+            size = length - digits - 4
+            if size > 0 and len(line := b"%x\r\n" % size) == digits + 2:
+                found = line, size
+        self[length] = found
+        return found
+
+
+SIZE_LINES = _SizeLines()
 
 
 class _Between(dict[int, bytes]):

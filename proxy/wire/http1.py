@@ -91,13 +91,21 @@ def all_of(data: bytes) -> tuple[Head, list[bytes]] | None:
     """Head and chunks, if `data` is an answer from its first byte to its last, in chunks whose sizes have come before;
     None for whatever takes a parser. Raises BadHttp."""
     raw, _, body = data.partition(b"\r\n\r\n")
+    chunks = rest_of(body)
+    if chunks is None:
+        return None
+    head = _heads.get(raw) or _read(raw)
+    return (head, chunks) if head.framing == "chunked" else None
+
+
+def rest_of(body: bytes) -> list[bytes] | None:
+    """The chunks, if `body` is the rest of one from the border of a chunk on; else as above."""
     pieces = body.split(b"\r\n")
     chunks = pieces[1:-3:2]
     lengths = [*map(len, chunks)]
     if pieces[-3:] != NO_MORE or 0 in lengths or lengths != [*map(_sizes.get, pieces[:-3:2])]:
         return None
-    head = _heads.get(raw) or _read(raw)
-    return (head, chunks) if head.framing == "chunked" else None
+    return chunks or None
 
 
 def whole(data: bytes) -> tuple[Parser, bytes] | None:

@@ -17,7 +17,7 @@ from proxy.dialects.openai_chat.shape import SYSTEM_ROLES, read_shape
 from proxy.dialects.openai_chat.stream_reader import StreamDecoder, text_mould
 from proxy.dialects.openai_chat.stream_writer import StreamEncoder
 from proxy.dialects.openai_chat.tap import PROBES, Tap, preamble
-from proxy.dialects.openai_chat.usage import usage_in, write_usage
+from proxy.dialects.openai_chat.usage import usage_alone, usage_in, write_usage
 from proxy.dialects.openai_chat.vocabulary import NAME, READS, TYPES
 from proxy.wire.likeness import Own
 
@@ -59,5 +59,6 @@ DIALECT = Dialect(
     text_mould=text_mould,
     operations=OPERATIONS,
     preamble=preamble,
+    usage_alone=usage_alone,
     words=Words(Own(frozenset({b"id"}), (b"_tokens", b"created")), usage_in),
 )

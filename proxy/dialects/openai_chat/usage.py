@@ -8,8 +8,11 @@ from typing import Any
 from proxy import ir
 from proxy.dialects.measure import MOST, counted
 from proxy.dialects.openai_chat.relatives import CACHED, USAGE_BESIDE
+from proxy.wire import json_text
+from proxy.wire.sse import CR, LF
 
 _NOTHING: dict[str, Any] = {}
+_ALONE = b'"choices":[],"usage":', b'"choices": [], "usage": '  # as JSON writers have it
 _PLAIN = frozenset({"prompt_tokens", "completion_tokens", "total_tokens"})
 
 
@@ -77,6 +80,18 @@ def usage_of(answer: Mapping[str, Any]) -> ir.Usage | None:
         beside = answer.get(USAGE_BESIDE)
         usage = beside.get("usage") if isinstance(beside, dict) else None
     return read_usage(usage) if isinstance(usage, dict) else None
+
+
+def usage_alone(rest: bytes) -> ir.Usage | None:
+    """Of a raw chunk from its choices on: the usage, if it has nothing but that."""
+    for before in _ALONE:
+        told = rest.removeprefix(before)
+        if len(told) < len(rest) and told[-3:] == b"}\n\n" and LF not in (usage := told[:-3]) and CR not in usage:
+            try:
+                return read_usage(found) if isinstance(found := json_text.read(usage), dict) else None
+            except ValueError:
+                return None
+    return None
 
 
 def usage_in(chunk: Mapping[str, Any], before: ir.Usage | None) -> ir.Usage | None:
