@@ -1,0 +1,302 @@
+"""A stream on the short way as its client sees it, and as it is told of: the commit, what leaves, the end, the record.
+
+And how it goes to the way of all, where anything is not as usual. What the provider's side does is in `server.course`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+from proxy import ir
+from proxy.routing.latency import pace
+from proxy.routing.world import Pick
+from proxy.server import billing
+from proxy.server.attempt import Opening
+from proxy.server.begun import Commit
+from proxy.server.call import Call
+from proxy.server.downstream import CLOSES, STAYS, UNSENT, Left, post
+from proxy.server.early import KEEP_ALIVE
+from proxy.server.flow import GREAT, QUIET
+from proxy.server.ledger import Brief
+from proxy.server.watchdog import STUCK_WRITE, Watchdog
+from proxy.streams import Retelling, Stream
+from proxy.wire.chunked_run import ChunkedRun
+
+if TYPE_CHECKING:
+    from proxy.server.express import Ride
+
+NEVER = 1 << 62  # no frame is so long
+_brief = partial(tuple.__new__, Brief)
+
+
+class _Steady:
+    """What a course needs for each event of a slow stream. A class has its slots in the order of the alphabet, behind
+    those of its base: these are near each other in memory."""
+
+    __slots__ = (
+        "_before", "_behind", "_client", "_last", "_least", "_most", "_now", "_out", "_retelling", "_said", "_write",
+    )  # fmt: skip
+
+
+class Telling(_Steady):
+    """What the client's side and the provider's know of one stream."""
+
+    __slots__ = (
+        "_agenda", "_answer", "_body", "_commit", "_edits", "_over", "_page", "_parser", "_passed", "_recast",
+        "_recorded", "_reply", "_reserved", "_ride", "_run", "_size", "_stream", "_told", "_unsent",
+        "_upstream_id", "_wait", "_waiter", "_whole", "_woken",
+    )  # fmt: skip
+
+    _stream: Stream
+    _recast: Callable[[bytes], bytes | None] | None  # None: its bytes are the client's
+    _edits: Mapping[str, int]  # of that, or of one that came at once
+    _waiter: asyncio.Future[None]
+    _passed: bytes  # of the provider's headers, lines
+    _upstream_id: str | None
+    _told: tuple[ir.Usage, int | None]  # usage and cost of one that has ended
+
+    def __init__(self, ride: Ride) -> None:
+        track, reply, agenda = ride.track, ride.reply, ride.gateway.relay.agenda
+        self._ride = ride
+        self._reply = reply
+        self._parser = reply.parsing()
+        self._client = ride.request.protocol
+        self._agenda = agenda
+        self._now = agenda.now
+        self._last = self._said = ride.began  # when the provider was heard of, and the client something said
+        self._page: int | None = agenda.put(self, ride.began + track.first_due)
+        self._wait = ride.snapshot.world.latencies.waits(track.candidate, ride.gateway.clock())
+        self._commit: Commit | None = None
+        self._whole = b""  # what came in one read, until it is looked at
+        self._woken = False  # the task, for that
+        self._body: list[bytes] = []  # that came before the commit
+        self._size = 0  # of that
+        self._run: ChunkedRun | None = None
+        self._least = NEVER  # bytes of a frame of the run, where they leave as they came; and what is around a text:
+        self._before = self._behind = b""
+        self._retelling: Retelling | None = None  # of the run, where they leave in other words
+        self._out = 0  # bytes of the body that the client got
+        self._most = track.most_bytes
+        self._reserved = track.output  # tokens
+        self._unsent = b""  # what of the answer may leave and has not, when the way of all goes on
+        self._answer: Left | None = None  # once all of it has left
+        self._recorded = False
+        self._over = False  # the reply is whoever's it was
+
+    @property
+    def committed(self) -> bool:
+        return self._commit is not None
+
+    # -- what may leave ----------------------------------------------------------------------------------------
+
+    def _has_left(self) -> bool:
+        """The client, a moment ago; its task will be told of it."""
+        transport = self._client.transport
+        return transport is None or transport.is_closing()
+
+    def _outgrows(self, size: int) -> bool:
+        """Whether so many bytes are more than is seen to here. What was reserved for fewer is topped up, as in
+        `billing.top_up`."""
+        if size <= self._most or size > GREAT:
+            return size > self._most
+        ride, track = self._ride, self._ride.track
+        reserved = self._reserved = billing.topped_up(self._reserved, size // billing.STREAM_BYTES_PER_TOKEN)
+        self._most = min(billing.bytes_of(reserved), GREAT)
+        nanos = billing.nanos_of(track.price, ride.tokens, reserved, track.facts.shape.cache_write)
+        if ride.permit.top_up(nanos) and track.leased is not None:
+            ride.lease(track.leased, ride.permit.nanos, int(ride.gateway.now() * 1000))
+        return False
+
+    def _is_of_unknown_cost(self) -> bool:
+        """Of a stream that has ended: whether what it cost is for others to guess."""
+        usage, price = self._stream.usage, self._ride.track.price
+        cost = price.cost_nanos(usage) if usage is not None and price is not None else None
+        if usage is None or (cost is None and price is not None):
+            return True
+        self._told = usage, cost
+        return False
+
+    def _runs_no_more(self) -> None:
+        self._run, self._least, self._retelling = None, NEVER, None
+
+    # -- what leaves -------------------------------------------------------------------------------------------
+
+    def _begin(self, out: bytes) -> None:
+        """The commit: the head leaves, and what there is."""
+        ride, client = self._ride, self._client
+        transport = client.transport
+        assert transport is not None
+        first_byte_s = time.monotonic() - ride.started
+        wait = self._last - ride.began
+        head = self._head(self._passed)
+        self._out, whole = len(out), self._stream.done
+        if whole:
+            post(ride.request, transport, b"%b%x\r\n%b\r\n0\r\n\r\n" % (head, len(out), out))
+        else:
+            if ride.request.outbox is not None:
+                ride.request.outbox.flush()  # what follows goes straight to the connection
+            transport.set_write_buffer_limits(UNSENT)
+            transport.write(b"%b%x\r\n%b\r\n" % (head, len(out), out))
+            self._write = transport.write
+        self._said = self._last
+        self._commit = Commit(first_byte_s, wait)
+        self._learn(self._commit)
+        self._body.clear()
+        if whole:
+            self._ended()
+        else:
+            ride.forget()
+            if client.writing_paused:
+                self._hand_over()
+
+    def _head(self, passed: bytes) -> bytes:
+        """Of the answer; `passed` are the provider's headers in it."""
+        ride, gateway = self._ride, self._ride.gateway
+        now, wall, stays = gateway.clock(), gateway.now(), ride.request.keep_alive
+        return ride.track.letterhead.stream(ride.request_id, passed, now, wall, stays)
+
+    def _learn(self, commit: Commit) -> None:
+        """See `Relay`."""
+        ride, track, world = self._ride, self._ride.track, self._ride.snapshot.world
+        candidate, now = track.candidate, self._ride.gateway.clock()
+        world.latencies.answered(candidate, self._wait)
+        world.health.asked(candidate.provider)
+        world.health.succeeded(candidate, track.credential.index, now)
+        world.latencies.note(candidate, commit.ttfb_ms - ride.started_ms, now, False)
+        ride.gateway.metrics.queued(candidate.provider, 0.0)
+
+    def _say(self, out: bytes) -> None:
+        if not out:
+            if self._recast is None or self._last - self._said < QUIET:
+                return
+            out = KEEP_ALIVE  # see `Flow`
+        self._said = self._last
+        size = len(out)
+        self._out += size
+        self._write(b"%x\r\n%b\r\n" % (size, out))
+        if self._client.writing_paused or self._out > self._most:
+            self._hand_over()
+
+    def _say_unjoined(self, out: bytes) -> None:
+        """As `_say`, of so much that a copy counts."""
+        transport = self._client.transport
+        assert transport is not None
+        self._said = self._last
+        self._out += len(out)
+        transport.writelines((b"%x\r\n" % len(out), out, b"\r\n"))
+        if self._client.writing_paused:
+            self._hand_over()
+
+    def _end(self, out: bytes) -> None:
+        self._out += len(out)
+        self._write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(out), out) if out else b"0\r\n\r\n")
+        self._ended()
+
+    def _ended(self) -> None:
+        self._answer = STAYS if self._ride.request.keep_alive else CLOSES
+        self._give_back(b"")
+        if self._parser.done:
+            self._record()
+
+    def look(self, now: float) -> None:
+        """Its time on the agenda has come."""
+        if self._page is None:
+            return
+        self._page = None
+        idle, total = self._ride.track.limits_of_stream
+        due = min(self._last + idle, self._ride.began + total)
+        if self._commit is None or now >= due:
+            self._hand_over()
+        else:
+            self._page = self._agenda.put(self, min(due, now + STUCK_WRITE))
+
+    # -- the end, here or elsewhere ----------------------------------------------------------------------------
+
+    def _give_back(self, body: bytes) -> None:
+        self._over = True
+        self._runs_no_more()
+        if self._page is not None:
+            self._agenda.strike(self, self._page)
+            self._page = None
+        self._reply.give_back(body)
+        if not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _hand_over(self, unsent: bytes = b"") -> None:
+        """To the way of all; `unsent` is what the stream gave last."""
+        if self._over:
+            return
+        if self._commit is None:
+            self._ride.snapshot.world.latencies.answered(self._ride.track.candidate, self._wait)
+            whole, self._whole = self._whole, b""
+            self._give_back(b"".join(self._body))
+            if whole:
+                self._reply.received(whole)
+        else:
+            self._unsent = unsent
+            self._give_back(b"")
+
+    def expire(self, message: str) -> None:
+        """As `Reply.expire`."""
+        self._hand_over()
+        self._reply.expire(message)
+
+    def opening(self, call: Call, pick: Pick) -> Opening | None:
+        """For the way of all: the answer, if a part of it has left."""
+        commit, ride, track, reply = self._commit, self._ride, self._ride.track, self._reply
+        if commit is None or track.streamed is None or self._whole:
+            return None
+        call.phase, call.answer.begun = "stream", True
+        call.first_byte_s, call.upstream_wait, call.decision.ttfb_ms = (
+            commit.first_byte_s, commit.upstream_wait, commit.ttfb_ms,
+        )  # fmt: skip
+        call.decision.queue_ms = 0
+        if call.output_reserved:
+            call.output_reserved = self._reserved
+        attempt = call.begin_attempt(track.candidate, byok=False)
+        attempt.status, attempt.upstream_request_id = 200, self._upstream_id
+        attempt.ttfb_ms, attempt.bytes_out = commit.ttfb_ms - ride.started_ms, self._out
+        watchdog = Watchdog(
+            self._agenda, track.streamed.outgoing.timeouts, reply.expire, call.abandon, plain=False, started=ride.began
+        )
+        watchdog.goes_on(self._last)
+        track.in_flight.value += 1
+        return Opening(
+            pick, track.streamed, reply, watchdog, attempt, reply.headers, self._stream, self._unsent,
+            credential=track.credential, in_flight=track.in_flight,
+        )  # fmt: skip
+
+    def _record(self) -> None:
+        """See `Gateway`: what a stream says of its candidate, what it cost, and what is told of it."""
+        ride, track, gateway = self._ride, self._ride.track, self._ride.gateway
+        commit = self._commit
+        assert commit is not None
+        self._recorded = True
+        (usage, cost), duration = self._told, time.monotonic() - ride.started
+        charged, read, ttfb_ms = min(cost or 0, billing.MOST_CHARGED), usage.input_total, commit.ttfb_ms
+        now, world, duration_ms = gateway.clock(), ride.snapshot.world, int(duration * 1000)
+        brief = _brief((
+            track, ride.request_id, ride.at_ms, ride.tokens, ride.conversation, ride.pinned is not None, usage, cost,
+            charged, ttfb_ms, duration_ms, self._out, self._upstream_id, ride.started_ms,
+        ))  # fmt: skip
+        for kind, count in self._edits.items():
+            gateway.metrics.stream_edited(kind, count)
+        if (rate := pace(usage.output, duration_ms - ttfb_ms)) is not None:
+            world.latencies.observe_rate(track.candidate, rate)
+        if ride.conversation is not None and track.pins:
+            world.affinity.pin(ride.conversation, track.candidate, now)
+        track.in_flight.value -= 1
+        ride.off_course()
+        if ride.call is not None:
+            ride.call.recorded = True
+        gateway.ended(ride.call or ride, ride.snapshot, ride.size, True)
+        for alert in ride.alights(charged, (read or 0) + (usage.output or 0), now):
+            gateway.alerts.tell(alert)
+        track.tally.add(duration, commit.first_byte_s - commit.upstream_wait, usage, cost, ttfb_ms / 1000)
+        client = track.visitor.client(ride.request.remote or None, ride.snapshot.proxies)
+        gateway.tell_brief(track, brief, read, client)
+        gateway.ledger.record(brief)
