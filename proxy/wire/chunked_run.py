@@ -54,11 +54,11 @@ class ChunkedRun:
         if not end or not data.startswith(self._begin, data.find(b"\r\n", at, at + LONGEST_LINE) + 1):
             return [], at
         texts = finder(b"\n", len(self.mould.head), len(self.end), BACKSLASH in data)(data, at, end)
-        parts = [b""] * (2 * len(texts))
-        parts[0::2] = map(self._between.__getitem__, map(len, texts))
+        parts = [self.end] * (2 * len(texts) + 1)
+        parts[0:-1:2] = map(self._between.__getitem__, map(len, texts))
         parts[0] = parts[0][len(self.end) :]
         parts[1::2] = texts
-        run = b"".join((*parts, self.end))
+        run = b"".join(parts)
         return (texts, at + len(run)) if data.startswith(run, at) and not breaks(b" ".join(texts)) else ([], at)
 
     def _last_end(self, data: bytes, at: int) -> int:
