@@ -257,20 +257,27 @@ def python_with(library: str) -> str | None:
     return str(others / "bin" / "python") if any(others.glob(f"lib/*/site-packages/{library}")) else None
 
 
+# Each as the only one, but in one process: reading a library takes longer than all that its programs do.
+EACH = "import sys\nfor program in sys.argv[1:]: exec(program, {'__name__': '__main__'})"
+
+
 def programs() -> Iterator[Any]:
     """By the library that they show. What the tests' own extra does not bring along is slow, and skipped without it."""
+    found: dict[str, list[str]] = {}
     for program in (*blocks(README, "python"), *blocks(PAGES["docs/clients.md"], "python")):
-        library = re.findall(r"^from (\w+)", program, re.MULTILINE)[0]
+        found.setdefault(re.findall(r"^from (\w+)", program, re.MULTILINE)[0], []).append(program)
+    for library, shown in found.items():
         marks = [] if library in ("openai", "anthropic") else [pytest.mark.slow]
         python = python_with(library)
         if python is None:
             marks.append(pytest.mark.skip(reason=f"{library} is not installed"))
-        yield pytest.param(python, program, id=library, marks=marks)
+        yield pytest.param(python, shown, id=library, marks=marks)
 
 
-@pytest.mark.parametrize(("python", "program"), list(programs()))
-def test_programs_work_as_they_stand(python: str, program: str, served: Served) -> None:
-    assert served.run(python, "-c", served.here(program)) == "You said: Good morning\n"
+@pytest.mark.parametrize(("python", "shown"), list(programs()))
+def test_programs_work_as_they_stand(python: str, shown: list[str], served: Served) -> None:
+    told = served.run(python, "-c", EACH, *map(served.here, shown))
+    assert told == "You said: Good morning\n" * len(shown)
 
 
 def test_the_readme_names_the_variables_that_the_table_reads() -> None:
