@@ -78,6 +78,15 @@ $(VENV)/.clients: requirements/clients.txt | $(BIN)/python
 test-slow: $(VENV)/.test $(VENV)/.local $(VENV)/.clients ## the tests that `make test` leaves out: eight minutes on two cores
 	@$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m slow
 
+# By what .venv has installed. No process is started by its name in these.
+READERS := tests/wire tests/dialects $(addprefix tests/test_,streams.py familiar_frames.py giant_frames.py fuzz.py)
+test-oldest: $(VENV)/.test ## what reads bytes, by an older Python of .venv's minor version, where there is one; half a minute
+	@other=`$(BIN)/python scripts/oldest_python.py` ; \
+	if [ -z "$$other" ] ; then echo "No Python here is older than .venv's, of the same minor version." ; exit ; fi ; \
+	echo "By $$other, `$$other --version`." ; \
+	export PYTHONPATH="$(CURDIR):`$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'`" ; \
+	env -u PYTHONDONTWRITEBYTECODE "$$other" -m pytest -q -n 2 --dist loadfile -m "not slow" $(READERS)
+
 test-all: ## every test: `make test` and `make test-slow`
 	@$(MAKE) --no-print-directory test
 	@$(MAKE) --no-print-directory test-slow
