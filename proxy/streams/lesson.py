@@ -207,7 +207,6 @@ class Rehearsal:
         step = Step(form)
         step.committed, step.done, step.stop, step.tells = stream.committed, stream.done, stream.stop, tells
         step.usage = self._usage_names(out)
-        step.own = tells or step.usage is not None
         if frame.mould is not None:
             step.text = self._text(frame.mould, frame.raw[: len(frame.raw) - len(frame.rest)])
             return step if step.text is not None else None

@@ -29,7 +29,7 @@ USAGE = 1  # its place among the values: behind the voice's time, before the str
 class Step:
     """A frame that may come, and what follows from it."""
 
-    __slots__ = ("committed", "done", "following", "form", "out", "own", "pick", "stop", "tells", "text", "usage")
+    __slots__ = ("committed", "done", "following", "form", "out", "pick", "stop", "tells", "text", "usage")
 
     def __init__(self, out: bytes | Cast) -> None:
         self.out: bytes = b""
@@ -43,7 +43,6 @@ class Step:
         self.stop: ir.StopReason | None = None
         self.tells = False  # usage
         self.usage: tuple[str, ...] | None = None  # what of it is written: the names of its members
-        self.own = False  # either of these
         self.text: Text | None = None
 
 
@@ -106,7 +105,7 @@ def memory_of(dialect: Dialect, spoken: Dialect, voice: Voice) -> Memory:
 class Rote:
     """One stream's way through the scenes."""
 
-    __slots__ = ("_dialect", "_head", "_scene", "_spoken", "_values", "lost", "script", "step", "usage")
+    __slots__ = ("_dialect", "_head", "_scene", "_spoken", "_telling", "_usage", "_values", "lost", "script", "step")
 
     def __init__(self, dialect: Dialect, spoken: Dialect, voice: Voice, scene: Scene) -> None:
         self._dialect = dialect
@@ -116,7 +115,8 @@ class Rote:
         self._values: list[bytes] = [b"%d" % voice.created, b""]  # the stream's own come behind them
         self.script: list[bytes | int] = []  # what came: frames, and how many characters of text behind one
         self.step: Step | None = None  # the last
-        self.usage: ir.Usage | None = None
+        self._usage: ir.Usage | None = None
+        self._telling: list[bytes] = []  # frames whose usage has not been read, which can wait for the first bytes
         self.lost = False  # what comes next is not known
 
     def tell(self, block: bytes, at: int, out: list[bytes]) -> int:
@@ -135,7 +135,9 @@ class Rote:
             elif not script:
                 head = self._head = self._dialect.preamble(raw) or b""
             step = scene.fixed.get(rest) or self._found(scene, rest)
-            if step is None or (step.own and not self._is_told(raw, step)):
+            if step is not None and step.tells:
+                self._telling.append(raw)
+            if step is None or (step.usage is not None and not self._is_put(step.usage)):
                 self.lost = True
                 break
             at = border
@@ -173,21 +175,19 @@ class Rote:
                 return step
         return None
 
-    def _is_told(self, raw: bytes, step: Step) -> bool:
-        """The usage that a frame tells, and what of it is written in the client's words: which has to have the members
-        that it is known with."""
-        words, write = self._dialect.words, self._spoken.write_usage
-        if step.tells and words is not None:
-            try:
-                self.usage = words.usage_in(orjson.loads(raw[raw.find(b"{") :]), self.usage)
-            except orjson.JSONDecodeError:
-                return False
-        if self.usage is None:
-            return False
-        if step.usage is None:
-            return True
-        told = write(self.usage) if write is not None else None
-        if told is None or tuple(told) != step.usage:
+    @property
+    def usage(self) -> ir.Usage | None:
+        words = self._dialect.words
+        while self._telling and words is not None:
+            raw = self._telling.pop(0)
+            self._usage = words.usage_in(orjson.loads(raw[raw.find(b"{") :]), self._usage)
+        return self._usage
+
+    def _is_put(self, names: tuple[str, ...]) -> bool:
+        """The usage in the client's words, if these have the members that they are known with."""
+        usage, write = self.usage, self._spoken.write_usage
+        told = write(usage) if usage is not None and write is not None else None
+        if told is None or tuple(told) != names:
             return False
         self._values[USAGE] = orjson.dumps(told)
         return True

@@ -50,6 +50,10 @@ class Runs:
         self._misses = 0
         self._chunked: ChunkedRun | None = None
 
+    def begins(self, block: bytes, at: int) -> bool:
+        """Whether a frame of the run may stand there."""
+        return self.mould is not None and block.startswith(self.mould.head, at)
+
     def cut(self, block: bytes) -> tuple[list[bytes], bytes]:
         """The texts of the run that `block` begins with, and what stands behind it."""
         if self.mould is None:

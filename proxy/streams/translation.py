@@ -10,7 +10,7 @@ from proxy.dialects import failures
 from proxy.dialects.dialect import Dialect, StreamDecoder, StreamEncoder, Upstream, Voice
 from proxy.errors import GatewayError, UpstreamBroken
 from proxy.streams.lesson import Lesson
-from proxy.streams.rote import Memory, Rote, memory_of
+from proxy.streams.rote import Memory, Rote, Text, memory_of
 from proxy.streams.runs import Retelling, Runs
 from proxy.streams.stream import EMPTY, ENDLESS, HELD_EVENTS
 from proxy.wire import mould, ndjson, sse
@@ -70,7 +70,7 @@ class Translation:
 
     @property
     def usage(self) -> ir.Usage | None:
-        return self._usage
+        return self._usage if self._rote is None else self._rote.usage
 
     @property
     def stop(self) -> ir.StopReason | None:
@@ -92,7 +92,11 @@ class Translation:
             if good:
                 self._chars += chars
                 return b"%b%b%b" % (cast[0], good[0], cast[1])
-        self._run_ends()
+        if steady is not None:
+            self._run_ends()
+        rote = self._rote
+        if rote is not None and self._framer is None and not self.done and chunk.endswith(b"\n\n"):
+            return self._by_rote(rote, chunk)
         return self._fed(chunk)
 
     def recast(self, data: bytes) -> bytes | None:
@@ -134,8 +138,6 @@ class Translation:
             return self._encode(map(Frame, self._lines.feed(chunk)))
         framer, rote = self._framer, self._rote
         if framer is None:
-            if rote is not None and chunk.endswith(b"\n\n"):
-                return self._by_rote(rote, chunk)
             framer = self._framer = sse.Framer()
         block = framer.take(chunk)
         if not block:
@@ -174,44 +176,39 @@ class Translation:
     def _by_rote(self, rote: Rote, block: bytes) -> bytes:
         """As `_translated`, as far as others went the same way."""
         out: list[bytes] = []
-        at, end = 0, len(block)
+        at, end, runs = 0, len(block), self._runs
         while True:
-            if self._cast is not None and self._runs is not None:
-                mould = self._runs.mould
-                if mould is not None and block.startswith(mould.head, at):
-                    run, block = self._run(self._runs, block[at:] if at else block, *self._cast)
-                    out.append(run)
-                    at, end = 0, len(block)
+            if self._cast is not None and runs is not None and runs.begins(block, at):
+                run, block = self._run(runs, block[at:] if at else block, *self._cast)
+                out.append(run)
+                at, end = 0, len(block)
             if at == end or self.done:
                 break
-            at = self._told(rote, block, at, out)
+            if self._chars:
+                rote.script.append(self._chars)
+                self._chars = 0
+            begun, at = at, rote.tell(block, at, out)
+            step = rote.step
+            if at > begun and step is not None:
+                self.committed, self.done, self._stop, self._cast = step.committed, step.done, step.stop, None
+                if step.text is not None:
+                    runs, self._cast = self._begun_run(rote, step.text)
             if rote.lost:
                 self._catch_up(rote)
                 out.append(self._translated(block[at:]))
                 return b"".join(out)
         if at < end:
             self.edits["surplus_dropped"] += 1
-        elif self._cast is not None and self._runs is not None and (self._framer is None or self._framer.closed):
-            self._run_goes_on(self._runs, self._cast)
+        elif self._cast is not None and runs is not None and (self._framer is None or self._framer.closed):
+            self._run_goes_on(runs, self._cast)
         return out[0] if len(out) == 1 else b"".join(out)
 
-    def _told(self, rote: Rote, block: bytes, at: int, out: list[bytes]) -> int:
-        """What leaves for frames behind a run, and what follows from the last; where the next one begins."""
-        if self._chars:
-            rote.script.append(self._chars)
-            self._chars = 0
-        before, at = at, rote.tell(block, at, out)
-        step = rote.step
-        if at > before and step is not None:
-            self.committed, self.done = step.committed, step.done
-            self._stop, self._usage, self._cast = step.stop, rote.usage, None
-            if step.text is not None:
-                mould, chunked, self._cast = rote.run(step.text)
-                runs = self._runs
-                if runs is None:
-                    runs = self._runs = Runs(self._dialect)
-                runs.go_on(mould, chunked)
-        return at
+    def _begun_run(self, rote: Rote, text: Text) -> tuple[Runs, tuple[bytes, bytes]]:
+        if self._runs is None:
+            self._runs = Runs(self._dialect)
+        mould, chunked, cast = rote.run(text)
+        self._runs.go_on(mould, chunked)
+        return self._runs, cast
 
     def _catch_up(self, rote: Rote) -> None:
         """Has all of it read and written that came so far, and left already."""

@@ -14,6 +14,7 @@ from proxy.wire.mould import BACKSLASH
 
 _NUMBER = re.compile(rb"(\s*:\s*)(?:0|[1-9][0-9]{0,11})([^0-9]*)")  # no longer than what counts as a count
 _MOST_DIGITS = 12
+ZERO = b"0"[0]
 _LONGEST = 128  # bytes of an identifier
 _MARKS = b"-_."  # in an identifier, beside letters and digits
 
@@ -65,7 +66,9 @@ class Likeness:
             piece = pieces[at]
             if before:
                 value = piece[len(before) : len(piece) - len(behind)]
-                if not is_count(value) or before + value + behind != piece:
+                if not (value.isdigit() and piece.startswith(before) and piece.endswith(behind)):
+                    return None
+                if len(value) > _MOST_DIGITS or (value[0] == ZERO and len(value) > 1):
                     return None
             elif is_identifier(piece):
                 value = piece
@@ -94,7 +97,3 @@ def likeness(raw: bytes, own: Own) -> Likeness | None:
 def is_identifier(text: bytes) -> bool:
     """Whether every JSON writer writes it as it stands."""
     return len(text) <= _LONGEST and text.translate(None, _MARKS).isalnum()
-
-
-def is_count(text: bytes) -> bool:
-    return text.isdigit() and len(text) <= _MOST_DIGITS and (len(text) == 1 or text[0] != 0x30)
