@@ -22,7 +22,7 @@ class Tally:
     """Of one surface, candidate and intent; plain ones or streams. What `add` gathers is in the metrics after
     `fold`."""
 
-    __slots__ = ("_gathered", "_intent", "_key", "_metrics", "_provider", "_streamed")
+    __slots__ = ("_gathered", "_intent", "_key", "_metrics", "_provider", "_streamed", "unqueued")
 
     def __init__(
         self, metrics: Metrics, surface: str, model: str, provider: str, intent: str, streamed: bool = False
@@ -32,6 +32,7 @@ class Tally:
         self._provider = provider
         self._intent = intent
         self._streamed = streamed
+        self.unqueued = 0  # streams that have begun, and waited for no connection
         self._gathered: list[tuple[float, float, ir.Usage, int | None, float]] = []
 
     def add(
@@ -46,9 +47,13 @@ class Tally:
 
     def fold(self) -> None:
         gathered, self._gathered = self._gathered, []
+        metrics, count = self._metrics, len(gathered)
+        unqueued, self.unqueued = self.unqueued if self._streamed else count, 0
+        if unqueued:
+            queued = metrics.queues(self._provider)
+            queued.counts[bisect_left(queued.bounds, 0.0)] += unqueued
         if not gathered:
             return
-        metrics, count = self._metrics, len(gathered)
         durations, overheads, usages, costs, first_tokens = zip(*gathered, strict=True)
         series, ending = metrics.bind(*self._key), (self._intent, *ENDED)
         ended = series.requests.get(ending)
@@ -58,9 +63,6 @@ class Tally:
             for _ in gathered:
                 metrics.ended(series, *ending).value += 1
         metrics.attempted(self._provider, "ok").value += count
-        if not self._streamed:
-            queued = metrics.queues(self._provider)
-            queued.counts[bisect_left(queued.bounds, 0.0)] += count
         _observe(series.duration, durations)
         _observe(series.overhead, [overhead if overhead > 0 else 0.0 for overhead in overheads])
         if series.answers is not None:

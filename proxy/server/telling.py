@@ -164,10 +164,9 @@ class Telling(_Steady):
         ride, track, world = self._ride, self._ride.track, self._ride.snapshot.world
         candidate, now = track.candidate, self._ride.gateway.clock()
         world.latencies.answered(candidate, self._wait)
-        world.health.asked(candidate.provider)
-        world.health.succeeded(candidate, track.credential.index, now)
+        world.health.answered(candidate, track.credential.index, now)
         world.latencies.note(candidate, commit.ttfb_ms - ride.started_ms, now, False)
-        ride.gateway.metrics.queued(candidate.provider, 0.0)
+        track.tally.unqueued += 1
 
     def _say(self, out: bytes) -> None:
         if not out:

@@ -28,10 +28,10 @@ def counted(*, at_once: bool, known: bool = True, streamed: bool = False, answer
     metrics.folds.append(gathering.fold)
     for duration, overhead, usage, cost in answers * 3:
         if at_once:
+            gathering.unqueued += streamed  # which is noted when it begins
             gathering.add(duration, overhead, usage, cost, 0.1)
             continue
-        if not streamed:  # of a stream that has been told when it began
-            metrics.queued("p", 0.0)
+        metrics.queued("p", 0.0)
         metrics.attempt_done(provider="p", outcome="ok")
         metrics.request_done(
             surface="chat", model="m", provider="p", intent="model", status=200, outcome="ok", duration_s=duration,
@@ -55,6 +55,16 @@ GATHERED: dict[str, list[Answer]] = {
 def test_what_was_gathered_is_in_the_metrics_when_somebody_asks(streamed: bool, answers: list[Answer]) -> None:
     gathered = counted(at_once=True, streamed=streamed, answers=answers)
     assert gathered == counted(at_once=False, streamed=streamed, answers=answers)
+
+
+def test_a_stream_that_has_only_begun_is_counted_as_one_that_waited_for_nothing() -> None:
+    metrics = Metrics(CollectorRegistry())
+    gathering = Tally(metrics, "chat", "m", "p", "model", True)
+    gathering.unqueued += 1
+    for _ in range(2):
+        gathering.fold()
+    assert sum(metrics.queues("p").counts) == 1
+    assert not metrics.attempted.children
 
 
 def test_names_that_are_not_known_are_counted_under_other() -> None:
