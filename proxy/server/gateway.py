@@ -34,6 +34,7 @@ from proxy.server.express import Express, Ride
 from proxy.server.identity import request_id
 from proxy.server.inbound import Request
 from proxy.server.ledger import Attempt, Brief, Decision, Ledger
+from proxy.server.ordinary import OrdinaryRequest
 from proxy.server.overload import Turnstile
 from proxy.server.ratelimits import THEIRS, limit_headers
 from proxy.server.relay import Relay
@@ -170,8 +171,10 @@ class Gateway:
         self.turnstile.check()
 
     async def _awaited_body(self, call: Call) -> bytes:
-        server = call.snapshot.table.server
+        server, request, visitor = call.snapshot.table.server, call.request, call.visitor
         hold = partial(self._hold, call)
+        if visitor.ordinary and not visitor.expects and isinstance(request, OrdinaryRequest) and request.needs:
+            return await intake.await_body(request, server.max_body, server.body_timeout, hold, self.relay.agenda)
         return await intake.read_body(
             call.request, server.max_body, server.body_timeout, form=call.surface.form, hold=hold
         )

@@ -21,11 +21,12 @@ from proxy.routing import facts as reading
 from proxy.routing.affinity import conversation_key
 from proxy.routing.facts import Ceiling, Facts, Wishes
 from proxy.routing.names import is_known
-from proxy.routing.table import is_loopback
+from proxy.routing.table import OFF, is_loopback
 from proxy.server.call import Call
 from proxy.server.inbound import Request
-from proxy.server.ordinary import Body
+from proxy.server.ordinary import Body, OrdinaryRequest
 from proxy.server.visitor import FORM, Visitor, is_encoded, is_json, media_type, presented_by
+from proxy.server.watchdog import Agenda
 from proxy.wire import json_text, multipart, splice
 from proxy.wire.splice import Member
 
@@ -72,6 +73,36 @@ def _unheld(size: int) -> None:
     """Where nobody counts."""
 
 
+class Patience:
+    """With a body: it is due within so many seconds."""
+
+    __slots__ = ("_body", "_seconds")
+
+    def __init__(self, body: Body, seconds: float) -> None:
+        self._body = body
+        self._seconds = seconds
+
+    def look(self, now: float) -> None:
+        if self._body.needs:  # else it has just come
+            self._body.fail(_too_late(self._seconds))
+
+
+async def await_body(
+    request: OrdinaryRequest, limit: int, seconds: float, hold: Callable[[int], None], agenda: Agenda
+) -> bytes:
+    """As `read_body`, of a body on its way that is JSON as it is, by its head."""
+    if request.content_length is not None and request.content_length > limit:
+        raise _too_large(limit)
+    if seconds == OFF:
+        return await request.whole(hold)
+    patience = Patience(request, seconds)
+    page = agenda.put(patience, agenda.now() + seconds)
+    try:
+        return await request.whole(hold)
+    finally:
+        agenda.strike(patience, page)
+
+
 async def read_body(
     request: Request,
     limit: int,
@@ -96,7 +127,7 @@ async def read_body(
     size = 0
     try:
         async with asyncio.timeout(seconds):
-            if isinstance(content, Body):
+            if isinstance(content, Body):  # whose head takes a closer look
                 return await content.whole(hold)
             while data := await content.readany():
                 size += len(data)
@@ -105,7 +136,7 @@ async def read_body(
                 hold(len(data))
                 parts.append(data)
     except TimeoutError as exc:
-        raise errors.BodyTimeout(f"The request body did not arrive within {seconds:g} seconds.") from exc
+        raise _too_late(seconds) from exc
     except (web.RequestPayloadError, HttpProcessingError) as exc:
         raise errors.InvalidRequest("The request body's framing is broken.") from exc
     return b"".join(parts)
@@ -121,6 +152,10 @@ def _check_head(request: Request, limit: int, *, form: bool) -> None:
         raise errors.WrongMediaType(f"Content-Type is {kind[:60]!r}; send {FORM if form else 'application/json'}.")
     if request.content_length is not None and request.content_length > limit:
         raise _too_large(limit)
+
+
+def _too_late(seconds: float) -> errors.BodyTimeout:
+    return errors.BodyTimeout(f"The request body did not arrive within {seconds:g} seconds.")
 
 
 def _too_large(limit: int) -> errors.BodyTooLarge:

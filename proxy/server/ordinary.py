@@ -115,8 +115,7 @@ class Body:
             try:
                 self._hold(size)
             except GatewayError as exc:  # for whoever waits to raise
-                self._broken, self._hold = exc, None
-                self._parts.clear()
+                self.fail(exc)
         if self._broken is None:
             self._parts.append(data)
         waiter = self._waiter
@@ -172,6 +171,13 @@ class Body:
             await self._waiter
         finally:
             self._waiter = None
+
+    def fail(self, error: GatewayError) -> None:
+        """Whoever waits for all of it raises this."""
+        self._broken, self._hold = error, None
+        self._parts.clear()
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def end(self) -> None:
         """The connection has: nothing more comes."""

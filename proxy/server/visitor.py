@@ -42,6 +42,7 @@ class Visitor:
     client_id: str | None
     media_type: str
     ordinary: bool  # its body is JSON as it is
+    expects: bool  # to be told to go on before it sends that
     hops: str  # passed on the way here
     byok: Mapping[str, Secret] = field(repr=False)
     misfit: str  # why what came as keys for providers cannot be meant
@@ -110,6 +111,7 @@ def _read(head: Head, snapshot: Snapshot) -> Visitor:
         client_id=given if given and given.isascii() and given.isprintable() else None,
         media_type=media_type(headers),
         ordinary=is_json(media_type(headers)) and not is_encoded(headers),
+        expects=headers.get("Expect", "").lower() == "100-continue",
         hops=headers.get("x-pointsman-hops", ""),
         byok=_byok(brought, table.providers) if brought else NONE,
         misfit=_misfit(brought, table.providers, key) if brought else "",

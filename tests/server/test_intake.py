@@ -293,6 +293,18 @@ async def test_a_body_as_large_as_the_limit_passes(upstream: ScriptedUpstream, s
     assert (await gw.post(CHAT.path, CHAT.request(padding="x" * (65_536 - empty)))).status == 200
 
 
+async def test_where_a_body_has_all_the_time_it_may_come_in_pieces(upstream: ScriptedUpstream, start: Start) -> None:
+    gw = await start(provider("first", upstream), 'body_timeout = "off"\n')
+    upstream.plays(plain(CHAT.answer("ok")))
+    client = await gw.connect()
+    body = orjson.dumps(CHAT.request())
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
+    for piece in (head, body[:9], body[9:]):
+        await client.send(piece)
+        await asyncio.sleep(0)
+    assert (await client.answer())[0] == 200
+
+
 async def test_a_client_that_waits_for_leave_to_send_gets_it(upstream: ScriptedUpstream, start: Start) -> None:
     gw = await start(provider("first", upstream))
     upstream.plays(plain(CHAT.answer("ok")))
