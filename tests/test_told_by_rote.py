@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
+from zlib import crc32
 
+import orjson
 import pytest
 from attrs import evolve, frozen
 from each import each
@@ -244,6 +246,35 @@ def test_any_streams_are_told_as_they_are_read(
         raw = b"".join(way.frames(number, *texts, **others))
         cuts = sorted(data.draw(st.sets(st.integers(1, len(raw) - 1), max_size=3)))
         told_as_read(way, [raw[start:end] for start, end in zip([0, *cuts], [*cuts, len(raw)], strict=True)], number)
+
+
+def otherwise(raw: bytes, seed: int) -> bytes:
+    """The same frame as another server might have written it: members in another order, others beside them, no
+    usage."""
+
+    def changed(value: Any) -> Any:
+        if isinstance(value, list):
+            return [changed(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        members = {name: changed(item) for name, item in value.items() if name != "usage" or seed & 1}
+        if seed & 2 and "content" not in members:
+            members |= {"unknown": {"id": "x1", "n_tokens": 3}}
+        return dict(sorted(members.items(), key=lambda it: crc32(b"%d%b" % (seed, it[0].encode()))))
+
+    line, brace, told = raw.partition(b"{")
+    return line + orjson.dumps(changed(orjson.loads(brace + told))) + b"\n\n" if brace else raw
+
+
+@all_ways
+@settings(max_examples=100)
+@given(seed=st.integers(0, 2**16), text=st.text(min_size=1, max_size=5), data=st.data())
+def test_any_server_is_told_as_it_is_read(way: Way, seed: int, text: str, data: st.DataObject) -> None:
+    for number in range(4):
+        frames = [otherwise(raw, seed) for raw in way.frames(number, "Hi", text)]
+        told_as_read(way, frames, number)
+        odd = data.draw(st.integers(0, len(frames) - 1))
+        told_as_read(way, [*frames[:odd], otherwise(frames[odd], seed + 2), *frames[odd + 1 :]], number)
 
 
 @all_ways

@@ -145,9 +145,10 @@ def _known(scene: Scene, frame: Heard) -> Step | None:
         return next((step for alike, step in scene.likes if alike.key == frame.alike.key), None)
     if frame.mould is None:
         return scene.fixed.get(frame.rest)
+    before = frame.mould.head[len(frame.raw) - len(frame.rest) :]
     for step in scene.texts:
         text = step.text
-        if text is not None and frame.rest.startswith(text.before) and frame.mould.tail == text.behind:
+        if text is not None and (text.before, text.behind) == (before, frame.mould.tail):
             return step
     return None
 
@@ -172,7 +173,7 @@ class Rehearsal:
         self._words = words
         self._spoken = spoken
         self._stream = stream
-        self._marks = [b"%d" % TIME, b""]  # see `rote.CREATED`
+        self._marks = [b"%d" % TIME, b""]  # as `Rote` has its values: see `USAGE`
         self._values = [b"%d" % voice.created, b""]
         self._usage: ir.Usage | None = None  # of the stream at hand
         self._counted: list[bytes] = []  # marks that may only come out within the usage in the client's words
