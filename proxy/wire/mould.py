@@ -89,9 +89,9 @@ class Mould:
 
 @lru_cache(maxsize=256)
 def finder(mark: bytes, before: int, behind: int, escapes: bool) -> Callable[..., list[bytes]]:
-    """Of a run, or of its part between two numbers, gives the texts: behind each `mark`, and so many bytes, up to the
-    quote that is not escaped; then the search goes on so many bytes behind it. Bytes are passed over in one step, not
-    looked at.
+    """Gives the texts of a run, or of its part between two places: behind each `mark`, and `before` bytes behind that,
+    up to the quote that is not escaped; and it goes on `behind` bytes from there. What stands around the texts is
+    passed over in one step, not looked at.
 
     Of anything else it gives something else, so what it gave has to be put back and compared. Whatever it gets, it
     looks at no byte twice: from a mark on that stands far enough from the end there is always a match.
