@@ -75,6 +75,7 @@ def test_chunks_of_a_run_are_known_by_their_bytes(run: bytes, behind: bytes) -> 
     body = len(b"".join(re.findall(rb"data: .*\n\n", run)))
     for _ in range(2):  # the second time by what is known of these lengths
         assert chunks.cut(run + behind) == (len(run), body)
+        assert chunks.cut((other := chunk(b"data: {}\n\n")) + run + behind, len(other)) == (len(run), body)
 
 
 @each("data", NONE.values(), ids=NONE)
