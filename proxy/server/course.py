@@ -15,7 +15,7 @@ from proxy.dialects.dialect import Dialect, Voice
 from proxy.server.attempt import make_stream
 from proxy.server.begun import Commit
 from proxy.server.call import NOTHING
-from proxy.server.downstream import AT_ONCE, Left, post
+from proxy.server.downstream import AT_ONCE, CLOSES, STAYS, Left, post
 from proxy.server.flow import LAST
 from proxy.server.telling import Telling
 from proxy.server.upstream.lean import FIRST
@@ -120,7 +120,7 @@ class Course(Telling):
 
         Among many it is left to its task: those that wake up together find the same code at hand, and there is the
         less of it between two reads. One that is nearly alone is not kept waiting for the loop."""
-        if not data.endswith(LAST_CHUNK) or len(data) > LARGE or self._parser.begun:
+        if not data.endswith(LAST_CHUNK) or len(data) > LARGE:
             return False
         self._whole = data
         if not self._woken and len(self._ride.gateway.calls) > FEW:
@@ -154,19 +154,27 @@ class Course(Telling):
         self._last = self._now()
         first_byte_s = time.monotonic() - ride.started
         post(ride.request, transport, b"%b%x\r\n%b\r\n0\r\n\r\n" % (self._head(passed), size, out))
-        self._parser.has_fed(head)
         self._edits, self._upstream_id, self._told, self._out = stream.edits, track.upstream_id, (usage, cost), size
         self._commit = commit = Commit(first_byte_s, self._last - ride.began)
         self._learn(commit)
-        self._ended()
+        self._over, self._answer = True, STAYS if ride.request.keep_alive else CLOSES
+        if self._page is not None:
+            self._agenda.strike(self, self._page)
+            self._page = None
+        self._reply.has_come(head)
+        if not self._waiter.done():
+            self._waiter.set_result(None)
+        self._record()
         return True
 
     def _read(self, data: bytes) -> None:
         if self._commit is None:
             if self._whole:  # and more came behind it
                 data, self._whole = self._whole + data, b""
-            if self._came_at_once(data):
-                return
+            if self._unread:
+                if self._came_at_once(data):
+                    return
+                self._unread, self._parser = False, self._reply.parsing()
         elif (
             self._run is not None
             and self._recast is None

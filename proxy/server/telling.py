@@ -25,6 +25,7 @@ from proxy.server.ledger import Brief
 from proxy.server.watchdog import STUCK_WRITE, Watchdog
 from proxy.streams import Retelling, Stream
 from proxy.wire.chunked_run import ChunkedRun
+from proxy.wire.http1 import Parser
 
 if TYPE_CHECKING:
     from proxy.server.express import Ride
@@ -47,13 +48,14 @@ class Telling(_Steady):
 
     __slots__ = (
         "_agenda", "_answer", "_body", "_commit", "_edits", "_over", "_page", "_parser", "_passed", "_recast",
-        "_recorded", "_reply", "_reserved", "_ride", "_run", "_size", "_stream", "_told", "_unsent",
+        "_recorded", "_reply", "_reserved", "_ride", "_run", "_size", "_stream", "_told", "_unread", "_unsent",
         "_upstream_id", "_wait", "_waiter", "_whole", "_woken",
     )  # fmt: skip
 
     _stream: Stream
     _recast: Callable[[bytes], bytes | None] | None  # None: its bytes are the client's
     _edits: Mapping[str, int]  # of that, or of one that came at once
+    _parser: Parser
     _waiter: asyncio.Future[None]
     _passed: bytes  # of the provider's headers, lines
     _upstream_id: str | None
@@ -63,7 +65,6 @@ class Telling(_Steady):
         track, reply, agenda = ride.track, ride.reply, ride.gateway.relay.agenda
         self._ride = ride
         self._reply = reply
-        self._parser = reply.parsing()
         self._client = ride.request.protocol
         self._agenda = agenda
         self._now = agenda.now
@@ -71,6 +72,7 @@ class Telling(_Steady):
         self._page: int | None = agenda.put(self, ride.began + track.first_due)
         self._wait = ride.snapshot.world.latencies.waits(track.candidate, ride.gateway.clock())
         self._commit: Commit | None = None
+        self._unread = True  # whatever has come
         self._whole = b""  # what came in one read, until it is looked at
         self._woken = False  # the task, for that
         self._body: list[bytes] = []  # that came before the commit

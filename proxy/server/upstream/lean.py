@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import re
 from typing import Protocol
 
 import aiohttp
@@ -35,6 +34,7 @@ from proxy.server.upstream.plain import (
     too_soon,
     unsent,
 )
+from proxy.server.upstream.rendering import rendered
 from proxy.server.upstream.slots import Slots
 from proxy.wire.http1 import BadHttp, Head, Parser, whole
 from proxy.wire.splice import Parts
@@ -45,7 +45,6 @@ HEADS = 512  # request heads that are kept rendered
 NO_HTTP = "The provider's answer is not proper HTTP."
 NO_ANSWER = "The provider closed the connection without an answer."
 UNREAD = Parser()  # of answers of which nothing has come
-_UNSAFE = re.compile(r"[\r\n\0]")
 
 
 class _Stale(Exception):
@@ -241,6 +240,11 @@ class LeanReply:
         if self.parser.done:
             self._ended()
 
+    def has_come(self, head: Head) -> None:
+        """All of the answer, to whom it was lent, past the parser and without a byte behind it."""
+        if self._ours:
+            self._goes(head.reusable)
+
     def raises(self, exc: BaseException) -> None:
         """Where somebody pours."""
         self._fault = exc
@@ -263,12 +267,17 @@ class LeanReply:
 
     def _ended(self) -> None:
         """The connection serves again, or is closed where nobody can tell what would come next on it."""
-        handler, connection = self._handler, self._connection
-        handler.reply = None
         if self._paused:
             self._resume()
         head = self.parser.head
-        if head is None or not head.reusable or self.parser.surplus or (self._narrow and not self._widened()):
+        self._goes(
+            head is not None and head.reusable and not self.parser.surplus and (not self._narrow or self._widened())
+        )
+
+    def _goes(self, reusable: bool) -> None:
+        handler, connection = self._handler, self._connection
+        handler.reply = None
+        if not reusable:
             connection.close()
         elif self._home is not None:
             self._home.put(connection, handler)
@@ -566,20 +575,8 @@ class LeanUpstream(PlainUpstream):
         if head is None:
             if len(self._heads) >= HEADS:
                 self._heads.clear()
-            head = self._heads[key] = self._render(outgoing)
+            head = self._heads[key] = rendered(self._url(outgoing.path, outgoing.rooted), outgoing)
         return head
-
-    def _render(self, outgoing: Outgoing) -> bytes:
-        url = self._url(outgoing.path, outgoing.rooted)
-        target = url.raw_path_qs
-        if not (target.isascii() and target.isprintable()) or " " in target:
-            raise UpstreamBroken("The path of the request is none.")
-        lines = [f"{outgoing.method} {target} HTTP/1.1", f"Host: {url.host_port_subcomponent}"]
-        lines += (f"{name}: {value}" for name, value in outgoing.headers)
-        if any(_UNSAFE.search(line) for line in lines):
-            raise UpstreamBroken("A header of the request holds a line end.")
-        text = "\r\n".join((*lines, "Content-Length: " if outgoing.method == "POST" else ""))
-        return text.encode("utf-8", "surrogateescape")
 
 
 def _as_it_is(reply: LeanReply) -> LeanReply:
