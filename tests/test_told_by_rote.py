@@ -201,6 +201,50 @@ def test_a_stream_that_is_cut_ends_as_if_it_had_been_read(way: Way) -> None:
         assert said[0] == said[1]
 
 
+def cited_frames(number: int, text: str) -> Frames:
+    frames = message_frames(number, text)
+    source = event("content_block_delta", index=0, delta={"type": "citations_delta", "citation": SOURCE})
+    return [*frames[:4], source, *frames[4:]]
+
+
+def test_where_a_text_ends_that_has_a_source_is_its_own() -> None:
+    """Though those that are learnt from have as much text as the marks."""
+    way = WAYS["messages for a chat"]
+    for number, size in enumerate((16, 16, 24, 24, 16, 5)):
+        told_as_read(way, cited_frames(number, "x" * size), number)
+
+
+def calling_frames(number: int, *names: str, answer: str = "") -> Frames:
+    frames = chat_frames(number, "Hi")
+    function = {"type": "function", "function": {"name": "f", "arguments": "{}"}}
+    calls = [chunk({"tool_calls": [{"id": name, **function} if name else function]}) for name in names]
+    for place, raw in enumerate(calls):
+        created = raw.replace(b'"created":1', b'"created":%d' % (1_760_000_000 + number))
+        calls[place] = created.replace(b"chatcmpl-1", b"chatcmpl-%dx" % number)
+    whole = [*frames[:2], *calls, *frames[2:]]
+    return [raw.replace(b"chatcmpl-%dx" % number, answer.encode()) for raw in whole] if answer else whole
+
+
+ODD_IDS: dict[str, tuple[tuple[str, ...], tuple[str, ...], str]] = {
+    "an id with a dot": (("call_%d",), ("call.7",), ""),
+    "no id, and an answer's with a dot": (("",), ("",), "chat.7"),
+    "no id, and an answer's that is long": (("",), ("",), "a" * 70),
+    "two calls of one id": (("a%d", "b%d"), ("a7", "a7"), ""),
+    "a call with the answer's id": (("a%d",), ("chatcmpl-7x",), ""),
+}  # what others have, what one has, and its answer's
+
+
+@each(("usual", "strange", "answer"), ODD_IDS.values(), ids=ODD_IDS)
+def test_an_id_that_is_not_as_others_were_is_read(
+    usual: tuple[str, ...], strange: tuple[str, ...], answer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rote, "_memories", {})
+    way = WAYS["a chat for messages"]
+    for number in range(4):
+        told_as_read(way, calling_frames(number, *(name.replace("%d", str(number)) for name in usual)), number)
+    told_as_read(way, calling_frames(7, *strange, answer=answer))
+
+
 @all_ways
 def test_more_behind_the_end_is_dropped(way: Way) -> None:
     way.learn()

@@ -33,6 +33,7 @@ MOST_ALIKE = 8  # that may come next
 REQUEST, TEXT, NEXT_TEXT = "RequestMark", b"TextMark", b"NextMark"
 TIME = 4_102_444_807
 NUMBER = 700_000_001  # the first mark of its kind; each is a number of its own
+FAR = 600_000_000  # characters of text behind each of the marks: no stream at hand has as many
 
 
 @define
@@ -178,6 +179,7 @@ class Rehearsal:
         self._usage: ir.Usage | None = None  # of the stream at hand
         self._counted: list[bytes] = []  # marks that may only come out within the usage in the client's words
         self._made = 0  # marks
+        self._said = 0  # characters of text
         self._head: bytes | None = None  # what all frames begin with, once it is marked
 
     def steps(self, frames: Sequence[Heard], usage: ir.Usage | None) -> list[Step] | None:
@@ -255,9 +257,11 @@ class Rehearsal:
         return True
 
     def _holds(self, form: bytes | Cast, values: Sequence[bytes], out: bytes | None) -> bool:
-        """Whether nothing of the marks is left, and the values come out as they did."""
+        """Whether nothing of the marks is left, nor how far the text has come, and the values come out as they did."""
         left = form if isinstance(form, bytes) else form[0]
         if REQUEST.encode() in left or any(mark in left for mark in self._counted):
+            return False
+        if self._said and b"%d" % self._said in left:
             return False
         return out is None or out == (form if isinstance(form, bytes) else poured(form, values))
 
@@ -268,11 +272,16 @@ class Rehearsal:
         return tuple(write(usage) or ())
 
     def _text(self, mould: Mould, head: bytes) -> Text | None:
-        """How the texts behind it leave, told by one that is read and written. `head` is what all frames of the stream
-        at hand begin with."""
-        before = mould.head[len(head) :]
-        out = self._stream.feed(b"%b%b%b%b" % (self._head or b"", before, NEXT_TEXT, mould.tail))
-        cast = self._stream.cast
+        """How the texts behind it leave, told by two that are read and written: some runs are known by the second.
+        `head` is what all frames of the stream at hand begin with."""
+        stream, before = self._stream, mould.head[len(head) :]
+        for _ in range(2):
+            out = stream.feed(b"%b%b%b%b" % (self._head or b"", before, NEXT_TEXT, mould.tail))
+        cast, retelling = stream.cast, stream.retelling
         if cast is None or NEXT_TEXT.join(cast) != out or form_of(cast[1], self._marks) is not cast[1]:
             return None
+        if retelling is None:
+            return None
+        retelling.chars += FAR
+        self._said += len(TEXT) + 2 * len(NEXT_TEXT) + FAR
         return Text(before, mould.tail, form_of(cast[0], self._marks), cast[1], alone=not head)

@@ -171,9 +171,16 @@ class Rote:
         for alike, step in scene.likes:
             values = alike.values(rest)
             if values is not None:
-                self._values += values
-                return step
+                return step if self._keeps(values, alike.digits) else None
         return None
+
+    def _keeps(self, values: list[bytes], digits: tuple[bool, ...]) -> bool:
+        """False for an id that came before: it may be the same thing that goes on, where another was begun."""
+        for value, is_number in zip(values, digits, strict=True):
+            if not is_number and value in self._values:
+                return False
+            self._values.append(value)
+        return True
 
     @property
     def usage(self) -> ir.Usage | None:

@@ -15,8 +15,8 @@ from proxy.wire.mould import BACKSLASH
 _NUMBER = re.compile(rb"(\s*:\s*)(?:0|[1-9][0-9]{0,11})([^0-9]*)")  # no longer than what counts as a count
 _MOST_DIGITS = 12
 ZERO = b"0"[0]
-_LONGEST = 128  # bytes of an identifier
-_MARKS = b"-_."  # in an identifier, beside letters and digits
+_LONGEST = 48  # bytes of an identifier: longer ones may be cut
+_MARKS = b"-_"  # in an identifier, beside letters and digits
 
 
 @record
@@ -53,8 +53,8 @@ class Likeness:
 
     @property
     def key(self) -> bytes:
-        """The same for all that are alike."""
-        return b'"'.join(self._pieces)
+        """The same for all that are alike, and for no other."""
+        return self.put([b"\0"] * len(self._holes))
 
     def values(self, raw: bytes) -> list[bytes] | None:
         """None where it is not like the others."""
@@ -95,5 +95,5 @@ def likeness(raw: bytes, own: Own) -> Likeness | None:
 
 
 def is_identifier(text: bytes) -> bool:
-    """Whether every JSON writer writes it as it stands."""
+    """Whether every JSON writer writes it as it stands, and every dialect takes it for an id of its own."""
     return len(text) <= _LONGEST and text.translate(None, _MARKS).isalnum()

@@ -11,7 +11,7 @@ OWN = Own(frozenset({b"id"}), (b"_tokens", b"created"))
 FIRST = b'data: {"id":"a-1","created":17,"model":"m","n":1,"usage":{"in_tokens": 3,"more":{"x_tokens":0}}}\n\n'
 LIKE: dict[str, tuple[bytes, list[bytes]]] = {
     "itself": (FIRST, [b"a-1", b"17", b"3", b"0"]),
-    "another id": (FIRST.replace(b"a-1", b"chat_X.9"), [b"chat_X.9", b"17", b"3", b"0"]),
+    "another id": (FIRST.replace(b"a-1", b"chat_X-9"), [b"chat_X-9", b"17", b"3", b"0"]),
     "other numbers": (
         FIRST.replace(b"17", b"123456789012").replace(b" 3", b" 0"),
         [b"a-1", b"123456789012", b"0", b"0"],
@@ -22,9 +22,10 @@ UNLIKE = {
     "another number that is nobody's own": FIRST.replace(b'"n":1', b'"n":2'),
     "no id": FIRST.replace(b"a-1", b""),
     "an id that may be written otherwise": FIRST.replace(b"a-1", b"a/1"),
+    "an id that not every dialect takes": FIRST.replace(b"a-1", b"a.1"),
     "an id of other letters": FIRST.replace(b"a-1", "é".encode()),
     "an id with an escape": FIRST.replace(b"a-1", rb"a\"1"),
-    "a very long id": FIRST.replace(b"a-1", b"a" * 200),
+    "a very long id": FIRST.replace(b"a-1", b"a" * 49),
     "an id that is a number": FIRST.replace(b'"a-1"', b"1"),
     "a number with a zero before it": FIRST.replace(b"17", b"017"),
     "a negative one": FIRST.replace(b"17", b"-1"),
@@ -65,3 +66,11 @@ def test_anything_else_is_not(raw: bytes) -> None:
 @pytest.mark.parametrize("raw", [b'data: {"n":1}\n\n', rb'data: {"id":"a\"b"}', b'{"name":"id","x":["id","y"]}', b""])
 def test_what_has_nothing_of_its_own_has_no_likeness(raw: bytes) -> None:
     assert likeness(raw, OWN) is None
+
+
+@each("raw", [FIRST.replace(b"a-1", b""), FIRST.replace(b" 3,", b" 3},").replace(b"0}}}", b"0}}")])
+def test_what_is_not_alike_has_another_key(raw: bytes) -> None:
+    one, other = likeness(FIRST, OWN), likeness(raw, OWN)
+    assert one is not None
+    assert other is not None
+    assert other.key != one.key
