@@ -18,6 +18,7 @@ from proxy.wire.thin import Cuts
 
 MOST = 1024  # outlines that are kept
 MOST_MEMBERS = 64  # of one: names are the sender's, who is not known yet
+LONGEST = 2048  # characters of their names
 ONCE = {1}
 TURNS = "messages"  # the member that holds them, where any does
 TELLING = EXTENSIONS | {"metadata", "prompt_cache_key", "input"}  # members that have a say in who answers, or how
@@ -33,6 +34,8 @@ def outline_of(document: Mapping[str, Any], dialect: Dialect) -> Outline:
         return None
     seen = dialect.name, *document, *map(type, document.values())
     if seen not in _known:
+        if sum(map(len, document)) > LONGEST:
+            return None
         if len(_known) >= MOST:
             _known.clear()
         _known[seen] = _written(document, dialect)

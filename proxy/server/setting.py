@@ -230,8 +230,10 @@ def _setting_of(
         return None
     members = splice.members(body)
     start, end = next((it.value_start, it.value_end) for it in members if it.key == TURNS)
-    if len(members) != len(document) or body.find(b"[", body.find(NAME)) != start or len(body) - end > LONGEST:
+    if len(members) != len(document) or body.find(b"[", body.find(NAME)) != start:
         return None
+    if len(body) - (end - start) > 2 * LONGEST:
+        return None  # blanks, or escapes
     before, behind = body[:start], body[end:]
     if (lead := _lead(track, before, behind)) is None:
         return None

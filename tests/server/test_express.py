@@ -608,7 +608,7 @@ async def test_names_that_only_a_pattern_covers_are_counted_together(upstream: S
     assert re.search(r'pointsman_requests_total\{surface="chat",model="other",provider="first",.*\} 10', text)
 
 
-async def test_documents_of_many_names_are_not_remembered(upstream: ScriptedUpstream, start: Start) -> None:
+async def test_documents_of_many_or_long_names_are_not_remembered(upstream: ScriptedUpstream, start: Start) -> None:
     gw = await start(provider("first", upstream))
     upstream.answers(lambda seen: good(CHAT))
     client = await gw.connect()
@@ -617,6 +617,7 @@ async def test_documents_of_many_names_are_not_remembered(upstream: ScriptedUpst
     before = len(outline._known)
     for number in range(3):
         assert (await asks(client, many | {f"n{number}": 0}))[0] == 200
+        assert (await asks(client, ASKED | {f"{number}" * 3000: 0}))[0] == 200
     assert len(outline._known) == before
 
 

@@ -146,6 +146,11 @@ def test_blanks_of_all_kinds_fill_no_memory() -> None:
         assert len(known) <= MOST
 
 
+def test_what_is_mostly_blanks_is_not_kept() -> None:
+    for body in (orjson.dumps(ASKED) + b" " * 3 * LONGEST, b" " * 3 * LONGEST + orjson.dumps(ASKED)):
+        assert kept({}, ASKED, body=body) is None
+
+
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=8) | st.sampled_from(
     ['"', "\\", '\\"', '"model"', '","model":"', '"messages":[', "]", "]}", "["]
 )

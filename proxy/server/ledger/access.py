@@ -19,6 +19,9 @@ from attrs import field
 from proxy.record import define
 from proxy.server.ledger.schema import inode_of, open_reader, open_writer, refusal
 
+ANOTHER = -1  # no count
+GONE = -1  # no inode
+
 T = TypeVar("T")
 
 
@@ -49,7 +52,8 @@ def counted(connection: sqlite3.Connection, counter: str) -> int:
 @define(eq=False)
 class Counter:
     """As `counted`, for who looks again and again: its connection stays open, since every new one reads the whole
-    schema first. To be closed."""
+    schema first. To be closed. Of another file in the place of the one before it first gives `ANOTHER`: what that one
+    has may differ though it counts as much."""
 
     path: Path
     table: str
@@ -59,15 +63,19 @@ class Counter:
 
     def now(self) -> int:
         with self._in_use:
-            if self._connection is not None and inode_of(os.fspath(self.path)) != self._inode:
-                self._close()
-            if self._connection is None:
-                self._connection, self._inode = open_reader(self.path), inode_of(os.fspath(self.path))
             try:
-                return counted(self._connection, self.table)
-            except sqlite3.Error as exc:
+                inode = inode_of(os.fspath(self.path))  # first, so that one that comes meanwhile is told
+                if self._inode not in (None, inode):
+                    self._close()
+                    self._inode = GONE
+                if self._connection is None:
+                    self._connection = open_reader(self.path)
+                found = counted(self._connection, self.table)
+            except (sqlite3.Error, OSError) as exc:
                 self._close()
                 raise refusal(self.path, exc) from exc
+            before, self._inode = self._inode, inode
+            return ANOTHER if before == GONE else found
 
     def close(self) -> None:
         with self._in_use:

@@ -81,8 +81,11 @@ def open_writer(path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> sql
 def open_reader(path: Path, *, older: bool = False) -> sqlite3.Connection:
     """A read-only connection to a file of this schema, or with `older` of one before it. Raises LedgerRefused, also
     where there is no file yet."""
-    if not path.is_file():
-        raise refusal(path, "there is no such file; the gateway makes it when it first starts")
+    try:
+        if not path.is_file():
+            raise refusal(path, "there is no such file; the gateway makes it when it first starts")
+    except OSError as exc:  # in a directory that may not be read
+        raise refusal(path, exc) from exc
     connection = None
     try:
         uri = f"{path.absolute().as_uri()}?mode=ro"
