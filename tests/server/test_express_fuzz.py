@@ -380,7 +380,8 @@ async def played(home: Path, spoken: Tongue, theirs: Tongue, stream: bool, seed:
                 rested(gw)
             assert gw.app is not None
             counted = gw.app.metrics.render().decode().splitlines()
-            return [*seen, *(line for line in counted if line.startswith("pointsman_") and not TIMED.search(line))]
+            series = [line for line in counted if line.startswith("pointsman_") and not TIMED.search(line)]
+            return [*seen, *sorted(series)]  # series stand in the order in which they were first counted
 
 
 async def asked(
