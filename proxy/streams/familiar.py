@@ -133,13 +133,9 @@ def _says(text: bytes) -> bool:
 
 
 class AtOnce:
-    """A stream of which each frame was known, but for the one that told its usage; as much of `Stream` as a good one
-    has that has ended."""
+    """What is to be known of a stream each of whose frames was known, but for the one that told its usage."""
 
     __slots__ = ("edits", "out", "usage")
-
-    done = True
-    failure: None = None
 
     def __init__(self, out: bytes, usage: ir.Usage | None, edits: Mapping[str, int] = UNTOUCHED) -> None:
         self.out = out  # what leaves
