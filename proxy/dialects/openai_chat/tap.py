@@ -11,7 +11,7 @@ from proxy.dialects.openai_chat.answer_reader import broken_off, choice_failure,
 from proxy.dialects.openai_chat.failure import failure_in
 from proxy.dialects.openai_chat.relatives import BROKEN_OFF, USAGE_BESIDE
 from proxy.dialects.openai_chat.stream_reader import DONE, parse
-from proxy.dialects.openai_chat.usage import usage_of
+from proxy.dialects.openai_chat.usage import TOLD, usage_of
 from proxy.dialects.openai_chat.vocabulary import stop_reason
 from proxy.errors import UpstreamBroken
 from proxy.record import define
@@ -27,7 +27,7 @@ PROBES = (
     b'"finish_reason":"',
     b'"finish_reason": "',
     b'"finish_reason" ',
-    b'_tokens"',
+    TOLD,
     b"error",
     b"[DONE]",
 )

@@ -13,6 +13,7 @@ from proxy.wire.sse import CR, LF
 
 _NOTHING: dict[str, Any] = {}
 _ALONE = b'"choices":[],"usage":', b'"choices": [], "usage": '  # as JSON writers have it
+TOLD = b'_tokens"'  # how the members of every usage end: see `tap.PROBES`
 _PLAIN = frozenset({"prompt_tokens", "completion_tokens", "total_tokens"})
 
 
@@ -87,6 +88,8 @@ def usage_alone(rest: bytes) -> ir.Usage | None:
     for before in _ALONE:
         told = rest.removeprefix(before)
         if len(told) < len(rest) and told[-3:] == b"}\n\n" and LF not in (usage := told[:-3]) and CR not in usage:
+            if TOLD not in usage:
+                return None
             try:
                 return read_usage(found) if isinstance(found := json_text.read(usage), dict) else None
             except ValueError:
