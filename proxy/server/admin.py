@@ -59,9 +59,12 @@ class Admin:
         return {
             "/metrics": {"GET": self.show_metrics},
             **health_paths(self.gateway),
-            "/admin/keys": {"GET": self._guarded(keys.list), "POST": self._guarded(keys.create, writes=True)},
+            "/admin/keys": {
+                "GET": self._guarded(self._written_first(keys.list)),
+                "POST": self._guarded(keys.create, writes=True),
+            },
             "/admin/keys/*": {
-                "GET": self._guarded(keys.show),
+                "GET": self._guarded(self._written_first(keys.show)),
                 "POST": self._guarded(keys.change, writes=True),
                 "DELETE": self._guarded(keys.revoke, writes=True),
             },
@@ -115,6 +118,15 @@ class Admin:
         if row is None:
             raise errors.UnknownPath("No decision has this request id; rows appear when their request has ended.")
         return json_response(row)
+
+    def _written_first(self, handler: Guarded) -> Guarded:
+        """For what is summed up from rows."""
+
+        async def answered(request: PlainRequest) -> web.StreamResponse:
+            await self._written()
+            return await handler(request)
+
+        return answered
 
     async def _written(self) -> None:
         """Who has an answer finds its row."""

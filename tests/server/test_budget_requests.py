@@ -283,6 +283,19 @@ async def test_a_changed_budget_holds_from_the_next_request_on_and_forgets_nothi
     assert {(meter.running, meter.reserved) for meter in gw.app.books.meters.values()} == {(0, 0)}
 
 
+async def test_whoever_has_an_answer_finds_what_its_key_has_spent(start: Start, upstream: ScriptedUpstream) -> None:
+    upstream.answers(lambda _: plain(CHAT.answer("Hello.")))
+    gw = await start(provider("first", upstream, models=PRICED))
+    key = await make(gw)
+    before = 0.0
+    for path in (f"/admin/keys/{key.id}", "/admin/keys") * 3:
+        assert (await gw.ask(headers=key.bearer)).status == 200
+        told = (await gw.over_socket("GET", path)).json
+        spends = float((told["data"][0] if "data" in told else told)["spent_usd"])
+        assert spends > before
+        before = spends
+
+
 # -- what outlives the process -----------------------------------------------------------------------------------
 
 
