@@ -64,6 +64,8 @@ async def killed_under_load(table: str, home: Path, key: Made, seconds: float) -
         clients += [asyncio.ensure_future(hang(running.base, key)) for _ in range(HANGING)]
         while len(ended) < UNDER_WAY and not any(client.done() for client in clients):  # noqa: ASYNC110
             await asyncio.sleep(0.001)
+        while len(leases(running.state)) < HANGING and not any(client.done() for client in clients):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)  # what hangs has begun, however late its turn came
         await asyncio.sleep(seconds)
         moment = time.monotonic()
         child.signal(signal.SIGKILL)
