@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 import orjson
+import pytest
 from each import each
 from hypothesis import given
 from hypothesis import strategies as st
@@ -214,6 +215,22 @@ def test_a_text_that_is_no_json_is_not_known(text: bytes) -> None:
     assert Glance(OPENAI, OPENAI.tap()).at(good.replace(b"Hi", text)) is not Sight.CONTENT
 
 
+NO_TEXTS = {
+    "a control character": GOOD[1].replace(b"Hello", b"a\x01"),
+    "a tab": GOOD[1].replace(b"Hello", b"\t"),
+    "an error that says something": GOOD[1].replace(b"chat.completion.chunk", b"error"),
+}
+
+
+@each("first", NO_TEXTS.values(), ids=NO_TEXTS)
+def test_a_first_text_that_is_none_is_a_failed_attempt(first: bytes) -> None:
+    for known in (False, True):
+        if known:
+            Passthrough(OPENAI, VOICE).feed(b"".join([*GOOD, END]))
+        with pytest.raises(UpstreamError):
+            Passthrough(OPENAI, VOICE).feed(first)
+
+
 PREAMBLES = {
     "OpenAI's": (b'data: {"id":"a","object":"chat.completion.chunk","created":17,"choices":[]}', True),
     "with blanks": (b'data: {"id": "a", "created": 17, "system_fingerprint": null, "choices": []}', True),
@@ -223,6 +240,7 @@ PREAMBLES = {
     "the same with a blank": (b'data: {"id":"a","object": "error","choices":[]}', False),
     "an escape": (b'data: {"id":"\\u0061","choices":[]}', False),
     "a number that is none": (b'data: {"created":017,"choices":[]}', False),
+    "a number that no reader has": (b'data: {"created":%b,"choices":[]}' % (b"1" * 400), False),
     "a line end": (b'data: {"id":"a",\n"choices":[]}', False),
     "two lines": (b'event: x\ndata: {"choices":[]}', False),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from proxy.dialects.dialect import Upstream
 from proxy.wire.chunked_run import SIZE_LINES, ChunkedRun
-from proxy.wire.mould import PLAIN, Mould
+from proxy.wire.mould import PLAIN, Mould, length
 from proxy.wire.sse import CR
 
 MOULDS = 4  # tried in a row without a second frame of the same kind, before a stream counts as one that has no runs
@@ -85,7 +85,7 @@ class Runs:
     def begin(self, raw: bytes) -> bool:
         """Whether a frame is a piece of text and nothing else, so that more of its kind may follow."""
         mould = self.mould = self._make(raw)
-        return mould is not None and mould.single(raw) not in (None, b"")
+        return mould is not None and length(mould.single(raw) or b"") > 0
 
     def learn(self, raw: bytes) -> bool:
         """From one frame; whether it is a piece of text that more may follow of its kind."""

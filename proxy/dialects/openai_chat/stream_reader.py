@@ -62,7 +62,8 @@ def text_mould(raw: bytes) -> Mould | None:
         case {"choices": [{"index": 0, "delta": {"content": "x", **others}, "finish_reason": None, **choice}]} if (
             not others and choice.keys() <= {"logprobs"} and not choice.get("logprobs")
         ):
-            return mould if _SAYING.isdisjoint(chunk) and not chunk.get("usage") else None
+            says = not _SAYING.isdisjoint(chunk) or chunk.get("usage") or chunk.get("object") == "error"
+            return None if says else mould
     return None
 
 

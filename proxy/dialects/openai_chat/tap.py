@@ -35,7 +35,7 @@ _SILENT = frozenset({"role", "content"})
 # Not possessive: within another such repetition the first releases of Python 3.11 find no match.
 _PREAMBLE = re.compile(
     rb'data: \{(?:"(?:id|(?!object": ?"error")object|created|model|system_fingerprint|service_tier|provider)": ?'
-    rb'(?:"[^"\\\x00-\x1f]*"|0|[1-9][0-9]*|null), ?)*(?="choices":)'
+    rb'(?:"[^"\\\x00-\x1f]*"|0|[1-9][0-9]{0,17}|null), ?)*(?="choices":)'
 )
 
 
