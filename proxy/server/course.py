@@ -91,7 +91,7 @@ class Course(Telling):
                         self._hand_over()
                     return
             retelling = self._retelling
-            if retelling is not None and (chunk := retelling.chunk(data, self._most - self._out)):
+            if retelling is not None and (chunk := retelling.chunk(data, line, size, self._most - self._out)):
                 self._out += retelling.size
                 self._last = self._said = self._now()
                 self._write(chunk)

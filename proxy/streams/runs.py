@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from proxy.dialects.dialect import Upstream
-from proxy.wire.chunked_run import SIZE_LINES, ChunkedRun
+from proxy.wire.chunked_run import ChunkedRun
 from proxy.wire.mould import PLAIN, Mould, length
 from proxy.wire.sse import CR
 
@@ -23,20 +23,18 @@ class Retelling:
         self.chars = 0
         self.size = 0  # of the body that the last chunk has
 
-    def chunk(self, data: bytes, most: int) -> bytes:
+    def chunk(self, data: bytes, line: bytes, size: int, most: int) -> bytes:
         """What leaves for one chunk that holds one frame of the run, as a chunk; nothing where more is to be asked: of
-        a text that may be written otherwise, of a body of more than `most` bytes."""
-        line, size = SIZE_LINES[len(data)]
-        length = size - self._least
-        if length < 0:
+        a text that may be written otherwise, of a body of more than `most` bytes. `line` and `size` are those that a
+        chunk has which is as long as `data`."""
+        chars = size - self._least
+        if chars <= 0:
             return b""
-        text, size = (
-            data.removeprefix(line).removeprefix(self._before).removesuffix(self._behind),
-            self._around + length,
-        )
-        if len(text) != length or not text or text.translate(None, PLAIN) or size > most:
+        text, size = data.removeprefix(line).removeprefix(self._before), self._around + chars
+        text = text.removesuffix(self._behind)
+        if len(text) != chars or text.translate(None, PLAIN) or size > most:
             return b""
-        self.chars += length
+        self.chars += chars
         self.size = size
         return b"%x\r\n%b%b%b" % (size, self._opening, text, self._ending)
 
