@@ -52,7 +52,7 @@ class Course(Telling):
             return None
         if self._answer is not None and not self._recorded:
             try:
-                if not self._parser.done and await self._reply.finish():
+                if await self._reply.finish():
                     self._stream.edits["surplus_dropped"] = 1
             finally:
                 self._record()

@@ -11,7 +11,7 @@ import pytest
 from gateway import RawClient, Running, Start, provider, sent_behind
 from playbook import CHAT, USAGE, Tongue, chunk
 from riding import HOPS, KNOWN_BY, Answer, answer, played, rides, same_either_way
-from upstream import CUT, RESET, SILENCE, Script, ScriptedUpstream, head, plain, streamed
+from upstream import CUT, LAST, RESET, SILENCE, Script, ScriptedUpstream, head, piece, plain, streamed
 
 from proxy.server.ledger import Brief, Decision
 
@@ -226,6 +226,26 @@ BODIES: dict[str, tuple[dict[str, Any], bool]] = {
     "one with options that are none": (ASKED | {"stream_options": None}, False),
     "a plain one": (ASKED | {"stream": False}, False),
 }
+
+
+@pytest.mark.parametrize("hop", HOPS.values(), ids=HOPS)
+async def test_what_stands_behind_an_end_is_counted_once_however_large_the_read(
+    hop: tuple[Tongue, Tongue], start: Start, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoken, theirs = hop
+    gw, boarded = await start(provider("first", upstream, theirs)), rides(monkeypatch)
+    whole = b"".join([*frames(theirs), theirs.text("x" * 14_000)])
+    small = b"".join(piece(whole[at : at + 40]) for at in range(0, len(whole), 40))
+    at_once = [head(200, "text/event-stream", Transfer_Encoding="chunked") + small + LAST]
+    upstream.plays(*[good(theirs)] * KNOWN_BY, at_once)
+    client = await gw.connect()
+    for _ in range(KNOWN_BY + 1):
+        await client.request(spoken, spoken.request("first", stream=True))
+        await answer(client)
+    await gw.quiet()
+    assert boarded[-1] is not None
+    assert gw.app is not None
+    assert b'stream_edits_total{kind="surplus_dropped"} 1.0' in gw.app.metrics.render()
 
 
 @pytest.mark.parametrize(("asked", "boards"), BODIES.values(), ids=BODIES)
