@@ -184,6 +184,20 @@ def test_the_beginning_of_a_frame_behind_an_error_is_no_frame(tongue: Tongue, th
     assert played.out == play(made(tongue, theirs), (whole,)).out
 
 
+@pytest.mark.parametrize(("tongue", "theirs"), [(CHAT, MESSAGES), (MESSAGES, CHAT)], ids=["chat", "messages"])
+def test_what_stands_behind_an_error_is_no_surplus_however_it_came(tongue: Tongue, theirs: Tongue) -> None:
+    error, more = theirs.error_frame("overloaded_error", "Busy."), theirs.text("more")
+    said = theirs.stream("Hello")
+    begun = said[: said.index(theirs.text("Hello")) + 1]
+    for pieces in ([*begun, error, more], [b"".join([*begun, error, more])]):
+        stream = made(tongue, theirs)
+        for piece in pieces:
+            if not stream.done:
+                stream.feed(piece)
+        assert stream.failure is not None
+        assert not stream.edits.get("surplus_dropped")
+
+
 @all_kinds
 @pytest.mark.parametrize("name", ["an end after content", "an end in a frame"])
 def test_an_end_after_content_is_raised_and_can_be_told(tongue: Tongue, theirs: Tongue, name: str) -> None:

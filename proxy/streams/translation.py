@@ -261,7 +261,7 @@ class Translation:
             self._learn(runs, piece)
             if self._lesson is not None:
                 self._lesson.hear(piece, out[-1])
-        if block:
+        if block and self.failure is None:  # behind an error stands nothing that anybody waits for
             self.edits["surplus_dropped"] += 1
         if self.done and self._lesson is not None and self.failure is None:
             self._lesson.end(self._usage)
