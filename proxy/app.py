@@ -31,6 +31,8 @@ from proxy.server.bookkeeping import fill
 from proxy.server.byok.admin import VaultAdmin
 from proxy.server.byok.store import VaultStore
 from proxy.server.byok.vault import Masters, Vault
+from proxy.server.clients.listener import Listener
+from proxy.server.clients.stalled import Stalled, hang_up_on_leavers
 from proxy.server.daemon import (
     ADMIN_CONNECTIONS,
     Notifier,
@@ -49,13 +51,11 @@ from proxy.server.keys.admin import KeyAdmin
 from proxy.server.keys.changes import Keys
 from proxy.server.keys.store import KeyStore
 from proxy.server.ledger import Decisions, Ledger
-from proxy.server.listener import Listener
 from proxy.server.overload import watch_memory
 from proxy.server.probing import Probing
 from proxy.server.relay import Relay
 from proxy.server.reload import Builder, Reloader, load_table
 from proxy.server.snapshot import Snapshot
-from proxy.server.stalled import Stalled, hang_up_on_leavers
 from proxy.server.starting import (
     ADMIN_SOCKET,
     LEDGER,

@@ -35,12 +35,12 @@ from proxy.accounts.keys import ENTROPY, Key, KeyRing, digest_of, mint
 from proxy.catalog import PriceBook
 from proxy.metrics import Metrics
 from proxy.routing.table import Provider
+from proxy.server.clients.inbound import Head
+from proxy.server.clients.ordinary import Known, OrdinaryRequest
+from proxy.server.clients.outbox import Outbox
 from proxy.server.endpoints import CHAT
 from proxy.server.gateway import Gateway
-from proxy.server.inbound import Head
 from proxy.server.ledger import Brief, Decision, Lease, Ledger
-from proxy.server.ordinary import Known, OrdinaryRequest
-from proxy.server.outbox import Outbox
 from proxy.server.relay import Relay
 from proxy.server.reload import Builder, load_table
 from proxy.server.upstream import LeanUpstream

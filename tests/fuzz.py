@@ -16,7 +16,7 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 
-TESTS = ("test_fuzz.py", "test_fuzz_answers.py", "test_giant_frames.py", "wire", "server/test_express_fuzz.py")
+TESTS = ("test_fuzz.py", "test_fuzz_answers.py", "test_giant_frames.py", "wire", "server/express/test_ride_fuzz.py")
 A_ROUND = 300  # examples
 EXAMPLES = int(os.environ.get("POINTSMAN_FUZZ", "0"))
 SEED = int(os.environ.get("POINTSMAN_FUZZ_SEED", "0"))  # of tests that throw dice of their own

@@ -28,7 +28,7 @@ from upstream import GUARD_S, ScriptedUpstream
 
 from proxy.app import App
 from proxy.server import log as logging
-from proxy.server.inbound import Content
+from proxy.server.clients.inbound import Content
 from proxy.server.ledger import Decisions, Filter
 from proxy.server.ledger.schema import open_writer
 from proxy.server.starting import LEDGER, make_state

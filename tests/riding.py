@@ -13,7 +13,7 @@ from gateway import RawClient, Running, gateway, provider
 from playbook import CHAT, MESSAGES, Tongue
 from upstream import GUARD_S, Script, ScriptedUpstream
 
-from proxy.server.express import Express, Ride
+from proxy.server.express.ride import Express, Ride
 from proxy.server.upstream import plain as upstream
 
 # What no two requests have in common: of a record, of an answer's head, of its body.

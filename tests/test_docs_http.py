@@ -20,8 +20,9 @@ from proxy.accounts.admission import FOREIGN_SIGNS, LOCAL_HOSTS, Caller, is_loca
 from proxy.dialects.dialect import Voice
 from proxy.errors import Foreign, GatewayError
 from proxy.routing import facts
-from proxy.server import endpoints, respond, visitor
+from proxy.server import endpoints, respond
 from proxy.server.call import Surface
+from proxy.server.clients import visitor
 from proxy.wire import headers as passing
 
 PREFIX = "x-nyuro-"
@@ -159,7 +160,7 @@ def looked_up(tree: ast.AST) -> Iterator[str]:
 
 
 def test_every_header_that_is_read_is_told_and_no_other() -> None:
-    sources = [*(ROOT / "proxy/server").glob("*.py"), ROOT / "proxy/routing/facts.py"]
+    sources = [*(ROOT / "proxy/server").rglob("*.py"), ROOT / "proxy/routing/facts.py"]
     found = {name for path in sources for name in looked_up(ast.parse(path.read_text()))} - {""}
     assert {"expect", "content-type", f"{PREFIX}sort"} <= found, "the search finds what there is"
     read = found | {

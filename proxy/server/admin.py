@@ -22,15 +22,15 @@ from proxy.errors import GatewayError
 from proxy.metrics import Metrics
 from proxy.record import define
 from proxy.server.byok.admin import VaultAdmin
+from proxy.server.clients.inbound import PlainRequest
+from proxy.server.clients.listener import Paths, json_response, raw_path, refusal
+from proxy.server.clients.visitor import presented_by
 from proxy.server.gateway import Gateway
-from proxy.server.inbound import PlainRequest
 from proxy.server.keys.admin import KeyAdmin
 from proxy.server.ledger import Decisions, Filter, LedgerRefused, SearchTooLong
-from proxy.server.listener import Paths, json_response, raw_path, refusal
 from proxy.server.probing import Probing
 from proxy.server.reload import Reloader
 from proxy.server.respond import SERVER
-from proxy.server.visitor import presented_by
 
 log = structlog.get_logger()
 FLAGS = {"true": True, "1": True, "false": False, "0": False}

@@ -20,18 +20,18 @@ from proxy.routing.facts import Facts
 from proxy.routing.names import Candidate
 from proxy.routing.plan import Plan
 from proxy.secret import MASK, Scrubber, Secret
-from proxy.server.downstream import Downstream, answer_to
-from proxy.server.inbound import Request
+from proxy.server.clients.downstream import Downstream, answer_to
+from proxy.server.clients.inbound import Request
+from proxy.server.clients.visitor import Visitor
 from proxy.server.ledger import Attempt, Decision, GonePhase, Lease
 from proxy.server.snapshot import Snapshot
-from proxy.server.visitor import Visitor
 from proxy.wire import multipart
 from proxy.wire.splice import Member
 
 if TYPE_CHECKING:
-    from proxy.server.begun import Begun
-    from proxy.server.course import Course
-    from proxy.server.track import Track
+    from proxy.server.express.begun import Begun
+    from proxy.server.express.course import Course
+    from proxy.server.express.track import Track
 
 NOTHING: Mapping[str, Any] = {}
 

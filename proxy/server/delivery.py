@@ -14,7 +14,7 @@ from proxy.errors import ClientGone, GatewayError, UpstreamBroken, UpstreamError
 from proxy.server import billing
 from proxy.server.attempt import Opening
 from proxy.server.call import Call
-from proxy.server.downstream import Headers, Stock
+from proxy.server.clients.downstream import Headers, Stock
 from proxy.server.flow import Flow
 from proxy.server.heading import heading
 from proxy.server.respond import SSE, STREAM_HEADERS, content_type_of, cost_header

@@ -19,7 +19,7 @@ from proxy.routing.table import OFF
 from proxy.routing.world import Pick
 from proxy.server.attempt import Opening, open_answer
 from proxy.server.call import Call
-from proxy.server.downstream import Headers, Stock
+from proxy.server.clients.downstream import Headers, Stock
 from proxy.server.heading import heading
 from proxy.server.ledger import Attempt
 from proxy.server.outgoing import Prepared

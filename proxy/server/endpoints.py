@@ -14,17 +14,17 @@ from proxy.routing.facts import MOST_ENTRIES
 from proxy.server import intake
 from proxy.server.admin import health_paths
 from proxy.server.call import Call, Surface
+from proxy.server.clients.inbound import PlainRequest, Request
+from proxy.server.clients.listener import Handler, Paths, dialect_of, json_response, refusal
+from proxy.server.clients.ordinary import Handlers
+from proxy.server.clients.visitor import FORM, media_type, visitor_of
 from proxy.server.gateway import Gateway
 from proxy.server.identity import request_id
-from proxy.server.inbound import PlainRequest, Request
 from proxy.server.ledger import Decision
-from proxy.server.listener import Handler, Paths, dialect_of, json_response, refusal
 from proxy.server.listing import Viewer, list_models, show_model
-from proxy.server.ordinary import Handlers
 from proxy.server.ratelimits import headers_of
 from proxy.server.recognition import path_of
 from proxy.server.respond import SERVER, plan_headers
-from proxy.server.visitor import FORM, media_type, visitor_of
 
 CHAT = Surface("chat", "openai-chat")
 AI_CHAT = Surface("chat", "openai-chat", default_model="meta-llm")

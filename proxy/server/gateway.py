@@ -29,19 +29,19 @@ from proxy.server import billing, counting, early, intake, restated
 from proxy.server.alerts import Alerts
 from proxy.server.attempt import Opening
 from proxy.server.call import Call, Surface
+from proxy.server.clients.inbound import Request
+from proxy.server.clients.ordinary import OrdinaryRequest
+from proxy.server.clients.visitor import FORM, visitor_of
 from proxy.server.delivery import deliver
-from proxy.server.express import Express, Ride
+from proxy.server.express.ride import Express, Ride
+from proxy.server.express.track import Track, learn
 from proxy.server.identity import request_id
-from proxy.server.inbound import Request
 from proxy.server.ledger import Attempt, Brief, Decision, Ledger
-from proxy.server.ordinary import OrdinaryRequest
 from proxy.server.overload import Turnstile
 from proxy.server.ratelimits import THEIRS, limit_headers
 from proxy.server.relay import Relay
 from proxy.server.respond import error_answer, id_headers, plan_headers
 from proxy.server.snapshot import Snapshot
-from proxy.server.track import Track, learn
-from proxy.server.visitor import FORM, visitor_of
 from proxy.streams import Stream
 
 log = structlog.get_logger()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from proxy.routing.names import Candidate
 from proxy.server.call import Call
-from proxy.server.downstream import Headers, Stock
+from proxy.server.clients.downstream import Headers, Stock
 from proxy.server.ratelimits import THEIRS, limit_headers
 from proxy.server.respond import JSON, SERVER, SSE, dropped_header, plan_headers
 

@@ -10,10 +10,10 @@ from attrs import evolve
 from proxy.dialects import UPSTREAMS
 from proxy.errors import UpstreamBroken
 from proxy.routing.table import Duration, Provider
+from proxy.server.clients.visitor import HOPS
 from proxy.server.outgoing import AGENT
 from proxy.server.snapshot import Snapshot
 from proxy.server.upstream import Outgoing, read_up_to
-from proxy.server.visitor import HOPS
 
 LARGEST = 4 << 20  # bytes of one answer
 

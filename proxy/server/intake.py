@@ -23,9 +23,9 @@ from proxy.routing.facts import Ceiling, Facts, Wishes
 from proxy.routing.names import is_known
 from proxy.routing.table import OFF, is_loopback
 from proxy.server.call import Call
-from proxy.server.inbound import Request
-from proxy.server.ordinary import Body, OrdinaryRequest
-from proxy.server.visitor import FORM, Visitor, is_encoded, is_json, media_type, presented_by
+from proxy.server.clients.inbound import Request
+from proxy.server.clients.ordinary import Body, OrdinaryRequest
+from proxy.server.clients.visitor import FORM, Visitor, is_encoded, is_json, media_type, presented_by
 from proxy.server.watchdog import Agenda
 from proxy.wire import json_text, multipart, splice
 from proxy.wire.splice import Member

@@ -25,8 +25,8 @@ from proxy.routing.directive import STRATEGIES
 from proxy.routing.names import DEEPEST, Candidate, is_known, nearest
 from proxy.routing.table import Project, Provider
 from proxy.routing.world import World
-from proxy.server.inbound import PlainRequest
-from proxy.server.listener import json_response, raw_path, refusal
+from proxy.server.clients.inbound import PlainRequest
+from proxy.server.clients.listener import json_response, raw_path, refusal
 from proxy.server.snapshot import Snapshot
 
 CREATED = 1_735_689_600  # the catalog knows no birthdays; clients want a number

@@ -18,9 +18,9 @@ from proxy.routing.world import Pick
 from proxy.secret import Secret
 from proxy.server import pictures
 from proxy.server.call import Call
+from proxy.server.clients.visitor import HOPS
 from proxy.server.credentials import Credential
 from proxy.server.upstream import Outgoing
-from proxy.server.visitor import HOPS
 from proxy.wire import json_text, multipart, splice
 from proxy.wire.headers import left_behind, request_headers
 from proxy.wire.paths import in_path

@@ -28,8 +28,8 @@ class Snapshot:
     proxies: Proxies  # whose word counts for who asked
     hosts: tuple[str, ...] = ()  # of providers: internal names that no error text may carry to a client
     ways: dict[Hashable, Any] = field(factory=dict, repr=False)  # see `server.outgoing`
-    tracks: dict[Hashable, Any] = field(factory=dict, repr=False)  # see `server.track`
-    settings: dict[Any, Any] = field(factory=dict, repr=False)  # see `server.setting`
+    tracks: dict[Hashable, Any] = field(factory=dict, repr=False)  # see `server.express.track`
+    settings: dict[Any, Any] = field(factory=dict, repr=False)  # see `server.express.setting`
     users: int = 0
 
     def clean(self, text: str) -> str:

@@ -20,9 +20,9 @@ from proxy.app import App
 from proxy.routing.problems import TableRejected
 from proxy.server import admin, endpoints
 from proxy.server.byok.admin import VaultAdmin
+from proxy.server.clients.listener import WARMING
 from proxy.server.keys.admin import KeyAdmin
 from proxy.server.keys.store import KeyStore
-from proxy.server.listener import WARMING
 from proxy.server.starting import StartRefused
 
 LIVE = frozenset({"/healthz", "/health", "/readyz", "/metrics"})  # open to whoever reaches the listener

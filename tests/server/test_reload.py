@@ -15,8 +15,8 @@ from gateway import Running, Start, process, provider, serve, settles, whole
 from playbook import CHAT
 from upstream import Script, ScriptedUpstream, plain, streamed
 
+from proxy.server.clients.listener import Listener
 from proxy.server.daemon import client_connections
-from proxy.server.listener import Listener
 
 LOOPS = ("uvloop",)
 

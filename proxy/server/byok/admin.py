@@ -24,9 +24,9 @@ from proxy.accounts.vault import read_key
 from proxy.record import define
 from proxy.routing.table import Table
 from proxy.server.byok.vault import Vault
-from proxy.server.inbound import PlainRequest
+from proxy.server.clients.inbound import PlainRequest
+from proxy.server.clients.listener import raw_path
 from proxy.server.keys.admin import read_document, secret_response
-from proxy.server.listener import raw_path
 from proxy.server.snapshot import Snapshot
 
 ROOM = "/admin/projects"

@@ -14,9 +14,9 @@ from proxy.accounts.asking import read_grace, read_wanted
 from proxy.accounts.keys import Key
 from proxy.record import define
 from proxy.server import intake
-from proxy.server.inbound import PlainRequest
+from proxy.server.clients.inbound import PlainRequest
+from proxy.server.clients.listener import json_response, raw_path
 from proxy.server.keys.changes import Keys
-from proxy.server.listener import json_response, raw_path
 from proxy.server.snapshot import Snapshot
 from proxy.wire import json_text
 

@@ -20,7 +20,7 @@ from yarl import URL
 
 from proxy.errors import UpstreamBroken, UpstreamError, UpstreamTimeout
 from proxy.routing.table import Provider
-from proxy.server.outbox import Outbox
+from proxy.server.clients.outbox import Outbox
 from proxy.server.upstream import width
 from proxy.server.upstream.at_hand import QUIET, AtHand
 from proxy.server.upstream.exchange import Outgoing, Reply, Take, Through

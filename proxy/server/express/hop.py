@@ -18,8 +18,8 @@ from attrs import field
 from proxy import ir
 from proxy.dialects import Dialect, Upstream, coherence
 from proxy.record import define
-from proxy.server.outline import TURNS, beside_turns
-from proxy.server.rewording import Rewording
+from proxy.server.express.outline import TURNS, beside_turns
+from proxy.server.express.rewording import Rewording
 from proxy.wire import json_text
 from proxy.wire.cast import Cast, cast_of, poured
 

@@ -1,7 +1,7 @@
 """The heads of good answers of one kind: what they have in common is put together once, with holes for what is an
 answer's own. These are its ids, what passes of the provider's head, what limits leave, its cost, the date.
 
-`server.heading` says which headers there are, and `server.downstream` how a head is written.
+`server.heading` says which headers there are, and `server.clients.downstream` how a head is written.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from proxy.accounts.limits import LimitTerms, Meter
-from proxy.server.downstream import CLOSING, Stock, date_line, start_line
+from proxy.server.clients.downstream import CLOSING, Stock, date_line, start_line
 from proxy.server.ratelimits import form_of, lines_of, told_by
 
 STREAM_LINES = b"Cache-Control: no-cache\r\nX-Accel-Buffering: no\r\n"  # see `respond.STREAM_HEADERS`

@@ -14,10 +14,10 @@ from keyed import make
 from playbook import CHAT, MESSAGES, USAGE, Tongue, chunk
 from upstream import LAST, SILENCE, STREAM_HEAD, Script, ScriptedUpstream, piece, streamed, within
 
-from proxy.server import course as course_module
 from proxy.server.billing import STREAM_BYTES_PER_TOKEN
-from proxy.server.course import Course
-from proxy.server.express import Ride
+from proxy.server.express import course as course_module
+from proxy.server.express.course import Course
+from proxy.server.express.ride import Ride
 from proxy.server.gateway import Gateway
 from proxy.server.upstream import plain
 

@@ -18,7 +18,7 @@ from playbook import CHAT, USAGE, Tongue, chunk
 from riding import DATED, HOPS, KNOWN_BY, OWN, PRICES, answer, nobody_boards, rides, told
 from upstream import CUT, LAST, Script, ScriptedUpstream, head, piece, plain
 
-from proxy.server import course
+from proxy.server.express import course
 from proxy.server.upstream import plain as upstream
 
 LOOPS = ("uvloop",)

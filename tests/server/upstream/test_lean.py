@@ -17,7 +17,7 @@ from upstream import CUT, GUARD_S, LAST, SILENCE, ScriptedUpstream, head, piece,
 from proxy.errors import UpstreamBroken, UpstreamTimeout
 from proxy.routing.table import Provider, Timeouts
 from proxy.secret import Secret
-from proxy.server.outbox import Outbox
+from proxy.server.clients.outbox import Outbox
 from proxy.server.upstream import LeanUpstream, Outgoing, read_up_to
 from proxy.server.upstream.lean import Handler, LeanReply
 from proxy.server.upstream.plain import PlainReply

@@ -14,7 +14,7 @@ from gateway import Running, Start, provider, settles
 from playbook import TONGUES, Tongue
 from upstream import ScriptedUpstream, plain
 
-from proxy.server.stalled import Stalled
+from proxy.server.clients.stalled import Stalled
 from proxy.server.watchdog import STUCK_WRITE
 
 LOOPS = ("uvloop",)

@@ -8,7 +8,7 @@ import weakref
 import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from proxy.server.inbound import Head
+from proxy.server.clients.inbound import Head
 
 
 class Table:

@@ -17,7 +17,7 @@ from proxy.errors import InvalidRequest, LoopDetected, Unauthenticated
 from proxy.record import define
 from proxy.routing.table import Project, Table
 from proxy.secret import Secret
-from proxy.server.inbound import Head, Request
+from proxy.server.clients.inbound import Head, Request
 from proxy.server.snapshot import Snapshot
 from proxy.wire.forwarded import Proxies
 from proxy.wire.headers import may_pass

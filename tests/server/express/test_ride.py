@@ -34,10 +34,10 @@ from structlog.testing import capture_logs
 from upstream import CUT, LAST, RESET, SILENCE, Script, ScriptedUpstream, head, piece, plain
 
 from proxy.errors import UpstreamBroken
-from proxy.server import express, outline
 from proxy.server.call import Call
-from proxy.server.express import Ride
-from proxy.server.visitor import Visitor, visitor_of
+from proxy.server.clients.visitor import Visitor, visitor_of
+from proxy.server.express import outline
+from proxy.server.express.ride import Ride
 
 LOOPS = ("uvloop",)
 
@@ -309,7 +309,7 @@ async def test_a_fault_of_ours_before_anything_was_done_leaves_the_request_to_th
         for _ in range(2):
             await client.request(CHAT, ASKED)
             assert (await client.answer())[0] == 200
-            monkeypatch.setattr(express, where, None)  # cannot be called
+            monkeypatch.setattr(f"proxy.server.express.ride.{where}", None)  # cannot be called
     assert [it["event"] for it in logs if it["log_level"] == "error"] == ["internal_error"]
     assert [row["outcome"] for row in await gw.rows(2)] == ["ok", "ok"]
     assert len(upstream.seen) == 2
@@ -563,7 +563,7 @@ async def test_its_time_begins_before_it_is_looked_at(
         looked.append(time.monotonic())
         return visitor_of(*args)
 
-    monkeypatch.setattr("proxy.server.express.visitor_of", noted)
+    monkeypatch.setattr("proxy.server.express.ride.visitor_of", noted)
     boarded = rides(monkeypatch)
     client = await gw.connect()
     for _ in range(2):

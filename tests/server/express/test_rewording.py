@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from proxy.dialects import DIALECTS, Dialect, Upstream
 from proxy.dialects.dialect import Voice
 from proxy.errors import GatewayError
-from proxy.server.rewording import ID, LONGEST, MOST, TEXT, Rewording
+from proxy.server.express.rewording import ID, LONGEST, MOST, TEXT, Rewording
 
 CHAT, MESSAGES, RESPONSES = (DIALECTS[name] for name in ("openai-chat", "anthropic", "openai-responses"))
 WAYS = [

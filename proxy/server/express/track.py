@@ -25,20 +25,20 @@ from proxy.routing.table import OFF, Timeouts
 from proxy.server import billing
 from proxy.server.attempt import Opening
 from proxy.server.call import Call, Surface
+from proxy.server.clients.downstream import LeanAnswer
+from proxy.server.clients.ordinary import OrdinaryRequest
+from proxy.server.clients.visitor import Visitor
 from proxy.server.credentials import Credential
-from proxy.server.downstream import LeanAnswer
+from proxy.server.express.hop import Hop
+from proxy.server.express.letterhead import Letterhead
+from proxy.server.express.tally import Tally
 from proxy.server.flow import GREAT
 from proxy.server.heading import OWN_TYPES, stock_of
-from proxy.server.hop import Hop
 from proxy.server.ledger import Attempt, Brief, Decision
-from proxy.server.letterhead import Letterhead
-from proxy.server.ordinary import OrdinaryRequest
 from proxy.server.outgoing import Prepared, target_of, with_body
 from proxy.server.ratelimits import THEIRS
 from proxy.server.respond import JSON, SSE, content_type_of
-from proxy.server.tally import Tally
 from proxy.server.upstream import LeanUpstream
-from proxy.server.visitor import Visitor
 from proxy.server.watchdog import STUCK_WRITE
 from proxy.wire.headers import printable
 from proxy.wire.http1 import Head

@@ -19,8 +19,8 @@ from upstream import CUT, SILENCE, Script, ScriptedUpstream, head, plain, stream
 from proxy.app import App
 from proxy.secret import Scrubber
 from proxy.server import log as logging
+from proxy.server.clients.listener import Listener
 from proxy.server.daemon import ADMIN_CONNECTIONS, ListenRefused
-from proxy.server.listener import Listener
 from proxy.server.starting import LEDGER, StartRefused
 
 LOOPS = ("uvloop",)

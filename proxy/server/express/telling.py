@@ -1,6 +1,6 @@
 """A stream on the short way as its client sees it, and as it is told of: the commit, what leaves, the end, the record.
 
-And how it goes to the way of all, where anything is not as usual. What the provider's side does is in `server.course`.
+And how it goes to the way of all, where anything is not as usual. What the provider's side does is in `course`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from proxy.routing.latency import pace
 from proxy.routing.world import Pick
 from proxy.server import billing
 from proxy.server.attempt import Opening
-from proxy.server.begun import Commit
 from proxy.server.call import Call
-from proxy.server.downstream import CLOSES, STAYS, UNSENT, Left, post
+from proxy.server.clients.downstream import CLOSES, STAYS, UNSENT, Left, post
 from proxy.server.early import KEEP_ALIVE
+from proxy.server.express.begun import Commit
 from proxy.server.flow import GREAT, QUIET
 from proxy.server.ledger import Brief
 from proxy.server.watchdog import STUCK_WRITE, Watchdog
@@ -28,7 +28,7 @@ from proxy.wire.chunked_run import ChunkedRun
 from proxy.wire.http1 import Parser
 
 if TYPE_CHECKING:
-    from proxy.server.express import Ride
+    from proxy.server.express.ride import Ride
 
 NEVER = 1 << 62  # no frame is so long
 _brief = partial(tuple.__new__, Brief)

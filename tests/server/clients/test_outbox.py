@@ -6,7 +6,7 @@ import asyncio
 
 from each import each
 
-from proxy.server.outbox import CROWD, MOST, SMALL, Outbox
+from proxy.server.clients.outbox import CROWD, MOST, SMALL, Outbox
 
 
 class Line(asyncio.Transport):

@@ -13,11 +13,11 @@ import time
 
 from proxy.dialects.dialect import Dialect, Voice
 from proxy.server.attempt import make_stream
-from proxy.server.begun import Commit
 from proxy.server.call import NOTHING
-from proxy.server.downstream import AT_ONCE, CLOSES, STAYS, Left, post
+from proxy.server.clients.downstream import AT_ONCE, CLOSES, STAYS, Left, post
+from proxy.server.express.begun import Commit
+from proxy.server.express.telling import Telling
 from proxy.server.flow import LAST
-from proxy.server.telling import Telling
 from proxy.server.upstream.lean import FIRST
 from proxy.streams import Stream, at_once
 from proxy.wire.chunked_run import SIZE_LINES, ChunkedRun

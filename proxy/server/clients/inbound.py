@@ -1,4 +1,4 @@
-"""A request as the gateway sees it, whoever took it off the wire: aiohttp's parser, or `server.ordinary` for those that
+"""A request as the gateway sees it, whoever took it off the wire: aiohttp's parser, or `ordinary` for those that
 are entirely ordinary.
 
 A client's requests mostly have equal heads but for Content-Length. So what follows from a head alone is asked of
@@ -19,7 +19,7 @@ from aiohttp.http import HttpVersion
 from aiohttp.web_protocol import RequestHandler
 from multidict import CIMultiDictProxy
 
-from proxy.server.outbox import Outbox
+from proxy.server.clients.outbox import Outbox
 
 S = TypeVar("S")
 T = TypeVar("T")

@@ -1,7 +1,7 @@
 """Ordinary requests whose kind has been served before: a short way from the head to the record.
 
 The first request of a kind goes the way that all can go (`server.gateway`). What it went by, and its body had no say
-in, is kept as a track (`server.track`). The next one of its kind boards it, if everything about it is ordinary: a plain
+in, is kept as a track (`track`). The next one of its kind boards it, if everything about it is ordinary: a plain
 answer is wanted of a conversation, nobody rests, no limit and no budget refuses, a connection is at hand. That is found
 out before anything is done about it; whatever is not ordinary leaves the request to the way of all, untouched.
 
@@ -30,21 +30,21 @@ from proxy.routing.plan import Plan
 from proxy.routing.table import OFF
 from proxy.server import billing, intake
 from proxy.server.attempt import upstream_id
-from proxy.server.begun import Begun
 from proxy.server.call import NOTHING, Call, Surface
-from proxy.server.course import Course
-from proxy.server.downstream import CLOSES, STAYS, Left, post
+from proxy.server.clients.downstream import CLOSES, STAYS, Left, post
+from proxy.server.clients.inbound import Request
+from proxy.server.clients.ordinary import OrdinaryRequest
+from proxy.server.clients.visitor import visitor_of
+from proxy.server.express.begun import Begun
+from proxy.server.express.course import Course
+from proxy.server.express.setting import Found, Talk, found_by, recalled
+from proxy.server.express.tally import Tally
 from proxy.server.identity import request_id
-from proxy.server.inbound import Request
 from proxy.server.ledger import Brief, Decision, Lease
-from proxy.server.ordinary import OrdinaryRequest
 from proxy.server.outgoing import with_body
 from proxy.server.respond import cost_line
-from proxy.server.setting import Found, Talk, found_by, recalled
 from proxy.server.snapshot import Snapshot
-from proxy.server.tally import Tally
 from proxy.server.upstream.lean import LeanReply
-from proxy.server.visitor import visitor_of
 from proxy.wire import json_text, splice
 from proxy.wire.headers import answer_lines
 from proxy.wire.http1 import Head

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.dialects import DIALECTS, Dialect
+from proxy.server.express.outline import beside_turns, outline_of
+from proxy.server.express.setting import LONGEST, MOST, Setting, Settings, Talk, keep, recalled
 from proxy.server.intake import check_turns
-from proxy.server.outline import beside_turns, outline_of
-from proxy.server.setting import LONGEST, MOST, Setting, Settings, Talk, keep, recalled
 from proxy.wire import splice
 
 VISITOR: Any = object()

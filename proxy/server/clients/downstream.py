@@ -19,7 +19,7 @@ from aiohttp import web
 from aiohttp.http import HttpVersion11
 
 from proxy.errors import ClientGone
-from proxy.server.inbound import Request
+from proxy.server.clients.inbound import Request
 
 Headers = list[tuple[str, str]]
 REASONS = {status.value: status.phrase for status in HTTPStatus}

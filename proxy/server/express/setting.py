@@ -3,7 +3,7 @@ turns are read, as long as each is a role and a text.
 
 A setting is what stands before the turns of such a request and what stands behind them: with any array between the two
 it is a document with the same members, each of which stands in it once. It is kept of a request that was looked at in
-full (`server.outline`) and has a track, the second time that it comes: there are clients of whom no two requests say
+full (`outline`) and has a track, the second time that it comes: there are clients of whom no two requests say
 the same.
 """
 
@@ -21,11 +21,11 @@ from proxy.record import define
 from proxy.routing.affinity import conversation_key
 from proxy.server import intake
 from proxy.server.call import Surface
-from proxy.server.ordinary import OrdinaryRequest
-from proxy.server.outline import TURNS, beside_turns, members_once, outline_of, stands_once
+from proxy.server.clients.ordinary import OrdinaryRequest
+from proxy.server.clients.visitor import Visitor
+from proxy.server.express.outline import TURNS, beside_turns, members_once, outline_of, stands_once
+from proxy.server.express.track import Track, kind_of, wants_of
 from proxy.server.snapshot import Snapshot
-from proxy.server.track import Track, kind_of, wants_of
-from proxy.server.visitor import Visitor
 from proxy.wire import splice
 from proxy.wire.splice import Member
 from proxy.wire.thin import lightened, stretched

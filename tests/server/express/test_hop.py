@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from proxy import ir
 from proxy.dialects import DIALECTS, UPSTREAMS, Dialect
 from proxy.errors import GatewayError
-from proxy.server import hop as module
-from proxy.server.hop import Hop
+from proxy.server.express import hop as module
+from proxy.server.express.hop import Hop
 
 TARGET = ir.Target("native", "house", 4096)
 TEXTS = ("Hello.", " with blanks \n", 'a "quote" and \\ more', "größer \U0001f9e8 \x02mark 0\x03", "x" * 3000)

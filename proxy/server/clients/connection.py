@@ -2,7 +2,7 @@
 
 Lean requests run in the one task that aiohttp starts for a connection, one after the other. The fields of aiohttp's own
 connection say of them what they say of its requests, so its timer, its shutdown and its cancellation hold for both.
-`tests/server/test_connection.py` checks what is relied upon. What comes behind a request waits for its end.
+`tests/server/clients/test_connection.py` checks what is relied upon. What comes behind a request waits for its end.
 
 A connection comes back from aiohttp where its parser certainly stands between two requests: it was given each head up
 to its blank line, told of one request for it, and was given as many bytes more as its Content-Length says. Behind a
@@ -26,14 +26,14 @@ from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from proxy.dialects import DIALECTS
 from proxy.errors import ClientGone, GatewayError, Internal, InvalidRequest
-from proxy.server.downstream import Left, send
+from proxy.server.clients.downstream import Left, send
+from proxy.server.clients.ordinary import AHEAD, Body, Known, OrdinaryRequest
 from proxy.server.identity import request_id
-from proxy.server.ordinary import AHEAD, Body, Known, OrdinaryRequest
 from proxy.server.respond import error_answer, id_headers
 from proxy.wire.request_head import END
 
 if TYPE_CHECKING:
-    from proxy.server.listener import Listener
+    from proxy.server.clients.listener import Listener
 
 log = structlog.get_logger()
 VERSIONS = (HttpVersion11, HttpVersion10)

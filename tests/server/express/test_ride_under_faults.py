@@ -15,7 +15,7 @@ from keyed import make
 from playbook import CHAT, MESSAGES, Tongue
 from upstream import CUT, RESET, SILENCE, Script, ScriptedUpstream, Seen, head, plain, streamed
 
-from proxy.server.express import Express, Ride
+from proxy.server.express.ride import Express, Ride
 
 LOOPS = ("uvloop",)
 CLIENTS, EACH = 12, 20

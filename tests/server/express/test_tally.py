@@ -7,8 +7,8 @@ from prometheus_client import CollectorRegistry
 
 from proxy.ir import Usage
 from proxy.metrics import SPECS, Metrics
-from proxy.server import tally
-from proxy.server.tally import IN_CLASSES, Tally
+from proxy.server.express import tally
+from proxy.server.express.tally import IN_CLASSES, Tally
 
 Answer = tuple[float, float, Usage, int | None]
 BOUNDS = SPECS["pointsman_request_duration_seconds"].buckets

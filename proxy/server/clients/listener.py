@@ -20,11 +20,11 @@ from yarl import URL
 
 from proxy.dialects import DIALECTS
 from proxy.errors import GatewayError, UnknownPath, WrongMethod
-from proxy.server.connection import Connection
+from proxy.server.clients.connection import Connection
+from proxy.server.clients.inbound import PlainRequest
+from proxy.server.clients.ordinary import Handlers, Heads
+from proxy.server.clients.outbox import Outbox
 from proxy.server.identity import request_id
-from proxy.server.inbound import PlainRequest
-from proxy.server.ordinary import Handlers, Heads
-from proxy.server.outbox import Outbox
 from proxy.server.respond import SERVER, error_answer, id_headers
 from proxy.wire import json_text
 

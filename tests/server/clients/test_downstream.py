@@ -13,7 +13,7 @@ from gateway import Start, provider
 from playbook import CHAT
 from upstream import ScriptedUpstream, plain, streamed
 
-from proxy.server.downstream import AT_ONCE, CLOSES, STAYS
+from proxy.server.clients.downstream import AT_ONCE, CLOSES, STAYS
 
 EXCHANGES = ("lean", "plain")
 STREAM = CHAT.stream("Hi ", "there")

@@ -20,9 +20,9 @@ from playbook import CHAT
 from upstream import SILENCE, Script, ScriptedUpstream, Seen, plain, streamed
 from yarl import URL
 
-from proxy.server.connection import Connection, Place
-from proxy.server.listener import Listener
-from proxy.server.ordinary import AHEAD, MOST_HEADS, Heads
+from proxy.server.clients.connection import Connection, Place
+from proxy.server.clients.listener import Listener
+from proxy.server.clients.ordinary import AHEAD, MOST_HEADS, Heads
 
 LOOPS = ("uvloop",)
 EXCHANGES = ("lean", "plain")

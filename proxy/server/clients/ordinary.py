@@ -1,7 +1,7 @@
 """Ordinary requests without aiohttp's parser: the lean server side of the surfaces' paths.
 
 A request is taken here where its head is all there, is one that `wire.request_head` knows to be read in one way by
-everybody, and asks for a path in `Handlers`. Its body may still be on its way. `server.listener.Connection` runs it,
+everybody, and asks for a path in `Handlers`. Its body may still be on its way. `listener.Connection` runs it,
 and gives everything else to aiohttp, untouched and before anything was done about it: aiohttp's server is the
 specification of this one, and what `[server] exchange = "plain"` puts in its place.
 
@@ -19,8 +19,8 @@ from aiohttp.web_protocol import RequestHandler
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from proxy.errors import GatewayError
-from proxy.server.inbound import Content, Head, Request
-from proxy.server.outbox import Outbox
+from proxy.server.clients.inbound import Content, Head, Request
+from proxy.server.clients.outbox import Outbox
 from proxy.wire.request_head import END, LONGEST, read_ordinary
 
 MOST_HEADS = 512  # that are known
@@ -186,7 +186,7 @@ class Body:
 
 
 class OrdinaryRequest(Body):
-    """See `server.inbound.Request`. It is its own content: there is one object less to be made for each."""
+    """See `inbound.Request`. It is its own content: there is one object less to be made for each."""
 
     __slots__ = ("content_length", "document", "keep_alive", "known", "outbox", "protocol", "remote")
 
