@@ -279,6 +279,7 @@ STATUSES = (201, 204, 206, 302, 400, 401, 404, 413, 429, 500, 503, 529)
 
 
 BROKEN = b"zz\r\n"
+SURPLUS = b"0\r\n\r\nmore"  # comes with the end in one write: later it would meet the next request, or nobody
 MOST_BROKEN = 12_000  # bytes that come in one read for sure, of which then nothing is left
 
 
@@ -318,18 +319,17 @@ def script(theirs: Tongue, stream: bool, dice: Random) -> Script:
     if b"chunked" in begun:
         pieces = said if dice.random() < 0.7 else [body[at : at + 37] for at in range(0, len(body), 37)][:400]
         rest = b"".join(piece(it) for it in pieces if it)
-        end = dice.choice(
-            [b"0\r\n\r\n"] * 12 + [b"0\r\nX: y\r\n\r\n", b"", BROKEN, b"0\r\n\r\nmore", b"00;a=b\r\n\r\n"]
-        )
+        end = dice.choice([b"0\r\n\r\n"] * 12 + [b"0\r\nX: y\r\n\r\n", b"", BROKEN, SURPLUS, b"00;a=b\r\n\r\n"])
         if end == BROKEN and len(rest) > MOST_BROKEN:
             end = LAST
-        rest, closes = rest + end, end in (b"", BROKEN, b"0\r\n\r\nmore")
+        rest, closes = rest + end, end in (b"", BROKEN, SURPLUS)
     whole, cut = begun + rest, not rest.endswith(BROKEN)  # what is broken spoils what comes with it
     if dice.random() < 0.06:
         whole, closes = whole[: dice.randrange(len(whole))], True
     steps: list[Any] = [whole]
     if cut and dice.random() < 0.4:
-        cuts = sorted(dice.randrange(len(whole) + 1) for _ in range(dice.choice([1, 2, 4])))
+        latest = whole.rfind(LAST) if rest.endswith(SURPLUS) and LAST in whole else len(whole)
+        cuts = sorted(dice.randrange(latest + 1) for _ in range(dice.choice([1, 2, 4])))
         steps = [
             it for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True) if a < b for it in (whole[a:b], 0.004)
         ]
