@@ -18,7 +18,7 @@ from proxy.dialects import DIALECTS
 from proxy.dialects.dialect import Dialect, Voice
 from proxy.errors import UpstreamError
 from proxy.ir import Sight
-from proxy.streams import Passthrough, at_once
+from proxy.streams import Familiar, Passthrough, at_once, familiar
 from proxy.streams.familiar import Glance
 from proxy.wire import sse
 from proxy.wire.sse import read_frame
@@ -135,22 +135,125 @@ LOOKED_AT = {name for name, (dialect, _, known) in WHOLE.items() if dialect is O
 }  # fmt: skip
 
 
+def known_stream(*begun: bytes) -> Familiar:
+    stream = familiar(OPENAI)
+    assert stream is not None
+    for raw in begun:
+        assert stream.begins([raw])
+    return stream
+
+
 @each(("name", "strip_usage"), [(name, strip) for name in WHOLE if name != "a message" for strip in (False, True)])
 def test_the_last_frames_of_a_stream_are_what_they_would_be_one_by_one(name: str, strip_usage: bool) -> None:
     frames = [raw for raw in WHOLE[name][1] if raw != GOOD[0]]
-    one_by_one, stream = (Passthrough(OPENAI, VOICE, strip_usage=strip_usage) for _ in range(2))
-    for raw in GOOD[:2]:
-        assert stream.feed(raw) == one_by_one.feed(raw)
-    assert stream.run is not None  # from the first text on
-    out = stream.last(list(frames))
-    assert (out is None) == (name in LOOKED_AT)
-    if out is None:
-        out = b"".join(map(stream.feed, frames))
-    assert out == b"".join(map(one_by_one.feed, frames))
-    assert [str(getattr(stream, it)) for it in STATE] == [str(getattr(one_by_one, it)) for it in STATE]
+    one_by_one, told = (Passthrough(OPENAI, VOICE, strip_usage=strip_usage) for _ in range(2))
+    assert told.feed(b"".join(GOOD[:2])) == b"".join(map(one_by_one.feed, GOOD[:2]))
+    ended = known_stream(*GOOD[:2]).ends(list(frames), strip_usage=strip_usage)
+    assert (ended is None) == (name in LOOKED_AT)
+    rest = b"".join(map(one_by_one.feed, frames))
+    if ended is not None:
+        assert (ended.out, ended.usage, ended.edits) == (rest, one_by_one.usage, one_by_one.edits)
+        assert one_by_one.done
+        assert one_by_one.failure is None
+    assert told.feed(b"".join(frames)) == rest
 
 
-STATE = ("usage", "stop", "edits", "committed", "done", "run", "farewell", "failure")
+BEGINNINGS: dict[str, tuple[list[bytes], bool]] = {
+    "a role": ([GOOD[0]], True),
+    "a role twice": ([GOOD[0], GOOD[0]], True),
+    "a role and a text": ([*GOOD[:2]], True),
+    "texts": ([CHAT.text("a"), CHAT.text(" b\\n")], True),
+    "another language": ([GOOD[0], CHAT.text("日本")], True),
+    "a text of another kind behind one": ([GOOD[1], chunk({"content": "a"}, usage=None)], False),
+    "a role behind a text": ([GOOD[1], GOOD[0]], False),
+    "the frame of another stream": ([GOOD[0], GOOD[1].replace(b"chatcmpl-1", b"chatcmpl-2")], False),
+    "an end": ([GOOD[0], GOOD[1], GOOD[-1]], False),
+    "an end alone": ([GOOD[-1]], False),
+    "a terminator": ([GOOD[0], END], False),
+    "usage": ([GOOD[0], USED], False),
+    "an error": ([GOOD[0], CHAT.error_frame("overloaded_error", "No.")], False),
+    "a call": ([GOOD[0], chunk(CALL)], False),
+    "a comment": ([b": hm\n\n", GOOD[0]], False),
+    "a comment in a frame": ([GOOD[0], b": hm\n" + GOOD[1]], False),
+    "two frames in one": ([GOOD[0] + GOOD[1]], False),
+    "half a frame": ([GOOD[0], GOOD[1][:-9]], False),
+    "a byte-order mark": ([b"\xef\xbb\xbf" + GOOD[0]], False),
+    "a head that is no ASCII": ([raw.replace(b"chatcmpl", "é".encode()) for raw in GOOD[:2]], False),
+    "a text that is no UTF-8": ([GOOD[0], GOOD[1].replace(b"Hello", b"\xff")], False),
+    "CRs": ([raw.replace(b"\n", b"\r\n") for raw in GOOD[:2]], False),
+}
+
+
+@each(("frames", "known"), BEGINNINGS.values(), ids=BEGINNINGS)
+def test_a_stream_is_known_from_its_beginning_as_far_as_each_frame_is(frames: list[bytes], known: bool) -> None:
+    Passthrough(OPENAI, VOICE).feed(b"".join([*GOOD, END]))
+    for apart in (False, True):
+        stream = familiar(OPENAI)
+        assert stream is not None
+        reads = [[raw] for raw in frames] if apart else [frames]
+        texts, seen = 0, True
+        for read in reads:
+            seen = seen and (stream.goes_on(read) if stream.behind else stream.begins(read))
+            texts += bool(stream.behind)
+        assert seen is known
+        if known:
+            told = Passthrough(OPENAI, VOICE)
+            assert told.feed(b"".join(frames)) == (b"".join(frames) if texts else b"")
+
+
+MORE = {
+    "words": ["a", " b", "c"],
+    "another language": ["日本"],
+    "escapes and quotes": ['"', "\\", '\\"', "\n"],
+    "nothing": [""],
+}
+
+
+@each("texts", MORE.values(), ids=MORE)
+def test_what_came_up_to_the_first_text_tells_a_stream_as_much_as_all_texts_would(texts: list[str]) -> None:
+    more = list(map(CHAT.text, texts))
+    stream = known_stream(*GOOD[:2])
+    for read in (more, *[[raw] for raw in more]):
+        assert stream.goes_on(read)
+    every, beginning = Passthrough(OPENAI, VOICE), Passthrough(OPENAI, VOICE)
+    assert b"".join(map(every.feed, [*GOOD[:2], *more])) == b"".join([*GOOD[:2], *more])
+    assert beginning.feed(b"".join(GOOD[:2])) == b"".join(GOOD[:2])
+    assert every.run is not None
+    assert beginning.run is not None
+    assert (stream.before, stream.behind) == (beginning.run.mould.head, beginning.run.mould.tail)
+    assert state(every) == state(beginning)
+
+
+def state(of: Any) -> Any:
+    """All that an object holds, and what that holds."""
+    if isinstance(of, bytes | bytearray | str | int | float | dict | list | tuple | set | None) or callable(of):
+        return of
+    names = getattr(of, "__dict__", None) or [it for cls in type(of).__mro__ for it in getattr(cls, "__slots__", ())]
+    return type(of), {name: state(getattr(of, name)) for name in names if name not in ("_between", "__weakref__")}
+
+
+NO_MORE = {
+    "the frame of another stream": GOOD[1].replace(b"chatcmpl-1", b"chatcmpl-2"),
+    "no UTF-8": GOOD[1].replace(b"Hello", b"\xff"),
+    "a line end": GOOD[1].replace(b"Hello", b"a\n"),
+    "a CR": GOOD[1].replace(b"Hello", b"a\r"),
+    "a quote": GOOD[1].replace(b"Hello", b'a"'),
+    "two frames": GOOD[1] * 2,
+    "an error": CHAT.error_frame("overloaded_error", "No."),
+    "a comment": b": hm\n\n",
+    "a comment above": b": hm\n" + GOOD[1],
+    "a finish": GOOD[-1],
+}
+
+
+@each("raw", NO_MORE.values(), ids=NO_MORE)
+def test_no_other_frame_counts_as_one_of_the_run(raw: bytes) -> None:
+    stream = known_stream(*GOOD[:2])
+    assert stream.goes_on([GOOD[1]])
+    assert not stream.goes_on([raw])
+    assert not stream.goes_on([GOOD[1], raw])
+
+
 ALONE: dict[str, bytes] = {
     "compact": b'"choices":[],"usage":%b}\n\n',
     "with blanks": b'"choices": [], "usage": %b}\n\n',

@@ -16,8 +16,8 @@ import orjson
 from proxy import ir
 from proxy.dialects.dialect import Dialect, Tap
 from proxy.ir import Sight
-from proxy.wire.mould import QUOTE, Mould, length
-from proxy.wire.sse import CR, holds_comment, raw_frames
+from proxy.wire.mould import QUOTE, Mould, ends_early, length
+from proxy.wire.sse import CR, holds_comment, is_text, raw_frames
 
 MOST_SAYINGS = 256  # that are remembered of a dialect
 LONGEST_SAYING = 512  # bytes
@@ -102,20 +102,6 @@ class Glance:
             sayings.clear()
         sayings[raw[len(head) :]] = sight, tap.stop if sight is Sight.FINISH else None
 
-    def last(self, frames: list[bytes]) -> int | None:
-        """Which of a stream's last frames tells the usage, or -1; None, and the tap was told nothing, where one of them
-        is not known."""
-        tap, head = self._tap, self._head
-        known = _known(self._dialect, self._memory, head, frames) if head is not None and tap.plain else None
-        if known is None:
-            return None
-        tap.stop = known.stop or tap.stop
-        tap.produced = tap.produced or known.speaks
-        if known.usage is None:
-            return -1
-        tap.usage = known.usage if tap.usage is None else tap.usage.merged(known.usage)
-        return known.tells
-
     def learn_text(self, mould: Mould) -> None:
         head, shapes = self._head, self._memory.shapes
         if head is not None and mould.head.startswith(head):
@@ -146,15 +132,82 @@ class AtOnce:
 def at_once(dialect: Dialect, chunks: list[bytes], *, strip_usage: bool) -> AtOnce | None:
     """What of a stream leaves that came in one read, in these chunks; None for one of which more than that has to be
     asked."""
-    terminator, memory = dialect.terminator, _memories.get(dialect.name)
-    if memory is None or not terminator or dialect.farewell:
-        return None
+    memory = _memories.get(dialect.name)
     frames = chunks if len(chunks) > 1 else raw_frames(chunks[0])
-    if not 1 < len(frames) <= MOST_AT_ONCE or frames[-1] != terminator:
+    if memory is None or not 1 < len(frames) <= MOST_AT_ONCE:
         return None
     head = dialect.preamble(frames[0])
-    known = _known(dialect, memory, head, frames[:-1]) if head is not None and head.isascii() else None
-    if known is None or (known.stop is None and not known.speaks):
+    return _ended(dialect, memory, head, frames, False, strip_usage) if head is not None and head.isascii() else None
+
+
+class Familiar:
+    """One stream of the client's dialect, as far as each frame of it is known, up to its text and behind it. It keeps
+    nothing of them: whoever asks holds what came up to the first text, by which a `Passthrough` knows as much."""
+
+    __slots__ = ("_dialect", "_head", "_memory", "before", "behind")
+
+    def __init__(self, dialect: Dialect, memory: _Memory) -> None:
+        self._dialect = dialect
+        self._memory = memory
+        self._head: bytes | None = None  # what all frames begin with, once one has come
+        self.before = self.behind = b""  # what stands around the text of a frame, once one has come
+
+    def begins(self, frames: list[bytes]) -> bool:
+        """Whether these may come next, before a text or with the first ones: their texts are all alike."""
+        head, memory = self._head, self._memory
+        if head is None:
+            head = self._head = self._dialect.preamble(frames[0])
+            if head is None or not head.isascii():
+                return False
+        shape = None
+        for raw in frames:
+            rest = raw.removeprefix(head)
+            if len(rest) + len(head) != len(raw):
+                return False
+            said = memory.sayings.get(rest) if shape is None else None
+            if said is not None:
+                if said[0] is not Sight.LIFECYCLE:
+                    return False
+                continue
+            found = memory.shape_of(rest)
+            if found is None or (shape is not None and found != shape):
+                return False
+            shape = found
+        if shape is not None:
+            self.before, self.behind = head + shape[0], shape[1]
+        return True
+
+    def goes_on(self, frames: list[bytes]) -> bool:
+        """Whether these are texts like that one; they may be empty."""
+        before, behind = self.before, self.behind
+        around = len(before) + len(behind)
+        for raw in frames:
+            text = raw.removeprefix(before).removesuffix(behind)
+            if len(text) + around != len(raw) or ends_early(text) or not (text.isascii() or is_text(text)):
+                return False
+        return True
+
+    def ends(self, frames: list[bytes], *, strip_usage: bool) -> AtOnce | None:
+        """What leaves of the frames with which it ends, behind a text; None where one of them is not known."""
+        assert self._head is not None
+        return _ended(self._dialect, self._memory, self._head, frames, True, strip_usage)
+
+
+def familiar(dialect: Dialect) -> Familiar | None:
+    """A stream that may be one; None where none is known for certain to end."""
+    memory = _memories.get(dialect.name)
+    return None if memory is None or not dialect.terminator or dialect.farewell else Familiar(dialect, memory)
+
+
+def _ended(
+    dialect: Dialect, memory: _Memory, head: bytes, frames: list[bytes], spoke: bool, strip_usage: bool
+) -> AtOnce | None:
+    """The last frames of a stream, which had some text if it `spoke`."""
+    terminator = dialect.terminator
+    if not terminator or dialect.farewell or frames[-1] != terminator:
+        return None
+    known = _known(dialect, memory, head, frames[:-1])
+    if known is None or (known.stop is None and not known.speaks and not spoke):
         return None
     if known.usage is not None and strip_usage:
         del frames[known.tells]

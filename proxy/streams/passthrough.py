@@ -121,20 +121,6 @@ class Passthrough:
             return self._misspelt(block)
         return self._passed(block) if self.committed else self._before_commit(block)
 
-    def last(self, frames: list[bytes]) -> bytes | None:
-        dialect, glance = self._dialect, self._glance
-        if glance is None or self._steady is None or dialect.farewell or frames[-1] != dialect.terminator:
-            return None
-        told = glance.last(frames[:-1])
-        if told is None:
-            return None
-        self._steady = self.run = None
-        self.done = True
-        if told >= 0 and self._strip_usage:
-            self.edits["usage_removed"] += 1
-            return b"".join((*frames[:told], *frames[told + 1 :]))
-        return b"".join(frames)
-
     def close(self) -> bytes:
         out = b""
         tail = self._borders.held

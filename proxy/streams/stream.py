@@ -44,9 +44,5 @@ class Stream(Protocol):
     def recast_run(self, data: bytes, at: int) -> tuple[bytes, int]:
         """The same of all the frames of the run that stand there, each in a chunk, and where in `data` they end."""
 
-    def last(self, frames: list[bytes]) -> bytes | None:
-        """What leaves of the frames with which a stream ends, behind a run; None, and nothing was done, where one of
-        them is not known."""
-
     def close(self) -> bytes: ...
     def fail(self, error: GatewayError) -> bytes: ...

@@ -127,9 +127,6 @@ class Translation:
             self._chars += self.retelling.chars
             self.retelling = None
 
-    def last(self, frames: list[bytes]) -> bytes | None:
-        return None
-
     def _fed(self, chunk: bytes) -> bytes:
         if self.done:
             self.edits["surplus_dropped"] += 1

@@ -91,21 +91,32 @@ def all_of(data: bytes) -> tuple[Head, list[bytes]] | None:
     """Head and chunks, if `data` is an answer from its first byte to its last, in chunks whose sizes have come before;
     None for whatever takes a parser. Raises BadHttp."""
     raw, _, body = data.partition(b"\r\n\r\n")
-    chunks = rest_of(body)
-    if chunks is None:
+    chunks, ends = chunks_of(body) or ([], False)
+    if not (chunks and ends):
         return None
     head = _heads.get(raw) or _read(raw)
     return (head, chunks) if head.framing == "chunked" else None
 
 
-def rest_of(body: bytes) -> list[bytes] | None:
-    """The chunks, if `body` is the rest of one from the border of a chunk on; else as above."""
+def begun(data: bytes) -> tuple[Head, bytes] | None:
+    """The head of an answer in chunks, if it came before, and what stands behind it."""
+    raw, end, body = data.partition(b"\r\n\r\n")
+    head = _heads.get(raw)
+    return (head, body) if end and head is not None and head.framing == "chunked" else None
+
+
+def chunks_of(body: bytes) -> tuple[list[bytes], bool] | None:
+    """The chunks, and whether the body ends with them, if from the border of a chunk on `body` is whole ones whose
+    sizes have come before; else as above."""
     pieces = body.split(b"\r\n")
-    chunks = pieces[1:-3:2]
+    ends = pieces[-3:] == NO_MORE
+    if ends:
+        del pieces[-2:]
+    chunks = pieces[1::2]
     lengths = [*map(len, chunks)]
-    if pieces[-3:] != NO_MORE or 0 in lengths or lengths != [*map(_sizes.get, pieces[:-3:2])]:
+    if pieces.pop() != (b"0" if ends else b"") or 0 in lengths or lengths != [*map(_sizes.get, pieces[::2])]:
         return None
-    return chunks or None
+    return chunks, ends
 
 
 def whole(data: bytes) -> tuple[Parser, bytes] | None:
@@ -218,10 +229,6 @@ class Parser:
                 raise
             return parts[0] if len(parts) == 1 else b"".join(parts)
         return self._measured(data) if self._framing == "length" else data
-
-    def has_fed(self, head: Head) -> None:
-        """All of an answer, from the first byte on, has gone past the parser."""
-        self.head, self._framing, self.done = head, head.framing, True
 
     def feed_some(self, data: bytes, enough: int) -> tuple[bytes, int]:
         """As `feed`, of a body in chunks no further than to the end of the chunk in which `enough` bytes of `data` are;

@@ -22,6 +22,8 @@ from proxy.wire.http1 import (
     _heads,
     _wholes,
     all_of,
+    begun,
+    chunks_of,
     whole,
 )
 
@@ -128,9 +130,62 @@ def test_all_of_a_chunked_answer_is_what_the_parser_finds() -> None:
     found = all_of(raw)
     assert found is not None
     assert (found[0], b"".join(found[1])) == (parser.head, body)
-    beside = Parser()
-    beside.has_fed(found[0])
-    assert (beside.head, beside.done, beside.surplus, beside.at_border) == (parser.head, True, False, False)
+
+
+TWO = b"2\r\nab\r\n3\r\nabc\r\n"
+PIECES: dict[str, tuple[bytes, tuple[list[bytes], bool] | None]] = {
+    "chunks": (TWO, ([b"ab", b"abc"], False)),
+    "the last ones": (TWO + b"0\r\n\r\n", ([b"ab", b"abc"], True)),
+    "the end": (b"0\r\n\r\n", ([], True)),
+    "nothing": (b"", ([], False)),
+    "half an end": (TWO + b"0\r\n", None),
+    "an end without its line end": (TWO + b"0", None),
+    "trailers": (TWO + b"0\r\na: b\r\n\r\n", None),
+    "bytes behind the end": (TWO + b"0\r\n\r\n" + TWO, None),
+    "half a chunk": (TWO + b"4\r\nab", None),
+    "half a size": (TWO + b"4", None),
+    "a size without a chunk": (TWO + b"4\r\n", None),
+    "a size that is too large": (b"4\r\nab\r\n", None),
+    "a size that is too small": (b"2\r\nabc\r\n", None),
+    "the rest of a chunk": (b"b\r\n" + TWO, None),
+    "a line end within a chunk": (b"4\r\na\r\nb\r\n", None),
+    "a size that has not come before": (b"00002\r\nab\r\n", None),
+}
+
+
+@each(("body", "chunks"), PIECES.values(), ids=PIECES)
+def test_chunks_are_found_past_the_parser_where_they_are_whole_and_of_known_sizes(
+    body: bytes, chunks: tuple[list[bytes], bool] | None
+) -> None:
+    for size in range(2, 6):
+        Parser().feed(STREAM_HEAD + b"\r\n\r\n%x\r\n%b\r\n" % (size, b"x" * size))
+    found = chunks_of(body)
+    assert found == chunks
+    head = begun(STREAM_HEAD + b"\r\n\r\n" + body)
+    assert head is not None
+    assert head[1] == body
+    if found is not None:
+        behind, parser = Parser(head[0], done=found[1], framing="chunked"), Parser()
+        assert parser.feed(STREAM_HEAD + b"\r\n\r\n" + body) == b"".join(found[0])
+        assert behind.at_border == parser.at_border
+        assert (behind.head, behind.done, behind.surplus) == (parser.head, parser.done, parser.surplus)
+
+
+NO_BEGINNING: dict[str, bytes] = {
+    "a head without the line behind it": STREAM_HEAD,
+    "the same with a line end": STREAM_HEAD + b"\r\n",
+    "half a head": STREAM_HEAD[:-3],
+    "a head that did not come before": STREAM_HEAD + b"\r\nX-Never: 1\r\n\r\n",
+    "a body of a length": OK + b"Content-Length: 2\r\n\r\nok",
+    "no head": b"\r\n\r\n",
+}
+
+
+@each("raw", NO_BEGINNING.values(), ids=NO_BEGINNING)
+def test_only_a_head_that_came_before_and_is_whole_goes_past_the_parser(raw: bytes) -> None:
+    Parser().feed(STREAM_HEAD + b"\r\n\r\n")
+    Parser().feed(OK + b"Content-Length: 2\r\n\r\nok")
+    assert begun(raw) is None
 
 
 def test_heads_that_are_kept_are_few_and_short() -> None:

@@ -11,27 +11,24 @@ from __future__ import annotations
 
 import time
 
-from proxy.dialects.dialect import Dialect, Voice
-from proxy.server.attempt import make_stream
-from proxy.server.call import NOTHING
-from proxy.server.clients.downstream import AT_ONCE, CLOSES, STAYS, Left, post
+from proxy.dialects.dialect import Dialect
+from proxy.server.clients.downstream import Left, post
 from proxy.server.express.begun import Commit
-from proxy.server.express.telling import Telling
+from proxy.server.express.reading import LARGE, Reading
+from proxy.server.express.telling import LARGEST
 from proxy.server.flow import LAST
-from proxy.server.upstream.lean import FIRST
-from proxy.streams import Stream, at_once
-from proxy.wire.chunked_run import SIZE_LINES, ChunkedRun
-from proxy.wire.http1 import BadHttp, Head, all_of, rest_of
+from proxy.streams import Familiar, at_once, familiar
+from proxy.wire.chunked_run import SIZE_LINES
+from proxy.wire.http1 import BadHttp, all_of, begun, chunks_of
 from proxy.wire.mould import QUOTE
 from proxy.wire.sse import CR, LF, is_text
 
-LARGE = 16 << 10  # bytes of a read of which not all is parsed; or of what is held before the commit: of more, none here
-FEW, CROWD = 4, 32  # requests under way
+FEW = 4  # requests under way
+MOST_HELD = 16  # frames before the commit that are known; of more, others know
 LAST_CHUNK = b"\r\n0\r\n\r\n"
-LARGEST = 12 << 10  # bytes of a stream that leaves in one; see `express.LARGEST`
 
 
-class Course(Telling):
+class Course(Reading):
     """One stream's, from the moment that the provider was asked."""
 
     __slots__ = ()
@@ -134,7 +131,7 @@ class Course(Telling):
     def _leaves(self, data: bytes) -> bool:
         """All of a good stream, if each of its frames is known; else nothing was done."""
         ride, track, client = self._ride, self._ride.track, self._client
-        prepared, price, transport = track.streamed, track.price, client.transport
+        prepared, transport = track.streamed, client.transport
         if prepared is None or not prepared.native or not isinstance(prepared.dialect, Dialect):
             return False
         try:
@@ -142,202 +139,115 @@ class Course(Telling):
         except BadHttp:
             return False  # found again, and told
         stream = at_once(prepared.dialect, found[1], strip_usage=prepared.asked_usage) if found is not None else None
-        if found is None or stream is None or (usage := stream.usage) is None:
+        if found is None or stream is None:
             return False
         head, out, size = found[0], stream.out, len(stream.out)
-        passed = track.passed if track.heard is head else ride.heard(head)
-        cost = price.cost_nanos(usage) if price is not None else None
-        if passed is None or size > LARGEST or size > self._most or (cost is None and price is not None):
+        if not self._is_good(head) or size > LARGEST or size > self._most or not self._costs(stream.usage):
             return False
         if transport is None or transport.is_closing() or client.writing_paused:
             return False
         self._last = self._now()
         first_byte_s = time.monotonic() - ride.started
-        post(ride.request, transport, b"%b%x\r\n%b\r\n0\r\n\r\n" % (self._head(passed), size, out))
-        self._edits, self._upstream_id, self._told, self._out = stream.edits, track.upstream_id, (usage, cost), size
+        post(ride.request, transport, b"%b%x\r\n%b\r\n0\r\n\r\n" % (self._head(self._passed), size, out))
+        self._edits, self._out = stream.edits, size
         self._commit = commit = Commit(first_byte_s, self._last - ride.began)
         self._learn(commit)
-        self._over, self._answer = True, STAYS if ride.request.keep_alive else CLOSES
-        if self._page is not None:
-            self._agenda.strike(self, self._page)
-            self._page = None
-        self._reply.has_come(head)
-        if not self._waiter.done():
-            self._waiter.set_result(None)
-        self._record()
+        self._heard = head
+        self._ended(ends=True)
         return True
 
     def _read(self, data: bytes) -> None:
-        if self._commit is None:
+        if self._unread:
             if self._whole:  # and more came behind it
                 data, self._whole = self._whole + data, b""
-            if self._unread:
-                if self._came_at_once(data):
-                    return
-                self._unread, self._parser = False, self._reply.parsing()
-        elif (
-            self._run is not None
-            and self._recast is None
-            and data[-len(LAST_CHUNK) :] == LAST_CHUNK
-            and self._ends(data)
-        ):
-            return
-        self._last = self._now()
-        self._runs_no_more()
-        if len(data) > LARGE or (len(data) > LAST and self._commit is not None):
-            self._read_much(data)
-        else:
-            self._parse(data)
+            if self._came_at_once(data):
+                return
+            self._unread = False
+            data = self._behind_head(data)
+        head = self._heard
+        if head is not None:
+            if not data or (len(data) <= LAST and self._is_known(data)):
+                return
+            self._take_parser(head)
+        self._read_on(data)
 
-    def _ends(self, data: bytes) -> bool:
-        """Whether these are the last chunks of a good stream, and seen to: each of their frames is known."""
-        chunks = rest_of(data) if len(data) <= LAST else None
-        out = self._stream.last(chunks) if chunks is not None else None
-        if out is None:
-            return False
-        head = self._parser.head
-        assert head is not None
+    def _behind_head(self, data: bytes) -> bytes:
+        """What of it is not known yet."""
+        found, prepared = begun(data), self._ride.track.streamed
+        if found is None or prepared is None or not self._is_good(found[0]):
+            self._parser = self._reply.parsing()
+            return data
+        self._heard, data = found
         self._last = self._now()
-        self._parser.has_fed(head)
-        if self._is_unusual(out):
-            self._hand_over(out)
-        else:
-            self._end(out)
+        if prepared.native and isinstance(prepared.dialect, Dialect):
+            self._familiar = familiar(prepared.dialect)
+        if self._familiar is None:
+            self._make_stream()
+        return data
+
+    def _is_known(self, data: bytes) -> bool:
+        """Whether these are whole chunks, and seen to."""
+        found, stream = chunks_of(data), self._familiar
+        if found is None:
+            return False
+        chunks, ends = found
+        if stream is None:
+            body = b"".join(chunks)
+            if self._commit is None:
+                self._body.append(body)
+                self._size += len(body)
+            self._last, self._done = self._now(), ends
+            self._runs_no_more()
+            self._goes_on(self._stream.feed(body) if body else b"", ends=ends)
+            if not ends:
+                self._may_run()
+            return True
+        if self._commit is not None:
+            return self._ends(stream, chunks) if ends else self._says(stream, chunks)
+        return not ends and self._opens(stream, chunks)
+
+    def _opens(self, stream: Familiar, chunks: list[bytes]) -> bool:
+        """Whether that is known to stand before a text, or to be the first."""
+        if len(self._body) + len(chunks) > MOST_HELD or not stream.begins(chunks):
+            return False
+        self._last = self._now()
+        self._body += chunks
+        if not stream.behind:
+            return True
+        out = b"".join(self._body)
+        if self._outgrows(len(out)) or self._has_left() or self._client.writing_paused:
+            self._hand_over()
+            return True
+        self._begin(out)
+        if not self._over:
+            self._before, self._behind = stream.before, stream.behind + b"\r\n"
+            self._least = len(stream.before) + len(stream.behind)
         return True
 
-    def _read_much(self, data: bytes) -> None:
-        """Many frames at once: the first are read, or the end of a chunk that had begun; and of the run in which they
-        stand the others leave as they came."""
-        at = 0
-        if self._commit is not None and self._parser.at_border:
-            at = self._pour(self._stream.run, data, 0)
-        if not at and not self._over:
-            at = self._parse(data, FIRST if self._commit is None else 1)
-            at = self._pour(self._run, data, at)
-        if at < len(data) <= at + LARGE and not self._over:
-            self._parse(data[at:])
-        elif at < len(data):
-            self._hand_over()
-            self._reply.received(data[at:])
-
-    def _pour(self, run: ChunkedRun | None, data: bytes, at: int) -> int:
-        """Where in `data` all that the run takes has left; it begins where a chunk does."""
-        if at == len(data) or run is None or self._over:
-            return at
-        if self._recast is not None:
-            return self._pour_recast(data, at)
-        size, said = run.cut(data, at)
-        out = self._out + said
-        if not size or self._outgrows(out) or self._has_left():
-            self._runs_no_more()
-            return at
-        self._out = out
-        if len(self._ride.gateway.calls) > CROWD:  # that many clients who read nothing might keep a whole read each
-            for begin in range(at, at + size, AT_ONCE):
-                self._write(data[begin : min(begin + AT_ONCE, at + size)])
-        else:
-            self._write(memoryview(data)[at : at + size])
-        if self._client.writing_paused:
-            self._hand_over()
-        return at + size
-
-    def _pour_recast(self, data: bytes, at: int) -> int:
-        """The same, in the client's dialect."""
-        out, end = self._stream.recast_run(data, at)
-        if not out:
-            self._runs_no_more()
-            return at
+    def _says(self, stream: Familiar, chunks: list[bytes]) -> bool:
+        """Whether these are more texts."""
+        if not stream.goes_on(chunks):
+            return False
+        out = b"".join(chunks)
         if self._outgrows(self._out + len(out)):
-            self._hand_over(out)
-            return end
-        if len(self._ride.gateway.calls) > CROWD:  # as above
-            for begin in range(0, len(out), AT_ONCE):
-                self._say(out[begin : begin + AT_ONCE])
-        else:
-            self._say_unjoined(out)
-        return end
-
-    def _parse(self, data: bytes, enough: int = 0) -> int:
-        """As `Parser.feed`, or as its `feed_some`; how much of it was parsed."""
-        parser, at = self._parser, len(data)
-        begun = parser.head is not None
-        try:
-            if enough:
-                body, at = parser.feed_some(data, enough)
-            else:
-                body = parser.feed(data)
-        except BadHttp as exc:
-            self._judge(exc.body, begun)
-            self._hand_over()
-            self._reply.garbled(exc)
-        else:
-            self._judge(body, begun)
-        return at
-
-    def _judge(self, body: bytes, begun: bool) -> None:
-        """What a read brought of the body; `begun`, whether the head was here before."""
-        parser = self._parser
-        if self._commit is None:
-            self._body.append(body)
-            self._size += len(body)
-        if not begun and (parser.head is None or not self._begins(parser.head, body)):
-            return
-        out = self._stream.feed(body) if body else b""
-        if not self._stream.committed and self._size <= LARGE and not parser.done:
-            return  # all of it is held
-        if self._is_unusual(out):
-            self._hand_over(out)
-        elif self._commit is None:
-            self._begin(out)
-        elif self._stream.done:
-            self._end(out)
-        else:
-            self._say(out)
-        if parser.at_border and not self._over and (run := self._stream.run) is not None:
-            self._run = run
-            if self._recast is None:
-                self._least, self._before, self._behind = run.least, run.mould.head, run.end
-            else:
-                self._retelling = self._stream.retelling
-
-    def _begins(self, head: Head, body: bytes) -> bool:
-        """Whether what follows can be a stream of the kind that came before."""
-        track = self._ride.track
-        passed = track.passed if track.heard is head else self._ride.heard(head)
-        if passed is None or head.framing != "chunked":
-            self._hand_over()
             return False
-        self._passed, self._upstream_id = passed, track.upstream_id
-        self._stream = stream = self._made()
-        self._edits = stream.edits
+        self._last = self._now()
+        self._say(out)
         return True
 
-    def _made(self) -> Stream:
-        ride, track, spoken = self._ride, self._ride.track, self._ride.track.surface.spoken
-        assert track.streamed is not None
-        asked = ride.asked() if spoken.repeats else NOTHING  # see `Call.voice`
-        voice = Voice(ride.request_id, track.facts.wanted[0], ride.at_ms // 1000, track.wants_usage, asked)
-        stream = make_stream(track.streamed, spoken, voice, ride.snapshot)
-        self._recast = None if track.streamed.native else stream.recast
-        return stream
-
-    def _is_unusual(self, out: bytes) -> bool:
-        """What the stream gave for a read, or how it is to go on."""
-        stream, size = self._stream, self._out + len(out)
-        if self._commit is None and not (out and stream.committed):
-            return True
-        if stream.failure is not None or stream.farewell or self._outgrows(size):
-            return True
-        if self._parser.done and not stream.done:
-            return True
-        transport = self._client.transport
-        if transport is None or transport.is_closing() or self._client.writing_paused:
-            return True
-        if not stream.done:
+    def _ends(self, stream: Familiar, chunks: list[bytes]) -> bool:
+        """Whether these are the last frames of a good stream, and have left."""
+        head, track, transport = self._heard, self._ride.track, self._client.transport
+        if head is None or track.streamed is None or not chunks:
             return False
-        if self._commit is None:
-            return size > LARGEST or self._is_of_unknown_cost()
-        return len(out) > LAST or transport.get_write_buffer_size() > 0 or self._is_of_unknown_cost()
+        ended = stream.ends(chunks, strip_usage=track.streamed.asked_usage)
+        if ended is None or not self._costs(ended.usage) or self._outgrows(self._out + len(ended.out)):
+            return False
+        if transport is None or transport.is_closing() or transport.get_write_buffer_size() > 0:
+            return False
+        self._last, self._edits = self._now(), ended.edits
+        self._end(ended.out, ends=True)
+        return True
 
     def lost(self, exc: BaseException | None) -> None:
         self._hand_over()

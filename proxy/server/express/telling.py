@@ -12,24 +12,26 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from proxy import ir
+from proxy.dialects.dialect import Voice
 from proxy.routing.latency import pace
 from proxy.routing.world import Pick
 from proxy.server import billing
-from proxy.server.attempt import Opening
-from proxy.server.call import Call
+from proxy.server.attempt import Opening, make_stream
+from proxy.server.call import NOTHING, Call
 from proxy.server.clients.downstream import CLOSES, STAYS, UNSENT, Left, post
 from proxy.server.early import KEEP_ALIVE
 from proxy.server.express.begun import Commit
 from proxy.server.flow import GREAT, QUIET
 from proxy.server.ledger import Brief
 from proxy.server.watchdog import STUCK_WRITE, Watchdog
-from proxy.streams import Retelling, Stream
+from proxy.streams import Familiar, Retelling, Stream
 from proxy.wire.chunked_run import ChunkedRun
-from proxy.wire.http1 import Parser
+from proxy.wire.http1 import Head, Parser
 
 if TYPE_CHECKING:
     from proxy.server.express.ride import Ride
 
+LARGEST = 12 << 10  # bytes of a stream that leaves in one; see `express.LARGEST`
 NEVER = 1 << 62  # no frame is so long
 _brief = partial(tuple.__new__, Brief)
 
@@ -47,9 +49,9 @@ class Telling(_Steady):
     """What the client's side and the provider's know of one stream."""
 
     __slots__ = (
-        "_agenda", "_answer", "_body", "_commit", "_edits", "_over", "_page", "_parser", "_passed", "_recast",
-        "_recorded", "_reply", "_reserved", "_ride", "_run", "_size", "_stream", "_told", "_unread", "_unsent",
-        "_upstream_id", "_wait", "_waiter", "_whole", "_woken",
+        "_agenda", "_answer", "_body", "_commit", "_done", "_edits", "_familiar", "_heard", "_over", "_page",
+        "_parser", "_passed", "_recast", "_recorded", "_reply", "_reserved", "_ride", "_run", "_size", "_stream",
+        "_told", "_unread", "_unsent", "_upstream_id", "_wait", "_waiter", "_whole", "_woken",
     )  # fmt: skip
 
     _stream: Stream
@@ -72,6 +74,9 @@ class Telling(_Steady):
         self._page: int | None = agenda.put(self, ride.began + track.first_due)
         self._wait = ride.snapshot.world.latencies.waits(track.candidate, ride.gateway.clock())
         self._commit: Commit | None = None
+        self._heard: Head | None = None  # the provider's, while no parser was needed for what came behind it,
+        self._done = False  # and whether that was all
+        self._familiar: Familiar | None = None  # the stream, while each of its frames is known
         self._unread = True  # whatever has come
         self._whole = b""  # what came in one read, until it is looked at
         self._woken = False  # the task, for that
@@ -113,29 +118,30 @@ class Telling(_Steady):
             ride.lease(track.leased, ride.permit.nanos, int(ride.gateway.now() * 1000))
         return False
 
-    def _is_of_unknown_cost(self) -> bool:
-        """Of a stream that has ended: whether what it cost is for others to guess."""
-        usage, price = self._stream.usage, self._ride.track.price
+    def _costs(self, usage: ir.Usage | None) -> bool:
+        """Notes what it cost; False where that is for others to guess."""
+        price = self._ride.track.price
         cost = price.cost_nanos(usage) if usage is not None and price is not None else None
         if usage is None or (cost is None and price is not None):
-            return True
+            return False
         self._told = usage, cost
-        return False
+        return True
 
     def _runs_no_more(self) -> None:
         self._run, self._least, self._retelling = None, NEVER, None
 
     # -- what leaves -------------------------------------------------------------------------------------------
 
-    def _begin(self, out: bytes) -> None:
-        """The commit: the head leaves, and what there is."""
+    def _begin(self, out: bytes, *, whole: bool = False, ends: bool = False) -> None:
+        """The commit: the head leaves, and what there is; the `whole` stream, if it is done. Whether the provider's
+        answer has come to its end is another thing."""
         ride, client = self._ride, self._client
         transport = client.transport
         assert transport is not None
         first_byte_s = time.monotonic() - ride.started
         wait = self._last - ride.began
         head = self._head(self._passed)
-        self._out, whole = len(out), self._stream.done
+        self._out = len(out)
         if whole:
             post(ride.request, transport, b"%b%x\r\n%b\r\n0\r\n\r\n" % (head, len(out), out))
         else:
@@ -147,9 +153,10 @@ class Telling(_Steady):
         self._said = self._last
         self._commit = Commit(first_byte_s, wait)
         self._learn(self._commit)
-        self._body.clear()
+        if self._familiar is None:
+            self._body.clear()
         if whole:
-            self._ended()
+            self._ended(ends=ends)
         else:
             ride.forget()
             if client.writing_paused:
@@ -192,15 +199,22 @@ class Telling(_Steady):
         if self._client.writing_paused:
             self._hand_over()
 
-    def _end(self, out: bytes) -> None:
+    def _end(self, out: bytes, *, ends: bool) -> None:
+        """`ends` says whether the provider's answer does."""
         self._out += len(out)
         self._write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(out), out) if out else b"0\r\n\r\n")
-        self._ended()
+        self._ended(ends=ends)
 
-    def _ended(self) -> None:
+    def _ended(self, *, ends: bool) -> None:
         self._answer = STAYS if self._ride.request.keep_alive else CLOSES
-        self._give_back(b"")
-        if self._parser.done:
+        if ends and self._heard is not None:  # past any parser
+            self._parts()
+            self._reply.has_come(self._heard)
+            if not self._waiter.done():
+                self._waiter.set_result(None)
+        else:
+            self._give_back(b"")
+        if ends:
             self._record()
 
     def look(self, now: float) -> None:
@@ -217,15 +231,42 @@ class Telling(_Steady):
 
     # -- the end, here or elsewhere ----------------------------------------------------------------------------
 
-    def _give_back(self, body: bytes) -> None:
+    def _parts(self) -> None:
+        """Whatever else comes is nothing to it."""
         self._over = True
         self._runs_no_more()
         if self._page is not None:
             self._agenda.strike(self, self._page)
             self._page = None
+
+    def _give_back(self, body: bytes) -> None:
+        self._parts()
+        if self._heard is not None:
+            self._take_parser(self._heard)
         self._reply.give_back(body)
         if not self._waiter.done():
             self._waiter.set_result(None)
+
+    def _take_parser(self, head: Head) -> None:
+        """What comes from now on is not known by its bytes: a parser stands where a chunk has just ended, and a stream
+        is told what it missed, which has left already."""
+        self._heard, self._parser = None, Parser(head, done=self._done, framing="chunked")
+        self._reply.parser = self._parser
+        if self._familiar is not None:
+            self._familiar = None
+            self._make_stream()
+            self._stream.feed(b"".join(self._body))
+            if self._commit is not None:
+                self._body.clear()
+
+    def _make_stream(self) -> None:
+        ride, track, spoken = self._ride, self._ride.track, self._ride.track.surface.spoken
+        assert track.streamed is not None
+        asked = ride.asked() if spoken.repeats else NOTHING  # see `Call.voice`
+        voice = Voice(ride.request_id, track.facts.wanted[0], ride.at_ms // 1000, track.wants_usage, asked)
+        self._stream = stream = make_stream(track.streamed, spoken, voice, ride.snapshot)
+        self._recast = None if track.streamed.native else stream.recast
+        self._edits = stream.edits
 
     def _hand_over(self, unsent: bytes = b"") -> None:
         """To the way of all; `unsent` is what the stream gave last."""

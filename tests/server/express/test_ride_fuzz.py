@@ -25,6 +25,7 @@ LOOPS = ("uvloop",)
 KEY = "canary-house-key-0001"
 EACH = 60  # requests of a play
 QUICK = (("chat", False, 0), ("chat put into messages", True, 0))  # among the fast tests
+SOON = (("chat", 0),)
 CALM = """
 [health]
 failures = 100000
@@ -336,6 +337,44 @@ def script(theirs: Tongue, stream: bool, dice: Random) -> Script:
     return [*steps, *([0.004, CUT] if closes else [])]
 
 
+def slow(theirs: Tongue, stream: bool, dice: Random) -> Script:
+    """A stream that comes in many reads, the head with the first frame or alone, the last frames with the end."""
+    good = bytes_of(theirs, [dice.choice(SHORT) for _ in range(dice.choice([1, 2, 4]))])
+    reads = [*([it] for it in good[:-3]), good[-3:]]
+    for _ in range(dice.choice([0, 1, 1])):
+        at = dice.randrange(len(reads))
+        where = dice.randrange(len(reads[at]))
+        reads[at][where : where + 1] = dice.choice(CHANGES[:-2])(theirs, reads[at][where])
+    if dice.random() < 0.2:
+        at = dice.randrange(len(reads))
+        reads[at : at + 2] = [[it for read in reads[at : at + 2] for it in read]]
+    written = [b"".join(map(dice.choice(FRAMINGS), filter(None, read))) for read in reads]
+    begun = head(200, "text/event-stream", Transfer_Encoding="chunked")
+    written = [begun, *written] if dice.random() < 0.2 else [begun + written[0], *written[1:]]
+    written[-1] += (end := dice.choice([LAST] * 9 + [b"0\r\nX: y\r\n\r\n", b"", BROKEN]))
+    if dice.random() < 0.1:
+        at = dice.randrange(len(written))
+        cut = dice.randrange(len(written[at]) + 1)
+        written[at : at + 1] = [written[at][:cut], written[at][cut:]]
+    steps = [it for read in written if read for it in (read, 0.003)]
+    return [*steps, CUT] if end in (b"", BROKEN) else steps
+
+
+SHORT = ("a", "bc", " d\n", 'e "f"', "g\u00f6", "\\", "h" * 100, "")
+FRAMINGS: Sequence[Callable[[bytes], bytes]] = (
+    *[piece] * 12,
+    lambda frame: piece(frame[:9]) + piece(frame[9:]) if len(frame) > 9 else piece(frame),
+    lambda frame: b"%x;a=b\r\n%b\r\n" % (len(frame), frame),
+    lambda frame: b"%06X\r\n%b\r\n" % (len(frame), frame),
+    lambda frame: b"%x\r\n%b\r\n" % (len(frame) + 1, frame),
+)
+
+
+def bytes_of(tongue: Tongue, texts: list[str]) -> list[bytes]:
+    said = tongue.stream(*texts)
+    return [*said[:-1], chunk(None, usage=USAGE), said[-1]] if tongue is CHAT else said
+
+
 # -- both ways ---------------------------------------------------------------------------------------------------
 
 TIMED = re.compile("_bucket|_sum|seconds|build|memory|config|process|open_|connections|start|log_|ledger")
@@ -344,13 +383,14 @@ TIMED = re.compile("_bucket|_sum|seconds|build|memory|config|process|open_|conne
 def good(tongue: Tongue, stream: bool) -> Script:
     if not stream:
         return plain(tongue.answer("Hello."))
-    said = tongue.stream("Hello", " there.")
-    said = [*said[:-1], chunk(None, usage=USAGE), said[-1]] if tongue is CHAT else said
     begun = head(200, "text/event-stream", Transfer_Encoding="chunked")
-    return [b"".join([begun, *map(piece, said), LAST])]
+    return [b"".join([begun, *map(piece, bytes_of(tongue, ["Hello", " there."])), LAST])]
 
 
-async def played(home: Path, spoken: Tongue, theirs: Tongue, stream: bool, seed: int) -> list[Any]:
+async def played(
+    home: Path, spoken: Tongue, theirs: Tongue, stream: bool, seed: int,
+    script: Callable[[Tongue, bool, Random], Script] = script,
+) -> list[Any]:  # fmt: skip
     """Of each request what was asked, what came, what is recorded and what is held; and what is counted in the end."""
     home.mkdir()
     async with ScriptedUpstream() as first, ScriptedUpstream() as second:
@@ -362,7 +402,7 @@ async def played(home: Path, spoken: Tongue, theirs: Tongue, stream: bool, seed:
             client, seen = await gw.connect(), list[Any]()
             for number in range(KNOWN_BY + EACH):
                 is_first, before = number < KNOWN_BY, len(first.seen)
-                known = is_first or dice.random() < 0.3
+                known = is_first or script is slow or dice.random() < 0.3
                 body = raw(spoken.request("chain", stream=stream)) if known else request(spoken, stream, dice)
                 first.plays(good(theirs, stream) if is_first else script(theirs, stream, dice))
                 cuts = (dice.randrange(len(body)),) if not is_first and dice.random() < 0.3 else ()
@@ -424,6 +464,30 @@ def rested(gw: Running) -> None:
     health._latest = 0.0
 
 
+KNOWN_STEPS = {
+    ("_opens", True), ("_opens", False), ("_says", True), ("_says", False), ("_ends", True), ("_ends", False),
+}  # fmt: skip
+
+
+def known_steps(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
+    """Of streams that are known by their bytes: what was asked of a read, and whether it was so."""
+    seen: list[tuple[str, bool]] = []
+
+    def watch(name: str) -> None:
+        step = getattr(course.Course, name)
+
+        def noted(self: course.Course, *args: Any) -> bool:
+            known: bool = step(self, *args)
+            seen.append((name, known))
+            return known
+
+        monkeypatch.setattr(course.Course, name, noted)
+
+    for name in ("_opens", "_says", "_ends"):
+        watch(name)
+    return seen
+
+
 PLAYS = [
     pytest.param(hop, stream, fuzz.SEED + number, marks=() if (name, stream, number) in QUICK else pytest.mark.slow,
                  id=f"{name}, {'streamed' if stream else 'plain'}, {number}")
@@ -442,5 +506,27 @@ async def test_whatever_comes_is_the_same_either_way(
     assert sum(ride is not None for ride in (*boarded, *joined)) > EACH // 5
     nobody_boards(monkeypatch)
     of_all = await played(home / "of-all", *hop, stream, seed)
+    for one, other in zip(short, of_all, strict=True):
+        assert one == other
+
+
+SLOW = [
+    pytest.param(hop, fuzz.SEED + number, marks=() if (name, number) in SOON else pytest.mark.slow,
+                 id=f"{name}, {number}")
+    for name, hop in HOPS.items() for number in range(3)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("hop", "seed"), SLOW)
+async def test_slow_streams_are_the_same_either_way(
+    hop: tuple[Tongue, Tongue], seed: int, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upstream, "LINGER", 0.2)
+    steps = known_steps(monkeypatch)
+    short = await played(home / "short", *hop, True, seed, slow)
+    if hop == (CHAT, CHAT):
+        assert set(steps) == KNOWN_STEPS
+    nobody_boards(monkeypatch)
+    of_all = await played(home / "of-all", *hop, True, seed, slow)
     for one, other in zip(short, of_all, strict=True):
         assert one == other
