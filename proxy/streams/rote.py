@@ -134,7 +134,7 @@ class Rote:
                     break
             elif not script:
                 head = self._head = self._dialect.preamble(raw) or b""
-            step = scene.fixed.get(rest) or self._found(scene, rest)
+            step = (scene.fixed and scene.fixed.get(rest)) or self._found(scene, rest)
             if step is not None and step.tells:
                 self._telling.append(raw)
             if step is None or (step.usage is not None and not self._is_put(step.usage)):

@@ -42,6 +42,9 @@ UNLIKE = {
     "more behind it": FIRST + FIRST,
     "less": FIRST[:-1],
     "nothing at all": b"",
+    "nothing but what stands before": FIRST[: FIRST.find(b"a-1")],
+    "nothing behind the last value": FIRST[: FIRST.find(b'":0') + 3],
+    "what stands behind, and no value": FIRST.replace(b'"a-1"', b""),
 }
 
 
