@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from gateway import RawClient, Running, gateway, provider
-from playbook import CHAT, MESSAGES, Tongue
+from playbook import CHAT, MESSAGES, USAGE, Tongue, chunk
 from upstream import GUARD_S, Script, ScriptedUpstream
 
 from proxy.server.express.ride import Express, Ride
@@ -30,9 +30,17 @@ HOPS: dict[str, tuple[Tongue, Tongue]] = {  # client, provider
 QUICK = ("chat", "chat put into messages")
 EACH_HOP = [pytest.param(hop, marks=() if name in QUICK else pytest.mark.slow, id=name) for name, hop in HOPS.items()]
 
+TOLD = chunk(None, usage=USAGE)  # the chunk that tells the usage of a chat
+
 KNOWN_BY = 4  # requests that say the same: of the next one the turns alone are looked at
 
 Answer = tuple[Any, dict[str, str], bytes]  # status, headers, body
+
+
+def frames(tongue: Tongue, *texts: str) -> list[bytes]:
+    """A good stream that tells its usage."""
+    said = tongue.stream(*(texts or ("Hello", " there.")))
+    return [*said[:-1], TOLD, said[-1]] if tongue is CHAT else said
 
 
 def rides(monkeypatch: pytest.MonkeyPatch, by: str = "board") -> list[Ride | None]:

@@ -22,6 +22,7 @@ from proxy.errors import GatewayError
 from proxy.server import intake
 from proxy.streams import Passthrough, Stream, Translation
 from proxy.wire import http1, multipart, ndjson, splice, sse
+from proxy.wire.answer_head import BadHttp
 
 CONVERSING = list(DIALECTS)
 VOICE = Voice("req_1", "asked", 1, True, {})
@@ -145,7 +146,7 @@ def answered(chunks: list[bytes]) -> tuple[object, ...]:
             if parser.done:
                 break
             body += parser.feed(chunk)
-    except http1.BadHttp:
+    except BadHttp:
         return ("refused",)
     head = parser.head
     known = None if head is None else (head.status, sorted(head.headers.items()), head.reusable)

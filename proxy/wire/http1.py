@@ -1,90 +1,31 @@
 """An HTTP/1.1 answer from its bytes, strictly: what two readers could take for two things is refused.
 
-No asyncio here: bytes in, head and body out. RFC 9112 with these bounds: a head has at most `MOST_HEADERS` lines of
-`LONGEST_LINE` bytes; lines end in CRLF; no folded lines; a length stands once; the one transfer coding is `chunked`;
-chunk sizes are hexadecimal digits and nothing else, but for an extension, which is passed over. Where both a length and
-a coding stand, the coding counts and the connection is not used again.
+No asyncio here: bytes in, head and body out. RFC 9112; what a head may be `answer_head` says, and here is its bound as
+a whole. Chunk sizes are hexadecimal digits and nothing else, but for an extension, which is passed over.
 """
 
 from __future__ import annotations
 
 import re
 from itertools import repeat
-from typing import Literal, TypeVar
 
 from attrs import field
 
-from proxy.record import define, record
+from proxy.record import define
+from proxy.wire.answer_head import LONGEST_LINE, MOST_HEADS, BadHttp, head_of, keep, known_head
+from proxy.wire.head_shape import Framing, Head
 
-LONGEST_LINE = 8190  # bytes, as aiohttp has it
-MOST_HEADERS = 128
 LONGEST_HEAD = 128 << 10
 MOST_INTERIM = 16  # 1xx answers before the one that counts
 LONGEST_SIZE = 4096  # bytes of a chunk's size line with its extension, and of all trailers
-KNOWN = 1024  # header lines and size lines that are kept as they were read: most come again and again
-MOST_HEADS, LARGEST_HEAD = 64, 1024  # whole heads that are kept as they were read, and bytes of one that is
 NO_MORE = [b"0", b"", b""]  # the last lines of a body in chunks
 WORTH_PARTING = 8  # chunks as long as the first that have to be there before they are taken apart all at once
 
-_STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\x00-\x08\x0a-\x1f\x7f]*)?")
-_HEADER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*?)[ \t]*")
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?")
-_LENGTH = re.compile(r"[0-9]{1,18}")
 
-_T = TypeVar("_T")
-Framing = Literal["none", "length", "chunked", "close"]
-
-
-class BadHttp(Exception):
-    """The bytes are no answer. The text says why, without quoting them; `body` is what they held of one before that,
-    behind what was told of it already."""
-
-    body = b""
-
-
-@record
-class Head:
-    """`headers` has lower-case names; where a name stands twice the last one counts. `reusable`: the connection may
-    serve again once the body has ended."""
-
-    status: int
-    headers: dict[str, str]
-    framing: Framing
-    length: int
-    reusable: bool
-
-
-_statuses: dict[bytes, tuple[int, bool]] = {}
-_lines: dict[bytes, tuple[str, str]] = {}
-_heads: dict[bytes, Head] = {}
-_wholes: dict[bytes, Parser] = {}  # of heads with a length: what stands behind an answer of which it was told at once
 _sizes: dict[bytes, int] = {}
+_wholes: dict[bytes, Parser] = {}  # heads -> what stands behind an answer of which it was told at once
 _marks: dict[bytes, int] = {}  # size lines behind their LF -> how long the chunk is behind its own; none for the last
-
-
-def read_head(raw: bytes) -> Head:
-    """`raw` is a head without the blank line behind it. Raises BadHttp."""
-    first, *lines = raw.split(b"\r\n")
-    status, modern = _statuses.get(first) or _status(first)
-    if len(lines) > MOST_HEADERS:
-        raise BadHttp("too many headers")
-    pairs = [_lines.get(line) or _header(line) for line in lines]
-    headers = dict(pairs)
-    if len(headers) < len(pairs):
-        _check_twice(pairs)
-    return _framed(status, modern, headers)
-
-
-def _read(raw: bytes) -> Head:
-    head = read_head(raw)
-    if len(raw) <= LARGEST_HEAD and head.status >= 200:
-        if len(_heads) >= MOST_HEADS:
-            _heads.clear()
-            _wholes.clear()
-        _heads[raw] = head
-        if head.framing == "length" and head.length:
-            _wholes[raw] = Parser(head, done=True, framing="length")
-    return head
 
 
 def all_of(data: bytes) -> tuple[Head, list[bytes]] | None:
@@ -94,15 +35,15 @@ def all_of(data: bytes) -> tuple[Head, list[bytes]] | None:
     chunks, ends = chunks_of(body) or ([], False)
     if not (chunks and ends):
         return None
-    head = _heads.get(raw) or _read(raw)
+    head = head_of(raw)
     return (head, chunks) if head.framing == "chunked" else None
 
 
 def begun(data: bytes) -> tuple[Head, bytes] | None:
-    """The head of an answer in chunks, if it came before, and what stands behind it."""
+    """The head of an answer in chunks, if it is known, and what stands behind it."""
     raw, end, body = data.partition(b"\r\n\r\n")
-    head = _heads.get(raw)
-    return (head, body) if end and head is not None and head.framing == "chunked" else None
+    head = known_head(raw) if end else None
+    return (head, body) if head is not None and head.framing == "chunked" else None
 
 
 def chunks_of(body: bytes) -> tuple[list[bytes], bool] | None:
@@ -120,71 +61,19 @@ def chunks_of(body: bytes) -> tuple[list[bytes], bool] | None:
 
 
 def whole(data: bytes) -> tuple[Parser, bytes] | None:
-    """A parser that stands behind `data`, and the body, if `data` is all of an answer whose head came before. All such
-    answers have the one parser: it is given nothing more."""
+    """A parser that stands behind `data`, and the body, if `data` is all of an answer whose head is known, and has a
+    length. What had the same head may have the same parser: it is given nothing more."""
     end = data.find(b"\r\n\r\n")
-    parser = _wholes.get(data[:end]) if end > 0 else None
-    if parser is None or parser.head is None or parser.head.length != len(data) - end - 4:
+    raw = data[:end] if end > 0 else b""
+    parser = _wholes.get(raw)
+    head = known_head(raw) if parser is None else parser.head
+    if head is None or head.framing != "length" or not head.length or head.length != len(data) - end - 4:
         return None
+    if parser is None:
+        parser = Parser(head, done=True, framing="length")
+        if head.__class__ is Head:  # one that has come before as it is
+            keep(_wholes, raw, parser, MOST_HEADS)
     return parser, data[end + 4 :]
-
-
-def _status(line: bytes) -> tuple[int, bool]:
-    """And whether it is HTTP/1.1's."""
-    match = _STATUS.fullmatch(line)
-    if match is None:
-        raise BadHttp("no status line")
-    found = int(match[2]), match[1] == b"1"
-    if len(line) < 64:
-        _keep(_statuses, line, found)
-    return found
-
-
-def _header(line: bytes) -> tuple[str, str]:
-    match = _HEADER.fullmatch(line)
-    if match is None or len(line) > LONGEST_LINE:
-        raise BadHttp("a header that is none, or is too long")
-    pair = match[1].decode().lower(), match[2].decode("utf-8", "surrogateescape")
-    if len(line) < 128:
-        _keep(_lines, line, pair)
-    return pair
-
-
-def _keep(known: dict[bytes, _T], key: bytes, value: _T) -> None:
-    if len(known) >= KNOWN:
-        known.clear()
-    known[key] = value
-
-
-def _check_twice(pairs: list[tuple[str, str]]) -> None:
-    """A second length or coding is how one answer is made to look like two."""
-    names = [name for name, _ in pairs]
-    if names.count("content-length") > 1 or names.count("transfer-encoding") > 1:
-        raise BadHttp("two lengths")
-
-
-def _framed(status: int, modern: bool, headers: dict[str, str]) -> Head:
-    connection = headers.get("connection")
-    reusable = modern if connection is None else _stays(connection, modern)
-    coding, length = headers.get("transfer-encoding"), headers.get("content-length")
-    if length is not None and not _LENGTH.fullmatch(length):
-        raise BadHttp("a length that is none")
-    if status < 200 or status in (204, 304):
-        announced = coding is not None or length not in (None, "0")  # a body that must not come, and may all the same
-        return Head(status, headers, "none", 0, reusable and not announced)
-    if coding is not None:
-        if coding.lower() != "chunked" or not modern:
-            raise BadHttp("a transfer coding other than chunked")
-        return Head(status, headers, "chunked", 0, reusable and length is None)
-    if length is not None:
-        return Head(status, headers, "length", int(length), reusable)
-    return Head(status, headers, "close", 0, False)
-
-
-def _stays(connection: str, modern: bool) -> bool:
-    """What a header of that name says of it."""
-    tokens = [token.strip() for token in connection.lower().split(",")]
-    return "close" not in tokens and (modern or "keep-alive" in tokens)
 
 
 @define
@@ -269,7 +158,7 @@ class Parser:
             self._seen = 0
             if end > LONGEST_HEAD:
                 break
-            head, data = _heads.get(data[:end]) or _read(data[:end]), data[end + 4 :]
+            head, data = head_of(data[:end]), data[end + 4 :]
             if head.status >= 200:
                 self._begin(head)
                 return data
@@ -386,9 +275,9 @@ def _size(line: bytes) -> int:
         raise BadHttp("a chunk size that is none")
     size = int(match[1], 16)
     if len(line) < 16:
-        _keep(_sizes, line, size)
+        keep(_sizes, line, size)
         if size:
-            _keep(_marks, b"\n" + line, size + 1)
+            keep(_marks, b"\n" + line, size + 1)
     return size
 
 

@@ -10,22 +10,8 @@ from each import each
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.wire.http1 import (
-    LARGEST_HEAD,
-    LONGEST_HEAD,
-    LONGEST_LINE,
-    MOST_HEADERS,
-    MOST_HEADS,
-    MOST_INTERIM,
-    BadHttp,
-    Parser,
-    _heads,
-    _wholes,
-    all_of,
-    begun,
-    chunks_of,
-    whole,
-)
+from proxy.wire.answer_head import LARGEST_HEAD, LONGEST_LINE, MOST_HEADERS, MOST_HEADS, BadHttp, _heads
+from proxy.wire.http1 import LONGEST_HEAD, MOST_INTERIM, Parser, _wholes, all_of, begun, chunks_of, whole
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"

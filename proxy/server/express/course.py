@@ -18,8 +18,9 @@ from proxy.server.express.reading import LARGE, Reading
 from proxy.server.express.telling import LARGEST
 from proxy.server.flow import LAST
 from proxy.streams import Familiar, at_once, familiar
+from proxy.wire.answer_head import BadHttp
 from proxy.wire.chunked_run import SIZE_LINES
-from proxy.wire.http1 import BadHttp, all_of, begun, chunks_of
+from proxy.wire.http1 import all_of, begun, chunks_of
 from proxy.wire.mould import QUOTE
 from proxy.wire.sse import CR, LF, is_text
 

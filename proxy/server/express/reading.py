@@ -5,11 +5,13 @@ way of all (`proxy.streams`) judges their frames. The run of text that most of a
 from __future__ import annotations
 
 from proxy.server.clients.downstream import AT_ONCE
+from proxy.server.express.hearing import heard
 from proxy.server.express.telling import LARGEST, Telling
 from proxy.server.flow import LAST
 from proxy.server.upstream.lean import FIRST
+from proxy.wire.answer_head import BadHttp
 from proxy.wire.chunked_run import ChunkedRun
-from proxy.wire.http1 import BadHttp, Head
+from proxy.wire.head_shape import Head
 
 LARGE = 16 << 10  # bytes of a read of which not all is parsed; or of what is held before the commit: of more, none here
 CROWD = 32  # requests under way
@@ -144,7 +146,7 @@ class Reading(Telling):
     def _is_good(self, head: Head) -> bool:
         """Whether what follows can be a stream of the kind that came before."""
         track = self._ride.track
-        passed = track.passed if track.heard is head else self._ride.heard(head)
+        passed = track.passed if track.heard is head else heard(track, head, self._ride.snapshot.scrubber)
         if passed is None or head.framing != "chunked":
             return False
         self._passed, self._upstream_id = passed, track.upstream_id

@@ -29,7 +29,6 @@ from proxy.routing.names import Candidate
 from proxy.routing.plan import Plan
 from proxy.routing.table import OFF
 from proxy.server import billing, intake
-from proxy.server.attempt import upstream_id
 from proxy.server.call import NOTHING, Call, Surface
 from proxy.server.clients.downstream import CLOSES, STAYS, Left, post
 from proxy.server.clients.inbound import Request
@@ -37,6 +36,7 @@ from proxy.server.clients.ordinary import OrdinaryRequest
 from proxy.server.clients.visitor import visitor_of
 from proxy.server.express.begun import Begun
 from proxy.server.express.course import Course
+from proxy.server.express.hearing import heard
 from proxy.server.express.setting import Found, Talk, found_by, recalled
 from proxy.server.express.tally import Tally
 from proxy.server.identity import request_id
@@ -46,8 +46,7 @@ from proxy.server.respond import cost_line
 from proxy.server.snapshot import Snapshot
 from proxy.server.upstream.lean import LeanReply
 from proxy.wire import json_text, splice
-from proxy.wire.headers import answer_lines
-from proxy.wire.http1 import Head
+from proxy.wire.head_shape import Head
 from proxy.wire.splice import Parts, whole
 
 if TYPE_CHECKING:
@@ -329,7 +328,7 @@ class Ride:
         """Of a good answer: its body for the client, the provider's headers that pass, usage and cost; None for any
         other."""
         protocol, track = self.request.protocol, self.track
-        passed = track.passed if track.heard is head else self.heard(head)
+        passed = track.passed if track.heard is head else heard(track, head, self.snapshot.scrubber)
         if passed is None or len(body) > LARGEST or protocol.writing_paused:
             return None  # the client may have to be waited for
         if protocol.transport is None or protocol.transport.is_closing():
@@ -349,23 +348,6 @@ class Ride:
         if cost is None and track.price is not None:
             return None
         return body, passed, usage, cost
-
-    def heard(self, head: Head) -> bytes | None:
-        """Of an answer that may be good by its head, the headers that pass, on the wire; None for any other. Kept for
-        the next one, whose head is mostly the same."""
-        headers, track = head.headers, self.track
-        is_good = (
-            head.status == 200
-            and headers.get("content-type") == track.content_type
-            and "content-encoding" not in headers
-        )
-        if is_good and not self.snapshot.scrubber.knows("\n".join(headers.values())):
-            lines = answer_lines(headers, track.hop is None, track.withheld)
-            passed = None if lines is None else lines.encode()
-        else:
-            passed = None
-        track.heard, track.passed, track.upstream_id = head, passed, upstream_id(headers)
-        return passed
 
     def _voice(self) -> Voice:
         """See `Call.voice`."""

@@ -26,7 +26,8 @@ from proxy.server.ledger import Brief
 from proxy.server.watchdog import STUCK_WRITE, Watchdog
 from proxy.streams import Familiar, Retelling, Stream
 from proxy.wire.chunked_run import ChunkedRun
-from proxy.wire.http1 import Head, Parser
+from proxy.wire.head_shape import Head
+from proxy.wire.http1 import Parser
 
 if TYPE_CHECKING:
     from proxy.server.express.ride import Ride

@@ -29,6 +29,7 @@ from proxy.server.clients.downstream import LeanAnswer
 from proxy.server.clients.ordinary import OrdinaryRequest
 from proxy.server.clients.visitor import Visitor
 from proxy.server.credentials import Credential
+from proxy.server.express.hearing import Passing
 from proxy.server.express.hop import Hop
 from proxy.server.express.letterhead import Letterhead
 from proxy.server.express.tally import Tally
@@ -40,8 +41,8 @@ from proxy.server.ratelimits import THEIRS
 from proxy.server.respond import JSON, SSE, content_type_of
 from proxy.server.upstream import LeanUpstream
 from proxy.server.watchdog import STUCK_WRITE
+from proxy.wire.head_shape import Head
 from proxy.wire.headers import printable
-from proxy.wire.http1 import Head
 
 MakesTally = Callable[[str, str, str, str, bool], Tally]
 MOST = 512  # tracks of a snapshot
@@ -86,8 +87,9 @@ class Track:
     wants_usage: bool = False  # the client, of a stream
     rows: Any = field(default=None, init=False, repr=False)  # see `ledger.Kind`
     heard: Head | None = field(default=None, init=False, repr=False)  # the last answer's head,
-    passed: bytes | None = field(default=None, init=False, repr=False)  # what of it passes: see `Ride`
+    passed: bytes | None = field(default=None, init=False, repr=False)  # what of it passes: see `hearing`
     upstream_id: str | None = field(default=None, init=False)  # and how the provider calls it
+    passing: Passing | None = field(default=None, init=False, repr=False)  # the same of all heads of a shape
     native: str = field(init=False)
     session: str | None = field(init=False)
     scope: str = field(init=False)  # of conversations

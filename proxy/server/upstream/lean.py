@@ -36,7 +36,9 @@ from proxy.server.upstream.plain import (
 )
 from proxy.server.upstream.rendering import rendered
 from proxy.server.upstream.slots import Slots
-from proxy.wire.http1 import BadHttp, Head, Parser, whole
+from proxy.wire.answer_head import BadHttp
+from proxy.wire.head_shape import Head
+from proxy.wire.http1 import Parser, whole
 from proxy.wire.splice import Parts
 
 HIGH, LOW = 256 << 10, 64 << 10  # bytes that wait to be read, past which the provider is held back, and let go again

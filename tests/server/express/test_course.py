@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from gateway import RawClient, Running, Start, provider, settles
 from keyed import make
-from playbook import CHAT, MESSAGES, USAGE, Tongue, chunk
+from playbook import CHAT, MESSAGES, Tongue
+from riding import TOLD, frames
 from upstream import LAST, SILENCE, STREAM_HEAD, Script, ScriptedUpstream, piece, streamed, within
 
 from proxy.server.billing import STREAM_BYTES_PER_TOKEN
@@ -23,12 +24,6 @@ from proxy.server.upstream import plain
 
 LOOPS = ("uvloop",)
 PRICED = {"first": "price = { input = 2.5, output = 10 }"}
-TOLD = chunk(None, usage=USAGE)
-
-
-def frames(tongue: Tongue, *texts: str) -> list[bytes]:
-    said = tongue.stream(*(texts or ("Hello", " there.")))
-    return [*said[:-1], TOLD, said[-1]] if tongue is CHAT else said
 
 
 GOOD = frames(CHAT)

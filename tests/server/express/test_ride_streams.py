@@ -9,22 +9,16 @@ from typing import Any
 
 import pytest
 from gateway import RawClient, Running, Start, provider, sent_behind
-from playbook import CHAT, USAGE, Tongue, chunk
-from riding import HOPS, KNOWN_BY, Answer, answer, played, rides, same_either_way
+from playbook import CHAT, Tongue
+from riding import HOPS, KNOWN_BY, Answer, answer, frames, played, rides, same_either_way
 from upstream import CUT, LAST, RESET, SILENCE, Script, ScriptedUpstream, head, piece, plain, streamed
 
 from proxy.server.ledger import Brief, Decision
 
 LOOPS = ("uvloop",)
-TOLD = chunk(None, usage=USAGE)  # the chunk that tells the usage of a chat
 KEY = "canary-house-key-0001"
 
 ODD = ("a", "bc", "d", "é", 'x"y', "\\", "\n", "ef", "", "日本", "\x7f", "g" * 60, "h", "%b", "{}")
-
-
-def frames(tongue: Tongue, *texts: str) -> list[bytes]:
-    said = tongue.stream(*(texts or ("Hello", " there.")))
-    return [*said[:-1], TOLD, said[-1]] if tongue is CHAT else said
 
 
 def good(tongue: Tongue) -> Script:
