@@ -1,7 +1,8 @@
 """What is kept beside the rows and in their transaction: sums of spend, last use of keys, forms, marks, leases.
 
-A trigger for each of these costs more than the row that sets it off, so the writer's rows say `booked`, and what they
-bring is written once for a batch. For rows of anybody else triggers do the same: see `schema`.
+A trigger for each of these costs more than the row that sets it off, so the writer puts its rows into a table that has
+none, and what they bring is written once for a batch. For rows of anybody else, who puts them into the view `decisions`,
+a trigger does the same: see `migrations`.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ ORDINARY_ATTEMPT = (
 ALIKE = (
     "surface", "requested", "stream", "project", "key_id", "config", "status", "outcome", "model", "provider",
     "native", "fallback_used", "estimated", "price_source", "dropped", "byok", "attempt_count", "intent", "class",
-    "rule", "profile", "form", "sole", "booked",
+    "rule", "profile", "form", "sole",
 )  # fmt: skip
 ALIKE_ATTEMPT = ("n", "model", "provider", "native", "outcome", "status", "detail", "byok")
 SOLE = ("upstream_request_id",)  # of a decision that tells of its only attempt too
@@ -190,7 +190,7 @@ class Rows:
             "estimated": int(d.estimated), "price_source": text(d.price_source, NAME),
             "dropped": dropped_text(d.dropped), "byok": int(d.byok), "attempt_count": len(d.attempts),
             **dict(zip(CHOICE, (form.intent,) if form is not None else choice, strict=False)),
-            "form": kept and kept[0], "sole": 1 if sole else None, "booked": 1,
+            "form": kept and kept[0], "sole": 1 if sole else None,
         }  # fmt: skip
         told = {name: value for name, value in columns.items() if value is not None}
         shared, last = tuple(told.values()), SOLE if sole else ()
@@ -206,7 +206,7 @@ class Rows:
         return alike
 
     def _into(self, columns: tuple[str, ...]) -> Into:
-        return self._statements.setdefault(columns, Into("decisions", columns))
+        return self._statements.setdefault(columns, Into("decision_rows", columns))
 
     def _kinds(self, a: Attempt) -> tuple[Kind, Kind]:
         """Of attempts like this one."""

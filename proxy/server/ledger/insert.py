@@ -61,7 +61,7 @@ def insert(connection: sqlite3.Connection, into: Into, rows: Iterable[Sequence[A
 
 
 def last_id(connection: sqlite3.Connection) -> int:
-    (last,) = connection.execute("SELECT coalesce(max(id), 0) FROM decisions").fetchone()
+    (last,) = connection.execute("SELECT coalesce(max(id), 0) FROM decision_rows").fetchone()
     return int(last)
 
 

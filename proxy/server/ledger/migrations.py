@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from proxy.record import frozen
-from proxy.server.ledger.rows import ATTEMPT, BLOCK_BITS, DAY_MS, MARKED
+from proxy.server.ledger.rows import ATTEMPT, BLOCK_BITS, DAY_MS, DECISION, MARKED
 
 APPLICATION_ID = 0x706F696E  # "poin": tells our file from another program's
 
@@ -23,6 +23,7 @@ USAGE_COLUMNS = """
     reasoning INTEGER, audio_input INTEGER, audio_output INTEGER
 """
 
+DEFAULTING = ("byok", "sole")  # a view knows no columns' defaults
 SPENDERS = (("key", "key_id"), ("project", "project"))  # whose spend is summed, and their column
 
 
@@ -67,17 +68,11 @@ def _marking() -> Iterator[str]:
 
 def _unbooked() -> tuple[str, ...]:
     """One trigger in the place of five: a row sets off each of them before it says that it is booked."""
-    spending = (
-        f"INSERT INTO spend SELECT '{kind}:' || NEW.{column}, NEW.at_ms / {DAY_MS}, NEW.charged_nanos"
-        f" WHERE NEW.{column} IS NOT NULL AND NEW.charged_nanos <> 0"
-        " ON CONFLICT (account, day) DO UPDATE SET nanos = nanos + excluded.nanos;"
-        for kind, column in SPENDERS
-    )
     marks = ", ".join(f"('{column}', NEW.{column}, NEW.at_ms >> {BLOCK_BITS})" for column in MARKED)
     former = (*(f"{kind}_spends" for kind, _ in SPENDERS), "keys_used", "leases_settled", "decisions_marked")
     return (
         *(f"DROP TRIGGER {name}" for name in former),
-        f"CREATE TRIGGER decisions_unbooked AFTER INSERT ON decisions WHEN NEW.booked = 0 BEGIN {' '.join(spending)}"  # noqa: S608
+        f"CREATE TRIGGER decisions_unbooked AFTER INSERT ON decisions WHEN NEW.booked = 0 BEGIN {_summed()}"  # noqa: S608
         " UPDATE keys SET last_used_ms = max(coalesce(last_used_ms, 0), NEW.at_ms) WHERE id = NEW.key_id;"
         " DELETE FROM leases WHERE request_id = NEW.request_id;"
         f" INSERT OR IGNORE INTO marks VALUES {marks}; END",
@@ -100,6 +95,42 @@ def _telling() -> tuple[str, ...]:
         f" (decision, {columns}) VALUES (NEW.decision, {', '.join(f'NEW.{name}' for name in ATTEMPT)}); END",
         "CREATE TRIGGER attempts_stay INSTEAD OF UPDATE ON attempts"
         " BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END",
+    )
+
+
+def _viewing() -> Iterator[str]:
+    """`decisions` as it was, and its trigger on it, of a table that has none for new rows: where one is, SQLite puts
+    all rows of a statement into a table of their own first."""
+    yield "DROP TRIGGER decisions_unbooked"
+    yield "ALTER TABLE decisions RENAME TO decision_rows"
+    columns = ("id", *DECISION, "form", "own", "sole", "upstream_request_id")
+    yield f"CREATE VIEW decisions AS SELECT {', '.join(columns)} FROM decision_rows"  # noqa: S608
+    values = (f"coalesce(NEW.{name}, 0)" if name in DEFAULTING else f"NEW.{name}" for name in columns)
+    marks = ", ".join(f"('{column}', NEW.{column}, NEW.at_ms >> {BLOCK_BITS})" for column in MARKED)
+    yield (
+        "CREATE TRIGGER decisions_added INSTEAD OF INSERT ON decisions BEGIN INSERT INTO decision_rows"  # noqa: S608
+        f" ({', '.join(columns)}) VALUES ({', '.join(values)}); {_summed()}"
+        " UPDATE keys SET last_used_ms = max(coalesce(last_used_ms, 0), NEW.at_ms) WHERE id = NEW.key_id;"
+        " DELETE FROM leases WHERE request_id = NEW.request_id;"
+        f" INSERT OR IGNORE INTO marks VALUES {marks}; END"
+    )
+    yield (
+        "CREATE TRIGGER decisions_stay INSTEAD OF UPDATE ON decisions"
+        " BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END"
+    )
+    yield (
+        "CREATE TRIGGER decisions_deleted INSTEAD OF DELETE ON decisions"
+        " BEGIN DELETE FROM decision_rows WHERE id = OLD.id; END"
+    )
+
+
+def _summed() -> str:
+    """Statements of a trigger that add a new row to what its key and its project spent."""
+    return " ".join(
+        f"INSERT INTO spend SELECT '{kind}:' || NEW.{column}, NEW.at_ms / {DAY_MS}, NEW.charged_nanos"
+        f" WHERE NEW.{column} IS NOT NULL AND NEW.charged_nanos <> 0"
+        " ON CONFLICT (account, day) DO UPDATE SET nanos = nanos + excluded.nanos;"
+        for kind, column in SPENDERS
     )
 
 
@@ -262,4 +293,6 @@ MIGRATIONS = (
     Migration(6, tuple(_marking())),
     # An ordinary request is one row: `sole` says that its only attempt is told by its decision.
     Migration(7, (*_unbooked(), *_telling())),
+    # The writer's rows are booked by the writer, so they set off nothing, not even the look at whether they are.
+    Migration(8, tuple(_viewing())),
 )

@@ -5,6 +5,8 @@ and plans. Nothing else ever deletes from the ledger.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 from proxy.record import frozen
@@ -14,8 +16,8 @@ STEP_ROWS = 200  # about 10 ms under the write lock
 STEP_PAGES = 512
 STEP_BLOCKS = 256
 
-OLDER = "DELETE FROM decisions WHERE id IN (SELECT id FROM decisions WHERE at_ms < ? ORDER BY at_ms, id LIMIT ?)"
-OLDEST = "DELETE FROM decisions WHERE id IN (SELECT id FROM decisions ORDER BY at_ms, id LIMIT ?)"
+OLDER = "DELETE FROM decision_rows WHERE id IN (SELECT id FROM decision_rows WHERE at_ms < ? ORDER BY at_ms, id LIMIT ?)"
+OLDEST = "DELETE FROM decision_rows WHERE id IN (SELECT id FROM decision_rows ORDER BY at_ms, id LIMIT ?)"
 
 
 # Of days, and of blocks of time, before that of the oldest row.
@@ -53,6 +55,14 @@ class Retention:
             give_pages_back(connection, STEP_PAGES)
             return 0, _pragma(connection, "freelist_count") < free
         return 0, False
+
+
+@contextmanager
+def cascading(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """With a row that is deleted go its attempts and its plan."""
+    connection.execute("PRAGMA foreign_keys = ON")
+    yield connection
+    connection.execute("PRAGMA foreign_keys = OFF")
 
 
 def give_pages_back(connection: sqlite3.Connection, pages: int) -> None:

@@ -26,7 +26,7 @@ from proxy.server.ledger.building import ATTEMPT_BYTES, ROW_BYTES, Row, Rows
 from proxy.server.ledger.checkpoints import Checkpoints
 from proxy.server.ledger.insert import BAD_ROW, insert_each, insert_rows, last_id
 from proxy.server.ledger.records import Brief, Decision, Lease
-from proxy.server.ledger.retention import STEP_PAGES, Retention, sweep
+from proxy.server.ledger.retention import STEP_PAGES, Retention, cascading, sweep
 from proxy.server.ledger.schema import LedgerRefused, check, inode_of, open_writer, refusal
 
 log = structlog.get_logger()
@@ -406,7 +406,8 @@ class Ledger:
             if self._open().execute(OLD_LEASE, (now_ms,)).fetchone():  # a look takes no lock
                 self._open().execute(DROP_LEASES, (now_ms,))
             self._bookings.forget(now_ms)
-            deleted, more = self._retention.step(self._open(), now_ms)
+            with cascading(self._open()) as connection:
+                deleted, more = self._retention.step(connection, now_ms)
             self._tidied += deleted
             if self._tidied and not more:
                 more = sweep(self._open())
@@ -435,6 +436,8 @@ class Ledger:
         if self._connection is None:
             self._connection = self._connect(self.path)
             self._connection.execute("PRAGMA wal_autocheckpoint = 0").fetchone()  # see `checkpoints`
+            # New rows belong to new ones: a look at what may belong to each would be two searches.
+            self._connection.execute("PRAGMA foreign_keys = OFF")
             self._inode = inode_of(self._place)
         return self._connection
 

@@ -83,7 +83,7 @@ WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
     "more is counted than there was": (doubled, "project:team, 2025-06-17: the rows sum to 102 nano-USD, and 204 are"),
     "less is counted on the oldest day": (too_little_on_the_first_day, "key:k, 2025-06-15: the rows sum to 100"),
     "an attempt is gone": (one_attempt_gone, "1 attempts are told, and 0 are there"),
-    "an attempt belongs to nobody": (an_attempt_of_nobody, "row 2 of own_attempts belongs to no row of decisions"),
+    "an attempt belongs to nobody": (an_attempt_of_nobody, "row 2 of own_attempts belongs to no row of decision_rows"),
     "a row is not found by its project": (not_marked, "00001: no mark leads to it by its project"),
     "an index is damaged": (an_index_that_lacks_a_row, "damage: "),
 }

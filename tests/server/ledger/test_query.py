@@ -105,7 +105,7 @@ def test_no_page_sorts_and_none_walks_the_table(sample: Path, filters: Filter, _
         search = searched(filters) if below is None else searched(filters).below(below)
         told = steps(sample, search)
         assert "TEMP B-TREE" not in told
-        assert "SEARCH decisions USING" in told or "SCAN decisions USING INDEX decisions_" in told
+        assert "SEARCH decision_rows USING" in told or "SCAN decision_rows USING INDEX decisions_" in told
 
 
 INDEXED = {
@@ -146,7 +146,7 @@ BLOCKS: dict[str, tuple[Filter, str]] = {
 def test_what_is_not_is_found_in_the_blocks_where_it_is_marked(sample: Path, filters: Filter, way: str) -> None:
     told = steps(sample, searched(filters))
     assert way in told
-    assert "SEARCH decisions USING INDEX decisions_by_time (at_ms>? AND at_ms<?)" in told
+    assert "SEARCH decision_rows USING INDEX decisions_by_time (at_ms>? AND at_ms<?)" in told
     assert "block<?" in steps(sample, searched(filters).below(Cursor(NOON, 1)))
 
 

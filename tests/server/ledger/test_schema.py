@@ -21,7 +21,7 @@ from .samples import NOON, count, decision, sql, write
 
 NEWEST = MIGRATIONS[-1].version
 NEXT = Migration(
-    NEWEST + 1, ("ALTER TABLE decisions ADD COLUMN region TEXT", "CREATE INDEX by_region ON decisions (region)")
+    NEWEST + 1, ("ALTER TABLE decision_rows ADD COLUMN region TEXT", "CREATE INDEX by_region ON decision_rows (region)")
 )
 NOBODY = 65534
 
@@ -71,7 +71,7 @@ def test_each_older_version_is_brought_forward_with_its_rows(path: Path, version
         )
     with closing(open_writer(path, steps)) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (NEXT.version,)
-        rows = connection.execute("SELECT request_id, charged_nanos, region FROM decisions").fetchall()
+        rows = connection.execute("SELECT request_id, charged_nanos, region FROM decision_rows").fetchall()
         spend = connection.execute("SELECT * FROM spend ORDER BY account").fetchall()
     assert rows == ([("req_old", 7, None)] if version else [])
     assert spend == ([("key:k", NOON // 86_400_000, 7), ("project:team", NOON // 86_400_000, 7)] if version else [])
@@ -112,8 +112,8 @@ def test_attempts_of_before_are_shown_beside_those_that_their_decisions_tell(pat
 def test_a_migration_that_fails_leaves_the_file_as_it_was(path: Path) -> None:
     write(path, [decision()])
     before = sql(path, "SELECT sql FROM sqlite_master")
-    broken = Migration(NEXT.version, (*NEXT.statements, "CREATE TABLE decisions (x)"))
-    with pytest.raises(LedgerRefused, match="decisions already exists"):
+    broken = Migration(NEXT.version, (*NEXT.statements, "CREATE TABLE decision_rows (x)"))
+    with pytest.raises(LedgerRefused, match="decision_rows already exists"):
         open_writer(path, (*MIGRATIONS, broken))
     assert sql(path, "SELECT sql FROM sqlite_master") == before
     assert sql(path, "PRAGMA user_version") == [(NEWEST,)]
