@@ -130,6 +130,11 @@ class Clocked(Ledger):
         super()._settle(written, failed, weight)
         self.taken.append((time.monotonic(), self.written))
 
+    def _few(self) -> bool:
+        if written := super()._few():
+            self.taken.append((time.monotonic(), self.written))
+        return written
+
     def ages(self, recorded: Sequence[float]) -> list[float]:
         """Of rows when they were committed, in milliseconds and in order. They are taken in the order in which they
         came."""

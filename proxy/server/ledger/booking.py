@@ -1,8 +1,8 @@
 """What is kept beside the rows and in their transaction: sums of spend, last use of keys, forms, marks, leases.
 
 A trigger for each of these costs more than the row that sets it off, so the writer puts its rows into a table that has
-none, and what they bring is written once for a batch. For rows of anybody else, who puts them into the view `decisions`,
-a trigger does the same: see `migrations`.
+none, and what they bring is written once for a batch. Anybody else puts rows into the view `decisions`, where a trigger
+does the same: see `migrations`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from attrs import field
 
 from proxy.record import define
 from proxy.server.ledger.building import Alike, Into, Row
-from proxy.server.ledger.insert import SIZES, insert
+from proxy.server.ledger.insert import SIZES, insert, statement
 from proxy.server.ledger.records import Lease
 from proxy.server.ledger.rows import BLOCK_BITS, Value, integer
 
@@ -23,6 +23,7 @@ T = TypeVar("T")
 
 MOST_FORMS = MOST_KEYS = MOST_BLOCKS = 4096
 MOST_MARKS = 1 << 14
+NEVER = 1 << 62
 USED_MS = 1_000  # a use of a key so soon after the last one that was written is not: it would be a page of every batch
 SPEND = Into(
     "spend",
@@ -97,6 +98,26 @@ class Bookings:
         unmarked -= self._marked
         if unmarked:
             self._mark(connection, unmarked)
+
+    def book_few(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
+        """The same, where they are alike and bring nothing new but what they were charged."""
+        alike, charged, marked = rows[0].alike, 0, self._marked
+        key, form, accounts = alike.key_id, alike.form, alike.accounts
+        used_again = self._used.get(key, 0) + USED_MS if key is not None else NEVER
+        plain = form is None or form[0] in self._forms
+        for row in rows:
+            at_ms = row.at_ms
+            if row.alike is not alike or at_ms >= used_again or (alike, at_ms >> BLOCK_BITS) not in marked:
+                plain = False
+            charged += row.charged_nanos
+        if not plain:
+            self.book(connection, rows)
+        elif charged and accounts:
+            spent: list[Value] = []
+            for account in accounts:
+                spent += account
+                spent.append(integer(charged))
+            connection.execute(statement(SPEND, len(accounts)), spent)
 
     def _mark(self, connection: sqlite3.Connection, blocks: Set[tuple[Alike, int]]) -> None:
         marks = {(*mark, integer(block)) for alike, block in blocks for mark in alike.marks} - self._marks

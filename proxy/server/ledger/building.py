@@ -131,7 +131,7 @@ class Rows:
     def row_of(self, d: Decision | Brief, unreadable: Callable[[Decision, Exception], None]) -> Row:
         """A plan that cannot be told costs the row its plan, not the money: `unreadable` hears of it."""
         if isinstance(d, Brief):
-            return _row_of_brief(d) or self._learnt(d, unreadable)
+            return row_of_brief(d) or self._learnt(d, unreadable)
         form = plan = own = None
         choice: tuple[str | None, ...] = NO_CHOICE
         if isinstance(d.plan, Plan) and (form := form_of(d.plan, d.facts)) is not None:
@@ -243,7 +243,7 @@ class Rows:
         )  # fmt: skip
 
 
-def _row_of_brief(b: Brief) -> Row | None:
+def row_of_brief(b: Brief) -> Row | None:
     """None where its kind has to be learnt."""
     kind, id, at_ms, tokens, conversation, warm, u, cost, charged, ttfb, took, size, said, started = b
     known: Known | None = kind.rows and kind.rows[started > 0]

@@ -43,8 +43,8 @@ def insert_each(
         connection.execute("SAVEPOINT one")
         try:
             id = last + 1
-            statement = f"{_statement(row.kind.into, 1)} ON CONFLICT (request_id) DO NOTHING"
-            if connection.execute(statement, (*row.kind.shared, id, *row.values)).rowcount:
+            once = f"{statement(row.kind.into, 1)} ON CONFLICT (request_id) DO NOTHING"
+            if connection.execute(once, (*row.kind.shared, id, *row.values)).rowcount:
                 _insert_rest(connection, [(id, row)])
                 new.append(row)
                 last = id
@@ -57,7 +57,7 @@ def insert_each(
 
 def insert(connection: sqlite3.Connection, into: Into, rows: Iterable[Sequence[Any]]) -> None:
     for part in _parts(list(rows)):
-        connection.execute(_statement(into, len(part)), list(chain.from_iterable(part)))
+        connection.execute(statement(into, len(part)), list(chain.from_iterable(part)))
 
 
 def last_id(connection: sqlite3.Connection) -> int:
@@ -111,7 +111,7 @@ def _cut(rows: Sequence[T]) -> Iterator[Sequence[T]]:
 
 
 @lru_cache(maxsize=512)
-def _statement(into: Into, rows: int) -> str:
+def statement(into: Into, rows: int) -> str:
     places = ", ".join([f"({', '.join('?' * len(into.columns))})"] * rows)
     return f"{into.verb} INTO {into.table} ({', '.join(into.columns)}) VALUES {places}{into.conflict}"
 

@@ -16,7 +16,9 @@ STEP_ROWS = 200  # about 10 ms under the write lock
 STEP_PAGES = 512
 STEP_BLOCKS = 256
 
-OLDER = "DELETE FROM decision_rows WHERE id IN (SELECT id FROM decision_rows WHERE at_ms < ? ORDER BY at_ms, id LIMIT ?)"
+OLDER = (
+    "DELETE FROM decision_rows WHERE id IN (SELECT id FROM decision_rows WHERE at_ms < ? ORDER BY at_ms, id LIMIT ?)"
+)
 OLDEST = "DELETE FROM decision_rows WHERE id IN (SELECT id FROM decision_rows ORDER BY at_ms, id LIMIT ?)"
 
 

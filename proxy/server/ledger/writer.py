@@ -8,30 +8,27 @@ stays queued and is tried again until it is taken; what comes while the queue is
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
 import structlog
 
 from proxy.server.bell import Bell
-from proxy.server.ledger.booking import Bookings
-from proxy.server.ledger.building import ATTEMPT_BYTES, ROW_BYTES, Row, Rows
-from proxy.server.ledger.checkpoints import Checkpoints
-from proxy.server.ledger.insert import BAD_ROW, insert_each, insert_rows, last_id
+from proxy.server.ledger.building import ATTEMPT_BYTES, ROW_BYTES, Row, Rows, row_of_brief
 from proxy.server.ledger.records import Brief, Decision, Lease
-from proxy.server.ledger.retention import STEP_PAGES, Retention, cascading, sweep
-from proxy.server.ledger.schema import LedgerRefused, check, inode_of, open_writer, refusal
+from proxy.server.ledger.retention import Retention
+from proxy.server.ledger.schema import LedgerRefused, check, open_writer, refusal
+from proxy.server.ledger.transactions import Transactions
 
 log = structlog.get_logger()
 
 BATCH_ROWS = 512
+FEW = 8  # rows that trickle, at most: beyond these they are sorted by their kinds
 THICK = 16  # rows of a batch, from which on the next one is due in half the time
 RECORDED = (Decision, Brief)
 BACKOFF_FIRST, BACKOFF_MOST = 0.05, 5.0  # seconds between tries while the file takes nothing
@@ -41,10 +38,6 @@ NAPS = 10  # times of `flush_ms` without a row, after which the thread sleeps un
 # What a decision weighs before it is a row, about: objects and strings are bounded, so counting them would cost more
 # than it says.
 QUEUED_BYTES = ROW_BYTES + ATTEMPT_BYTES + 4096
-BATCH_PAGES, ROW_PAGE = 12, 6_000  # pages that a batch writes of itself, and bytes of rows for one more
-
-OLD_LEASE = "SELECT 1 FROM leases WHERE until_ms < ? LIMIT 1"
-DROP_LEASES = "DELETE FROM leases WHERE until_ms < ?"
 
 
 class Ledger:
@@ -67,8 +60,7 @@ class Ledger:
     ) -> None:
         self.path = path
         self.written = self.dropped = self.failed = 0
-        self._max_bytes, self._flush_s, self._now, self._connect = max_queue_bytes, flush_ms / 1000, now, connect
-        self._retention = Retention(retain_days, retain_bytes)
+        self._max_bytes, self._flush_s, self._now = max_queue_bytes, flush_ms / 1000, now
         self._pause_s = self._flush_s  # between two batches, as the last one was
         # Callers add to these two without a lock. Only where `_room` is taken up do they meet the thread at it.
         self._queue: deque[Decision | Brief] = deque()
@@ -87,14 +79,11 @@ class Ledger:
         self._ending, self._deadline = False, 0.0
         # The rest is the writer thread's own.
         self._thread: threading.Thread | None = None
-        self._rows, self._bookings, self._checkpoints = Rows(), Bookings(), Checkpoints(path)
+        self._rows = Rows()
+        self._file = Transactions(path, connect, Retention(retain_days, retain_bytes), self._row_refused)
         self._pending: deque[Row] = deque()
         self._young: list[str] = []  # requests whose leases were there at the last look
         self._leasing: dict[str, Lease] = {}  # to be written
-        self._connection: sqlite3.Connection | None = None
-        self._place = os.fspath(path)
-        self._inode: int | None = None
-        self._last_id: int | None = None  # of the rows in the file; None where it has to be asked
         self._stalled_at: float | None = None
         self._retry_at, self._backoff = 0.0, BACKOFF_FIRST
         self._written_at = 0.0  # when the last batch was begun
@@ -122,9 +111,9 @@ class Ledger:
     def start(self) -> None:
         """Opens the file, brings it forward, starts the thread. Raises LedgerRefused."""
         try:
-            check(self._open(), self.path)
+            check(self._file.open(), self.path)
         except LedgerRefused:
-            self._close()
+            self._file.close()
             raise
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
         self._thread.start()
@@ -189,6 +178,8 @@ class Ledger:
     def _run(self) -> None:
         while not self._finished():
             self._wait()
+            if self._few():
+                continue
             self._gather()
             if self._unwritten() and (self._ending or time.monotonic() >= self._retry_at):
                 self._write()
@@ -198,8 +189,7 @@ class Ledger:
             elif not self._unwritten() and time.monotonic() >= self._tidy_at:
                 self._tidy()
         self._abandon()
-        self._checkpoints.join(max(0.0, self._deadline - time.monotonic()))
-        self._close()
+        self._file.close(max(0.0, self._deadline - time.monotonic()))
 
     def _finished(self) -> bool:
         return self._ending and not self._queue and not self._pending
@@ -238,6 +228,51 @@ class Ledger:
 
     def _batch_is_due(self) -> bool:
         return self._hurry or self._ending or len(self._queue) >= BATCH_ROWS
+
+    def _few(self) -> bool:
+        """A turn as most are: a few rows of known kinds, which the file takes, and nothing else. They stand in the
+        queue until they are written. False where anything is unusual, for the way of all."""
+        queue, now = self._queue, time.monotonic()
+        count = len(queue)
+        if (
+            not 0 < count <= FEW
+            or self._pending
+            or self._stalled_at is not None
+            or self._ending
+            or now >= self._tidy_at
+        ):
+            return False
+        rows = []
+        for i in range(count):
+            brief = queue[i]
+            row = row_of_brief(brief) if brief.__class__ is Brief else None
+            if row is None:
+                return False
+            rows.append(row)
+        if self._leases or self._young:
+            self._take_leases()
+        if leasing := self._leasing:
+            for row in rows:
+                leasing.pop(row.request_id, None)
+        try:
+            if not self._file.write_few(rows, leasing):
+                return False
+        except Exception:  # as in `_write`, which tries again, and tells what it was
+            self._file.failed()
+            return False
+        self._written_at, self._naps, self._pause_s = now, 0, self._flush_s
+        if leasing:
+            self._leasing = {}
+        with self._lock:
+            for _ in rows:
+                queue.popleft()
+            if not queue:
+                self._hurry = False
+            self._done += count
+            self.written += count
+            if self._watched:
+                self._settled.notify_all()
+        return True
 
     def _gather(self) -> None:
         """Turns what was recorded into rows, also while the file takes none: a decision's plan holds on to much of
@@ -279,10 +314,9 @@ class Ledger:
         self._written_at, self._naps = time.monotonic(), 0
         self._pause_s = self._flush_s if len(batch) < THICK else self._flush_s / 2
         try:
-            written = self._commit(batch, weight)
+            written = self._file.write(batch, self._leasing, weight)
         except Exception as exc:  # the thread's outermost handler: whatever it is, the rows are kept
-            self._close()
-            self._checkpoints.failed()
+            self._file.failed()
             self._stall(exc)
             self._retry_at = time.monotonic() + self._backoff
             self._backoff = min(self._backoff * 2, BACKOFF_MOST)
@@ -339,48 +373,8 @@ class Ledger:
             self._reported.add(kind)
             log.error(event, request_id=request_id, exc_info=exc)
 
-    def _commit(self, rows: Sequence[Row], weight: int) -> int:
-        """All rows in one transaction; how many the tables took. A row that breaks their rules stalls nobody."""
-        connection, bookings = self._open(), self._bookings
-        self._checkpoints.give_way()
-        connection.execute("BEGIN IMMEDIATE")
-        new, refused = (rows, 0) if self._insert(connection, rows) else self._insert_each(connection, rows)
-        bookings.book(connection, new)
-        bookings.settle(connection, rows)
-        if self._leasing:
-            bookings.lease(connection, self._leasing)
-        connection.execute("COMMIT")
-        bookings.done()
-        self._checkpoints.committed(connection, BATCH_PAGES + weight // ROW_PAGE)
-        return len(rows) - refused
-
-    def _insert(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> bool:
-        """All at once, if they are new; where another process has written, from its last id on. False if not."""
-        last = self._last_id
-        if last is not None and self._insert_behind(last, connection, rows):
-            return True
-        return self._insert_behind(last_id(connection), connection, rows)
-
-    def _insert_behind(self, last: int, connection: sqlite3.Connection, rows: Sequence[Row]) -> bool:
-        try:
-            insert_rows(connection, rows, last)
-        except BAD_ROW:
-            self._last_id = None
-            connection.execute("ROLLBACK")
-            connection.execute("BEGIN IMMEDIATE")
-            return False
-        self._last_id = last + len(rows)
-        return True
-
-    def _insert_each(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> tuple[Sequence[Row], int]:
-        """Those that are new, and how many are none."""
-        refused = []
-
-        def refuse(row: Row, exc: Exception) -> None:
-            refused.append(row)
-            self._report("ledger_row_refused", exc, row.request_id)
-
-        return insert_each(connection, rows, refuse), len(refused)
+    def _row_refused(self, row: Row, exc: Exception) -> None:
+        self._report("ledger_row_refused", exc, row.request_id)
 
     def _stall(self, exc: Exception) -> None:
         if self._stalled_at is None:
@@ -402,50 +396,13 @@ class Ledger:
 
     def _tidy(self) -> None:
         try:
-            now_ms = round(self._now() * 1000)
-            if self._open().execute(OLD_LEASE, (now_ms,)).fetchone():  # a look takes no lock
-                self._open().execute(DROP_LEASES, (now_ms,))
-            self._bookings.forget(now_ms)
-            with cascading(self._open()) as connection:
-                deleted, more = self._retention.step(connection, now_ms)
+            deleted, more = self._file.tidy(round(self._now() * 1000), swept=self._tidied > 0)
             self._tidied += deleted
-            if self._tidied and not more:
-                more = sweep(self._open())
-                self._bookings.doubt()
-            if deleted or more:
-                self._checkpoints.committed(self._open(), STEP_PAGES)
         except Exception as exc:  # as above; if it lasts, the next batch meets it and says so
             log.warning("ledger_tidy_failed", reason=str(self._reason(exc)))
-            self._close()
+            self._file.close()
             more = False
         self._tidy_at = time.monotonic() + (0 if more else TIDY_SECONDS)
         if self._tidied and not more:
             log.info("ledger_tidied", rows=self._tidied)
             self._tidied = 0
-
-    # -- the connection ------------------------------------------------------------------------------------------
-
-    def _open(self) -> sqlite3.Connection:
-        """The connection, opened again after any failure, and where the path no longer leads to the open file:
-        rows written to a deleted file would be gone without a word."""
-        if self._connection is not None and inode_of(self._place) != self._inode:
-            log.warning("ledger_file_replaced", path=str(self.path))
-            # The WAL does not move along with a file that is renamed: what it holds goes home first.
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            self._close()
-        if self._connection is None:
-            self._connection = self._connect(self.path)
-            self._connection.execute("PRAGMA wal_autocheckpoint = 0").fetchone()  # see `checkpoints`
-            # New rows belong to new ones: a look at what may belong to each would be two searches.
-            self._connection.execute("PRAGMA foreign_keys = OFF")
-            self._inode = inode_of(self._place)
-        return self._connection
-
-    def _close(self) -> None:
-        """Rolls back what is open."""
-        connection, self._connection = self._connection, None
-        self._bookings.doubt()
-        self._last_id = None
-        if connection is not None:
-            with suppress(sqlite3.Error):  # on a disk that fails; the next one is opened in its place
-                connection.close()

@@ -11,6 +11,7 @@ import pytest
 from proxy.server.ledger import Ledger, LedgerRefused
 from proxy.server.ledger.care import NoRoom, examine, give_back, rewrite
 from proxy.server.ledger.migrations import MIGRATIONS
+from proxy.server.ledger.retention import Retention
 from proxy.server.ledger.schema import open_writer
 
 from .samples import NOON, PATIENCE, attempt, count, decision, sql, write
@@ -98,9 +99,8 @@ def test_what_is_wrong_is_told(path: Path, spoil: Callable[[Path], None], told: 
 
 def test_what_the_retention_deleted_is_no_disagreement(path: Path) -> None:
     write(path, (decision(i, key_id="k", charged_nanos=5) for i in range(400)))  # all of one day
-    ledger = Ledger(path, retain_days=None, retain_bytes=1, now=lambda: NOW / 1000)
     with closing(open_writer(path)) as connection:
-        ledger._retention.step(connection, NOW)
+        Retention(days=None, bytes=1).step(connection, NOW)
     assert 0 < count(path) < 400
     assert examine(path, now_ms=NOW).problems == []
 

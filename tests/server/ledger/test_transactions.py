@@ -1,0 +1,144 @@
+"""Rows that trickle, beside the same rows written in the way of all."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from past import world_of
+
+from proxy.routing.forms import form_of
+from proxy.server.ledger import Brief, Lease, Ledger
+from proxy.server.ledger.schema import open_writer
+
+from .samples import NOON, count, sql
+from .test_building import TABLE, Kind, brief, planned
+
+TABLES = ("decision_rows", "own_attempts", "plans", "plan_forms", "marks", "spend", "keys", "leases")
+KEY = "INSERT INTO keys VALUES ('k', '', '', x'00', '', 0, NULL, '', NULL, NULL, NULL, 0, NULL, '{}')"
+
+
+@pytest.fixture
+def kind() -> Kind:
+    """Of a plan that others were like."""
+    plan = planned(world_of(TABLE))
+    for _ in range(2):
+        form_of(plan, plan.facts)
+    return Kind(plan)
+
+
+class Failing(sqlite3.Connection):
+    """Takes no COMMIT while `refusing`."""
+
+    refusing = False
+
+    def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        if self.refusing and statement == "COMMIT":
+            raise sqlite3.OperationalError("disk I/O error")
+        return super().execute(statement, *values)
+
+
+def ledger_at(path: Path, connect: Callable[[Path], sqlite3.Connection] = open_writer) -> Ledger:
+    """Without its thread: a test takes its turns."""
+    open_writer(path).close()
+    sql(path, KEY)
+    ledger = Ledger(path, connect=connect, retain_days=None, retain_bytes=None)
+    ledger._tidy_at = float("inf")
+    return ledger
+
+
+def way_of_all(ledger: Ledger) -> None:
+    ledger._gather()
+    ledger._write()
+
+
+def a_turn(ledger: Ledger) -> bool:
+    if few := ledger._few():
+        return few
+    way_of_all(ledger)
+    return False
+
+
+def turns(ledger: Ledger, kind: Kind, take: Callable[[Ledger], object]) -> Iterator[object]:
+    """A lease for each request, and its row three turns later; a second of the clock goes by meanwhile, and a request
+    ends with tokens that are not plain."""
+    usages: dict[int, dict[str, Any]] = {17: {"cost_nanos": 1 << 70}, 23: {"charged_nanos": 0}, 29: {"started_ms": 2}}
+    for turn in range(16):
+        for i in range(3 * turn, 3 * turn + 3):
+            ledger.lease(Lease(f"req_{i}", "k", "team", 5, NOON + 10_000))
+            if i >= 9:
+                ledger.record(brief(kind, i - 9, at_ms=NOON + 70 * i, **usages.get(i - 9, {})))
+        if ledger._queue:
+            yield take(ledger)
+        else:
+            way_of_all(ledger) if ledger._unwritten() else ledger._gather()
+
+
+def told(path: Path) -> dict[str, list[Any]]:
+    return {table: sql(path, f"SELECT * FROM {table} ORDER BY 1, 2") for table in TABLES}
+
+
+def test_rows_that_trickle_are_written_as_a_crowds_are(tmp_path: Path, kind: Kind) -> None:
+    trickling, crowded = tmp_path / "trickling.db", tmp_path / "crowded.db"
+    few = list(turns(ledger_at(trickling), kind, a_turn))
+    assert few.count(True) > len(few) / 2
+    assert False in few
+    kind.rows = None
+    list(turns(ledger_at(crowded), kind, way_of_all))
+    assert told(trickling) == told(crowded)
+    assert count(trickling) == 39
+    assert count(trickling, "leases") == 6
+
+
+def a_file_that_takes_nothing(ledger: Ledger, _: Brief) -> None:
+    connection = ledger._file.open()
+    assert isinstance(connection, Failing)
+    connection.refusing = True
+
+
+def a_row_that_is_there(ledger: Ledger, last: Brief) -> None:
+    ledger.record(last)
+
+
+def rows_of_another_process(ledger: Ledger, last: Brief) -> None:
+    theirs = Ledger(ledger.path, retain_days=None)
+    theirs.record(last._replace(request_id="req_theirs"))
+    way_of_all(theirs)
+
+
+def another_file(ledger: Ledger, _: Brief) -> None:
+    ledger.path.rename(ledger.path.with_suffix(".old"))
+
+
+UNUSUAL = {
+    "a file that takes nothing": (a_file_that_takes_nothing, 4),
+    "a row that is there": (a_row_that_is_there, 4),
+    "rows of another process": (rows_of_another_process, 5),
+    "another file in its place": (another_file, 1),
+}
+
+
+@pytest.mark.parametrize(("spoil", "rows"), UNUSUAL.values(), ids=UNUSUAL)
+def test_what_is_unusual_is_left_to_the_way_of_all(
+    path: Path, kind: Kind, spoil: Callable[[Ledger, Brief], None], rows: int
+) -> None:
+    def connect(path: Path) -> sqlite3.Connection:
+        open_writer(path).close()
+        return sqlite3.connect(path, isolation_level=None, factory=Failing)
+
+    ledger = ledger_at(path, connect)
+    for i in range(2):
+        ledger.record(brief(kind, i))
+        way_of_all(ledger)
+    ledger.record(brief(kind, 2))
+    assert ledger._few()
+    spoil(ledger, brief(kind, 2))
+    ledger.record(brief(kind, 3))
+    assert not ledger._few()
+    assert ledger.queued == len(ledger._queue) > 0
+    way_of_all(ledger)
+    assert (ledger.queued, ledger.stalled, ledger.failed) == (0, False, 0)
+    assert count(path) == rows
