@@ -135,8 +135,8 @@ LOOKED_AT = {name for name, (dialect, _, known) in WHOLE.items() if dialect is O
 }  # fmt: skip
 
 
-def known_stream(*begun: bytes) -> Familiar:
-    stream = familiar(OPENAI)
+def known_stream(*begun: bytes, strip_usage: bool = False) -> Familiar:
+    stream = familiar(OPENAI, strip_usage=strip_usage)
     assert stream is not None
     for raw in begun:
         assert stream.begins([raw])
@@ -148,7 +148,7 @@ def test_the_last_frames_of_a_stream_are_what_they_would_be_one_by_one(name: str
     frames = [raw for raw in WHOLE[name][1] if raw != GOOD[0]]
     one_by_one, told = (Passthrough(OPENAI, VOICE, strip_usage=strip_usage) for _ in range(2))
     assert told.feed(b"".join(GOOD[:2])) == b"".join(map(one_by_one.feed, GOOD[:2]))
-    ended = known_stream(*GOOD[:2]).ends(list(frames), strip_usage=strip_usage)
+    ended = known_stream(*GOOD[:2], strip_usage=strip_usage).ends(frames)
     assert (ended is None) == (name in LOOKED_AT)
     rest = b"".join(map(one_by_one.feed, frames))
     if ended is not None:
@@ -156,6 +156,29 @@ def test_the_last_frames_of_a_stream_are_what_they_would_be_one_by_one(name: str
         assert one_by_one.done
         assert one_by_one.failure is None
     assert told.feed(b"".join(frames)) == rest
+
+
+@each(("name", "strip_usage"), [(name, strip) for name in WHOLE if name != "a message" for strip in (False, True)])
+def test_each_of_the_last_frames_may_come_by_itself(name: str, strip_usage: bool) -> None:
+    frames = [raw for raw in WHOLE[name][1] if raw != GOOD[0]]
+    stream = known_stream(*GOOD[:2], strip_usage=strip_usage)
+    one_by_one, told = (Passthrough(OPENAI, VOICE, strip_usage=strip_usage) for _ in range(2))
+    told.feed(b"".join(GOOD[:2]))
+    one_by_one.feed(b"".join(GOOD[:2]))
+    for number, raw in enumerate(frames):
+        if number == len(frames) - 1 and (ended := stream.ends([raw])) is not None:
+            assert (ended.out, ended.usage) == (one_by_one.feed(raw), one_by_one.usage)
+            assert ended.edits == one_by_one.edits
+            assert one_by_one.done
+            return
+        out = stream.nears_its_end([raw])
+        if out is None:
+            break
+        assert out == one_by_one.feed(raw)
+        assert out == told.feed(raw)  # for only what is no text is kept for that
+    assert name in LOOKED_AT
+    rest = frames[number:]
+    assert b"".join(map(told.feed, rest)) == b"".join(map(one_by_one.feed, rest))
 
 
 BEGINNINGS: dict[str, tuple[list[bytes], bool]] = {
@@ -188,7 +211,7 @@ BEGINNINGS: dict[str, tuple[list[bytes], bool]] = {
 def test_a_stream_is_known_from_its_beginning_as_far_as_each_frame_is(frames: list[bytes], known: bool) -> None:
     Passthrough(OPENAI, VOICE).feed(b"".join([*GOOD, END]))
     for apart in (False, True):
-        stream = familiar(OPENAI)
+        stream = familiar(OPENAI, strip_usage=False)
         assert stream is not None
         reads = [[raw] for raw in frames] if apart else [frames]
         texts, seen = 0, True

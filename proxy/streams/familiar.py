@@ -142,13 +142,16 @@ def at_once(dialect: Dialect, chunks: list[bytes], *, strip_usage: bool) -> AtOn
 
 class Familiar:
     """One stream of the client's dialect, as far as each frame of it is known, up to its text and behind it. It keeps
-    nothing of them: whoever asks holds what came up to the first text, by which a `Passthrough` knows as much."""
+    nothing of them: whoever asks holds what came up to the first text, and later whatever is none, by which a
+    `Passthrough` knows as much."""
 
-    __slots__ = ("_dialect", "_head", "_memory", "before", "behind")
+    __slots__ = ("_dialect", "_head", "_memory", "_strips_usage", "_usage", "before", "behind")
 
-    def __init__(self, dialect: Dialect, memory: _Memory) -> None:
+    def __init__(self, dialect: Dialect, memory: _Memory, *, strip_usage: bool) -> None:
         self._dialect = dialect
         self._memory = memory
+        self._strips_usage = strip_usage
+        self._usage: ir.Usage | None = None
         self._head: bytes | None = None  # what all frames begin with, once one has come
         self.before = self.behind = b""  # what stands around the text of a frame, once one has come
 
@@ -187,16 +190,35 @@ class Familiar:
                 return False
         return True
 
-    def ends(self, frames: list[bytes], *, strip_usage: bool) -> AtOnce | None:
+    def nears_its_end(self, frames: list[bytes]) -> bytes | None:
+        """What leaves of other frames behind a text, of which the last is not the stream's; None where one of them is
+        not known."""
+        assert self._head is not None
+        known = _known(self._dialect, self._memory, self._head, frames)
+        if known is None or (known.usage is not None and self._usage is not None):
+            return None
+        if known.usage is not None:
+            self._usage = known.usage
+            if self._strips_usage:
+                frames = frames[: known.tells] + frames[known.tells + 1 :]
+        return b"".join(frames)
+
+    def ends(self, frames: list[bytes]) -> AtOnce | None:
         """What leaves of the frames with which it ends, behind a text; None where one of them is not known."""
         assert self._head is not None
-        return _ended(self._dialect, self._memory, self._head, frames, True, strip_usage)
+        strips, before = self._strips_usage, self._usage
+        ended = _ended(self._dialect, self._memory, self._head, frames, True, strips)
+        if ended is None or before is None:
+            return ended
+        return AtOnce(ended.out, before, USAGE_REMOVED if strips else UNTOUCHED) if ended.usage is None else None
 
 
-def familiar(dialect: Dialect) -> Familiar | None:
+def familiar(dialect: Dialect, *, strip_usage: bool) -> Familiar | None:
     """A stream that may be one; None where none is known for certain to end."""
     memory = _memories.get(dialect.name)
-    return None if memory is None or not dialect.terminator or dialect.farewell else Familiar(dialect, memory)
+    if memory is None or not dialect.terminator or dialect.farewell:
+        return None
+    return Familiar(dialect, memory, strip_usage=strip_usage)
 
 
 def _ended(
@@ -210,8 +232,8 @@ def _ended(
     if known is None or (known.stop is None and not known.speaks and not spoke):
         return None
     if known.usage is not None and strip_usage:
-        del frames[known.tells]
-        return AtOnce(b"".join(frames), known.usage, USAGE_REMOVED)
+        left = frames[: known.tells] + frames[known.tells + 1 :]
+        return AtOnce(b"".join(left), known.usage, USAGE_REMOVED)
     return AtOnce(b"".join(frames), known.usage)
 
 

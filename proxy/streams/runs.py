@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from proxy.dialects.dialect import Upstream
-from proxy.wire.chunked_run import LINES, ChunkedRun
+from proxy.wire.chunked_run import ChunkedRun
 from proxy.wire.mould import PLAIN, Mould, length
 from proxy.wire.sse import CR
 
@@ -36,7 +36,7 @@ class Retelling:
             return b""
         self.chars += chars
         self.size = size
-        return b"".join((LINES[size], self._opening, text, self._ending))
+        return b"%x\r\n%b%b%b" % (size, self._opening, text, self._ending)
 
 
 class Runs:

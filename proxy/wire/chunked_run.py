@@ -93,19 +93,6 @@ class _SizeLines(dict[int, tuple[bytes, int]]):
 SIZE_LINES = _SizeLines()
 
 
-class _Lines(dict[int, bytes]):
-    """Size of a chunk -> its size line. Put before a chunk it takes half of what it takes to write the size anew."""
-
-    def __missing__(self, size: int) -> bytes:
-        line = b"%x\r\n" % size
-        if size <= LONGEST:
-            self[size] = line
-        return line
-
-
-LINES = _Lines()
-
-
 class _Between(dict[int, bytes]):
     """Length of a text -> what stands between the text before and it: a frame's end, the size of its own chunk, and its
     frame's head."""

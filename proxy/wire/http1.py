@@ -13,6 +13,7 @@ from attrs import field
 
 from proxy.record import define
 from proxy.wire.answer_head import LONGEST_LINE, MOST_HEADS, BadHttp, head_of, keep, known_head
+from proxy.wire.chunked_run import SIZE_LINES
 from proxy.wire.head_shape import Framing, Head
 
 LONGEST_HEAD = 128 << 10
@@ -49,6 +50,9 @@ def begun(data: bytes) -> tuple[Head, bytes] | None:
 def chunks_of(body: bytes) -> tuple[list[bytes], bool] | None:
     """The chunks, and whether the body ends with them, if from the border of a chunk on `body` is whole ones whose
     sizes have come before; else as above."""
+    line, size = SIZE_LINES[len(body)]
+    if size > 0 and body[: len(line)] == line and body[-2:] == b"\r\n":  # as of nearly every slow stream
+        return [body[len(line) : -2]], False
     pieces = body.split(b"\r\n")
     ends = pieces[-3:] == NO_MORE
     if ends:

@@ -134,7 +134,7 @@ PIECES: dict[str, tuple[bytes, tuple[list[bytes], bool] | None]] = {
     "a size that is too large": (b"4\r\nab\r\n", None),
     "a size that is too small": (b"2\r\nabc\r\n", None),
     "the rest of a chunk": (b"b\r\n" + TWO, None),
-    "a line end within a chunk": (b"4\r\na\r\nb\r\n", None),
+    "a line end within a chunk": (b"4\r\na\r\nb\r\n", ([b"a\r\nb"], False)),
     "a size that has not come before": (b"00002\r\nab\r\n", None),
 }
 

@@ -181,7 +181,7 @@ class Course(Reading):
         self._heard, data = found
         self._last = self._now()
         if prepared.native and isinstance(prepared.dialect, Dialect):
-            self._familiar = familiar(prepared.dialect)
+            self._familiar = familiar(prepared.dialect, strip_usage=prepared.asked_usage)
         if self._familiar is None:
             self._make_stream()
         return data
@@ -226,22 +226,26 @@ class Course(Reading):
         return True
 
     def _says(self, stream: Familiar, chunks: list[bytes]) -> bool:
-        """Whether these are more texts."""
-        if not stream.goes_on(chunks):
+        """Whether these are more texts, or what stands before the end."""
+        if self._outgrows(self._out + sum(map(len, chunks))):
             return False
-        out = b"".join(chunks)
-        if self._outgrows(self._out + len(out)):
+        if stream.goes_on(chunks):
+            out = b"".join(chunks)
+        elif len(self._body) + len(chunks) > MOST_HELD or (near := stream.nears_its_end(chunks)) is None:
             return False
+        else:
+            out = near
+            self._body += chunks
         self._last = self._now()
         self._say(out)
         return True
 
     def _ends(self, stream: Familiar, chunks: list[bytes]) -> bool:
         """Whether these are the last frames of a good stream, and have left."""
-        head, track, transport = self._heard, self._ride.track, self._client.transport
-        if head is None or track.streamed is None or not chunks:
+        transport = self._client.transport
+        if not chunks:
             return False
-        ended = stream.ends(chunks, strip_usage=track.streamed.asked_usage)
+        ended = stream.ends(chunks)
         if ended is None or not self._costs(ended.usage) or self._outgrows(self._out + len(ended.out)):
             return False
         if transport is None or transport.is_closing() or transport.get_write_buffer_size() > 0:

@@ -56,7 +56,6 @@ class Telling(_Steady):
     )  # fmt: skip
 
     _stream: Stream
-    _recast: Callable[[bytes], bytes | None] | None  # None: its bytes are the client's
     _edits: Mapping[str, int]  # of that, or of one that came at once
     _parser: Parser
     _waiter: asyncio.Future[None]
@@ -83,6 +82,7 @@ class Telling(_Steady):
         self._woken = False  # the task, for that
         self._body: list[bytes] = []  # that came before the commit
         self._size = 0  # of that
+        self._recast: Callable[[bytes], bytes | None] | None = None  # None: its bytes are the client's
         self._run: ChunkedRun | None = None
         self._least = NEVER  # bytes of a frame of the run, where they leave as they came; and what is around a text:
         self._before = self._behind = b""

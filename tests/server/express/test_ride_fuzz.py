@@ -340,7 +340,8 @@ def script(theirs: Tongue, stream: bool, dice: Random) -> Script:
 def slow(theirs: Tongue, stream: bool, dice: Random) -> Script:
     """A stream that comes in many reads, the head with the first frame or alone, the last frames with the end."""
     good = bytes_of(theirs, [dice.choice(SHORT) for _ in range(dice.choice([1, 2, 4]))])
-    reads = [*([it] for it in good[:-3]), good[-3:]]
+    together = dice.choice([1, 3, 3])
+    reads = [*([it] for it in good[:-together]), good[-together:]]
     for _ in range(dice.choice([0, 1, 1])):
         at = dice.randrange(len(reads))
         where = dice.randrange(len(reads[at]))
@@ -366,7 +367,6 @@ FRAMINGS: Sequence[Callable[[bytes], bytes]] = (
     lambda frame: piece(frame[:9]) + piece(frame[9:]) if len(frame) > 9 else piece(frame),
     lambda frame: b"%x;a=b\r\n%b\r\n" % (len(frame), frame),
     lambda frame: b"%06X\r\n%b\r\n" % (len(frame), frame),
-    lambda frame: b"%x\r\n%b\r\n" % (len(frame) + 1, frame),
 )
 
 
@@ -464,9 +464,7 @@ def rested(gw: Running) -> None:
     health._latest = 0.0
 
 
-KNOWN_STEPS = {
-    ("_opens", True), ("_opens", False), ("_says", True), ("_says", False), ("_ends", True), ("_ends", False),
-}  # fmt: skip
+KNOWN_STEPS = ("_opens", "_says", "_ends")
 
 
 def known_steps(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
@@ -483,7 +481,7 @@ def known_steps(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
 
         monkeypatch.setattr(course.Course, name, noted)
 
-    for name in ("_opens", "_says", "_ends"):
+    for name in KNOWN_STEPS:
         watch(name)
     return seen
 
@@ -525,7 +523,8 @@ async def test_slow_streams_are_the_same_either_way(
     steps = known_steps(monkeypatch)
     short = await played(home / "short", *hop, True, seed, slow)
     if hop == (CHAT, CHAT):
-        assert set(steps) == KNOWN_STEPS
+        assert {name for name, known in steps if known} == set(KNOWN_STEPS)
+        assert not all(known for _, known in steps)
     nobody_boards(monkeypatch)
     of_all = await played(home / "of-all", *hop, True, seed, slow)
     for one, other in zip(short, of_all, strict=True):
