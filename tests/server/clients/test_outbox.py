@@ -1,4 +1,4 @@
-"""Small writes of one turn: together, in order, and never later than that turn; the first at once where few come."""
+"""Small writes of one turn: together, in order, and never later than that turn; at once where few come."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 from each import each
 
-from proxy.server.clients.outbox import CROWD, MOST, SMALL, Outbox
+from proxy.server.clients.outbox import CROWD, MOMENT, MOST, SMALL, Outbox
 
 
 class Line(asyncio.Transport):
@@ -26,32 +26,36 @@ class Line(asyncio.Transport):
 
 
 LARGE = b"x" * (SMALL + 1)
+FEW = [b"%d" % at for at in range(CROWD - 1)]  # pieces
 POSTS: dict[str, tuple[list[tuple[int, bytes]], list[bytes], list[bytes]]] = {  # what was written at once, and then
     "a lone piece leaves at once": ([(0, b"a")], [b"a"], []),
-    "others follow in their order": ([(0, b"a"), (1, b"b"), (0, b"c")], [b"a"], [b"b", b"c"]),
-    "pieces of one line leave in one write": ([(0, b"a"), (0, b"b"), (0, b"c"), (1, b"d")], [b"a"], [b"bc", b"d"]),
-    "a large piece leaves at once, and what came before": (
-        [(0, b"a"), (0, b"b"), (0, LARGE)],
-        [b"a", b"b", LARGE],
-        [],
-    ),
+    "so do a few": ([(at % 2, data) for at, data in enumerate(FEW)], FEW, []),
+}
+BEHIND: dict[str, tuple[list[tuple[int, bytes]], list[bytes], list[bytes]]] = {  # a few of the same moment
+    "others follow in their order": ([(0, b"a"), (1, b"b"), (0, b"c")], [], [b"a", b"b", b"c"]),
+    "pieces of one line leave in one write": ([(0, b"a"), (0, b"b"), (0, b"c"), (1, b"d")], [], [b"abc", b"d"]),
+    "a large piece leaves at once, and what came before": ([(0, b"a"), (0, b"b"), (0, LARGE)], [b"ab", LARGE], []),
     "pieces of one line grow no larger than twice that": (
-        [(0, b"a"), *[(0, LARGE[1:])] * 5],
-        [b"a"],
+        [(0, LARGE[1:])] * 5,
+        [],
         [LARGE[1:] * 2, LARGE[1:] * 2, LARGE[1:]],
     ),
     "so many pieces wait and no more": (
-        [(at % 2, b"%d" % at) for at in range(MOST + 3)],
-        [b"%d" % at for at in range(MOST + 2)],
-        [b"%d" % (MOST + 2)],
+        [(at % 2, b"%d" % at) for at in range(MOST + 2)],
+        [b"%d" % at for at in range(MOST + 1)],
+        [b"%d" % (MOST + 1)],
     ),
+}
+POSTS |= {
+    name: ([*((0, data) for data in FEW), *posts], FEW + at_once, later)
+    for name, (posts, at_once, later) in BEHIND.items()
 }
 
 
 @each(("posts", "at_once", "later"), POSTS.values(), ids=POSTS)
 async def test_what_leaves_when(posts: list[tuple[int, bytes]], at_once: list[bytes], later: list[bytes]) -> None:
     page: list[bytes] = []
-    lines, outbox = [Line(page), Line(page)], Outbox()
+    lines, outbox = [Line(page), Line(page)], Outbox(lambda: 1.0)
     for line, data in posts:
         outbox.post(lines[line], data)
     assert page == at_once
@@ -59,23 +63,24 @@ async def test_what_leaves_when(posts: list[tuple[int, bytes]], at_once: list[by
     assert page == at_once + later
 
 
-async def test_it_serves_turn_after_turn() -> None:
+async def test_a_crowd_is_one_of_a_moment() -> None:
     page: list[bytes] = []
-    line, outbox = Line(page), Outbox()
-    for turn in (b"a", b"b", b"c"):
-        outbox.post(line, turn)
-        outbox.post(line, turn.upper())
-        assert page[-1] == turn
-        await asyncio.sleep(0)
-        assert page[-1] == turn.upper()
+    moments = (1.0 + 2 * MOMENT * at for at in range(2 * CROWD))
+    line, outbox = Line(page), Outbox(lambda: next(moments))
+    for at in range(2 * CROWD):
+        outbox.post(line, b"%d" % at)
+        assert page[-1] == b"%d" % at
 
 
-async def test_in_a_crowd_the_first_waits_for_the_others_until_there_is_none() -> None:
+async def test_in_a_crowd_all_wait_for_each_other_until_there_is_none() -> None:
     page: list[bytes] = []
-    line, other, outbox = Line(page), Line(page), Outbox()
+    now = 0.0
+    line, other, outbox = Line(page), Line(page), Outbox(lambda: now)
 
     async def turn(pieces: int) -> int:
-        """How many were written at once."""
+        """Of a moment of its own. How many were written at once."""
+        nonlocal now
+        now += 2 * MOMENT
         page.clear()
         for number in range(pieces):
             outbox.post((line, other)[number % 2], b"%d" % number)
@@ -84,17 +89,20 @@ async def test_in_a_crowd_the_first_waits_for_the_others_until_there_is_none() -
         assert page == [b"%d" % number for number in range(pieces)]
         return at_once
 
-    turns = [CROWD, CROWD, 1, 1, CROWD - 1, 1, CROWD, MOST, 2, 2]
-    assert [await turn(pieces) for pieces in turns] == [1, 0, 0, 1, 1, 1, 1, 0, 0, 1]
+    few = CROWD - 1
+    turns = [few + CROWD, CROWD, 1, 1, few, CROWD, 1, few + CROWD, MOST, 2, 2]
+    assert [await turn(pieces) for pieces in turns] == [few, 0, 0, 1, few, few, 1, few, 0, 0, 2]
 
 
 async def test_nothing_is_written_to_a_line_that_closed_meanwhile() -> None:
     page: list[bytes] = []
-    gone, there, outbox = Line(page), Line(page), Outbox()
+    gone, there, outbox = Line(page), Line(page), Outbox(lambda: 1.0)
+    for data in FEW:
+        outbox.post(there, data)
     outbox.post(there, b"a")
     outbox.post(gone, b"b")
     outbox.post(there, b"c")
     gone.closing = True
     outbox.flush()
     await asyncio.sleep(0)
-    assert page == [b"a", b"c"]
+    assert page == [*FEW, b"a", b"c"]
