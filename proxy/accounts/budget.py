@@ -124,10 +124,7 @@ class Account:
         if not charged:
             return NO_ALERTS
         day, days = at_ms // DAY_MS, self.days
-        if day in days:
-            days[day] += charged
-        else:
-            days[day] = charged
+        days[day] = days.get(day, 0) + charged
         if not self.start_ms <= at_ms < self.end_ms:
             return NO_ALERTS  # it began in another period, and is that one's
         self.spent += charged

@@ -108,14 +108,7 @@ class Meter:
         self.running += 1
         self.reserved += amount
         if self.terms.rpm is not None:
-            requests = self.requests
-            if now < requests._ends:  # as `Window.add` has it
-                newest = requests._newest
-                newest[0] = now
-                newest[1] += 1
-                requests.used += 1
-            else:
-                requests.add(1, now)
+            self.requests.add(1, now)
 
     def fits(self, amount: int, now: float) -> bool:
         """Whether neither `refusal` nor `token_refusal` says no."""
@@ -134,6 +127,34 @@ class Meter:
         if now >= tokens.turns_at:
             tokens.turn(now)
         return tokens.used + self.reserved + amount <= terms.tpm
+
+    def boards(self, amount: int, now: float) -> bool:
+        """`fits`, and then `board`."""
+        terms, running = self.terms, self.running
+        if terms.parallel is not None and running >= terms.parallel:
+            return False
+        requests, reserved = self.requests, self.reserved + amount
+        if terms.rpm is not None:
+            if now >= requests.turns_at:
+                requests.turn(now)
+            if requests.used >= terms.rpm:
+                return False
+        if terms.tpm is not None:
+            tokens = self.tokens
+            if now >= tokens.turns_at:
+                tokens.turn(now)
+            if tokens.used + reserved > terms.tpm:
+                return False
+        self.running, self.reserved = running + 1, reserved
+        if terms.rpm is not None:
+            if now < requests._ends:  # as `Window.add` has it
+                newest = requests._newest
+                newest[0] = now
+                newest[1] += 1
+                requests.used += 1
+            else:
+                requests.add(1, now)
+        return True
 
     def left(self, now: float) -> tuple[int | None, int | None]:
         """Requests and tokens of this minute."""
@@ -170,4 +191,11 @@ class Meter:
         self.running -= 1
         self.reserved -= reserved
         if self.terms.tpm is not None and used:
-            self.tokens.add(used, now)
+            tokens = self.tokens
+            if now < tokens._ends:  # as `Window.add` has it
+                newest = tokens._newest
+                newest[0] = now
+                newest[1] += used
+                tokens.used += used
+            else:
+                tokens.add(used, now)

@@ -131,24 +131,25 @@ class Permit:
         self.settled = True
         if self.model is not None:
             self._leave_model(tokens, now)
-        if self.entered:
-            for meter in self.standing.meters:
-                meter.leave(self.tokens, tokens, now)
-        return _settled(self.standing.accounts, self.nanos, charged, self.at_ms)
+        return alights(self.standing, self.tokens, self.nanos, self.at_ms, charged, tokens, now, self.entered)
 
 
 def boards(standing: Standing, amount: int, nanos: int, now: float, now_ms: int) -> bool:
     """Enters, and takes so many tokens and so much money, for a permit that is not made yet; False, and nothing taken,
     where any of it would be refused."""
     meters, accounts = standing.meters, standing.accounts
-    for meter in meters:
-        if not meter.fits(amount, now):
-            return False
     for account in accounts:
         if not account.has_room(nanos, now_ms):
             return False
-    for meter in meters:
-        meter.board(amount, now)
+    if len(meters) == 1:
+        if not meters[0].boards(amount, now):
+            return False
+    else:
+        for meter in meters:
+            if not meter.fits(amount, now):
+                return False
+        for meter in meters:
+            meter.board(amount, now)
     if nanos:
         for account in accounts:
             account.reserved += nanos
@@ -156,17 +157,14 @@ def boards(standing: Standing, amount: int, nanos: int, now: float, now_ms: int)
 
 
 def alights(
-    standing: Standing, amount: int, nanos: int, at_ms: int, charged: int, tokens: int, now: float
-) -> tuple[Alert, ...]:
+    standing: Standing, amount: int, nanos: int, at_ms: int, charged: int, tokens: int, now: float,
+    entered: bool = True,
+) -> tuple[Alert, ...]:  # fmt: skip
     """As `Permit.settle`, of one that has boarded and is not made yet."""
-    for meter in standing.meters:
+    for meter in standing.meters if entered else ():
         meter.leave(amount, tokens, now)
-    return _settled(standing.accounts, nanos, charged, at_ms)
-
-
-def _settled(accounts: Sequence[Account], nanos: int, charged: int, at_ms: int) -> tuple[Alert, ...]:
     alerts = NO_ALERTS
-    for account in accounts:
+    for account in standing.accounts:
         if due := account.settle(nanos, charged, at_ms):
             alerts += due
     return alerts

@@ -7,6 +7,7 @@ every step and is not cooling.
 from __future__ import annotations
 
 from collections import OrderedDict
+from struct import Struct
 from zlib import crc32
 
 from attrs import field
@@ -15,8 +16,8 @@ from proxy.record import define
 from proxy.routing.names import Candidate
 
 TRACKED = 50_000
-OWN = (1 << 64) - 1
 STABLE_DIGITS = 8  # of a conversation's key, the same in every process: a sticky draw goes by them
+_key = Struct(">Iq").pack
 
 
 @define
@@ -57,4 +58,4 @@ def conversation_key(scope: str, session: str | None, system: str, first_turn: s
     if not session and not first_turn:
         return None
     text = f"s\0{scope}\0{session}" if session else f"h\0{scope}\0{system}\0{first_turn}"
-    return f"{crc32(text.encode('utf-8', 'surrogatepass')):08x}{hash(text) & OWN:016x}"
+    return _key(crc32(text.encode("utf-8", "surrogatepass")), hash(text)).hex()

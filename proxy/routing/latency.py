@@ -86,7 +86,8 @@ class Latencies:
     """One per process; bounded, who was seen longest ago goes. `whole` stands for plain answers."""
 
     _known: OrderedDict[tuple[str, str], _Times] = field(factory=OrderedDict)  # by provider and model
-    _noted: list[tuple[Candidate, float, float, bool]] = field(factory=list, repr=False)  # and not taken in
+    # And not taken in: a time, when it was observed and of what; or a rate, and None.
+    _noted: list[tuple[Candidate, float, float | None, bool]] = field(factory=list, repr=False)
     _waiting: dict[tuple[str, str], dict[int, float]] = field(factory=dict)  # since when, oldest first
     _waits: Iterator[int] = field(factory=count, repr=False)
 
@@ -105,13 +106,19 @@ class Latencies:
 
     def _take_in(self) -> None:
         noted, self._noted = self._noted, []
-        last, seen = None, None
-        for candidate, ttft_ms, now, whole in noted:
-            if seen is None or (candidate, whole) != last:
-                last, seen = (candidate, whole), self._seen(candidate, ttft_ms, now, whole)
-            elif now - seen.at > STALE:
-                seen = self._seen(candidate, ttft_ms, now, whole)
-            seen.add(ttft_ms, now)
+        last: tuple[Candidate, bool] | None = None
+        seen: Observed | None = None
+        for candidate, value, now, whole in noted:
+            if now is None:
+                if seen is None or (candidate, whole) != last:
+                    times = self._known.get((candidate.provider, candidate.model))
+                    last, seen = (candidate, whole), None if times is None else times.streams
+                if seen is not None:
+                    seen.streamed(value)
+                continue
+            if seen is None or now - seen.at > STALE or (candidate, whole) != last:
+                last, seen = (candidate, whole), self._seen(candidate, value, now, whole)
+            seen.add(value, now)
 
     def observe(
         self,
@@ -145,10 +152,11 @@ class Latencies:
         return seen
 
     def observe_rate(self, candidate: Candidate, tokens_per_s: float) -> None:
-        """Of a stream that ended well; its first token has been observed already."""
-        times = self._times.get((candidate.provider, candidate.model))
-        if times is not None and times.streams is not None:
-            times.streams.streamed(tokens_per_s)
+        """Of a stream that ended well; its first token has been observed already. Taken in as `note` has it."""
+        noted = self._noted
+        noted.append((candidate, tokens_per_s, None, False))
+        if len(noted) >= MOST_NOTED:
+            self._take_in()
 
     def waits(self, candidate: Candidate, now: float) -> int:
         """A stream was asked for. The number is for `answered`, which has to follow."""

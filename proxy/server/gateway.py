@@ -355,10 +355,10 @@ class Gateway:
         """Gives back what a request had of the process."""
         snapshot.users -= 1
         self.calls.discard(call)
-        turnstile = self.turnstile
-        turnstile.held -= held
         if inside:
-            turnstile.leave()
+            self.turnstile.alight(held)
+        else:
+            self.turnstile.release(held)
         if not self.calls and self._idle is not None:
             self._idle.set()
 

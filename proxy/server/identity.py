@@ -6,25 +6,28 @@ import os
 import random
 import time
 
-VERSION, VARIANTS = "7", dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
-DIGITS, AHEAD = 19, 64  # of noise in an id; ids whose noise is made at a time
+SIZE, AHEAD = 10, 64  # bytes of an id behind its time; ids for which they are made at a time
+EACH = sum(1 << 8 * SIZE * at for at in range(AHEAD))  # the last bit of each of them
+FREE = EACH * ((1 << 8 * SIZE) - 1 ^ 0xF0 << 72 ^ 0xC0 << 56)  # what is noise,
+FIXED = EACH * (0x70 << 72 | 0x80 << 56)  # and what tells version and variant
 
 # Ids must not collide; they need not be guess-proof. Seeded from the kernel, again in a forked child.
 _noise = random.Random(os.urandom(32))
 _ends: list[str] = []  # of ids to come
 
 
-def request_id() -> str:
+def request_id(at_ms: int | None = None) -> str:
+    """`at_ms` is when the request came, where that is known."""
     if not _ends:
-        _make_noise()
-    return f"req_{time.time_ns() // 1_000_000:012x}{_ends.pop()}"
+        _make_ends()
+    if at_ms is None:
+        at_ms = time.time_ns() // 1_000_000
+    return f"req_{at_ms.to_bytes(6, 'big').hex()}{_ends.pop()}"
 
 
-def _make_noise() -> None:
-    digits = f"{_noise.getrandbits(4 * DIGITS * AHEAD):0{DIGITS * AHEAD}x}"
-    for at in range(0, DIGITS * AHEAD, DIGITS):
-        variant = VARIANTS[digits[at + 3]]
-        _ends.append(f"{VERSION}{digits[at : at + 3]}{variant}{digits[at + 4 : at + DIGITS]}")
+def _make_ends() -> None:
+    noise = _noise.getrandbits(8 * SIZE * AHEAD)
+    _ends.extend((noise & FREE | FIXED).to_bytes(SIZE * AHEAD, "big").hex(" ", SIZE).split())
 
 
 def _renew() -> None:

@@ -87,8 +87,19 @@ class Turnstile:
 
     def leave(self) -> None:
         self.inside -= 1
+        if self._waiting:
+            self._let_in()
+
+    def _let_in(self) -> None:
         while self._waiting and self.inside < self.limits.concurrency and self._waiting.hand_on():
             self.inside += 1
+
+    def alight(self, size: int) -> None:
+        """`release` and `leave` in one."""
+        self.held -= size
+        self.inside -= 1
+        if self._waiting:
+            self._let_in()
 
     def hold(self, size: int) -> None:
         """Raises Overloaded where the bodies of all requests together would be too large; nothing is held then."""

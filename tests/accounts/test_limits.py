@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.accounts.books import Books
+from proxy.accounts.books import Books, Standing
 from proxy.accounts.keys import Key
 from proxy.accounts.limits import LimitTerms, Meter, Window
-from proxy.accounts.permit import Permit, tightest
+from proxy.accounts.permit import Permit, alights, boards, tightest
 from proxy.errors import LimitReached
 
 
@@ -134,3 +134,43 @@ def test_the_limit_closest_to_its_end_is_the_one_that_is_told() -> None:
     wide, narrow = Meter("key:a", LimitTerms(rpm=100, tpm=50)), Meter("project:x", LimitTerms(rpm=3, tpm=5000))
     assert tightest([wide, narrow], 0.0) == ((3, narrow), (50, wide))
     assert tightest([none := Meter("key:a", LimitTerms(parallel=2))], 0.0) == ((None, none), (None, none))
+
+
+LEAST = st.none() | st.integers(1, 12)
+TERMS = st.builds(LimitTerms, rpm=LEAST, tpm=LEAST, parallel=LEAST)
+
+
+@given(
+    st.lists(TERMS, max_size=2),
+    st.lists(st.tuples(st.floats(0, 20), st.integers(0, 9), st.integers(0, 9)), max_size=40),
+)
+def test_boarding_takes_what_entering_step_by_step_does_or_nothing(
+    terms: list[LimitTerms], asks: list[tuple[float, int, int]]
+) -> None:
+    boarding, entering = ([Meter(f"key:{at}", it) for at, it in enumerate(terms)] for _ in range(2))
+    boards_by, enters_by = Standing(meters=tuple(boarding)), Standing(meters=tuple(entering))
+    now, under_way = 0.0, list[tuple[int, Permit]]()
+    for later, amount, used in asks:
+        now += later
+        permit, fits = Permit(enters_by), True
+        if all(meter.fits(amount, now) for meter in entering):
+            permit.enter(now)
+            for meter in entering:
+                meter.reserved += amount
+            permit.tokens = amount
+        else:
+            fits = False
+        assert boards(boards_by, amount, 0, now, 0) is fits
+        assert [*map(_used, boarding)] == [*map(_used, entering)]
+        if fits:
+            under_way.append((amount, permit))
+        if under_way and used % 2:
+            reserved, ended = under_way.pop(0)
+            ended.settle(0, used, now)
+            alights(boards_by, reserved, 0, 0, 0, used, now)
+            assert [*map(_used, boarding)] == [*map(_used, entering)]
+
+
+def _used(meter: Meter) -> tuple[object, ...]:
+    windows = [(it.used, it.turns_at, [*it._seconds]) for it in (meter.requests, meter.tokens)]
+    return meter.running, meter.reserved, windows

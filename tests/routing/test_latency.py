@@ -122,21 +122,27 @@ def test_the_third_oldest_wait_is_heard_and_an_answer_ends_its_own() -> None:
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from([ONE, TWO]), st.floats(0.0, 5_000.0), st.floats(0.0, 400.0), st.booleans()),
+        st.tuples(st.sampled_from([ONE, TWO]), st.floats(0.0, 5_000.0), st.floats(0.0, 400.0), st.sampled_from("psr")),
         max_size=3 * MOST_NOTED,
     )
 )
 def test_what_is_noted_is_what_was_observed_when_somebody_asks(
-    answers: list[tuple[Candidate, float, float, bool]],
+    answers: list[tuple[Candidate, float, float, str]],
 ) -> None:
     noting, observing, now = Latencies(), Latencies(), 0.0
-    for candidate, ms, later, whole in answers:
+    for candidate, value, later, what in answers:  # a plain answer's time, a stream's, or its rate
         now += later
-        noting.note(candidate, ms, now, whole)
-        observing.observe(candidate, ms, now, whole=whole)
+        if what == "r":
+            noting.observe_rate(candidate, value)
+            observing.observe_rate(candidate, value)
+            assert observing.tokens_per_s(candidate) is None or observing._noted == []
+        else:
+            noting.note(candidate, value, now, what == "p")
+            observing.observe(candidate, value, now, whole=what == "p")
         assert len(noting._noted) < MOST_NOTED
     for whole in (True, False):
         assert noting.expected_ms((ONE, TWO), now, whole=whole) == observing.expected_ms((ONE, TWO), now, whole=whole)
     assert [noting.get(it.provider, it.model) for it in (ONE, TWO)] == [
         observing.get(it.provider, it.model) for it in (ONE, TWO)
     ]
+    assert [*map(noting.tokens_per_s, (ONE, TWO))] == [*map(observing.tokens_per_s, (ONE, TWO))]

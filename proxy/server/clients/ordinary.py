@@ -188,7 +188,7 @@ class Body:
 class OrdinaryRequest(Body):
     """See `inbound.Request`. It is its own content: there is one object less to be made for each."""
 
-    __slots__ = ("content_length", "document", "keep_alive", "known", "outbox", "protocol", "remote")
+    __slots__ = ("content_length", "document", "head", "keep_alive", "known", "outbox", "protocol", "remote")
 
     method = "POST"
     version: HttpVersion = HttpVersion11
@@ -205,6 +205,7 @@ class OrdinaryRequest(Body):
         self.total_bytes = size
         self.needs = length - size
         self.known = known
+        self.head = known.head
         self.content_length: int | None = length
         self.protocol = connection
         self.remote = remote
@@ -217,16 +218,12 @@ class OrdinaryRequest(Body):
         return self
 
     @property
-    def head(self) -> Head:
-        return self.known.head
-
-    @property
     def headers(self) -> CIMultiDictProxy[str]:
-        return self.known.head.headers
+        return self.head.headers
 
     @property
     def raw_path(self) -> str:
-        return self.known.head.raw_path
+        return self.head.raw_path
 
     @property
     def transport(self) -> asyncio.Transport | None:

@@ -15,20 +15,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from proxy import ir
-from proxy.accounts.budget import Alert
 from proxy.accounts.keys import CHAT_SURFACES
-from proxy.accounts.permit import Permit, alights, boards, fitted
 from proxy.dialects.dialect import Voice
 from proxy.errors import GatewayError
-from proxy.routing.facts import estimated_tokens
-from proxy.routing.names import Candidate
+from proxy.routing.affinity import conversation_key
+from proxy.routing.facts import CHARS_PER_TOKEN, estimated_tokens
 from proxy.routing.plan import Plan
 from proxy.routing.table import OFF
-from proxy.server import billing, intake
+from proxy.server import intake
 from proxy.server.call import NOTHING, Call, Surface
 from proxy.server.clients.downstream import CLOSES, STAYS, Left, post
 from proxy.server.clients.inbound import Request
@@ -36,11 +33,12 @@ from proxy.server.clients.ordinary import OrdinaryRequest
 from proxy.server.clients.visitor import visitor_of
 from proxy.server.express.begun import Begun
 from proxy.server.express.course import Course
+from proxy.server.express.fare import Fare, settle
 from proxy.server.express.hearing import heard
-from proxy.server.express.setting import Found, Talk, found_by, recalled
+from proxy.server.express.setting import Found, Talk, found_by, recalled, said
 from proxy.server.express.tally import Tally
 from proxy.server.identity import request_id
-from proxy.server.ledger import Brief, Decision, Lease
+from proxy.server.ledger import Decision
 from proxy.server.outgoing import with_body
 from proxy.server.respond import cost_line
 from proxy.server.snapshot import Snapshot
@@ -53,10 +51,7 @@ if TYPE_CHECKING:
     from proxy.server.gateway import Gateway
 
 LARGEST = 12 << 10  # bytes of an answer that a connection takes in one, whatever was set for it: see `UNSENT`
-LARGE = 64 << 10  # bytes of a body whose copy counts
 LATE = "The provider did not answer in time."  # as the watchdog says it
-
-_lease, _brief = partial(tuple.__new__, Lease), partial(tuple.__new__, Brief)  # past half of a named tuple's own way
 
 
 class Express:
@@ -90,15 +85,17 @@ class Express:
             return None
         started, visitor = time.monotonic(), visitor_of(request, snapshot)
         found = recalled(snapshot.settings, visitor, body) or found_by(snapshot, visitor, surface, request, body)
-        if found is None or len(body) > found.track.longest:
+        if found is None:
             return None
-        at_ms = int(gateway.now() * 1000)
-        if not found.track.admits(snapshot.gate):
+        track, at_ms = found[0], int(gateway.now() * 1000)
+        if len(body) > track.longest:
+            return None
+        if not track.admits(snapshot.gate):
             try:
                 permit = intake.admit(request, visitor, snapshot.gate, at_ms, CHAT_SURFACES)
             except GatewayError:
                 return None  # for the way of all to tell
-            if permit.standing is not found.track.standing:
+            if permit.standing is not track.standing:
                 return None
         ride = Ride(gateway, request, snapshot, found, body, at_ms, started)
         return ride if ride.departs() else None
@@ -113,61 +110,59 @@ class Express:
             return None
         visitor, body = call.visitor, call.body
         found = recalled(snapshot.settings, visitor, body) or found_by(snapshot, visitor, call.surface, request, body)
-        if found is None or found.track.standing is not permit.standing or len(body) > found.track.longest:
+        if found is None or found[0].standing is not permit.standing or len(body) > found[0].longest:
             return None
         ride = Ride(self.gateway, request, snapshot, found, body, call.decision.at_ms, call.started, call)
         return ride if ride.departs() else None
 
 
-class Ride:
+class Ride(Fare):
     """One request under way."""
 
-    __slots__ = (
-        "_permit", "amount", "at_ms", "began", "body", "call", "conversation", "course", "cut", "found", "gateway",
-        "nanos", "page", "pinned", "raised", "reply", "request", "request_id", "sent", "size", "snapshot", "started",
-        "started_ms", "tokens", "track",
-    )  # fmt: skip
+    __slots__ = ("began", "body", "course", "cut", "found", "page", "raised", "reply", "sent")
 
-    amount: int  # of tokens that are reserved of limits
-    nanos: int  # and of budgets, when the provider was asked
     reply: LeanReply
-    request_id: str
-    sent: bytes | Parts  # the body that the provider got; a large one in parts
+    sent: Parts  # the body that the provider got
     page: int | None  # of the agenda
 
     def __init__(
         self, gateway: Gateway, request: OrdinaryRequest, snapshot: Snapshot, found: Found, body: bytes, at_ms: int,
         started: float, call: Call | None = None,
     ) -> None:  # fmt: skip
-        """`call` has admitted the request, and takes it back where the ride cannot go on."""
         self.gateway = gateway
         self.request = request
         self.snapshot = snapshot
         self.found: Found | None = found  # until nobody else will be asked
-        self.track = found.track
+        self.track = found[0]
         self.body = body
         self.size = len(body)
         self.at_ms = at_ms
         self.started = started
-        self.started_ms = 0  # when the provider was asked, from then on
+        self.started_ms = 0
         self.call = call
-        self.pinned: Candidate | None = None
+        self.pinned = None
         self.raised: BaseException | None = None  # what ended the wait for the answer
         self.cut: GatewayError | None = None  # see `Call.cut`
         self.course: Course | None = None  # of a stream
-        self._permit: Permit | None = None  # see `permit`
+        self._permit = None
 
     def departs(self) -> bool:
-        """Asks the provider, if nothing is in the way; else nothing was done."""
-        track, found, now = self.track, self.found, self.gateway.clock()
+        """Asks the provider, if nothing is in the way; else nothing was done. What need not be done before that is
+        done after it."""
+        gateway, track, found, snapshot = self.gateway, self.track, self.found, self.snapshot
         assert found is not None
-        _, talk, setting, _, written, _, _, _, light = found  # by name each would take longer
+        now = gateway.clock()
+        _, talk, setting, _, written, _, _, _, light = found
         chars, media, _, _, turns = talk
         text = light or self.body
-        tokens = self.tokens = estimated_tokens(chars, 0 if text.isascii() else intake.wide(text), media)
+        if media or not text.isascii():
+            tokens = estimated_tokens(chars, 0 if text.isascii() else intake.wide(text), media)
+        else:
+            tokens = -(-chars // CHARS_PER_TOKEN)
+        self.tokens = tokens
         if track.window is not None and tokens + track.most > track.window:
             return False
-        health = self.snapshot.world.health
+        health = snapshot.world.health
         if not health.is_calm(now) and (
             not health.is_quiet(now) or health.on_trial(track.candidate, track.credential.index)
         ):
@@ -176,98 +171,61 @@ class Ride:
         if goes_on and not self._is_at_home(talk, now):
             return False
         if setting is not None and track.hop is None:
-            sent: bytes | Parts | None = setting.lead[0] + written + setting.lead[1]
+            before, behind = setting.lead
+            sent: Parts | None = (before, written, behind)
+            size = len(before) + len(written) + len(behind)
         else:
             sent = self._put(found)
-        reply = track.upstream.begin() if sent is not None else None
-        if sent is None or reply is None:
+            size = sum(map(len, sent)) if sent is not None else 0
+        upstream = track.upstream
+        place = upstream.place() if sent is not None else None
+        if sent is None or place is None:
             return False
         if not self._has_leave(now):
-            reply.unused()
+            upstream.leaves(place)
             return False
-        self.reply = reply
+        self.reply = upstream.asked(place, track.head, size, sent)
         self.sent, self.request.document = sent, None
-        if isinstance(sent, bytes):
-            reply.write(track.head, sent)
-        else:
-            reply.write_parts(track.head, sent)
         self._begun()
         if not goes_on:
-            self.conversation = talk.conversation(track.scope, track.session)  # no pin could be looked for
+            self._recognizes(talk)  # no pin could be looked for
         return True
 
-    def _put(self, found: Found) -> bytes | Parts | None:
+    def _put(self, found: Found) -> Parts | None:
         """The body for the provider; None where more than a look is needed."""
         track, body = self.track, self.body
+        _, _, _, _, _, _, beside, members, _ = found
         if track.hop is not None:
             try:
-                return track.hop.asked(found.said(), found.beside)
+                asked = track.hop.asked(said(found), beside)
             except (ValueError, GatewayError):
                 return None  # for the way of all to tell
+            return None if asked is None else (asked,)
         asks = track.streamed is not None and track.streamed.asked_usage
-        if found.members is not None:
-            parts = splice.rewritten(body, found.members, model=track.native, include_usage=asks)
-            return parts if len(body) > LARGE else b"".join(parts)
+        if members is not None:
+            return splice.rewritten(body, members, model=track.native, include_usage=asks)
         renamed = splice.renamed(body, track.native)
-        return splice.asking_usage(renamed) if asks and renamed is not None else renamed
+        if asks and renamed is not None:
+            renamed = splice.asking_usage(renamed)
+        return None if renamed is None else (renamed,)
+
+    def _recognizes(self, talk: Talk) -> str | None:
+        _, _, system, first, _ = talk
+        conversation = conversation_key(self.track.scope, self.track.session, system[:2000], first[:2000])
+        self.conversation = conversation
+        return conversation
 
     def _is_at_home(self, talk: Talk, now: float) -> bool:
         """Whether no pin of the conversation leads elsewhere."""
-        track = self.track
-        conversation = self.conversation = talk.conversation(track.scope, track.session)
+        track, conversation = self.track, self._recognizes(talk)
         if conversation is not None:
             self.pinned = self.snapshot.world.affinity.pinned(conversation, now, track.lifetime)
         return self.pinned is None or self.pinned == track.candidate
 
-    def _has_leave(self, now: float) -> bool:
-        """Takes of limits, budgets and places what it needs, or nothing."""
-        track, turnstile, size, tokens = self.track, self.gateway.turnstile, len(self.body), self.tokens
-        if self.call is not None:
-            return self._goes_on(self.call, now)
-        if not turnstile.board(size):
-            return False
-        amount = self.amount = fitted(tokens, track.writing, track.standing.tpm)
-        nanos = self.nanos = track.nanos(tokens)
-        if boards(track.standing, amount, nanos, now, self.at_ms):
-            return True
-        turnstile.release(size)
-        turnstile.leave()
-        return False
-
-    def _goes_on(self, call: Call, now: float) -> bool:
-        """As `_has_leave`, beside what was taken before the body was here."""
-        gateway, track, tokens, permit = self.gateway, self.track, self.tokens, call.permit
-        if permit is None or not gateway.turnstile.enters_at_once():
-            return False
-        now_ms = int(gateway.now() * 1000)
-        if not permit.goes_on(tokens, track.writing, track.nanos(tokens), now, now_ms):
-            gateway.turnstile.leave()
-            return False
-        self._permit, self.nanos, call.inside = permit, permit.nanos, True
-        return True
-
-    @property
-    def permit(self) -> Permit:
-        """Made once somebody asks for more than to give back what was taken."""
-        permit = self._permit
-        if permit is None:
-            track = self.track
-            asked = self.tokens, track.writing
-            permit = self._permit = Permit(
-                track.standing, self.at_ms, True, False, self.amount, self.nanos, None, 0, asked
-            )
-        return permit
-
-    def alights(self, charged: int, tokens: int, now: float) -> tuple[Alert, ...]:
-        """See `Permit.settle`."""
-        if self._permit is not None:
-            return self._permit.settle(charged, tokens, now)
-        return alights(self.track.standing, self.amount, self.nanos, self.at_ms, charged, tokens, now)
-
     def _begun(self) -> None:
         gateway, track, call, at_ms = self.gateway, self.track, self.call, self.at_ms
         if call is None:
-            self.request_id = request_id()
+            self.request_id = request_id(at_ms)
             self.snapshot.users += 1
             gateway.calls.add(self)
         else:
@@ -280,14 +238,9 @@ class Ride:
         if track.leased is not None:
             self.lease(track.leased, self.nanos, at_ms)
 
-    def lease(self, whose: tuple[str, str | None], nanos: int, now_ms: int) -> None:
-        """Notes what is reserved of budgets."""
-        key_id, project = whose
-        self.gateway.ledger.lease(_lease((self.request_id, key_id, project, nanos, now_ms + billing.LEASE_MS)))
-
     def forget(self) -> None:
         """Nobody else will be asked."""
-        self.body, self.found, self.sent = b"", None, b""
+        self.body, self.found, self.sent = b"", None, ()
         self.request.read_nowait()
 
     # -- the answer ------------------------------------------------------------------------------------------
@@ -355,46 +308,25 @@ class Ride:
 
     def asked(self) -> Mapping[str, Any]:
         """The request's document, as long as it is kept; without the data of media that was not read."""
-        return NOTHING if self.found is None else self.found.said()
+        return NOTHING if self.found is None else said(self.found)
 
     def _delivered(self, body: bytes, passed: bytes, usage: ir.Usage, cost: int | None) -> Left:
-        gateway, track, request, identity = self.gateway, self.track, self.request, self.request_id
+        gateway, track, request = self.gateway, self.track, self.request
         transport = request.protocol.transport
         agenda = gateway.relay.agenda
-        if self.page is not None:
-            agenda.strike(self, self.page)
         duration, now, stays = time.monotonic() - self.started, gateway.clock(), request.keep_alive
         overhead = duration - (agenda.now() - self.began)
         told = cost_line(track.prefix, cost)
-        said = track.letterhead.whole(identity, passed, now, gateway.now(), told, body, stays)
+        answer = track.letterhead.whole(self.request_id, passed, now, gateway.now(), told, body, stays)
         assert transport is not None  # or it was not judged to be deliverable
-        post(request, transport, said)
-        charged, read, took_ms = min(cost or 0, billing.MOST_CHARGED), usage.input_total, int(duration * 1000)
-        brief = _brief((
-            track, identity, self.at_ms, self.tokens, self.conversation, self.pinned is not None, usage, cost, charged,
-            took_ms, took_ms, len(body), track.upstream_id, self.started_ms,
-        ))  # fmt: skip
-        self._learnt(now, took_ms - self.started_ms)
-        track.in_flight.value -= 1
-        if self.call is not None:
-            self.call.recorded = True
-        gateway.ended(self.call or self, self.snapshot, self.size, True)
-        for alert in self.alights(charged, (read or 0) + (usage.output or 0), now):
-            gateway.alerts.tell(alert)
-        track.tally.add(duration, overhead, usage, cost)
-        client = track.visitor.client(request.remote or None, self.snapshot.proxies)
-        gateway.tell_brief(track, brief, read, client)
-        gateway.ledger.record(brief)
+        post(request, transport, answer)
+        if self.page is not None:
+            agenda.strike(self, self.page)
+        world, took_ms = self.snapshot.world, int(duration * 1000)
+        world.health.answered(track.candidate, track.credential.index, now)
+        world.latencies.note(track.candidate, took_ms - self.started_ms, now, True)
+        settle(self, usage, cost, len(body), track.upstream_id, took_ms, duration, overhead, now)
         return STAYS if stays else CLOSES
-
-    def _learnt(self, now: float, ttfb_ms: int) -> None:
-        """See `Relay` and `Gateway`: what a good answer says of its candidate."""
-        track, world = self.track, self.snapshot.world
-        candidate = track.candidate
-        world.health.answered(candidate, track.credential.index, now)
-        world.latencies.note(candidate, ttfb_ms, now, True)
-        if self.conversation is not None and track.pins:
-            world.affinity.pin(self.conversation, candidate, now)
 
     def handed_over(self) -> tuple[Call, Plan]:
         """The request for the way of all: admitted, read and planned, its first attempt under way."""
@@ -405,8 +337,9 @@ class Ride:
         call = self.call or self._as_call()
         call.body, found = self.body, self.found
         if found is not None:
-            call.document = found.said() if found.light is None else json_text.read(self.body)
-            call.members, call.once = found.members, found.setting is None and found.members is None
+            _, _, setting, _, _, _, _, members, light = found
+            call.document = said(found) if light is None else json_text.read(self.body)
+            call.members, call.once = members, setting is None and members is None
         call.decision.requested = track.requested
         if track.standing.budgeted:
             call.output_reserved = track.output

@@ -10,15 +10,14 @@ the same.
 from __future__ import annotations
 
 from collections.abc import Hashable, MutableMapping
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
+from attrs import field
 
 from proxy import ir
 from proxy.errors import GatewayError
 from proxy.record import define
-from proxy.routing.affinity import conversation_key
 from proxy.server import intake
 from proxy.server.call import Surface
 from proxy.server.clients.ordinary import OrdinaryRequest
@@ -36,87 +35,83 @@ LARGE = 64 << 10  # bytes of a body that may be read without the data of its med
 LONGEST = 2048  # bytes of what one says
 NAME = b'"%b"' % TURNS.encode()
 PLACE = b'["\x02turns"]'  # as no JSON is written
-Key = tuple[Visitor, bytes]
-# By who says it and how it begins, up to the turns; and of those that came once, by all that stands beside the turns,
-# nothing.
+Key = Visitor | tuple[Visitor, bytes]
+# By who says it and how it begins, up to the turns; of those that came once, by all that stands beside the turns,
+# nothing; and by who says it alone, the one that came last.
 Settings = MutableMapping[Key, "tuple[Setting, ...]"]
 
 
-class Talk(NamedTuple):
-    """What of a conversation has a say in where it goes and what it takes."""
+# Both are plain tuples, which are unpacked at once: a named one takes five times as long to make.
 
-    chars: int
-    media: int
-    system: str
-    first: str  # of the user's turns
-    turns: int  # of the user
+# What of a conversation has a say in where it goes and what it takes: characters, media, what the system says, the
+# first of the user's turns, and how many of these there are.
+Talk = tuple[int, int, str, str, int]
 
-    @classmethod
-    def of(cls, shape: ir.Shape) -> Talk:
-        return cls(shape.chars, shape.media, shape.system, shape.turns[0] if shape.turns else "", len(shape.turns))
+# What is known of a request that may be ordinary: its track and its talk. Of one whose setting is known that, its turns
+# as they were read and as they are written, and no document; of any other its document, what it says beside the turns,
+# the members of a long body, and what of it was read where the data of its media was not: its document has only the
+# beginnings and the ends of these.
+Found = tuple[
+    Track, Talk, "Setting | None", list[Any], bytes, dict[str, Any] | None, bytes | None, list[Member] | None,
+    bytes | None,
+]  # fmt: skip
 
-    def conversation(self, scope: str, session: str | None) -> str | None:
-        return conversation_key(scope, session, self.system[:2000], self.first[:2000])
+
+def talk_of(shape: ir.Shape) -> Talk:
+    return shape.chars, shape.media, shape.system, shape.turns[0] if shape.turns else "", len(shape.turns)
 
 
-_talk = partial(tuple.__new__, Talk)
+def said(found: Found) -> dict[str, Any]:
+    """The document."""
+    _, _, setting, turns, _, document, _, _, _ = found
+    if document is not None:
+        return document
+    assert setting is not None
+    return setting.said | {TURNS: turns}
 
 
 @define(eq=False)
 class Setting:
     track: Track
-    behind: bytes  # the turns
-    lead: tuple[bytes, bytes]  # what stands before and behind them for a provider that speaks the same dialect
+    before: bytes  # the turns
+    behind: bytes
+    lead: tuple[bytes, bytes]  # the same for a provider that speaks the same dialect
     said: dict[str, Any]  # the document, but for its turns
     beside: bytes  # the same, as we write it
     chars: int
     system: tuple[str, ...]  # that it says beside the turns
     system_roles: tuple[str, ...]  # see `Dialect`
+    place: slice = field(init=False)  # of the turns
 
-    def talk(self, turns: list[Any]) -> Talk | None:
-        """None where there is none, or one is anything but a role and a text. Raises KeyError and TypeError for the
-        same."""
+    def __attrs_post_init__(self) -> None:
+        self.place = slice(len(self.before), -len(self.behind))
+
+    def found(self, body: bytes) -> Found | None:
+        """Of a request that begins and ends so; None where there are no turns, or one is anything but a role and a
+        text."""
+        written = body[self.place]
         chars, count, first, system = self.chars, 0, "", [*self.system]
-        for turn in turns:
-            role, text = turn["role"], turn["content"]
-            if text.__class__ is not str or len(turn) != 2:
-                return None
-            chars += len(text)
-            if role == "user":
-                if not count:
-                    first = text
-                count += 1
-            elif role in self.system_roles:
-                system.append(text)
-            elif role != "assistant":
-                return None
-        return _talk((chars, 0, "\n".join(system), first, count)) if turns else None
-
-
-class Found(NamedTuple):
-    """What is known of a request that may be ordinary: of one whose setting is known its turns, as they were read and
-    as they are written, else its document. Then the members of a long body; and what of it was read, where the data of
-    its media was not: its document has only the beginnings and the ends of these."""
-
-    track: Track
-    talk: Talk
-    setting: Setting | None
-    turns: list[Any] | None
-    written: bytes
-    document: dict[str, Any] | None
-    beside: bytes | None
-    members: list[Member] | None = None
-    light: bytes | None = None
-
-    def said(self) -> dict[str, Any]:
-        """The document."""
-        if self.document is not None:
-            return self.document
-        assert self.setting is not None
-        return self.setting.said | {TURNS: self.turns}
-
-
-_found = partial(tuple.__new__, Found)
+        try:
+            turns = orjson.loads(written)
+            for turn in turns:
+                role, text = turn["role"], turn["content"]
+                if text.__class__ is not str or len(turn) != 2:
+                    return None
+                chars += len(text)
+                if role == "user":
+                    if not count:
+                        first = text
+                    count += 1
+                elif role in self.system_roles:
+                    system.append(text)
+                elif role != "assistant":
+                    return None
+        except (ValueError, KeyError, TypeError):
+            return None
+        if not turns:
+            return None
+        talk = chars, 0, "\n".join(system), first, count
+        return self.track, talk, self, turns, written, None, self.beside, None, None
 
 
 def found_by(
@@ -132,18 +127,15 @@ def found_by(
 
 def recalled(known: Settings, visitor: Visitor, body: bytes) -> Found | None:
     """Of a request whose setting is known."""
+    for setting in known.get(visitor, ()):  # most come again
+        if body.startswith(setting.before) and body.endswith(setting.behind) and (found := setting.found(body)):
+            return found
     at = body.find(b"[", body.find(NAME))
     for setting in known.get((visitor, body[:at]), ()):
-        if not body.endswith(setting.behind):
-            continue
-        written = body[at : -len(setting.behind)]
-        try:
-            turns = orjson.loads(written)
-            talk = setting.talk(turns)
-        except (ValueError, KeyError, TypeError):
-            continue
-        if talk is not None:
-            return _found((setting.track, talk, setting, turns, written, None, setting.beside, None, None))
+        if body.endswith(setting.behind) and (found := setting.found(body)):
+            if visitor in known or len(known) < MOST:
+                known[visitor] = (setting,)
+            return found
     return None
 
 
@@ -165,7 +157,7 @@ def _read(
     beside = beside_turns(document) if len(body) <= LARGE else None
     if beside is not None:
         keep(snapshot.settings, (visitor, beside), track, document, body, shape)
-    return Found(track, Talk.of(shape), None, None, b"", document, beside, members)
+    return track, talk_of(shape), None, [], b"", document, beside, members, None
 
 
 def _looked(
@@ -195,10 +187,12 @@ def _read_lightly(snapshot: Snapshot, visitor: Visitor, surface: Surface, body: 
     if looked != _looked(visitor, surface, orjson.loads(stretched(text, cuts))):
         return None  # some of it is a text
     members = members_once(body, document, thin)
-    return Found(track, Talk.of(looked[1]), None, None, b"", document, None, members, text) if members else None
+    return (track, talk_of(looked[1]), None, [], b"", document, None, members, text) if members else None
 
 
-def keep(known: Settings, key: Key, track: Track, document: dict[str, Any], body: bytes, shape: ir.Shape) -> None:
+def keep(
+    known: Settings, key: tuple[Visitor, bytes], track: Track, document: dict[str, Any], body: bytes, shape: ir.Shape
+) -> None:
     """`key` is whose setting it is, whose path tells the surface; and what is said beside the turns."""
     visitor, beside = key
     if len(beside) > LONGEST:
@@ -214,6 +208,7 @@ def keep(known: Settings, key: Key, track: Track, document: dict[str, Any], body
         others = [it for it in known.get((visitor, before), ()) if it.behind != setting.behind]
         if len(known) >= MOST:
             known.clear()
+        known.pop(visitor, None)  # it may be the one in whose place this comes
         known[visitor, before] = (setting, *others[: MOST_ENDS - 1])
 
 
@@ -238,11 +233,9 @@ def _setting_of(
     if (lead := _lead(track, before, behind)) is None:
         return None
     system = (rest.system,) if rest.system else ()
-    setting = Setting(track, behind, lead, {**document, TURNS: None}, beside, rest.chars, system, roles)
-    try:
-        return (before, setting) if setting.talk(document[TURNS]) == Talk.of(shape) else None
-    except (KeyError, TypeError):
-        return None
+    setting = Setting(track, before, behind, lead, {**document, TURNS: None}, beside, rest.chars, system, roles)
+    found = setting.found(body)
+    return (before, setting) if found is not None and found[1] == talk_of(shape) else None
 
 
 def _lead(track: Track, before: bytes, behind: bytes) -> tuple[bytes, bytes] | None:

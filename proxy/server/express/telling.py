@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import TYPE_CHECKING
 
 from proxy import ir
@@ -21,8 +20,8 @@ from proxy.server.call import NOTHING, Call
 from proxy.server.clients.downstream import CLOSES, STAYS, UNSENT, Left, post
 from proxy.server.early import KEEP_ALIVE
 from proxy.server.express.begun import Commit
+from proxy.server.express.fare import settle
 from proxy.server.flow import GREAT, QUIET
-from proxy.server.ledger import Brief
 from proxy.server.watchdog import STUCK_WRITE, Watchdog
 from proxy.streams import Familiar, Retelling, Stream
 from proxy.wire.chunked_run import ChunkedRun
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 
 LARGEST = 12 << 10  # bytes of a stream that leaves in one; see `express.LARGEST`
 NEVER = 1 << 62  # no frame is so long
-_brief = partial(tuple.__new__, Brief)
 
 
 class _Steady:
@@ -315,31 +313,17 @@ class Telling(_Steady):
 
     def _record(self) -> None:
         """See `Gateway`: what a stream says of its candidate, what it cost, and what is told of it."""
-        ride, track, gateway = self._ride, self._ride.track, self._ride.gateway
-        commit = self._commit
+        ride, commit = self._ride, self._commit
         assert commit is not None
         self._recorded = True
         (usage, cost), duration = self._told, time.monotonic() - ride.started
-        charged, read, ttfb_ms = min(cost or 0, billing.MOST_CHARGED), usage.input_total, commit.ttfb_ms
-        now, world, duration_ms = gateway.clock(), ride.snapshot.world, int(duration * 1000)
-        brief = _brief((
-            track, ride.request_id, ride.at_ms, ride.tokens, ride.conversation, ride.pinned is not None, usage, cost,
-            charged, ttfb_ms, duration_ms, self._out, self._upstream_id, ride.started_ms,
-        ))  # fmt: skip
-        for kind, count in self._edits.items():
-            gateway.metrics.stream_edited(kind, count)
-        if (rate := pace(usage.output, duration_ms - ttfb_ms)) is not None:
-            world.latencies.observe_rate(track.candidate, rate)
-        if ride.conversation is not None and track.pins:
-            world.affinity.pin(ride.conversation, track.candidate, now)
-        track.in_flight.value -= 1
+        gateway, first_byte_s = ride.gateway, commit.first_byte_s
+        ttfb_ms = int(first_byte_s * 1000)
+        if edits := self._edits:
+            for kind, count in edits.items():
+                gateway.metrics.stream_edited(kind, count)
+        if (rate := pace(usage.output, int(duration * 1000) - ttfb_ms)) is not None:
+            ride.snapshot.world.latencies.observe_rate(ride.track.candidate, rate)
         ride.off_course()
-        if ride.call is not None:
-            ride.call.recorded = True
-        gateway.ended(ride.call or ride, ride.snapshot, ride.size, True)
-        for alert in ride.alights(charged, (read or 0) + (usage.output or 0), now):
-            gateway.alerts.tell(alert)
-        track.tally.add(duration, commit.first_byte_s - commit.upstream_wait, usage, cost, ttfb_ms / 1000)
-        client = track.visitor.client(ride.request.remote or None, ride.snapshot.proxies)
-        gateway.tell_brief(track, brief, read, client)
-        gateway.ledger.record(brief)
+        overhead = first_byte_s - commit.upstream_wait
+        settle(ride, usage, cost, self._out, self._upstream_id, ttfb_ms, duration, overhead, gateway.clock())

@@ -43,9 +43,11 @@ from proxy.wire.splice import Parts
 
 HIGH, LOW = 256 << 10, 64 << 10  # bytes that wait to be read, past which the provider is held back, and let go again
 LARGE, FIRST = 16 << 10, 4 << 10  # of more bytes than that in a read, so many are parsed before anybody asks for more
+LARGEST = 64 << 10  # bytes of a body that is put together with its head
 HEADS = 512  # request heads that are kept rendered
 NO_HTTP = "The provider's answer is not proper HTTP."
 NO_ANSWER = "The provider closed the connection without an answer."
+Place = tuple[Connection, "Handler"]
 UNREAD = Parser()  # of answers of which nothing has come
 
 
@@ -336,26 +338,6 @@ class LeanReply:
             transport.write(body)
         return await self.head()
 
-    def write(self, head: bytes, body: bytes) -> None:
-        """Of a request whose head ends before the digits of its length."""
-        transport = self._handler.transport
-        assert transport is not None  # or it was not at hand
-        self._outbox.post(transport, b"%b%d\r\n\r\n%b" % (head, len(body), body))
-
-    def write_parts(self, head: bytes, body: Parts) -> None:
-        """As `write`, of a large body that need not be put together."""
-        transport = self._handler.transport
-        assert transport is not None  # as above
-        self._outbox.flush()
-        transport.writelines((b"%b%d\r\n\r\n" % (head, sum(map(len, body))), *body))
-
-    def unused(self) -> None:
-        """Nothing was written."""
-        self._handler.reply = None
-        if self._home is not None:
-            self._home.put(self._connection, self._handler)
-        self._release()
-
     def coming(self) -> asyncio.Future[None]:
         """As `came`, for whoever has just asked; a wait that is cancelled is for the caller to make an end of."""
         self._waiter = waiter = self._handler._loop.create_future()
@@ -488,19 +470,33 @@ class LeanUpstream(PlainUpstream):
             return await super().send(outgoing)
         return await self._sent_within(STALE_TRIES, outgoing)
 
-    def begin(self) -> LeanReply | None:
-        """An exchange for which there is a place, and a connection at hand; `write` comes next, or `unused`. None where
-        that takes waiting."""
+    def place(self) -> Place | None:
+        """A connection at hand for which there is a place; `asked` comes next, or `leaves`. None where that takes
+        waiting."""
         slots, hand = self._slots, self._at_hand
         found = hand.take()
-        if found is None:
+        if found is not None and not slots.take_at_once():
+            hand.put(*found)
             return None
-        connection, handler = found
-        if not slots.take_at_once():
-            hand.put(connection, handler)
-            return None
-        reply = LeanReply(connection, handler, self._outbox, hand)
-        reply._slot = slots
+        return found
+
+    def leaves(self, place: Place) -> None:
+        """Nothing was asked."""
+        self._slots.release()
+        self._at_hand.put(*place)
+
+    def asked(self, place: Place, head: bytes, size: int, body: Parts) -> LeanReply:
+        """Sends a request whose head ends before the digits of that size. A large one is not put together."""
+        connection, handler = place
+        transport = handler.transport
+        assert transport is not None  # or it was not at hand
+        if size > LARGEST:
+            self._outbox.flush()
+            transport.writelines((b"%b%d\r\n\r\n" % (head, size), *body))
+        else:
+            self._outbox.post(transport, b"".join((head, b"%d\r\n\r\n" % size, *body)))
+        reply = LeanReply(connection, handler, self._outbox, self._at_hand)
+        reply._slot = self._slots
         return reply
 
     async def resumed(self, reply: LeanReply, began: float, outgoing: Outgoing) -> Reply:

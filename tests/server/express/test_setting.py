@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from proxy.dialects import DIALECTS, Dialect
 from proxy.server.express.outline import beside_turns, outline_of
-from proxy.server.express.setting import LONGEST, MOST, Setting, Settings, Talk, keep, recalled
+from proxy.server.express.setting import LONGEST, MOST, Setting, Settings, keep, recalled, talk_of
+from proxy.server.express.setting import said as document_of
 from proxy.server.intake import check_turns
 from proxy.wire import splice
 
@@ -42,7 +43,7 @@ def kept(known: Settings, asked: dict[str, Any], dialect: str = "openai-chat", b
     for _ in range(2):
         keep(known, (VISITOR, beside), track, asked, body, track.spoken.read_shape(asked))
     found = recalled(known, VISITOR, body)
-    return found and found.setting
+    return found and found[2]
 
 
 SAID: dict[str, dict[str, Any]] = {
@@ -79,11 +80,11 @@ def test_what_is_said_again_is_known_by_its_bytes(
     other = asked | {"messages": GOES_ON}
     found = recalled(known, VISITOR, write(other))
     assert found is not None
-    assert found.setting is setting
-    assert found.said() == other
-    assert found.talk == Talk.of(DIALECTS[dialect].read_shape(other))
+    assert found[2] is setting
+    assert document_of(found) == other
+    assert found[1] == talk_of(DIALECTS[dialect].read_shape(other))
     before, behind = setting.lead
-    assert before + found.written + behind == splice.rewrite(write(other), model="native")
+    assert before + found[4] + behind == splice.rewrite(write(other), model="native")
     assert recalled(known, object(), write(other)) is None  # type: ignore[arg-type]  # anybody else
 
 
@@ -110,7 +111,7 @@ def test_requests_that_begin_alike_are_told_by_their_ends() -> None:
     for more, setting in zip(ends, settings, strict=True):
         found = recalled(known, VISITOR, orjson.dumps(ASKED | more | {"messages": GOES_ON}))
         assert found is not None
-        assert found.setting is setting is not None
+        assert found[2] is setting is not None
     assert kept(known, ASKED | {"n": 2}) is not None
     assert recalled(known, VISITOR, orjson.dumps(ASKED | ends[0])) is None  # who came longest ago
 
@@ -179,8 +180,8 @@ def test_whoever_is_known_again_would_have_passed_every_look(
     dialect, document = DIALECTS["openai-chat"], orjson.loads(body)
     assert outline_of(document, dialect) is not None
     assert len(splice.members(body)) == len(document)
-    assert found.said() == document
-    assert found.talk == Talk.of(dialect.read_shape(document))
+    assert document_of(found) == document
+    assert found[1] == talk_of(dialect.read_shape(document))
     assert not dialect.read_shape(document).needs
     check_turns(document, "openai-chat")
 
