@@ -175,7 +175,7 @@ class Translation:
         out: list[bytes] = []
         at, end, runs = 0, len(block), self._runs
         while True:
-            if self._cast is not None and runs is not None and runs.begins(block, at):
+            if at < end and self._cast is not None and runs is not None and runs.begins(block, at):
                 run, block = self._run(runs, block[at:] if at else block, *self._cast)
                 out.append(run)
                 at, end = 0, len(block)

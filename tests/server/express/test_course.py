@@ -6,13 +6,14 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from gateway import RawClient, Running, Start, provider, settles
 from keyed import make
 from playbook import CHAT, MESSAGES, Tongue
-from riding import TOLD, frames
+from riding import OWN, TOLD, frames
 from upstream import LAST, SILENCE, STREAM_HEAD, Script, ScriptedUpstream, piece, streamed, within
 
 from proxy.server.billing import STREAM_BYTES_PER_TOKEN
@@ -21,6 +22,7 @@ from proxy.server.express.course import Course
 from proxy.server.express.ride import Ride
 from proxy.server.gateway import Gateway
 from proxy.server.upstream import plain
+from proxy.wire.head_shape import Head
 
 LOOPS = ("uvloop",)
 PRICED = {"first": "price = { input = 2.5, output = 10 }"}
@@ -165,6 +167,8 @@ async def under_way(gw: Running, upstream: ScriptedUpstream) -> RawClient:
     assert gw.app is not None
     (ride,) = gw.app.gateway.calls
     assert isinstance(ride, Ride)
+    assert ride.course is not None
+    assert ride.course._familiar is not None  # each of its frames was known
     return client
 
 
@@ -329,3 +333,68 @@ async def test_what_is_held_before_the_commit_does_not_end_a_stream(
     await gw.quiet()
     assert seen == [False]
     await held_is_nothing(gw)
+
+
+def slow_reads(theirs: Tongue) -> list[bytes]:
+    """As a slow stream comes: its head with what stands before the text, each text, and what stands behind them."""
+    said = list(map(piece, frames(theirs, "Hello", " there,", ' "you"')))
+    begun = len([it for it in (theirs.start, theirs.opening) if it])
+    return [b"".join([STREAM_HEAD, *said[:begun]]), *said[begun : begun + 3], b"".join([*said[begun + 3 :], LAST])]
+
+
+@pytest.mark.parametrize("each", [11, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("theirs", [CHAT, MESSAGES], ids=["passing", "translated"])
+async def test_a_slow_stream_is_the_same_wherever_it_is_cut(
+    theirs: Tongue, each: int, upstream: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gw = await start(provider("first", upstream, theirs, models=PRICED))
+    reads = slow_reads(theirs)
+    wire = b"".join(reads)
+    borders = {len(b"".join(reads[:number])) for number in range(len(reads))}
+    upstream.plays(*[streamed(frames(theirs))] * 3, [SILENCE])
+    seen, parsers = courses(monkeypatch), list[Course]()
+    take_parser = Course._take_parser
+
+    def noted(self: Course, head: Head) -> None:
+        parsers.append(self)
+        take_parser(self, head)
+
+    monkeypatch.setattr(Course, "_take_parser", noted)
+    client = await gw.connect()
+    for _ in range(3):
+        await asks(client)
+        await taken(client)
+    told: set[bytes] = set()
+    for cut in (0, *sorted({*range(1, len(wire), each), len(wire) - 1})):
+        before = len(parsers)
+        ends = sorted(borders | {cut, len(wire)})
+        await settles(lambda: not the_gateway(gw).calls)
+        await asks(client)
+        await settles(lambda: bool(the_gateway(gw).calls))
+        (ride,) = the_gateway(gw).calls
+        assert isinstance(ride, Ride)
+        handler = ride.reply._handler
+        for begin, end in pairwise(ends):
+            handler.data_received(wire[begin:end])
+        said = await taken(client)
+        told.add(bytes_in(said[said.index(b"\r\n\r\n") + 4 :]))
+        if cut in borders:  # each read is known
+            assert len(parsers) == before
+    assert len(told) == 1
+    assert len(parsers) > len(wire) // each // 2
+    assert set(seen[2:]) == {True}
+    await gw.quiet()
+    rows = (await gw.rows(20))[-20:]
+    assert len({(row["outcome"], row["cost_nanos"], row["bytes_committed"]) for row in rows}) == 1
+    client.leave()
+    for transport in upstream.transports:
+        transport.abort()
+    await gw.quiet()
+
+
+def bytes_in(chunks: bytes) -> bytes:
+    """The body, less what it has of its own request."""
+    body, at = b"", 0
+    while size := int(chunks[at : (end := chunks.index(b"\r\n", at))], 16):
+        body, at = body + chunks[end + 2 : end + 2 + size], end + 4 + size
+    return OWN.sub(b"", body)
