@@ -13,7 +13,7 @@ from itertools import accumulate
 import orjson
 
 STEP = 4096  # bytes without a quote, from which on the middle of what stands between two is left out
-PIECE = 1 << 20  # bytes that are looked at at a time: they are written down for it
+PIECE = 128 << 10  # bytes that are looked at at a time: they are written down for it, in room for eight times as many
 KEPT = 32  # bytes that stay at either end of it
 _OUTSIDE = b" \t\n\r[]{},:0123456789+-.eEtrufalsn"  # all that may stand between strings
 
