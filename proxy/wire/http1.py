@@ -124,9 +124,9 @@ class Parser:
         return self._measured(data) if self._framing == "length" else data
 
     def feed_some(self, data: bytes, enough: int) -> tuple[bytes, int]:
-        """As `feed`, of a body in chunks no further than to the end of the chunk in which `enough` bytes of `data` are;
-        and how many bytes that is. Those behind it are to be fed next."""
-        body, at, step = b"", 0, enough
+        """As `feed`, of a body in chunks no further than to the end of the chunk in which `enough` bytes of `data` are,
+        if not 0; and how many bytes that is. Those behind it are to be fed next."""
+        body, at, step = b"", 0, enough or len(data)
         try:
             while at < len(data):
                 body += self.feed(data[at : at + step])

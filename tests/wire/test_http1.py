@@ -319,7 +319,7 @@ def test_what_came_before_a_break_is_told_with_it(good: int, broken: bytes, size
     assert told(CHUNKED + b"3\r\nall\r\n" * good + broken, size) == b"all" * good
 
 
-@each("enough", [1, 60, 100, 190, 1000])
+@each("enough", [0, 1, 60, 100, 190, 1000])
 def test_it_is_told_where_no_more_is_read_than_shows_the_beginning(enough: int) -> None:
     raw, parser, body, at = CHUNKED + b"64\r\n%b\r\n" % (b"a" * 100) + b"zz\r\n", Parser(), b"", 0
     with suppress(BadHttp):

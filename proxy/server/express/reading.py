@@ -83,20 +83,17 @@ class Reading(Telling):
         return end
 
     def _parse(self, data: bytes, enough: int = 0) -> int:
-        """As `Parser.feed`, or as its `feed_some`; how much of it was parsed."""
-        parser, at = self._parser, len(data)
+        """As `Parser.feed_some`; how much of it was parsed."""
+        parser = self._parser
         begun = parser.head is not None
         try:
-            if enough:
-                body, at = parser.feed_some(data, enough)
-            else:
-                body = parser.feed(data)
+            body, at = parser.feed_some(data, enough)
         except BadHttp as exc:
             self._judge(exc.body, begun)
             self._hand_over()
             self._reply.garbled(exc)
-        else:
-            self._judge(body, begun)
+            return len(data)
+        self._judge(body, begun)
         return at
 
     def _judge(self, body: bytes, begun: bool) -> None:

@@ -191,14 +191,11 @@ class LeanReply:
 
     def _parse(self, data: bytes, enough: int = 0) -> None:
         """Into the parts that a reader finds; if `enough`, no further than shows how the answer begins."""
-        parser, at, broken = self.parser, len(data), None
+        parser, broken = self.parser, None
         try:
-            if enough:
-                body, at = parser.feed_some(data, enough)
-            else:
-                body = parser.feed(data)
+            body, at = parser.feed_some(data, enough)
         except BadHttp as exc:
-            body, broken = exc.body, exc
+            body, at, broken = exc.body, len(data), exc
         self._raw = data[at:]
         if body:
             self._parts.append(body)
