@@ -32,7 +32,7 @@ class Retelling:
             return b""
         text, size = data.removeprefix(line).removeprefix(self._before), self._around + chars
         text = text.removesuffix(self._behind)
-        if len(text) != chars or text.translate(None, PLAIN) or size > most:
+        if len(text) != chars or text.translate(PLAIN) != text or size > most:
             return b""
         self.chars += chars
         self.size = size

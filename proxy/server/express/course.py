@@ -21,7 +21,7 @@ from proxy.streams import Familiar, at_once, familiar
 from proxy.wire.answer_head import BadHttp
 from proxy.wire.chunked_run import SIZE_LINES
 from proxy.wire.http1 import all_of, begun, chunks_of
-from proxy.wire.mould import QUOTE
+from proxy.wire.mould import BARE, QUOTE
 from proxy.wire.sse import CR, LF, is_text
 
 FEW = 4  # requests under way
@@ -78,8 +78,7 @@ class Course(Reading):
             if size >= self._least:  # as nearly every read of a slow stream: one chunk, one frame of the run
                 text = data.removeprefix(line).removeprefix(self._before).removesuffix(self._behind)
                 if (
-                    len(text) == size - self._least and QUOTE not in text and LF not in text and CR not in text
-                    and (text.isascii() or is_text(text))
+                    len(text) == size - self._least and (text.translate(BARE) == text or _is_within(text))
                     and ((out := self._out + size) <= self._most or not self._outgrows(out))
                 ):  # fmt: skip
                     self._out = out
@@ -257,3 +256,8 @@ class Course(Reading):
     def lost(self, exc: BaseException | None) -> None:
         self._hand_over()
         self._reply.lost(exc)
+
+
+def _is_within(text: bytes) -> bool:
+    """Whether these are UTF-8, within a string and a line, as `BARE` are anyway."""
+    return QUOTE not in text and LF not in text and CR not in text and is_text(text)
