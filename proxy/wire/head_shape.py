@@ -21,6 +21,7 @@ Lines = list[tuple[bytes, bytes]]  # names and values as they were written
 LARGEST = 4096  # bytes of a head that a shape is learnt from
 ENOUGH = 3  # heads that are read line by line until what differs among them tells the next
 MOST = 64  # shapes that are kept
+BEGUN = len(b"HTTP/1.1 200")  # bytes before which no header has begun
 
 LENGTH = b"content-length"
 WEIGHTY = frozenset({LENGTH, b"transfer-encoding", b"connection", b"content-type", b"content-encoding"})
@@ -121,15 +122,15 @@ class _Kin:
 
 
 class Shapes:
-    """Those that have come; of those with as many lines the latest first."""
+    """Those that have come; of those whose first header has the same name the latest first."""
 
     def __init__(self) -> None:
         self._kin: dict[tuple[object, ...], _Kin] = {}
-        self._told: dict[int, list[Shape]] = {}
+        self._told: dict[bytes, list[Shape]] = {}  # by how a head begins, up to its first colon
 
     def knows(self, raw: bytes) -> Shaped | None:
         """`raw` is a head without the blank line behind it."""
-        shapes = self._told.get(raw.count(b"\n"))
+        shapes = self._told.get(raw[: raw.find(b":", BEGUN)])
         for shape in shapes or ():
             head = shape.knows(raw)
             if head is not None:
@@ -157,7 +158,7 @@ class Shapes:
             kin = self._kin[key] = _Kin(start, lines, head)
         shape = kin.one_more(lines)
         if shape is not None:
-            shapes = self._told.setdefault(len(lines), [])
+            shapes = self._told.setdefault(raw[: raw.find(b":", BEGUN)], [])
             if kin.shape is not None:
                 shapes.remove(kin.shape)
             shapes.insert(0, shape)
