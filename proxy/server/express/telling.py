@@ -254,8 +254,11 @@ class Telling(_Steady):
         if self._familiar is not None:
             self._familiar = None
             self._make_stream()
-            self._stream.feed(b"".join(self._body))
-            if self._commit is not None:
+            held = b"".join(self._body)
+            self._stream.feed(held)
+            if self._commit is None:
+                self._size = len(held)
+            else:
                 self._body.clear()
 
     def _make_stream(self) -> None:
