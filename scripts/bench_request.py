@@ -103,6 +103,10 @@ class Client(asyncio.Transport):
     async def _drain_helper(self) -> None:
         """As above."""
 
+    def rests(self, request: OrdinaryRequest, waiter: asyncio.Future[None]) -> bool:
+        """Each request has a task of its own, which ends with it."""
+        return False
+
 
 class Wire(asyncio.Transport):
     """A provider's connection, the provider behind it: whatever is asked, the answer comes in the loop's next turn."""

@@ -99,6 +99,7 @@ class Connection(RequestHandler):
         "_known",
         "_listener",
         "_place",
+        "_rests",
         "_returns",
         "head_since",
         "lean",
@@ -118,6 +119,7 @@ class Connection(RequestHandler):
         self._held_back = False
         self._place = Place() if lean else None  # of aiohttp's parser, where it is known
         self._returns = False  # from aiohttp, just now
+        self._rests = False  # see `rests`
 
     writing_paused = vars(BaseProtocol)["_paused"]  # the slot itself, which is told without a call
 
@@ -306,6 +308,9 @@ class Connection(RequestHandler):
         stays = False
         try:
             stays = await self._answered(request)
+            if self._rests:
+                self._rests, self._waiter = False, None
+                return not self._force_close
             if request.needs:
                 await self._lingered(request)
                 stays = stays and request.is_eof()
@@ -325,6 +330,18 @@ class Connection(RequestHandler):
                 self._listener.outbox.flush()
                 self.transport.close()
             return False
+        self._wait_for_the_next()
+        return True
+
+    def rests(self, request: OrdinaryRequest, waiter: asyncio.Future[None]) -> bool:
+        """Whether the next request may be waited for by the task of this one, which still waits for `waiter`: all of
+        its answer has left. So the task wakes up once for both: each time costs the loop one more look at all
+        sockets."""
+        if self._ahead or request.needs or self._force_close or self._close or self._handler_waiter is not None:
+            return False
+        self._rests, self._waiter = True, waiter
+        self._current_request = None
+        self._request_in_progress = False
         self._wait_for_the_next()
         return True
 

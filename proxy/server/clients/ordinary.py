@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 from aiohttp.http import HttpVersion, HttpVersion11
@@ -22,6 +23,9 @@ from proxy.errors import GatewayError
 from proxy.server.clients.inbound import Content, Head, Request
 from proxy.server.clients.outbox import Outbox
 from proxy.wire.request_head import END, LONGEST, read_ordinary
+
+if TYPE_CHECKING:
+    from proxy.server.clients.connection import Connection
 
 MOST_HEADS = 512  # that are known
 LARGEST_HEAD = 4096  # bytes of one that is
@@ -190,11 +194,12 @@ class OrdinaryRequest(Body):
 
     __slots__ = ("content_length", "document", "head", "keep_alive", "known", "outbox", "protocol", "remote")
 
+    protocol: Connection
     method = "POST"
     version: HttpVersion = HttpVersion11
 
     def __init__(
-        self, known: Known, first: bytes, length: int, connection: RequestHandler, remote: str | None,
+        self, known: Known, first: bytes, length: int, connection: Connection, remote: str | None,
         keep_alive: bool, outbox: Outbox,
     ) -> None:  # fmt: skip
         """`first` is what has come of a body of that length."""
@@ -228,6 +233,10 @@ class OrdinaryRequest(Body):
     @property
     def transport(self) -> asyncio.Transport | None:
         return self.protocol.transport
+
+    def rests(self, waiter: asyncio.Future[None]) -> bool:
+        """Whether its task may go on waiting for `waiter` until the connection's next request is here."""
+        return self.protocol.rests(self, waiter)
 
     def interrupt(self) -> None:
         """Ends the wait of whoever serves it, whatever is waited for."""

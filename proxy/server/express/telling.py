@@ -209,8 +209,9 @@ class Telling(_Steady):
         if ends and self._heard is not None:  # past any parser
             self._parts()
             self._reply.has_come(self._heard)
-            if not self._waiter.done():
-                self._waiter.set_result(None)
+            waiter = self._waiter
+            if not (waiter.done() or (self._answer is STAYS and self._ride.request.rests(waiter))):
+                waiter.set_result(None)
         else:
             self._give_back(b"")
         if ends:

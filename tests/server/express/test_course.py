@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -14,9 +14,11 @@ from gateway import RawClient, Running, Start, provider, settles
 from keyed import make
 from playbook import CHAT, MESSAGES, Tongue
 from riding import OWN, TOLD, frames
+from structlog.testing import capture_logs
 from upstream import LAST, SILENCE, STREAM_HEAD, Script, ScriptedUpstream, piece, streamed, within
 
 from proxy.server.billing import STREAM_BYTES_PER_TOKEN
+from proxy.server.clients.connection import Connection
 from proxy.server.express import course as course_module
 from proxy.server.express.course import Course
 from proxy.server.express.ride import Ride
@@ -57,14 +59,20 @@ COURSES: dict[str, tuple[Sequence[Any], bool]] = {
 def courses(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether each went the short way to its end."""
     seen: list[bool] = []
-    run = Course.run
+    run, ended = Course.run, Course._ended
 
-    async def noted(self: Course) -> Any:
+    async def noted(self: Course) -> Any:  # which may last until the connection's next request
         left = await run(self)
-        seen.append(left is not None)
+        if left is None:
+            seen.append(False)
         return left
 
+    def noted_end(self: Course, *, ends: bool) -> None:
+        seen.append(True)
+        ended(self, ends=ends)
+
     monkeypatch.setattr(Course, "run", noted)
+    monkeypatch.setattr(Course, "_ended", noted_end)
     return seen
 
 
@@ -111,10 +119,12 @@ async def test_nothing_is_left_to_the_collector(script: Script, upstream: Script
     gc.collect()
     gc.disable()
     try:
-        await asks(client)
-        await taken(client)
+        for _ in range(2):
+            await asks(client)
+            await taken(client)
         await gw.quiet()
-        assert not [it for it in gc.get_objects() if isinstance(it, Course | Ride)]
+        left = [it.__class__ for it in gc.get_objects() if isinstance(it, Course | Ride)]
+        assert len(left) == len(set(left))  # of the last, whose task waits for the connection's next request
     finally:
         gc.enable()
 
@@ -398,3 +408,75 @@ def bytes_in(chunks: bytes) -> bytes:
     while size := int(chunks[at : (end := chunks.index(b"\r\n", at))], 16):
         body, at = body + chunks[end + 2 : end + 2 + size], end + 4 + size
     return OWN.sub(b"", body)
+
+
+async def _asks_again(client: RawClient) -> None:
+    await asks(client)
+    await taken(client)
+
+
+async def _is_refused(client: RawClient) -> None:
+    await client.request(CHAT, CHAT.request("nobody", stream=True))
+    assert (await client.answer())[0] == 404
+
+
+async def _sends_what_aiohttp_reads(client: RawClient) -> None:
+    await client.send(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert (await client.answer())[0] == 200
+    await _asks_again(client)
+
+
+async def _sends_a_head_in_two(client: RawClient) -> None:
+    await client.send(b"POST /v1/chat/completions HTTP/1.1\r\n")
+    await client.send(b"Host: localhost\r\nContent-Length: 2\r\nContent-Type: application/json\r\n\r\n{}")
+    assert (await client.answer())[0] == 400
+
+
+async def _sends_what_nobody_reads(client: RawClient) -> None:
+    await client.send(b"\x00\r\n\r\n")
+    assert b" 400 " in await client.rest()
+
+
+async def _leaves(client: RawClient) -> None:
+    client.leave()
+
+
+NEXT = {
+    "another stream comes": _asks_again,
+    "a request that is refused": _is_refused,
+    "one that aiohttp reads": _sends_what_aiohttp_reads,
+    "one whose head comes in two": _sends_a_head_in_two,
+    "nonsense": _sends_what_nobody_reads,
+    "the client leaves": _leaves,
+    "nothing": None,
+}
+
+
+@pytest.mark.parametrize("comes", NEXT.values(), ids=NEXT)
+async def test_behind_a_stream_a_connection_is_idle_like_any_other(
+    comes: Callable[[RawClient], Awaitable[None]] | None, upstream: ScriptedUpstream, start: Start,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    gw = await start(provider("first", upstream, models=PRICED))
+    upstream.plays(streamed(GOOD), next(script for script, whole in COURSES.values() if whole))
+    seen = courses(monkeypatch)
+    client = await gw.connect()
+    with capture_logs() as logs:
+        for _ in range(3):
+            await asks(client)
+            await taken(client)
+        await gw.quiet()
+        assert seen == [True, True]
+        assert gw.app is not None
+        app = gw.app
+        server = app._runners[0].server
+        assert server is not None
+        (connection,) = server.connections
+        assert isinstance(connection, Connection)
+        assert connection.idle
+        if comes is not None:
+            await comes(client)
+        async with asyncio.timeout(10):
+            await app.stop(drain=8)
+        assert comes is _leaves or await client.rest() == b""
+    assert not [it for it in logs if it["log_level"] == "error"]
