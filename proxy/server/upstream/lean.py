@@ -1,57 +1,40 @@
 """The lean implementation: the provider's ClientSession lends a pooled connection, and what runs on it is ours.
 
 The request's head leaves as bytes together with its body, the answer's is parsed once, and what comes is handed on
-where it is received: no task wakes up for it. Connecting, TLS, DNS, pooling and closing stay aiohttp's. This is the one
-module that touches what aiohttp does not promise to keep; a test checks the shapes that it relies on.
+where it is received: no task wakes up for it. Connecting, TLS, DNS, pooling and closing stay aiohttp's (`session`).
+These two modules touch what aiohttp does not promise to keep; a test checks the shapes that they rely on.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
 from typing import Protocol
 
-import aiohttp
-from aiohttp import ClientTimeout
 from aiohttp.client_proto import ResponseHandler
-from aiohttp.client_reqrep import ClientRequest
 from aiohttp.connector import Connection
-from yarl import URL
 
 from proxy.errors import UpstreamBroken, UpstreamError, UpstreamTimeout
-from proxy.routing.table import Provider
 from proxy.server.clients.outbox import Outbox
 from proxy.server.upstream import width
-from proxy.server.upstream.at_hand import QUIET, AtHand
-from proxy.server.upstream.exchange import Outgoing, Reply, Take, Through
+from proxy.server.upstream.at_hand import AtHand
+from proxy.server.upstream.exchange import Take, Through
 from proxy.server.upstream.plain import (
     CUT,
-    KEEP_ALIVE,
-    STALE_TRIES,
-    PlainUpstream,
-    finite,
     run_out,
-    too_soon,
-    unsent,
 )
-from proxy.server.upstream.rendering import rendered
 from proxy.server.upstream.slots import Slots
 from proxy.wire.answer_head import BadHttp
 from proxy.wire.head_shape import Head
 from proxy.wire.http1 import Parser, whole
-from proxy.wire.splice import Parts
 
 HIGH, LOW = 256 << 10, 64 << 10  # bytes that wait to be read, past which the provider is held back, and let go again
 LARGE, FIRST = 16 << 10, 4 << 10  # of more bytes than that in a read, so many are parsed before anybody asks for more
-LARGEST = 64 << 10  # bytes of a body that is put together with its head
-HEADS = 512  # request heads that are kept rendered
 NO_HTTP = "The provider's answer is not proper HTTP."
 NO_ANSWER = "The provider closed the connection without an answer."
-Place = tuple[Connection, "Handler"]
 UNREAD = Parser()  # of answers of which nothing has come
 
 
-class _Stale(Exception):
+class Stale(Exception):
     """A pooled connection was found closed: no byte of an answer came."""
 
 
@@ -323,11 +306,11 @@ class LeanReply:
     # -- the reader's side ---------------------------------------------------------------------------------------
 
     async def begin(self, request: bytes, body: bytes) -> Head:
-        """Sends, and waits for the head. Raises _Stale where the connection ended before any byte of an answer."""
+        """Sends, and waits for the head. Raises Stale where the connection ended before any byte of an answer."""
         transport = self._handler.transport
         if transport is None or transport.is_closing():
             self.close()
-            raise _Stale
+            raise Stale
         if len(body) < LOW:
             self._outbox.post(transport, request + body)
         else:
@@ -358,7 +341,7 @@ class LeanReply:
         if self.parser.head is None:
             assert self._error is not None
             if not self._begun and isinstance(self._error, UpstreamBroken):
-                raise _Stale from self._error
+                raise Stale from self._error
             raise self._error
         head = self.parser.head
         self.status, self.headers = head.status, head.headers
@@ -442,147 +425,3 @@ class LeanReply:
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
-
-
-class LeanUpstream(PlainUpstream):
-    """A provider's session as the plain one has it. Requests through an egress proxy take the plain way."""
-
-    keep_alive = KEEP_ALIVE - QUIET  # in the pool, where a connection comes when it has been idle so long at hand
-
-    def __init__(self, provider: Provider) -> None:
-        super().__init__(provider)
-        connector, loop = self._session.connector, asyncio.get_running_loop()
-        assert isinstance(connector, aiohttp.TCPConnector)
-        self._connector = connector
-        self._connector._factory = functools.partial(Handler, loop)  # type: ignore[assignment]  # what aiohttp builds for itself
-        self._at_hand: AtHand[Handler] = AtHand(loop)
-        self._outbox = Outbox()
-        self._request: ClientRequest | None = None
-        self._heads: dict[tuple[str, bool, str, tuple[tuple[str, str], ...]], bytes] = {}
-        base = URL(provider.base_url)
-        self.goes_plain = self._proxy is not None or base.user is not None or base.scheme not in ("http", "https")
-
-    async def send(self, outgoing: Outgoing) -> Reply:
-        if self.goes_plain:
-            return await super().send(outgoing)
-        return await self._sent_within(STALE_TRIES, outgoing)
-
-    def place(self) -> Place | None:
-        """A connection at hand for which there is a place; `asked` comes next, or `leaves`. None where that takes
-        waiting."""
-        slots, hand = self._slots, self._at_hand
-        found = hand.take()
-        if found is not None and not slots.take_at_once():
-            hand.put(*found)
-            return None
-        return found
-
-    def leaves(self, place: Place) -> None:
-        """Nothing was asked."""
-        self._slots.release()
-        self._at_hand.put(*place)
-
-    def asked(self, place: Place, head: bytes, size: int, body: Parts) -> LeanReply:
-        """Sends a request whose head ends before the digits of that size. A large one is not put together."""
-        connection, handler = place
-        transport = handler.transport
-        assert transport is not None  # or it was not at hand
-        if size > LARGEST:
-            self._outbox.flush()
-            transport.writelines((b"%b%d\r\n\r\n" % (head, size), *body))
-        else:
-            self._outbox.post(transport, b"".join((head, b"%d\r\n\r\n" % size, *body)))
-        reply = LeanReply(connection, handler, self._outbox, self._at_hand)
-        reply._slot = self._slots
-        return reply
-
-    async def resumed(self, reply: LeanReply, began: float, outgoing: Outgoing) -> Reply:
-        """As `send`, of an exchange that `begin` began then."""
-        try:
-            await reply.head()
-        except _Stale as stale:
-            if not too_soon(asyncio.get_running_loop().time() - began):
-                raise UpstreamBroken(NO_ANSWER, detail=str(stale.__cause__)) from stale
-            return await self._sent_within(STALE_TRIES - 1, outgoing)
-        return _as_it_is(reply)
-
-    async def _sent_within(self, tries: int, outgoing: Outgoing) -> LeanReply:
-        queued_s = await self._slots.take(outgoing.timeouts.queue)
-        try:
-            reply = await self._exchanged(outgoing, tries)
-        except BaseException:
-            self._slots.release()
-            raise
-        reply.queued_s = queued_s
-        reply.holds(self._slots)
-        return _as_it_is(reply)
-
-    async def _exchanged(self, outgoing: Outgoing, tries: int) -> LeanReply:
-        """A pooled connection that its provider closed meanwhile costs nothing but another try, as on the plain way."""
-        request, clock = self._rendered(outgoing), asyncio.get_running_loop().time
-        for last in (*[False] * tries, True):
-            connection, handler, reused = await self._acquired(outgoing.timeouts.connect)
-            reply, began = LeanReply(connection, handler, self._outbox, self._at_hand), clock()
-            try:
-                await reply.begin(request, outgoing.body)
-            except _Stale as stale:
-                if last or not reused or not too_soon(clock() - began):
-                    raise UpstreamBroken(NO_ANSWER, detail=str(stale.__cause__)) from stale
-            else:
-                return reply
-        raise AssertionError("unreachable: the last try returns or raises")
-
-    async def close(self) -> None:
-        self._at_hand.close()
-        await super().close()
-
-    async def _acquired(self, connect: float) -> tuple[Connection, Handler, bool]:
-        """A connection, new or pooled, and whether it has been used before."""
-        if (found := self._at_hand.take()) is not None:
-            return *found, True
-        if self._request is None:
-            loop = asyncio.get_running_loop()
-            self._request = ClientRequest("POST", URL(self._provider.base_url), loop=loop, session=self._session)
-        try:
-            while True:
-                connection = await aiohttp.TCPConnector.connect(
-                    self._connector, self._request, [], _timeout(finite(connect))
-                )
-                handler = connection.protocol
-                assert isinstance(handler, Handler)
-                if not handler.should_close:
-                    break
-                connection.close()
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as exc:
-            raise unsent(exc) from exc
-        reused, handler.used = handler.used, True
-        return connection, handler, reused
-
-    def _rendered(self, outgoing: Outgoing) -> bytes:
-        """The request's head."""
-        head = self.head_of(outgoing)
-        return b"%b%d\r\n\r\n" % (head, len(outgoing.body)) if outgoing.method == "POST" else head + b"\r\n"
-
-    def head_of(self, outgoing: Outgoing) -> bytes:
-        """The request's head, up to the digits of its length."""
-        key = outgoing.method, outgoing.rooted, outgoing.path, outgoing.headers
-        head = self._heads.get(key)
-        if head is None:
-            if len(self._heads) >= HEADS:
-                self._heads.clear()
-            head = self._heads[key] = rendered(self._url(outgoing.path, outgoing.rooted), outgoing)
-        return head
-
-
-def _as_it_is(reply: LeanReply) -> LeanReply:
-    """Raises UpstreamBroken where the answer is compressed."""
-    coding = reply.headers.get("content-encoding")
-    if coding is not None and coding.strip().lower() not in ("", "identity"):
-        reply.close()
-        raise UpstreamBroken("The provider compressed its answer although it was asked not to.")
-    return reply
-
-
-@functools.lru_cache(maxsize=64)
-def _timeout(connect: float | None) -> ClientTimeout:
-    return ClientTimeout(total=None, connect=connect)
