@@ -62,9 +62,10 @@ run-local: $(VENV)/.run $(VENV)/.local ## serve a small language model of this m
 # Without bytecode, hundreds of processes would compile what they import, each for itself.
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -q
 
-# Three at a time on two cores: some wait for what the clock has to bring.
+# Three at a time on two cores: some wait for what the clock has to bring. In the order of tests/conftest.py: by the number
+# of their tests, a file whose one test takes a minute would come last.
 test: $(VENV)/.test ## the fast tests: two minutes on two cores
-	@$(PYTEST) -n 3 --dist loadfile -m "not slow"
+	@$(PYTEST) -n 3 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 # Libraries that docs/clients.md shows, in an environment of their own: they want other versions of the SDKs.
 $(VENV)/.clients: requirements/clients.txt | $(BIN)/python
@@ -74,7 +75,6 @@ $(VENV)/.clients: requirements/clients.txt | $(BIN)/python
 		echo "They cannot be installed here: what needs them is left out." >&2
 	@touch $@
 
-# In the order of tests/conftest.py: by the number of their tests, a file whose one test takes a minute would come last.
 test-slow: $(VENV)/.test $(VENV)/.local $(VENV)/.clients ## the tests that `make test` leaves out: eight minutes on two cores
 	@$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m slow
 

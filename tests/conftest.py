@@ -10,6 +10,7 @@ import inspect
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -24,7 +25,11 @@ from upstream import ScriptedUpstream
 
 MEMORY, ROOM = Path("/dev/shm"), 2 << 30  # bytes free there, at least
 SLOW_FOLDERS = ("faults",)  # the bad days: whole processes, for seconds each
-LONGEST = ("test_killed.py", "test_cli_examples.py")  # files; and the slow folders
+LONGEST = (  # files of few tests; and the slow folders
+    "test_killed.py", "test_cli_examples.py", "test_mixed_calls.py", "test_interleavings.py", "test_limits.py",
+    "test_told_by_rote.py", "test_fuzz.py", "test_fuzz_answers.py", "test_key_admission.py", "test_plan_properties.py",
+    "test_ride_fuzz.py", "test_http1_requests.py", "test_json.py", "test_docs.py", "test_splice.py",
+)  # fmt: skip
 GUARD_S, SLOW_GUARD_S = 30.0, 300.0  # no test takes that long unless something waits for ever
 LOOPS: Mapping[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
@@ -54,8 +59,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest begins first, or the others would be done and wait for it."""
-    items.sort(key=lambda item: item.path.name not in LONGEST and item.path.parent.name not in SLOW_FOLDERS)
+    """What takes longest begins first, or the others would be done and wait for it: then files by their tests."""
+    tests = Counter(item.path for item in items)
+    items.sort(
+        key=lambda item: (
+            item.path.name not in LONGEST and item.path.parent.name not in SLOW_FOLDERS,
+            -tests[item.path],
+        )
+    )
     for item in items:
         if item.path.parent.name in SLOW_FOLDERS:
             item.add_marker(pytest.mark.slow)
@@ -126,7 +137,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A module that names several EXCHANGES runs over each, over the ones that are not the default when all is run."""
     if "start" in metafunc.fixturenames and (exchanges := getattr(metafunc.module, "EXCHANGES", ())):
         first, *others = exchanges
-        slow = [pytest.param(other, marks=pytest.mark.slow) for other in others]
+        fast_alone = metafunc.config.option.markexpr == "not slow"  # what is left out anyhow takes its time to collect
+        slow = [] if fast_alone else [pytest.param(other, marks=pytest.mark.slow) for other in others]
         metafunc.parametrize("exchange", [first, *slow], indirect=True)
 
 

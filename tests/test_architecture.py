@@ -63,6 +63,11 @@ def tree(module: str) -> ast.Module:
     return ast.parse(MODULES[module].read_text())
 
 
+@cache
+def nodes(module: str) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(tree(module)))
+
+
 def room(module: str) -> str:
     """The part of the package that a module belongs to; the package itself has none."""
     return module.split(".")[1] if "." in module else ""
@@ -70,7 +75,7 @@ def room(module: str) -> str:
 
 def imports(module: str) -> Iterator[str]:
     """Every module that this one imports, wherever in it the import stands."""
-    for node in ast.walk(tree(module)):
+    for node in nodes(module):
         match node:
             case ast.Import(names=names):
                 yield from (alias.name for alias in names)
@@ -81,6 +86,9 @@ def imports(module: str) -> Iterator[str]:
 
 
 def name_of(call: ast.Call) -> str:
+    match call.func:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name
     return ast.unparse(call.func).rpartition(".")[2]
 
 
@@ -130,7 +138,7 @@ def test_the_core_touches_no_clock_no_dice_and_no_socket() -> None:
 def test_the_core_awaits_nothing() -> None:
     for module in [module for module in MODULES if room(module) and LEVEL[room(module)] < LEVEL["server"]]:
         waiting = ast.AsyncFunctionDef | ast.Await | ast.AsyncFor | ast.AsyncWith
-        assert not [(module, node.lineno) for node in ast.walk(tree(module)) if isinstance(node, waiting)]
+        assert not [(module, node.lineno) for node in nodes(module) if isinstance(node, waiting)]
 
 
 def test_nothing_that_lasts_is_made_by_an_import() -> None:
@@ -142,8 +150,8 @@ def test_nothing_that_lasts_is_made_by_an_import() -> None:
 def test_only_the_app_builds_what_lives_as_long_as_the_process() -> None:
     """`field(factory=…)` names a class and does not build one: the app may hand in another."""
     for module in [module for module in MODULES if room(module) not in ("app", "cli")]:
-        own = {node.name for node in ast.walk(tree(module)) if isinstance(node, ast.ClassDef)}
-        for node in ast.walk(tree(module)):
+        own = {node.name for node in nodes(module) if isinstance(node, ast.ClassDef)}
+        for node in nodes(module):
             if isinstance(node, ast.Call) and name_of(node) in LONG_LIVED - own:
                 pytest.fail(f"{module}:{node.lineno} builds {name_of(node)}")
 
@@ -151,7 +159,7 @@ def test_only_the_app_builds_what_lives_as_long_as_the_process() -> None:
 def test_a_task_that_the_app_does_not_own_ends_where_it_was_started() -> None:
     """Only the app has background tasks; elsewhere the function that starts one cancels it in its `finally`."""
     for module in [module for module in MODULES if room(module) != "app"]:
-        for function in ast.walk(tree(module)):
+        for function in nodes(module):
             if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
                 continue
             started = [node for node in ast.walk(function) if isinstance(node, ast.Call) and name_of(node) in TASKS]
@@ -161,7 +169,7 @@ def test_a_task_that_the_app_does_not_own_ends_where_it_was_started() -> None:
 def test_modules_and_functions_stay_small() -> None:
     for module in MODULES:
         assert len(MODULES[module].read_text().splitlines()) <= MOST_LINES, module
-        for node in ast.walk(tree(module)):
+        for node in nodes(module):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno is not None:
                 lines = node.end_lineno - node.lineno + 1
                 assert lines <= MOST_FUNCTION_LINES, f"{module}:{node.lineno} {node.name} has {lines} lines"
@@ -193,7 +201,7 @@ def test_nothing_is_left_for_later() -> None:
 def test_no_error_is_swallowed_whole() -> None:
     """`except Exception` stands only where the last line of defence is; a bare `except` nowhere."""
     for module in MODULES:
-        for node in ast.walk(tree(module)):
+        for node in nodes(module):
             if isinstance(node, ast.ExceptHandler):
                 assert node.type is not None, f"{module}:{node.lineno} has a bare except"
                 silent = all(isinstance(statement, ast.Pass) for statement in node.body)

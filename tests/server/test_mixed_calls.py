@@ -27,6 +27,7 @@ from keyed import Made, make
 from ledger_sums import spent
 from limited import inline, stopped
 from playbook import CHAT, chunk
+from shares import product_of
 from upstream import CUT, RESET, SILENCE, Reached, Script, ScriptedUpstream, Seen, Step, plain, streamed
 
 AT_ONCE, THREE = 200, 3
@@ -227,27 +228,21 @@ async def test_a_budget_that_fits_three_answers_three_whatever_becomes_of_the_ot
     assert THREE * CALL <= kept["project:x"] <= most
 
 
-LIMITS: dict[str, tuple[str, str, dict[str, int]]] = {  # of the model, of the project, of the key
-    f"{name} of a {scope}": (
-        inline({word: amount}) if scope == "model" else "",
-        inline({word: amount}) if scope == "project" else "",
-        {word: amount} if scope == "key" else {},
-    )
-    for name, word, amount in (
-        ("tokens per minute", "tpm", int(ROOM * (READS + WRITES))),
-        ("requests at a time", "parallel", THREE),
-        ("requests per minute", "rpm", THREE),
-    )
-    for scope in ("key", "project", "model")
+LIMITS = {
+    "tokens per minute": {"tpm": int(ROOM * (READS + WRITES))},
+    "requests at a time": {"parallel": THREE},
+    "requests per minute": {"rpm": THREE},
 }
+SCOPES = {f"of a {scope}": scope for scope in ("key", "project", "model")}
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize(("of_model", "of_project", "of_key"), LIMITS.values(), ids=LIMITS)
+@pytest.mark.parametrize(("limit", "scope"), product_of(LIMITS, SCOPES, fast=1, of=3))
 async def test_a_limit_of_three_holds_whatever_becomes_of_a_call(
-    of_model: str, of_project: str, of_key: dict[str, int], seed: int, start: Start, upstream: ScriptedUpstream
+    limit: dict[str, int], scope: str, seed: int, start: Start, upstream: ScriptedUpstream
 ) -> None:
-    wanted = {"limits": of_key} if of_key else {}
+    of_model, of_project = (inline(limit) if scope == one else "" for one in ("model", "project"))
+    wanted = {"limits": limit} if scope == "key" else {}
     crowd = await crowd_of(start, upstream, seed, of_model, of_project, **wanted)
     gw = crowd.gw
     assert gw.app is not None

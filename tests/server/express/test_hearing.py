@@ -11,6 +11,7 @@ import pytest
 from gateway import RawClient, Running
 from playbook import Tongue
 from riding import EACH_HOP, Answer, answer, frames, played, same_either_way
+from shares import product_of
 from upstream import Script, piece
 
 from proxy.wire.head_shape import ENOUGH
@@ -76,8 +77,7 @@ CHANGES: dict[str, tuple[bytes, bytes]] = {
 
 
 @pytest.mark.parametrize("hop", EACH_HOP)
-@pytest.mark.parametrize("make", ANSWERS.values(), ids=ANSWERS)
-@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize(("change", "make"), product_of(CHANGES, ANSWERS, fast=2, of=3))
 async def test_the_short_way_shows_what_the_way_of_all_would(
     change: tuple[bytes, bytes], make: Callable[[Tongue, int], Script], hop: tuple[Tongue, Tongue], home: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -11,6 +11,7 @@ import pytest
 from gateway import RawClient, Running, Start, provider, sent_behind
 from playbook import CHAT, Tongue
 from riding import HOPS, KNOWN_BY, Answer, answer, frames, played, rides, same_either_way
+from shares import product_of
 from upstream import CUT, LAST, RESET, SILENCE, Script, ScriptedUpstream, head, piece, plain, streamed
 
 from proxy.server.ledger import Brief, Decision
@@ -168,18 +169,19 @@ async def shows_the_same(
 
 
 @pytest.mark.parametrize(
-    ("hop", "more"),
-    [pytest.param(*it, marks=() if name in QUICK else pytest.mark.slow, id=name) for name, it in KINDS.items()],
+    ("turn", "kind"),
+    [
+        *product_of(TURNS, {name: KINDS[name] for name in QUICK}, fast=2, of=3),
+        *product_of(TURNS, {name: kind for name, kind in KINDS.items() if name not in QUICK}, fast=0, of=1),
+    ],
 )
-@pytest.mark.parametrize("turn", TURNS.values(), ids=TURNS)
 async def test_the_short_way_shows_what_the_way_of_all_would(
     turn: Callable[[Tongue], Script],
-    hop: tuple[Tongue, Tongue],
-    more: dict[str, Any],
+    kind: tuple[tuple[Tongue, Tongue], dict[str, Any]],
     home: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    spoken, theirs = hop
+    (spoken, theirs), more = kind
     timeouts = TIMEOUTS if turn in [TURNS[name] for name in STALLS] else ""
 
     async def exchange(gw: Running, client: RawClient) -> Answer:
