@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway import RawClient, Running, gateway, provider
+from gateway import RawClient, Running, gateway, provider, sent_behind
 from playbook import CHAT, MESSAGES, USAGE, Tongue, chunk
 from upstream import GUARD_S, Script, ScriptedUpstream
 
@@ -31,6 +31,18 @@ QUICK = ("chat", "chat put into messages")
 EACH_HOP = [pytest.param(hop, marks=() if name in QUICK else pytest.mark.slow, id=name) for name, hop in HOPS.items()]
 
 TOLD = chunk(None, usage=USAGE)  # the chunk that tells the usage of a chat
+
+# Of a play of many requests: nobody rests for failures, none is tried again, and a team's limits hold without refusing.
+CALM = """
+[health]
+failures = 100000
+volume = 100000
+[retry]
+tries = 1
+[projects.team]
+budget = {{ limit = 1000, period = "monthly", alert = 0.8 }}
+limits = {{ rpm = 100000, tpm = 100000000, parallel = {parallel} }}
+"""
 
 KNOWN_BY = 4  # requests that say the same: of the next one the turns alone are looked at
 
@@ -120,6 +132,16 @@ def told(row: dict[str, Any]) -> dict[str, Any]:
         {name: value for name, value in attempt.items() if name not in VARYING} for attempt in row["attempts"]
     ]
     return kept
+
+
+def asking(spoken: Tongue, asked: dict[str, Any], *cuts: int) -> Callable[[Running, RawClient], Awaitable[Answer]]:
+    """A request and its answer; its body comes behind its head if there are cuts."""
+
+    async def exchange(gw: Running, client: RawClient) -> Answer:
+        await (sent_behind(gw, client, spoken, asked, *cuts) if cuts else client.request(spoken, asked))
+        return await answer(client)
+
+    return exchange
 
 
 async def answer(client: RawClient) -> Answer:

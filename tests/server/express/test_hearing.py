@@ -8,9 +8,8 @@ from pathlib import Path
 
 import orjson
 import pytest
-from gateway import RawClient, Running
 from playbook import Tongue
-from riding import EACH_HOP, Answer, answer, frames, played, same_either_way
+from riding import EACH_HOP, asking, frames, played, same_either_way
 from shares import product_of
 from upstream import Script, piece
 
@@ -89,8 +88,5 @@ async def test_the_short_way_shows_what_the_way_of_all_would(
     scripts[-1] = [first.replace(*change, 1), *rest]
     asked = spoken.request("chain") | ({} if make is whole else {"stream": True})
 
-    async def exchange(gw: Running, client: RawClient) -> Answer:
-        await client.request(spoken, asked)
-        return await answer(client)
-
+    exchange = asking(spoken, asked)
     await same_either_way(monkeypatch, home, lambda home: played(home, "", theirs, scripts, scripts[0], exchange))

@@ -23,6 +23,7 @@ from riding import (
     OWN,
     PRICES,
     Answer,
+    asking,
     chained,
     nobody_boards,
     played,
@@ -119,11 +120,7 @@ async def test_the_short_way_shows_what_the_way_of_all_would(
     timeouts = 'answer = "300ms"' if turn in (silence, half) else ""
     scripts = [*[good(theirs)] * KNOWN_BY, turn(theirs)]
     second = good(theirs, "From the second.")
-
-    async def exchange(gw: Running, client: RawClient) -> Answer:
-        await client.request(spoken, spoken.request("chain"))
-        return await client.answer()
-
+    exchange = asking(spoken, spoken.request("chain"))
     await same_either_way(monkeypatch, home, lambda home: played(home, timeouts, theirs, scripts, second, exchange))
 
 
@@ -143,11 +140,7 @@ async def test_a_body_of_any_length_rides_however_it_comes(
     timeouts = 'answer = "300ms"' if turn in (silence, half) else ""
     scripts = [*[good(theirs)] * KNOWN_BY, turn(theirs)]
     asked = spoken.request("chain") | {"messages": [{"role": "user", "content": words}]}
-
-    async def exchange(gw: Running, client: RawClient) -> Answer:
-        await (sent_behind(gw, client, spoken, asked, *cuts) if cuts else client.request(spoken, asked))
-        return await client.answer()
-
+    exchange = asking(spoken, asked, *cuts)
     await same_either_way(
         monkeypatch, home, lambda home: played(home, timeouts, theirs, scripts, good(theirs, "Second."), exchange),
         "join" if cuts else "board",
@@ -423,14 +416,18 @@ async def riding(gw: Running, upstream: ScriptedUpstream, *cuts: int) -> RawClie
     return client
 
 
+async def left(gw: Running, upstream: ScriptedUpstream, *cuts: int) -> None:
+    client = await riding(gw, upstream, *cuts)
+    client.leave()
+    await gw.quiet()
+
+
 @BEHIND
 async def test_a_client_that_leaves_is_recorded_with_where_it_was(
     cuts: tuple[int, ...], upstream: ScriptedUpstream, start: Start
 ) -> None:
     gw = await start(provider("first", upstream))
-    client = await riding(gw, upstream, *cuts)
-    client.leave()
-    await gw.quiet()
+    await left(gw, upstream, *cuts)
     row = (await gw.rows(2))[-1]
     assert (row["status"], row["outcome"], row["gone_phase"]) == (499, "client_closed", "first_byte")
     assert [attempt["outcome"] for attempt in row["attempts"]] == ["client_closed"]
@@ -456,9 +453,7 @@ async def test_nothing_is_held_when_all_have_ended(
     cuts: tuple[int, ...], upstream: ScriptedUpstream, start: Start
 ) -> None:
     gw = await start(provider("first", upstream))
-    client = await riding(gw, upstream, *cuts)
-    client.leave()
-    await gw.quiet()
+    await left(gw, upstream, *cuts)
     assert gw.app is not None
     gateway = gw.app.gateway
     (track,) = gateway.current.tracks.values()

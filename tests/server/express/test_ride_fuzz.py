@@ -15,7 +15,7 @@ import pytest
 from gateway import RawClient, Running, gateway, provider, sent_behind
 from keyed import make
 from playbook import CHAT, USAGE, Tongue, chunk
-from riding import DATED, HOPS, KNOWN_BY, OWN, PRICES, answer, nobody_boards, rides, told
+from riding import CALM, DATED, HOPS, KNOWN_BY, OWN, PRICES, answer, nobody_boards, rides, told
 from upstream import CUT, LAST, Script, ScriptedUpstream, head, piece, plain
 
 from proxy.server.express import course
@@ -26,16 +26,6 @@ KEY = "canary-house-key-0001"
 EACH = 60  # requests of a play
 QUICK = (("chat", False, 0), ("chat put into messages", True, 0))  # among the fast tests
 SOON = (("chat", 0),)
-CALM = """
-[health]
-failures = 100000
-volume = 100000
-[retry]
-tries = 1
-[projects.team]
-budget = { limit = 1000, period = "monthly", alert = 0.8 }
-limits = { rpm = 100000, tpm = 100000000, parallel = 5 }
-"""
 
 TEXTS = (
     "Hello.",
@@ -396,7 +386,8 @@ async def played(
     async with ScriptedUpstream() as first, ScriptedUpstream() as second:
         houses = {"first": first, "second": second}
         blocks = [provider(name, it, theirs, models={name: PRICES[name]}) for name, it in houses.items()]
-        async with gateway(f'{CALM}{"".join(blocks)}[aliases]\nchain = ["first", "second"]\n', home) as gw:
+        table = f'{CALM.format(parallel=5)}{"".join(blocks)}[aliases]\nchain = ["first", "second"]\n'
+        async with gateway(table, home) as gw:
             second.plays(good(theirs, stream))
             dice, bearer = Random(seed), f"Authorization: {(await make(gw, project='team')).bearer['Authorization']}"
             client, seen = await gw.connect(), list[Any]()

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway import RawClient, Running, Start, provider, sent_behind
+from gateway import RawClient, Running, Start, provider
 from playbook import CHAT, Tongue
-from riding import HOPS, KNOWN_BY, Answer, answer, frames, played, rides, same_either_way
+from riding import HOPS, KNOWN_BY, Answer, answer, asking, frames, played, rides, same_either_way
 from shares import product_of
 from upstream import CUT, LAST, RESET, SILENCE, Script, ScriptedUpstream, head, piece, plain, streamed
 
@@ -183,11 +183,7 @@ async def test_the_short_way_shows_what_the_way_of_all_would(
 ) -> None:
     (spoken, theirs), more = kind
     timeouts = TIMEOUTS if turn in [TURNS[name] for name in STALLS] else ""
-
-    async def exchange(gw: Running, client: RawClient) -> Answer:
-        await client.request(spoken, spoken.request("chain", stream=True, **more))
-        return await answer(client)
-
+    exchange = asking(spoken, spoken.request("chain", stream=True, **more))
     await shows_the_same(monkeypatch, home, turn, theirs, exchange, timeouts=timeouts)
 
 
@@ -206,11 +202,7 @@ async def test_whose_body_comes_behind_its_head_joins_and_shows_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     spoken, theirs = hop
-
-    async def exchange(gw: Running, client: RawClient) -> Answer:
-        await sent_behind(gw, client, spoken, spoken.request("chain", stream=True, **more), 0, 9)
-        return await answer(client)
-
+    exchange = asking(spoken, spoken.request("chain", stream=True, **more), 0, 9)
     await shows_the_same(monkeypatch, home, turn, theirs, exchange, by="join")
 
 

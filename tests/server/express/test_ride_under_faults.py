@@ -13,6 +13,7 @@ import pytest
 from gateway import RawClient, Running, Start, provider
 from keyed import make
 from playbook import CHAT, MESSAGES, Tongue
+from riding import CALM
 from upstream import CUT, RESET, SILENCE, Script, ScriptedUpstream, Seen, head, plain, streamed
 
 from proxy.server.express.ride import Express, Ride
@@ -24,15 +25,7 @@ TABLE = f"""\
 [timeouts]
 answer = "300ms"
 first_event = "300ms"
-[health]
-failures = 100000
-volume = 100000
-[retry]
-tries = 1
-[projects.team]
-budget = {{ limit = 1000, period = "monthly" }}
-limits = {{ rpm = 100000, tpm = 100000000, parallel = {CLIENTS} }}
-"""
+{CALM.format(parallel=CLIENTS)}"""
 
 
 def script(tongue: Tongue, seen: Seen, dice: Random) -> Script:

@@ -123,22 +123,27 @@ async def test_a_handshake_that_stalls_ends_with_the_connect_timeout(upstream: S
 # -- a certificate of our own ------------------------------------------------------------------------------------
 
 
-async def test_a_client_certificate_is_shown_to_whom_wants_one(authority: Authority, start: Start) -> None:
-    certificate, key = authority.client()
+@asynccontextmanager
+async def shown(authority: Authority, start: Start, **ours: str) -> AsyncIterator[tuple[Running, ScriptedUpstream]]:
+    """A provider who wants a certificate, and has seen ours."""
     async with ScriptedUpstream(authority.server(wants_client=True)) as upstream:
         upstream.plays(plain(CHAT.answer("ok")))
-        shown = keys(ca_file=authority.file, client_cert=certificate, client_key=key)
-        gw = await start(provider("first", upstream, more=shown))
+        gw = await start(provider("first", upstream, more=keys(ca_file=authority.file, **ours)))
         assert (await gw.ask(CHAT)).status == 200
+        yield gw, upstream
+
+
+async def test_a_client_certificate_is_shown_to_whom_wants_one(authority: Authority, start: Start) -> None:
+    certificate, key = authority.client()
+    async with shown(authority, start, client_cert=certificate, client_key=key) as (_, upstream):
+        assert len(upstream.seen) == 1
 
 
 async def test_key_and_certificate_may_stand_in_one_file(authority: Authority, start: Start, tmp_path: Path) -> None:
     both = tmp_path / "both.pem"
     both.write_text("".join(Path(path).read_text() for path in reversed(authority.client())))
-    async with ScriptedUpstream(authority.server(wants_client=True)) as upstream:
-        upstream.plays(plain(CHAT.answer("ok")))
-        gw = await start(provider("first", upstream, more=keys(ca_file=authority.file, client_cert=str(both))))
-        assert (await gw.ask(CHAT)).status == 200
+    async with shown(authority, start, client_cert=str(both)) as (_, upstream):
+        assert len(upstream.seen) == 1
 
 
 async def test_without_one_there_is_no_answer(authority: Authority, start: Start) -> None:
@@ -151,11 +156,7 @@ async def test_without_one_there_is_no_answer(authority: Authority, start: Start
 async def test_a_renewed_certificate_is_taken_by_a_reload(authority: Authority, start: Start) -> None:
     """Under its old name, with the table unchanged but for being read again."""
     certificate, key = authority.client()
-    async with ScriptedUpstream(authority.server(wants_client=True)) as upstream:
-        upstream.plays(plain(CHAT.answer("ok")))
-        shown = keys(ca_file=authority.file, client_cert=certificate, client_key=key)
-        gw = await start(provider("first", upstream, more=shown))
-        assert (await gw.ask(CHAT)).status == 200
+    async with shown(authority, start, client_cert=certificate, client_key=key) as (gw, upstream):
         authority.client()
         os.utime(certificate, ns=(0, 0))  # whatever the clock's grain
         assert (await gw.over_socket("POST", "/admin/reload", {})).json["reloaded"] is True
