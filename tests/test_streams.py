@@ -11,6 +11,7 @@ from attrs import field, frozen
 from hypothesis import given
 from hypothesis import strategies as st
 from playbook import CHAT, MESSAGES, TONGUES, Tongue, chunk, event
+from shares import product_of
 
 from proxy.dialects import DIALECTS
 from proxy.dialects.dialect import Voice
@@ -116,9 +117,9 @@ NAMES = (
 )  # fmt: skip
 
 
-@all_kinds
-@pytest.mark.parametrize("name", NAMES)
-def test_what_leaves_does_not_depend_on_where_the_bytes_are_cut(tongue: Tongue, theirs: Tongue, name: str) -> None:
+@pytest.mark.parametrize(("name", "pair"), product_of({name: name for name in NAMES}, PAIRS, fast=1, of=2))
+def test_what_leaves_does_not_depend_on_where_the_bytes_are_cut(name: str, pair: tuple[Tongue, Tongue]) -> None:
+    tongue, theirs = pair
     raw = script(theirs, name)
     whole = play(made(tongue, theirs), (raw,))
     for pieces in cuts(raw):

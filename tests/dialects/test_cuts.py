@@ -20,6 +20,7 @@ from conformance.recordings import ABSENT, EVERY, Recording, data_of, frames
 from each import each
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shares import product_of
 
 from proxy.dialects import DIALECTS, UPSTREAMS
 from proxy.dialects.dialect import Voice
@@ -119,10 +120,11 @@ def cases() -> tuple[Case, ...]:
     return tuple(found)
 
 
-def some(wanted: Iterable[Case]) -> pytest.MarkDecorator:
+def some(wanted: Iterable[Case], *, of: int = 1) -> pytest.MarkDecorator:
+    """All of them, one of so many by the fast tests."""
     named = {case.title: case for case in wanted}
     skipped = pytest.param(None, marks=pytest.mark.skip(reason=ABSENT), id="none")
-    return pytest.mark.parametrize("case", list(named.values()) or [skipped], ids=list(named) or None)
+    return pytest.mark.parametrize("case", product_of(named, fast=1, of=of) or [skipped])
 
 
 def shortest(upstream: str) -> list[Case]:
@@ -163,7 +165,7 @@ def test_nor_on_being_cut_byte_by_byte(case: Case) -> None:
     assert case.translated(pieces) == case.translated([case.raw])
 
 
-@some(case for case in cases() if case not in FIRST)
+@some((case for case in cases() if case not in FIRST), of=2)
 @settings(max_examples=25)
 @given(data=st.data())
 def test_nor_on_any_cuts_of_a_longer_one(case: Case, data: st.DataObject) -> None:

@@ -11,6 +11,7 @@ import pytest
 from each import each
 from hypothesis import given
 from hypothesis import strategies as st
+from shares import product_of
 
 from proxy.errors import UpstreamBroken
 from proxy.wire.sse import Borders, Frame, Framer, encode, split_frames
@@ -146,14 +147,18 @@ def as_dispatched(frames: list[Frame]) -> list[tuple[str, str, str]]:
     return [(frame.event.decode() or "message", frame.data.decode(), frame.id.decode()) for frame in frames]
 
 
-def recordings() -> list[Any]:
+def recordings(of: int = 1) -> list[Any]:
+    """All of them, one of so many by the fast tests."""
     files = sorted((SHARED / "wire").rglob("*.json"))
     answers = [(path.stem, json.loads(path.read_text())["response"]) for path in files]
-    return [
-        pytest.param(answer["body_text"].encode(), id=name)
+    streams = {
+        name: answer["body_text"].encode()
         for name, answer in answers
         if answer["headers"].get("content-type", "").startswith("text/event-stream")
-    ] or [pytest.param(b"", marks=pytest.mark.skip("the recordings are not beside the project"))]
+    }
+    return product_of(streams, fast=1, of=of) or [
+        pytest.param(b"", marks=pytest.mark.skip("the recordings are not beside the project"))
+    ]
 
 
 @each(("raw", "frames"), STREAMS.values(), ids=STREAMS)
@@ -295,7 +300,7 @@ def test_the_corpus_cut_at_every_byte() -> None:
             assert as_dispatched(frames_of(in_chunks(raw, [cut]))) == expected(case), (case["name"], cut)
 
 
-@pytest.mark.parametrize("raw", recordings())
+@pytest.mark.parametrize("raw", recordings(of=2))
 def test_recorded_streams_do_not_depend_on_their_packets(raw: bytes) -> None:
     whole = frames_of([raw])
     assert whole == read_bytewise(raw)[0]
