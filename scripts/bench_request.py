@@ -40,7 +40,8 @@ from proxy.server.clients.ordinary import Known, OrdinaryRequest
 from proxy.server.clients.outbox import Outbox
 from proxy.server.endpoints import CHAT
 from proxy.server.gateway import Gateway
-from proxy.server.ledger import Brief, Decision, Lease, Ledger
+from proxy.server.ledger import Brief, Decision, Ledger
+from proxy.server.ledger.records import Leased
 from proxy.server.relay import Relay
 from proxy.server.reload import Builder, load_table
 from proxy.server.upstream import LeanUpstream
@@ -144,7 +145,7 @@ class Unwritten(Ledger):
     def __init__(self) -> None:
         self.rows = 0
 
-    def lease(self, lease: Lease) -> None:
+    def lease(self, lease: Leased) -> None:
         """Nothing outlives this process."""
 
     def record(self, decision: Decision | Brief) -> None:

@@ -76,6 +76,8 @@ def form_of(dialect: str, rpm: int | None, tpm: int | None) -> bytes:
 
 def duration(seconds: float, wall: float = 0.0) -> bytes:
     """As OpenAI writes it, after Go: `1m0s`, `7s`, `120ms`. Whenever it is asked."""
+    if 59.5 <= seconds <= 60:
+        return A_MINUTE  # as mostly: somebody has just been here
     if seconds < 1:
         return b"%dms" % round(seconds * 1000)
     return IN_FULL.get(whole := round(seconds)) or _in_full(whole)
@@ -87,8 +89,14 @@ def _in_full(seconds: int) -> bytes:
 
 
 IN_FULL = {seconds: _in_full(seconds) for seconds in range(62)}  # no window is longer
+A_MINUTE = IN_FULL[60]
 
 
 def _moment(seconds: float, wall: float) -> bytes:
     """As Anthropic writes it."""
-    return datetime.fromtimestamp(wall + seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z").encode()
+    return _second(int(wall + seconds))
+
+
+@lru_cache(maxsize=64)
+def _second(wall: int) -> bytes:
+    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="seconds").replace("+00:00", "Z").encode()

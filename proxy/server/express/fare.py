@@ -4,13 +4,12 @@ of one that ended well, plain answers and streams alike.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 from proxy import ir
 from proxy.accounts.permit import Permit, alights, boards, fitted
 from proxy.server import billing
-from proxy.server.ledger import Brief, Lease
+from proxy.server.ledger import Brief
 
 if TYPE_CHECKING:
     from proxy.routing.names import Candidate
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from proxy.server.gateway import Gateway
     from proxy.server.snapshot import Snapshot
 
-_lease, _brief = partial(tuple.__new__, Lease), partial(tuple.__new__, Brief)  # past half of a named tuple's own way
+_new = tuple.__new__  # past half of a named tuple's own way
 
 
 class Fare:
@@ -92,7 +91,7 @@ class Fare:
     def lease(self, whose: tuple[str, str | None], nanos: int, now_ms: int) -> None:
         """Notes what is reserved of budgets."""
         key_id, project = whose
-        self.gateway.ledger.lease(_lease((self.request_id, key_id, project, nanos, now_ms + billing.LEASE_MS)))
+        self.gateway.ledger.lease((self.request_id, key_id, project, nanos, now_ms + billing.LEASE_MS))
 
 
 def settle(
@@ -105,7 +104,7 @@ def settle(
     if charged > billing.MOST_CHARGED:
         charged = billing.MOST_CHARGED
     read = usage.input_total
-    brief = _brief((
+    brief = _new(Brief, (
         track, ride.request_id, ride.at_ms, ride.tokens, conversation, ride.pinned is not None, usage, cost,
         charged, ttfb_ms, int(duration * 1000), size, upstream_id, ride.started_ms,
     ))  # fmt: skip

@@ -126,7 +126,7 @@ class Track:
         if self.line is None:
             return 0
         each, besides = self.line
-        return -(-(tokens * each + besides) // PICO_PER_NANO)
+        return (tokens * each + besides + PICO_PER_NANO - 1) // PICO_PER_NANO
 
     def plan_for(self, tokens: int, conversation: str | None, *, warm: bool) -> Plan:
         facts = evolve(self.facts, tokens=tokens, conversation=conversation)

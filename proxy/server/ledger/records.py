@@ -56,6 +56,9 @@ class Lease(NamedTuple):
     until_ms: int
 
 
+Leased = tuple[str, str, str | None, int, int]  # a lease, before anybody wants to know it: most end unwritten
+
+
 @define
 class Decision:
     """One request: what it asked for, what was decided, who answered, what it cost.

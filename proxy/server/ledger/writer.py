@@ -20,7 +20,7 @@ import structlog
 
 from proxy.server.bell import Bell
 from proxy.server.ledger.building import ATTEMPT_BYTES, ROW_BYTES, Row, Rows, row_of_brief
-from proxy.server.ledger.records import Brief, Decision, Lease
+from proxy.server.ledger.records import Brief, Decision, Lease, Leased
 from proxy.server.ledger.retention import Retention
 from proxy.server.ledger.schema import LedgerRefused, check, open_writer, refusal
 from proxy.server.ledger.transactions import Transactions
@@ -64,7 +64,7 @@ class Ledger:
         self._pause_s = self._flush_s  # between two batches, as the last one was
         # Callers add to these two without a lock. Only where `_room` is taken up do they meet the thread at it.
         self._queue: deque[Decision | Brief] = deque()
-        self._leases: dict[str, Lease] = {}  # by request: those that the thread has not taken, of requests under way
+        self._leases: dict[str, Leased] = {}  # by request: those that the thread has not taken, of requests under way
         self._room = max(
             1, min(BATCH_ROWS, max_queue_bytes // QUEUED_BYTES)
         )  # rows in the queue, until it is looked at
@@ -118,11 +118,11 @@ class Ledger:
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
         self._thread.start()
 
-    def lease(self, lease: Lease) -> None:
+    def lease(self, lease: Leased) -> None:
         """Notes what a request under way has reserved, in the place of what it had before; its `record` ends it. From
         any thread. While the file takes nothing it is not noted: it would be forgotten with the process."""
         if self._stalled_at is None and not self._ending:
-            self._leases[lease.request_id] = lease
+            self._leases[lease[0]] = lease
             if self._asleep:
                 self._bell.ring()
 
@@ -298,7 +298,7 @@ class Ledger:
         """Those that are there for the second time: most requests end sooner than a kill would lose their leases."""
         for request in self._young:
             if (lease := self._leases.pop(request, None)) is not None:
-                self._leasing[request] = lease
+                self._leasing[request] = Lease._make(lease)
         self._young = list(self._leases)
 
     def _hold(self, rows: int, weight: int) -> None:
