@@ -12,12 +12,13 @@ from proxy.record import record
 from proxy.secret import Scrubber
 from proxy.server.attempt import upstream_id
 from proxy.wire.cast import Cast, form_of, poured
-from proxy.wire.head_shape import Head, Shape, Shaped
+from proxy.wire.head_shape import Head, Shaped
 from proxy.wire.headers import answer_lines
 
 if TYPE_CHECKING:
     from proxy.server.express.track import Track
 
+MOST = 8  # shapes of the heads of one kind of answer
 MARK = "(value {})"  # of one that differs; no name holds a bracket
 
 
@@ -25,7 +26,6 @@ MARK = "(value {})"  # of one that differs; no name holds a bracket
 class Passing:
     """Of all heads of a shape."""
 
-    shape: Shape
     lines: bytes | Cast | None  # as `heard`
     id: str | None
     named: int | None  # the value that is the id, where it differs
@@ -36,9 +36,7 @@ def heard(track: Track, head: Head, scrubber: Scrubber) -> bytes | None:
     same."""
     track.heard = head
     if isinstance(head, Shaped):
-        passing = track.passing
-        if passing is None or passing.shape is not head.shape:
-            passing = track.passing = _passing(track, head)
+        passing = track.passing.get(head.shape) or _passing(track, head)
         if passing is not None:
             lines, id, named, values = passing.lines, passing.id, passing.named, head.values
             if named is not None:
@@ -70,4 +68,7 @@ def _passing(track: Track, head: Shaped) -> Passing | None:
     lines: bytes | Cast | None = None
     if told is not None:
         lines = form_of(told.encode(), [mark.encode() for mark in marks]) if marks else told.encode()
-    return Passing(head.shape, lines, id, marks.index(id) if id in marks else None)
+    if len(track.passing) >= MOST:
+        track.passing.clear()
+    found = track.passing[head.shape] = Passing(lines, id, marks.index(id) if id in marks else None)
+    return found

@@ -41,7 +41,7 @@ from proxy.server.ratelimits import THEIRS
 from proxy.server.respond import JSON, SSE, content_type_of
 from proxy.server.upstream import LeanUpstream
 from proxy.server.watchdog import STUCK_WRITE
-from proxy.wire.head_shape import Head
+from proxy.wire.head_shape import Head, Shape
 from proxy.wire.headers import printable
 
 MakesTally = Callable[[str, str, str, str, bool], Tally]
@@ -89,7 +89,7 @@ class Track:
     heard: Head | None = field(default=None, init=False, repr=False)  # the last answer's head,
     passed: bytes | None = field(default=None, init=False, repr=False)  # what of it passes: see `hearing`
     upstream_id: str | None = field(default=None, init=False)  # and how the provider calls it
-    passing: Passing | None = field(default=None, init=False, repr=False)  # the same of all heads of a shape
+    passing: dict[Shape, Passing] = field(factory=dict, init=False, repr=False)  # the same of all heads of a shape
     native: str = field(init=False)
     session: str | None = field(init=False)
     scope: str = field(init=False)  # of conversations

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import orjson
 import pytest
-from playbook import Tongue
+from gateway import Start, provider
+from playbook import CHAT, Tongue
 from riding import EACH_HOP, asking, frames, played, same_either_way
 from shares import product_of
-from upstream import Script, piece
+from upstream import Script, ScriptedUpstream, piece
 
+from proxy.server.express.hearing import MOST
 from proxy.wire.head_shape import ENOUGH
 
 LOOPS = ("uvloop",)
@@ -90,3 +92,19 @@ async def test_the_short_way_shows_what_the_way_of_all_would(
 
     exchange = asking(spoken, asked)
     await same_either_way(monkeypatch, home, lambda home: played(home, "", theirs, scripts, scripts[0], exchange))
+
+
+async def test_what_passes_of_the_heads_of_a_few_shapes_is_kept(upstream: ScriptedUpstream, start: Start) -> None:
+    gw = await start(provider("first", upstream))
+    client = await gw.connect()
+    for n in range(10, 10 + 4 * (MOST + 2)):
+        (first,) = whole(CHAT, n)
+        assert isinstance(first, bytes)
+        upstream.plays([first.replace(b"server: ", b"x-a: 1\r\n" * (n % (MOST + 2)) + b"server: ")])
+        await client.request(CHAT, CHAT.request("first"))
+        _, headers, _ = await client.answer()
+        assert headers["x-upstream-request-id"] == f"req_fa83d58286{n:08}"
+        assert headers["openai-processing-ms"] == str(n)
+    assert gw.app is not None
+    (track,) = gw.app.gateway.current.tracks.values()
+    assert 0 < len(track.passing) <= MOST
