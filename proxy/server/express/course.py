@@ -1,10 +1,11 @@
 """The course of a stream on the short way: from its first byte to its last, where bytes are received.
 
-No task wakes up for any of it but the last. Frames are judged by the streams of the way of all (`proxy.streams`), and
-the run of text that most of a stream is leaves by its bytes. Here is what a good stream does whose client keeps up;
-anything else, an error, a slow client, a provider that falls silent, a stream that outgrows its reservation, is the
-matter of the way of all from there on: before the commit it finds what came of the answer as bytes that nobody has
-read, behind it an opening of which a part has left.
+No task wakes up for any of it; for its end only where the connection cannot rest until the next request (`rests` in
+`clients.connection`). Frames are judged by the streams of the way of all (`proxy.streams`), and the run of text that
+most of a stream is leaves by its bytes. Here is what a good stream does whose client keeps up; anything else, an error,
+a slow client, a provider that falls silent, a stream that outgrows its reservation, is the matter of the way of all
+from there on: before the commit it finds what came of the answer as bytes that nobody has read, behind it an opening of
+which a part has left.
 """
 
 from __future__ import annotations

@@ -441,6 +441,10 @@ async def _leaves(client: RawClient) -> None:
     client.leave()
 
 
+async def _stays_too_long(client: RawClient) -> None:
+    assert await client.rest() == b""
+
+
 NEXT = {
     "another stream comes": _asks_again,
     "a request that is refused": _is_refused,
@@ -448,6 +452,7 @@ NEXT = {
     "one whose head comes in two": _sends_a_head_in_two,
     "nonsense": _sends_what_nobody_reads,
     "the client leaves": _leaves,
+    "nothing for too long": _stays_too_long,
     "nothing": None,
 }
 
@@ -457,7 +462,9 @@ async def test_behind_a_stream_a_connection_is_idle_like_any_other(
     comes: Callable[[RawClient], Awaitable[None]] | None, upstream: ScriptedUpstream, start: Start,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    gw = await start(provider("first", upstream, models=PRICED))
+    gw = await start(
+        provider("first", upstream, models=PRICED), 'keep_alive = "2s"' if comes is _stays_too_long else ""
+    )
     upstream.plays(streamed(GOOD), next(script for script, whole in COURSES.values() if whole))
     seen = courses(monkeypatch)
     client = await gw.connect()
