@@ -243,12 +243,15 @@ class Ledger:
         ):
             return False
         rows = []
-        for i in range(count):
-            brief = queue[i]
-            row = row_of_brief(brief) if brief.__class__ is Brief else None
-            if row is None:
-                return False
-            rows.append(row)
+        try:
+            for i in range(count):
+                brief = queue[i]
+                row = row_of_brief(brief) if brief.__class__ is Brief else None
+                if row is None:
+                    return False
+                rows.append(row)
+        except Exception:  # as in `_built`, which tells whose row is none
+            return False
         if self._leases or self._young:
             self._take_leases()
         if leasing := self._leasing:

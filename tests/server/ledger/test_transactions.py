@@ -142,3 +142,17 @@ def test_what_is_unusual_is_left_to_the_way_of_all(
     way_of_all(ledger)
     assert (ledger.queued, ledger.stalled, ledger.failed) == (0, False, 0)
     assert count(path) == rows
+
+
+def test_a_row_that_cannot_be_told_is_left_to_the_way_of_all(path: Path, kind: Kind) -> None:
+    ledger = ledger_at(path)
+    for i in range(2):
+        ledger.record(brief(kind, i))
+        way_of_all(ledger)
+    broken: Any = None
+    ledger.record(brief(kind, 2, usage=broken))
+    ledger.record(brief(kind, 3))
+    assert not ledger._few()
+    way_of_all(ledger)
+    assert (ledger.queued, ledger.stalled, ledger.failed) == (0, False, 1)
+    assert count(path) == 3
