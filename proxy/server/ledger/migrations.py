@@ -23,7 +23,7 @@ USAGE_COLUMNS = """
     reasoning INTEGER, audio_input INTEGER, audio_output INTEGER
 """
 
-DEFAULTING = ("byok", "sole")  # a view knows no columns' defaults
+DEFAULTING = ("byok", "sole", "booked")  # a view knows no columns' defaults
 SPENDERS = (("key", "key_id"), ("project", "project"))  # whose spend is summed, and their column
 
 
@@ -103,13 +103,25 @@ def _viewing() -> Iterator[str]:
     all rows of a statement into a table of their own first."""
     yield "DROP TRIGGER decisions_unbooked"
     yield "ALTER TABLE decisions RENAME TO decision_rows"
-    columns = ("id", *DECISION, "form", "own", "sole", "upstream_request_id")
+    yield from _view()
+
+
+def _once() -> Iterator[str]:
+    """The view once more, with `booked`; nor is a row that is there, and by INSERT OR IGNORE passed over, summed
+    again."""
+    yield "DROP VIEW decisions"
+    yield from _view("booked", then=" SELECT RAISE(IGNORE) WHERE changes() = 0 OR NEW.booked = 1;")
+
+
+def _view(*more: str, then: str = "") -> Iterator[str]:
+    """With those columns too. `then` is what its trigger does behind the row, before the rest."""
+    columns = ("id", *DECISION, "form", "own", "sole", "upstream_request_id", *more)
     yield f"CREATE VIEW decisions AS SELECT {', '.join(columns)} FROM decision_rows"  # noqa: S608
     values = (f"coalesce(NEW.{name}, 0)" if name in DEFAULTING else f"NEW.{name}" for name in columns)
     marks = ", ".join(f"('{column}', NEW.{column}, NEW.at_ms >> {BLOCK_BITS})" for column in MARKED)
     yield (
         "CREATE TRIGGER decisions_added INSTEAD OF INSERT ON decisions BEGIN INSERT INTO decision_rows"  # noqa: S608
-        f" ({', '.join(columns)}) VALUES ({', '.join(values)}); {_summed()}"
+        f" ({', '.join(columns)}) VALUES ({', '.join(values)});{then} {_summed()}"
         " UPDATE keys SET last_used_ms = max(coalesce(last_used_ms, 0), NEW.at_ms) WHERE id = NEW.key_id;"
         " DELETE FROM leases WHERE request_id = NEW.request_id;"
         f" INSERT OR IGNORE INTO marks VALUES {marks}; END"
@@ -295,4 +307,6 @@ MIGRATIONS = (
     Migration(7, (*_unbooked(), *_telling())),
     # The writer's rows are booked by the writer, so they set off nothing, not even the look at whether they are.
     Migration(8, tuple(_viewing())),
+    # Others' rows are summed once, and a process of a version before that runs on meanwhile still says `booked`.
+    Migration(9, tuple(_once())),
 )

@@ -109,6 +109,38 @@ def test_attempts_of_before_are_shown_beside_those_that_their_decisions_tell(pat
     assert sql(path, "SELECT n, detail FROM attempts ORDER BY n") == [(1, "told"), (2, "told")]
 
 
+ADD = (
+    "INSERT OR IGNORE INTO decisions (request_id, at_ms, surface, requested, stream, config, status, outcome,"
+    " fallback_used, attempt_count, charged_nanos, estimated, duration_ms, bytes_committed, dropped, key_id, booked)"
+    " SELECT column1, 1750000000000, 'chat', 'auto', 0, '', 200, 'ok', 0, 0, 7, 0, 0, 0, '[]', 'k', column2"
+    " FROM (VALUES {})"
+)
+
+
+def test_rows_of_others_that_are_there_are_summed_once(path: Path) -> None:
+    open_writer(path).close()
+    sql(path, ADD.format("('req_1', NULL), ('req_2', 0)"))
+    sql(path, ADD.format("('req_2', NULL), ('req_3', 0)"))
+    assert sql(path, "SELECT request_id FROM decisions") == [("req_1",), ("req_2",), ("req_3",)]
+    assert sql(path, "SELECT nanos FROM spend") == [(21,)]
+    assert examine(path, now_ms=NOON).problems == []
+
+
+def test_a_process_of_the_version_before_writes_on_and_sums_what_it_writes(path: Path) -> None:
+    """Its rows say so."""
+    open_writer(path, MIGRATIONS[:7]).close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as before:
+        before.execute(ADD.format("('req_1', 1), ('req_2', 1)"))
+        before.execute("INSERT INTO spend VALUES ('key:k', 20254, 14)")
+        open_writer(path).close()
+        before.execute("BEGIN IMMEDIATE")
+        before.execute(ADD.format("('req_3', 1), ('req_4', 1)"))
+        before.execute("UPDATE spend SET nanos = nanos + 14")
+        before.execute("COMMIT")
+    assert sql(path, "SELECT count(*) FROM decisions") == [(4,)]
+    assert sql(path, "SELECT nanos FROM spend") == [(28,)]
+
+
 def test_a_migration_that_fails_leaves_the_file_as_it_was(path: Path) -> None:
     write(path, [decision()])
     before = sql(path, "SELECT sql FROM sqlite_master")
