@@ -22,6 +22,7 @@ from sdk_reading import (
     read_response,
     read_response_stream,
 )
+from shares import product_of
 
 from proxy import ir
 from proxy.dialects import anthropic as messages_dialect
@@ -216,11 +217,11 @@ def recordings(source: str, *, stream: bool) -> dict[str, Any]:
 
 # From which dialect to which other.
 PAIRS = (("chat", "responses"), ("messages", "responses"), ("responses", "chat"), ("responses", "messages"))
-STREAMS = [
-    pytest.param(raw, source, target, id=f"{name}-{target}")
+STREAMS = {
+    f"{name}-{target}": (raw, source, target)
     for source, target in PAIRS
     for name, (_, raw) in recordings(source, stream=True).items()
-]
+}
 ANSWERS = [
     pytest.param(raw, source, target, id=f"{name}-{target}")
     for source, target in PAIRS
@@ -283,9 +284,11 @@ def _total(usage: Any) -> int:
 
 
 @recorded
-@pytest.mark.parametrize("size", [7, 1 << 20])
-@pytest.mark.parametrize(("raw", "source", "target"), STREAMS)
-def test_a_recorded_stream_as_the_others_client_reads_it(raw: bytes, source: str, target: str, size: int) -> None:
+@pytest.mark.parametrize(
+    ("recording", "size"), product_of(STREAMS, {"in small pieces": 7, "at once": 1 << 20}, fast=1, of=2)
+)
+def test_a_recorded_stream_as_the_others_client_reads_it(recording: tuple[bytes, str, str], size: int) -> None:
+    raw, source, target = recording
     raw = first_answer(raw, source)
     stream = Translation(DIALECTS[source], DIALECTS[target], VOICE)
     try:

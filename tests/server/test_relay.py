@@ -12,6 +12,7 @@ import pytest
 from attrs import frozen
 from gateway import Answer, Running, Start, chain, provider, refused_port
 from playbook import CHAT, MESSAGES, TONGUES, Tongue
+from shares import product_of
 from upstream import CUT, RESET, SILENCE, Script, ScriptedUpstream, head, plain, streamed
 
 EXCHANGES = ("lean", "plain")
@@ -164,9 +165,9 @@ def code_of(tongue: Tongue, error: dict[str, Any]) -> Any:
     return error["code"] if tongue is CHAT else error["details"]["error_code"]
 
 
-@both_surfaces
-@both_ways
-@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
+@pytest.mark.parametrize(
+    ("row", "stream", "tongue"), product_of(ROWS, {"plain": False, "stream": True}, TONGUES, fast=1, of=2)
+)
 async def test_a_failure_goes_its_rows_way(
     upstream: ScriptedUpstream, second: ScriptedUpstream, start: Start, tongue: Tongue, stream: bool, row: Row
 ) -> None:

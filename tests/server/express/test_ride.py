@@ -31,6 +31,7 @@ from riding import (
     same_either_way,
     told,
 )
+from shares import product_of
 from structlog.testing import capture_logs
 from upstream import CUT, LAST, RESET, SILENCE, Script, ScriptedUpstream, head, piece, plain
 
@@ -125,12 +126,13 @@ async def test_the_short_way_shows_what_the_way_of_all_would(
 
 
 JOINED = ("a good answer", "an answer without usage", "503", "cut within the body", "no answer in time")
+CUTS: dict[str, tuple[int, ...]] = {"with its head": (), "behind its head": (0, 5, 40)}
 WORDS = {"a few words": "Say hello.", "a long prompt": 'Say "hello". \u2026\n' * 500}
 
 
-@pytest.mark.parametrize("words", WORDS.values(), ids=WORDS)
-@pytest.mark.parametrize("cuts", [(), (0, 5, 40)], ids=["with its head", "behind its head"])
-@pytest.mark.parametrize("turn", [TURNS[name] for name in JOINED], ids=JOINED)
+@pytest.mark.parametrize(
+    ("turn", "cuts", "words"), product_of({name: TURNS[name] for name in JOINED}, CUTS, WORDS, fast=1, of=2)
+)
 @pytest.mark.parametrize("hop", EACH_HOP)
 async def test_a_body_of_any_length_rides_however_it_comes(
     turn: Callable[[Tongue], Script], hop: tuple[Tongue, Tongue], cuts: tuple[int, ...], words: str, home: Path,
