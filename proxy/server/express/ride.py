@@ -242,6 +242,8 @@ class Ride(Fare):
         """Nobody else will be asked."""
         self.body, self.found, self.sent = b"", None, ()
         self.request.read_nowait()
+        if self.call is not None:
+            self.call.forget()
 
     # -- the answer ------------------------------------------------------------------------------------------
 

@@ -206,6 +206,7 @@ class Telling(_Steady):
 
     def _ended(self, *, ends: bool) -> None:
         self._answer = STAYS if self._ride.request.keep_alive else CLOSES
+        self._ride.forget()  # its task may wait for the connection's next request
         if ends and self._heard is not None:  # past any parser
             self._parts()
             self._reply.has_come(self._heard)

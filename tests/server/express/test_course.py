@@ -10,14 +10,15 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from gateway import RawClient, Running, Start, provider, settles
+from gateway import RawClient, Running, Start, provider, sent_behind, settles
 from keyed import make
 from playbook import CHAT, MESSAGES, Tongue
-from riding import OWN, TOLD, frames
+from riding import OWN, TOLD, frames, rides
 from structlog.testing import capture_logs
 from upstream import LAST, SILENCE, STREAM_HEAD, Script, ScriptedUpstream, piece, streamed, within
 
 from proxy.server.billing import STREAM_BYTES_PER_TOKEN
+from proxy.server.call import NOTHING
 from proxy.server.clients.connection import Connection
 from proxy.server.express import course as course_module
 from proxy.server.express.course import Course
@@ -127,6 +128,41 @@ async def test_nothing_is_left_to_the_collector(script: Script, upstream: Script
         assert len(left) == len(set(left))  # of the last, whose task waits for the connection's next request
     finally:
         gc.enable()
+
+
+LEAVES: dict[str, Script] = {
+    "in one read": [b"".join([STREAM_HEAD, *map(piece, GOOD), LAST])],
+    "behind its head": [STREAM_HEAD, 0.01, b"".join([*map(piece, GOOD), LAST])],
+    "a frame at a time": [
+        STREAM_HEAD,
+        *(step for it in GOOD[:-1] for step in (piece(it), 0.01)),
+        piece(GOOD[-1]) + LAST,
+    ],
+}
+
+
+@pytest.mark.parametrize("by", ["board", "join"])
+@pytest.mark.parametrize("script", LEAVES.values(), ids=LEAVES)
+async def test_a_task_that_waits_for_the_next_request_keeps_nothing_of_the_last(
+    script: Script, by: str, upstream: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever sends large ones and then nothing would have the gateway keep them past any bound."""
+    gw = await start(provider("first", upstream, models=PRICED))
+    upstream.answers(lambda seen: script)
+    client, rode = await gw.connect(), rides(monkeypatch, by)
+    for _ in range(6):
+        if by == "board":
+            await asks(client)
+        else:
+            await sent_behind(gw, client, CHAT, CHAT.request("first", stream=True), 0)
+        await taken(client)
+        await gw.quiet()
+    assert rode[-1] is not None
+    for ride in rode[1:]:
+        assert ride is not None
+        call = ride.call
+        kept = ride.body, ride.found, ride.sent, ride.request.ready(), call and (call.body, call.document)
+        assert kept == (b"", None, (), None, call and (b"", NOTHING))
 
 
 async def held_is_nothing(gw: Running) -> None:
