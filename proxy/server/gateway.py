@@ -37,7 +37,7 @@ from proxy.server.express.ride import Express, Ride
 from proxy.server.express.track import Track, learn
 from proxy.server.identity import request_id
 from proxy.server.ledger import Attempt, Brief, Decision, Ledger
-from proxy.server.overload import Turnstile
+from proxy.server.overload import CLOSED, Turnstile
 from proxy.server.ratelimits import THEIRS, limit_headers
 from proxy.server.relay import Relay
 from proxy.server.respond import error_answer, id_headers, plan_headers
@@ -252,7 +252,9 @@ class Gateway:
         return not self.calls
 
     def cut(self) -> None:
-        """Ends every request under way: it is told so in its own stream, or by the answer that it has not had yet."""
+        """Ends every request under way: it is told so in its own stream, or by the answer that it has not had yet. What
+        still comes on their connections is refused."""
+        self.turnstile.closed = True
         for call in list(self.calls):
             opening = self._open.get(call) if isinstance(call, Call) else None
             course = call.course if call.course is not None and call.course.committed else None
@@ -261,7 +263,7 @@ class Gateway:
                 call.cut = Overloaded("The gateway is shutting down; the answer was cut off.", retry_after=1.0)
                 begun.expire(call.cut.message)
             else:
-                call.cut = Overloaded("The gateway is shutting down; send the request again.", retry_after=1.0)
+                call.cut = Overloaded(CLOSED, retry_after=1.0)
                 call.interrupt()
 
     # -- how it ended ----------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from proxy.server.waiting import Waiting
 
 log = structlog.get_logger()
 RETRY_AFTER = 1.0  # seconds
+CLOSED = "The gateway is shutting down; send the request again."
 LOOK = 0.25  # seconds between looks at the memory in use
 SHARE = 0.9  # of what the kernel allows: there new work is refused
 RELIEF = 0.95  # of the mark: below it work is taken again
@@ -42,6 +43,7 @@ class Turnstile:
     inside: int = 0
     held: int = 0  # bytes
     memory_high: bool = False
+    closed: bool = False  # for good: whoever is in is being sent away
     _waiting: Waiting = field(factory=Waiting)
 
     @property
@@ -50,6 +52,8 @@ class Turnstile:
 
     def check(self) -> None:
         """Raises Overloaded where a request that comes now could not even wait: its body need not be read."""
+        if self.closed:
+            raise Overloaded(CLOSED, retry_after=RETRY_AFTER)
         if self.memory_high and self.inside:  # whoever is alone gets in, or a process that keeps its memory is dead
             raise _overloaded("The gateway is short of memory.")
         if self.inside >= self.limits.concurrency and self.waiting >= self.limits.queue:
@@ -57,7 +61,7 @@ class Turnstile:
 
     def enters_at_once(self) -> bool:
         """`enter` where there is room and nobody waits."""
-        if self.memory_high or self._waiting or self.inside >= self.limits.concurrency:
+        if self.memory_high or self.closed or self._waiting or self.inside >= self.limits.concurrency:
             return False
         self.inside += 1
         return True
@@ -66,7 +70,7 @@ class Turnstile:
         """`check`, `hold` and `enters_at_once` in one; False, and nothing done, where one of them would refuse or
         wait."""
         held, limits = self.held, self.limits
-        if self.memory_high or self._waiting or self.inside >= limits.concurrency:
+        if self.memory_high or self.closed or self._waiting or self.inside >= limits.concurrency:
             return False
         if held and held + size > limits.body_memory:
             return False

@@ -111,6 +111,30 @@ async def test_what_does_not_finish_is_told_in_its_own_stream(
     assert (await upstream.asked()).gone.is_set()
 
 
+@pytest.mark.parametrize("before", [0, 3], ids=["the way of all", "the short way"])
+async def test_who_asks_again_behind_the_cut_is_refused_and_costs_nothing(
+    upstream: ScriptedUpstream, start: Start, before: int
+) -> None:
+    upstream.plays(*[plain(CHAT.answer("Hi"))] * before, streamed([*halves(CHAT)[0], asyncio.Event()]))
+    running = await start(provider("first", upstream))
+    assert running.app is not None
+    client = await running.connect()
+    for _ in range(before):
+        await client.request(CHAT, CHAT.request())
+        assert (await client.answer())[0] == 200
+    await client.request(CHAT, CHAT.request(stream=True))
+    await client.until(b"one")
+    running.app.gateway.cut()
+    await client.until(b"0\r\n\r\n")
+    await client.request(CHAT, CHAT.request())
+    status, headers, body = await client.answer()
+    assert (status, headers["retry-after"]) == (503, "1")
+    assert b"shutting down" in body
+    assert len(upstream.seen) == before + 1
+    row = await running.row()
+    assert (row["status"], row["outcome"], row["charged_nanos"]) == (503, "gateway_overloaded", 0)
+
+
 NO_ANSWER_YET: dict[str, tuple[Script, bool, int | None]] = {
     "no byte came for a plain answer": ([SILENCE], False, None),
     "no byte came for a stream": ([SILENCE], True, None),
