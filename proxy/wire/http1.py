@@ -57,6 +57,8 @@ def chunks_of(body: bytes) -> tuple[list[bytes], bool] | None:
     ends = pieces[-3:] == NO_MORE
     if ends:
         del pieces[-2:]
+    if len(pieces) % 2 == 0:
+        return None  # what looks like the last size is a chunk
     chunks = pieces[1::2]
     lengths = [*map(len, chunks)]
     if pieces.pop() != (b"0" if ends else b"") or 0 in lengths or lengths != [*map(_sizes.get, pieces[::2])]:
