@@ -4,6 +4,7 @@ way of all (`proxy.streams`) judges their frames. The run of text that most of a
 
 from __future__ import annotations
 
+from proxy.server.attempt import NO_STREAM
 from proxy.server.clients.downstream import AT_ONCE
 from proxy.server.express.hearing import heard
 from proxy.server.express.telling import LARGEST, Telling
@@ -149,10 +150,15 @@ class Reading(Telling):
         self._passed, self._upstream_id = passed, track.upstream_id
         return True
 
+    def _is_misnamed(self) -> bool:
+        """Whether it begins as a page or a document does: whatever stands behind that, the way of all judges it."""
+        streamed, begun = self._ride.track.streamed, next(filter(None, self._body), b"")
+        return begun.lstrip()[:1] in NO_STREAM and streamed is not None and streamed.dialect.framing == "sse"
+
     def _is_unusual(self, out: bytes, *, ends: bool) -> bool:
         """What the stream gave for a read, or how it is to go on."""
         stream, size = self._stream, self._out + len(out)
-        if self._commit is None and not (out and stream.committed):
+        if self._commit is None and (not (out and stream.committed) or self._is_misnamed()):
             return True
         if stream.failure is not None or stream.farewell or self._outgrows(size):
             return True

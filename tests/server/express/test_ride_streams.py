@@ -86,6 +86,8 @@ TURNS: dict[str, Callable[[Tongue], Script]] = {
         CUT,
     ],
     "a good stream with a large frame": but(lambda tongue, good: [*good[:3], tongue.text("x" * 40_000), *good[3:]]),
+    "a good stream behind what begins as a document": but(lambda tongue, good: [b"[]\n\n", *good]),
+    "a good stream behind what begins as a page": but(lambda tongue, good: [b"<p>\n\n", *good]),
     "a good stream that begins large": but(lambda tongue, good: [*good[:1], tongue.text("x" * 40_000), *good[1:]]),
     "a good stream that begins large, in small reads": but(
         lambda tongue, good: [
