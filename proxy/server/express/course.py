@@ -64,12 +64,14 @@ class Course(Reading):
                 self._reply.close()
                 self._record()
             raise exc
+        waited = not (self._over or self._whole)  # for more than was looked at
         self._hand_over()
         if self._commit is None:
-            self._ride.raised = exc
             self._reply.close()
-        else:
-            self._reply.raises(exc)
+            if not waited or self._reply.parser.head is None:
+                self._ride.raised = exc
+                return
+        self._reply.raises(exc)
 
     # -- the connection's side -------------------------------------------------------------------------------
 

@@ -230,7 +230,7 @@ class LeanReply:
             self._goes(head.reusable)
 
     def raises(self, exc: BaseException) -> None:
-        """Where somebody pours."""
+        """Where somebody pours, or asks for more than has come."""
         self._fault = exc
 
     def lost(self, exc: BaseException | None) -> None:
@@ -349,8 +349,8 @@ class LeanReply:
 
     async def chunk(self) -> bytes:
         while not self._parts:
-            if self._error is not None:
-                raise self._error
+            if (fault := self._error or self._fault) is not None:
+                raise fault
             if self.parser.done:
                 return b""
             if self._raw:

@@ -314,6 +314,42 @@ async def test_what_came_at_once_is_not_lost_before_it_is_looked_at(
     await held_is_nothing(gw)
 
 
+ENDS: dict[str, tuple[Callable[[Running, RawClient], None], str]] = {
+    "the client leaves": (lambda gw, client: client.leave(), "client_closed"),
+    "the gateway shuts down": (lambda gw, client: the_gateway(gw).cut(), "gateway_overloaded"),
+}
+
+
+@pytest.mark.parametrize("spoken", [MESSAGES, CHAT], ids=["passing", "translated"])
+@pytest.mark.parametrize(("happens", "outcome"), ENDS.values(), ids=ENDS)
+async def test_what_was_told_before_the_commit_is_recorded_where_the_wait_for_more_ends(
+    happens: Callable[[Running, RawClient], None], outcome: str, spoken: Tongue, upstream: ScriptedUpstream,
+    start: Start,
+) -> None:  # fmt: skip
+    gw = await start(provider("first", upstream, MESSAGES, models=PRICED))
+    upstream.plays(streamed(frames(MESSAGES)), streamed([MESSAGES.start, SILENCE]))
+    client = await gw.connect()
+    for _ in range(2):
+        await client.request(spoken, spoken.request("first", stream=True))
+        if not the_gateway(gw).current.tracks:
+            await taken(client)
+    await upstream.asked(2)
+    (ride,) = the_gateway(gw).calls
+    assert isinstance(ride, Ride)
+    course = ride.course
+    assert course is not None
+    await settles(lambda: bool(course._size))
+    happens(gw, client)
+    await gw.quiet()
+    row = (await gw.rows(2))[-1]
+    assert row["outcome"] == outcome
+    (attempt,) = row["attempts"]
+    assert (attempt["status"], attempt["usage"]["input"], attempt["cost_nanos"]) == (200, 7, 17_500)
+    assert row["charged_nanos"] == 17_500
+    client.leave()
+    await held_is_nothing(gw)
+
+
 def turned_up(course: Course) -> None:
     """As the agenda does it."""
     assert course._page is not None
