@@ -169,7 +169,7 @@ class App:
     def _apply(self, snapshot: Snapshot) -> None:
         """From here on new requests take this snapshot."""
         self.gateway.current = snapshot
-        self.gateway.turnstile.limits = snapshot.table.server
+        self.gateway.turnstile.under(snapshot.table.server)
         snapshot.world.health.limits = snapshot.table.health
         self.discovery.moved()
         self.probing.moved()

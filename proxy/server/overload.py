@@ -50,6 +50,11 @@ class Turnstile:
     def waiting(self) -> int:
         return self._waiting.heads
 
+    def under(self, limits: Server) -> None:
+        """A new table is in force: there may be more places."""
+        self.limits = limits
+        self._let_in()
+
     def check(self) -> None:
         """Raises Overloaded where a request that comes now could not even wait: its body need not be read."""
         if self.closed:

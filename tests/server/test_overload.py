@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from gateway import Running, Start, provider
+from gateway import Running, Start, provider, settles
 from playbook import CHAT, MESSAGES, Tongue
 from upstream import ScriptedUpstream, plain, streamed
 
@@ -57,6 +57,37 @@ async def test_who_gets_a_place_and_is_cancelled_at_once_gives_it_on() -> None:
     await second
     assert first.cancelled()
     assert (gate.inside, gate.waiting) == (1, 0)
+
+
+async def test_who_waits_gets_a_place_that_a_new_table_brings() -> None:
+    gate = turnstile(concurrency=1)
+    await gate.enter()
+    entering = [asyncio.ensure_future(gate.enter()) for _ in range(3)]
+    await asyncio.sleep(0)
+    gate.under(evolve(gate.limits, concurrency=3))
+    await asyncio.gather(*entering[:2])
+    assert (gate.inside, gate.waiting, entering[2].done()) == (3, 1, False)
+    gate.leave()
+    await entering[2]
+
+
+async def test_who_waits_in_a_queue_is_served_after_a_reload_with_more_places(
+    upstream: ScriptedUpstream, start: Start
+) -> None:
+    over = asyncio.Event()
+    upstream.plays([over, *plain(CHAT.answer("first"))], plain(CHAT.answer("second")))
+    gw = await start(provider("first", upstream), NARROW)
+    assert gw.app is not None
+    turnstile = gw.app.gateway.turnstile
+    first = asyncio.ensure_future(gw.ask())
+    await upstream.asked()
+    second = asyncio.ensure_future(gw.ask())
+    await settles(lambda: turnstile.waiting == 1)
+    gw.config.write_text(gw.config.read_text().replace("concurrency = 1", "concurrency = 2"))
+    await gw.over_socket("POST", "/admin/reload", {})
+    assert (await second).status == 200
+    over.set()
+    assert (await first).status == 200
 
 
 async def test_nobody_waits_longer_than_said() -> None:
