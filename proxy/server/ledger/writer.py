@@ -260,8 +260,10 @@ class Ledger:
         try:
             if not self._file.write_few(rows, leasing):
                 return False
-        except Exception:  # as in `_write`, which tries again, and tells what it was
+        except Exception as exc:  # as in `_write`, which tries again, and tells what ails the file
             self._file.failed()
+            if not isinstance(exc, sqlite3.Error | OSError | LedgerRefused):
+                self._report("ledger_batch_failed", exc, rows[0].request_id)
             return False
         self._written_at, self._naps, self._pause_s = now, 0, self._flush_s
         if leasing:

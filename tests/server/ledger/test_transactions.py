@@ -14,6 +14,7 @@ from proxy.routing.forms import form_of
 from proxy.server.ledger import Brief, Lease, Ledger
 from proxy.server.ledger.schema import open_writer
 
+from .conftest import Events
 from .samples import NOON, count, sql
 from .test_building import TABLE, Kind, brief, planned
 
@@ -156,3 +157,16 @@ def test_a_row_that_cannot_be_told_is_left_to_the_way_of_all(path: Path, kind: K
     way_of_all(ledger)
     assert (ledger.queued, ledger.stalled, ledger.failed) == (0, False, 1)
     assert count(path) == 3
+
+
+def test_a_fault_of_ours_is_told_once_and_costs_no_row(path: Path, kind: Kind, events: Events) -> None:
+    ledger = ledger_at(path)
+    for i in range(4):
+        ledger.record(brief(kind, i))
+        if i > 1:
+            ledger._file.write_few = None  # type: ignore[assignment,method-assign]  # cannot be called
+            assert not ledger._few()
+        way_of_all(ledger)
+    assert (ledger.queued, ledger.stalled, ledger.failed) == (0, False, 0)
+    assert count(path) == 4
+    assert len(events.named("ledger_batch_failed")) == 1
