@@ -289,9 +289,31 @@ ALONE: dict[str, bytes] = {
 }
 
 
-@given(
-    st.sampled_from(list(ALONE)), st.sampled_from([*map(orjson.dumps, ({}, USAGE, [], None, 1, {"total_tokens": -1}))])
-)
+USAGES = [
+    *map(orjson.dumps, ({}, USAGE, [], None, 1, {"total_tokens": -1})),
+    b'{"prompt_tokens":7,"completion_tokens":40,"total_tokens":47}',
+    b'{"prompt_tokens":7,"total_tokens":47,"completion_tokens":40}',
+    b'{"prompt_tokens":7,"total_tokens":0,"completion_tokens":40}',
+    b'{"prompt_tokens":7,"completion_tokens":4e1,"total_tokens":47}',
+    b'{"prompt_tokens":7,"completion_tokens":-40,"total_tokens":47}',
+    b'{"prompt_tokens":7,"completion_tokens":%b,"total_tokens":47}' % (b"9" * 30),
+    b'{"prompt1_tokens":7,"completion_tokens":40,"total_tokens":0}',
+]
+NO_USAGES = {
+    "a number that begins with nothing": b'{"prompt_tokens":07,"completion_tokens":40,"total_tokens":47}',
+    "no number": b'{"prompt_tokens":,"completion_tokens":40,"total_tokens":47}',
+    "two numbers": b'{"prompt_tokens":7,"completion_tokens":4 0,"total_tokens":47}',
+    "digits within a name": b'{"prompt1_tokens":7,"completion_tokens":40,"total_tokens":}',
+    "a number that no reader has": b'{"prompt_tokens":%b,"completion_tokens":1,"total_tokens":1}' % (b"9" * 5000),
+}
+
+
+@each("usage", NO_USAGES.values(), ids=NO_USAGES)
+def test_usage_that_is_no_json_is_not_read(usage: bytes) -> None:
+    assert OPENAI.usage_alone(ALONE["compact"] % usage) is None
+
+
+@given(st.sampled_from(list(ALONE)), st.sampled_from(USAGES))
 def test_usage_that_is_told_alone_is_what_the_tap_finds(way: str, usage: bytes) -> None:
     rest = ALONE[way] % usage
     found = OPENAI.usage_alone(rest)
@@ -370,6 +392,29 @@ PREAMBLES = {
     "a line end": (b'data: {"id":"a",\n"choices":[]}', False),
     "two lines": (b'event: x\ndata: {"choices":[]}', False),
 }
+
+
+ALIKE = {
+    "another id and another time": (b'"id":"b-_","created":18', True),
+    "an id with an escape": (b'"id":"\\n-","created":18', False),
+    "an id that ends early": (b'"id":"a","","created":1', False),
+    "an id of two lines": (b'"id":"a\n-","created":18', False),
+    "an id beyond ASCII": ('"id":"ä-","created":18'.encode(), True),
+    "a time that begins with nothing": (b'"id":"b--","created":01', False),
+    "a time that is none": (b'"id":"b--","created":-1', False),
+    "another member": (b'"id":"b--","creator":18', False),
+    "a member that is read": (b'"id":"b--","error":"18"', False),
+}
+
+
+@each(("own", "known"), ALIKE.values(), ids=ALIKE)
+def test_a_preamble_that_is_like_another_says_nothing_that_is_read_either(own: bytes, known: bool) -> None:
+    around = b'data: {%b,"model":"m","choices":[]}'
+    for learnt in (b'"id":"a--","created":17', b'"id":"---","created":99'):
+        assert OPENAI.preamble(around % learnt) == (around % learnt).partition(b'"choices"')[0]
+    raw = around % own
+    assert OPENAI.preamble(raw) == (raw[: raw.index(b'"choices"')] if known else None)
+    assert OPENAI.preamble((around % b'"id":"a--","created":17').replace(b"choices", b'usage":0')) is None
 
 
 @each(("raw", "known"), PREAMBLES.values(), ids=PREAMBLES)

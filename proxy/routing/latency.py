@@ -18,8 +18,8 @@ oldest wait is taken, so that one hard question or two say nothing.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
-from itertools import count, islice
+from collections.abc import Sequence
+from itertools import islice
 
 from attrs import field
 
@@ -33,6 +33,7 @@ GOOD_NEWS = 0.5  # of the estimate: an answer sooner than that replaces it
 WINDOW = 64
 TRACKED = 4096
 MOST_NOTED = 64
+Line = dict[object, float]  # who waits for a candidate and since when, oldest first
 TELLING = 3  # streams that wait: how long the youngest of so many oldest has waited counts
 
 
@@ -88,8 +89,7 @@ class Latencies:
     _known: OrderedDict[tuple[str, str], _Times] = field(factory=OrderedDict)  # by provider and model
     # And not taken in: a time, when it was observed and of what; or a rate, and None.
     _noted: list[tuple[Candidate, float, float | None, bool]] = field(factory=list, repr=False)
-    _waiting: dict[tuple[str, str], dict[int, float]] = field(factory=dict)  # since when, oldest first
-    _waits: Iterator[int] = field(factory=count, repr=False)
+    _waiting: dict[tuple[str, str], Line] = field(factory=dict)
 
     @property
     def _times(self) -> OrderedDict[tuple[str, str], _Times]:
@@ -158,19 +158,16 @@ class Latencies:
         if len(noted) >= MOST_NOTED:
             self._take_in()
 
-    def waits(self, candidate: Candidate, now: float) -> int:
-        """A stream was asked for. The number is for `answered`, which has to follow."""
-        number = next(self._waits)
-        self._waiting.setdefault((candidate.provider, candidate.model), {})[number] = now
-        return number
-
-    def answered(self, candidate: Candidate, number: int) -> None:
-        """It waits no more, whatever came of it."""
+    def waits(self, candidate: Candidate, who: object, now: float) -> Line:
+        """A stream was asked for. Whoever waits has to leave the line, whatever comes of it: `del line[who]`."""
         key = (candidate.provider, candidate.model)
-        waiting = self._waiting[key]
-        del waiting[number]
-        if not waiting:
-            del self._waiting[key]
+        line = self._waiting.get(key)
+        if line is None:
+            if len(self._waiting) >= TRACKED:
+                self._waiting = {key: line for key, line in self._waiting.items() if line}
+            line = self._waiting[key] = {}
+        line[who] = now
+        return line
 
     def get(self, provider: str, model: str) -> Observed | None:
         """Of its streams, else of its plain answers."""
@@ -193,7 +190,7 @@ class Latencies:
             if times is not None and (seen is None or seen.at < oldest):
                 seen = times.fresh(oldest, whole=not whole)
             found.append(PRIOR_MS if seen is None else seen.ttft_ms)
-        if whole or not self._waiting:
+        if whole or not any(self._waiting.values()):
             return found
         return [max(ms, self.waited_ms(it, now)) for ms, it in zip(found, candidates, strict=True)]
 

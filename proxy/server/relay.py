@@ -168,7 +168,7 @@ class _Chain:
         attempt = call.begin_attempt(candidate, byok=key.apart)
         health, latencies = call.snapshot.world.health, call.snapshot.world.latencies
         trial = health.begin(candidate, key.index, now)
-        waits = latencies.waits(candidate, now) if call.stream and call.operation is None else None
+        line = latencies.waits(candidate, call, now) if call.stream and call.operation is None else None
         in_flight = relay.metrics.in_flight(candidate.provider)
         in_flight.value += 1
         opening = None
@@ -192,8 +192,8 @@ class _Chain:
         finally:
             if trial:
                 health.end(trial)
-            if waits is not None:
-                latencies.answered(candidate, waits)
+            if line is not None:
+                del line[call]
             if opening is None:
                 attempt.duration_ms = call.elapsed_ms() - attempt.started_ms
                 in_flight.value -= 1

@@ -9,7 +9,6 @@ is remembered.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import orjson
 
@@ -195,12 +194,15 @@ class Familiar:
         not known."""
         assert self._head is not None
         known = _known(self._dialect, self._memory, self._head, frames)
-        if known is None or (known.usage is not None and self._usage is not None):
+        if known is None:
             return None
-        if known.usage is not None:
-            self._usage = known.usage
+        _, _, usage, tells = known
+        if usage is not None:
+            if self._usage is not None:
+                return None
+            self._usage = usage
             if self._strips_usage:
-                frames = frames[: known.tells] + frames[known.tells + 1 :]
+                frames = frames[:tells] + frames[tells + 1 :]
         return b"".join(frames)
 
     def ends(self, frames: list[bytes]) -> AtOnce | None:
@@ -229,21 +231,18 @@ def _ended(
     if not terminator or dialect.farewell or frames[-1] != terminator:
         return None
     known = _known(dialect, memory, head, frames[:-1])
-    if known is None or (known.stop is None and not known.speaks and not spoke):
+    if known is None:
         return None
-    if known.usage is not None and strip_usage:
-        left = frames[: known.tells] + frames[known.tells + 1 :]
-        return AtOnce(b"".join(left), known.usage, USAGE_REMOVED)
-    return AtOnce(b"".join(frames), known.usage)
+    stop, speaks, usage, tells = known
+    if stop is None and not speaks and not spoke:
+        return None
+    if usage is not None and strip_usage:
+        return AtOnce(b"".join(frames[:tells] + frames[tells + 1 :]), usage, USAGE_REMOVED)
+    return AtOnce(b"".join(frames), usage)
 
 
-class _Known(NamedTuple):
-    """What frames that are known say together."""
-
-    stop: ir.StopReason | None
-    speaks: bool  # some text
-    usage: ir.Usage | None
-    tells: int  # which of them tells the usage
+# What frames that are known say together: why they stop, whether some text, a usage, and which of them tells that.
+_Known = tuple[ir.StopReason | None, bool, ir.Usage | None, int]
 
 
 def _known(dialect: Dialect, memory: _Memory, head: bytes, frames: list[bytes]) -> _Known | None:
@@ -264,4 +263,4 @@ def _known(dialect: Dialect, memory: _Memory, head: bytes, frames: list[bytes]) 
             tells = number
         else:
             return None
-    return _Known(stop, speaks, usage, tells)
+    return stop, speaks, usage, tells

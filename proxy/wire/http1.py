@@ -51,8 +51,9 @@ def chunks_of(body: bytes) -> tuple[list[bytes], bool] | None:
     """The chunks, and whether the body ends with them, if from the border of a chunk on `body` is whole ones whose
     sizes have come before; else as above."""
     line, size = SIZE_LINES[len(body)]
-    if size > 0 and body[: len(line)] == line and body[-2:] == b"\r\n":  # as of nearly every slow stream
-        return [body[len(line) : -2]], False
+    chunk = body.removeprefix(line).removesuffix(b"\r\n")
+    if len(chunk) == size and line:  # as of nearly every read of a slow stream
+        return [chunk], False
     pieces = body.split(b"\r\n")
     ends = pieces[-3:] == NO_MORE
     if ends:

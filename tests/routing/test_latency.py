@@ -106,18 +106,28 @@ def test_streams_and_plain_answers_are_kept_apart_and_stand_in_for_each_other() 
 
 def test_the_third_oldest_wait_is_heard_and_an_answer_ends_its_own() -> None:
     times = Latencies()
-    waits = [times.waits(ONE, now) for now in (1.0, 2.0)]
+    line = times.waits(ONE, "first", 1.0)
+    assert times.waits(ONE, "second", 2.0) is line
     assert times.waited_ms(ONE, 10.0) == 0.0
-    waits.append(times.waits(ONE, 3.0))
-    times.waits(TWO, 0.0)
+    times.waits(ONE, "third", 3.0)
+    times.waits(TWO, "another", 0.0)
     assert times.waited_ms(ONE, 10.0) == 7_000.0
     assert times.waited_ms(TWO, 10.0) == 0.0
-    waits.append(times.waits(ONE, 4.0))
-    times.answered(ONE, waits[0])
+    times.waits(ONE, "fourth", 4.0)
+    del line["first"]
     assert times.waited_ms(ONE, 10.0) == 6_000.0
-    for number in waits[1:]:
-        times.answered(ONE, number)
+    for who in ("second", "third", "fourth"):
+        del line[who]
     assert times.waited_ms(ONE, 10.0) == 0.0
+
+
+def test_lines_are_bounded_and_who_waits_is_in_none_of_those_that_go() -> None:
+    times = Latencies()
+    line = times.waits(ONE, "first", 1.0)
+    for number in range(TRACKED + 1):
+        del times.waits(Candidate(f"m{number}", "p", "m"), "another", 1.0)["another"]
+    assert len(times._waiting) <= TRACKED
+    assert times.waits(ONE, "second", 2.0) is line
 
 
 @given(

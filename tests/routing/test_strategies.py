@@ -14,7 +14,7 @@ from scenes import HOUSE, asks, candidate, chain, cool, planned, scripted, world
 
 from proxy.routing.case import Case
 from proxy.routing.facts import Ceiling
-from proxy.routing.latency import PRIOR_MS, STALE
+from proxy.routing.latency import PRIOR_MS, STALE, Line
 from proxy.routing.names import Candidate
 from proxy.routing.plan import resolve
 from proxy.routing.strategies import BAND, SORTS, STRATEGIES, draw, drawn
@@ -204,16 +204,16 @@ def test_a_candidate_that_stalls_is_left_before_its_first_late_answer(seed: int)
     """Fifty streams a second; one of three turns ten times slower. Its first late answer comes after ten seconds, and
     five hundred requests."""
     world, dice, facts = timed(m0=1_000.0, m1=1_000.0, m2=1_000.0), Random(seed).random, asks("strategy:latency")
-    speed, waiting = {"m0": 1.0, "m1": 1.0, "m2": 10.0}, list[tuple[float, Candidate, int]]()
+    speed, waiting = {"m0": 1.0, "m1": 1.0, "m2": 10.0}, list[tuple[float, Candidate, int, Line]]()
     heads: list[str] = []
     for request in range(500):
         now = request / 50
         for due in [wait for wait in waiting if wait[0] <= now]:
             waiting.remove(due)
-            world.latencies.answered(due[1], due[2])
+            del due[3][due[2]]
             world.latencies.observe(due[1], speed[due[1].model] * 1_000.0, now)
         head = resolve(evolve(facts, stream=True), world, dice, now).chain[0].candidate
-        waiting.append((now + speed[head.model], head, world.latencies.waits(head, now)))
+        waiting.append((now + speed[head.model], head, request, world.latencies.waits(head, request, now)))
         heads.append(head.model)
     late = heads.index("m2", 5) + round((1 + 2 * BAND) * 50)  # requests until its third has waited too long
     assert heads[late:].count("m2") <= 0.1 * len(heads[late:])

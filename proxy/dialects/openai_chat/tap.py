@@ -15,6 +15,7 @@ from proxy.dialects.openai_chat.usage import TOLD, usage_of
 from proxy.dialects.openai_chat.vocabulary import stop_reason
 from proxy.errors import UpstreamBroken
 from proxy.record import define
+from proxy.wire.mould import PLAIN
 from proxy.wire.sse import Frame
 
 # Frames without one of these need no look once the stream has begun. None stands in an ordinary content chunk, whose
@@ -31,6 +32,7 @@ PROBES = (
     b"error",
     b"[DONE]",
 )
+ZERO = 48
 _SILENT = frozenset({"role", "content"})
 # Not possessive: within another such repetition the first releases of Python 3.11 find no match.
 _PREAMBLE = re.compile(
@@ -39,10 +41,34 @@ _PREAMBLE = re.compile(
 )
 
 
+_OWN = re.compile(rb'(data: \{"id": ?")([^"]+)(".*?"created": ?)([1-9][0-9]*)(,.*)')  # of one stream: its id, its time
+_MOST_ALIKE = 64
+_CHOICES = b'"choices":'
+# Preambles that differ in no more than that, by the length of their chunk: what stands around the two, where each of
+# them begins and ends, and the end of all.
+_alike: dict[int, tuple[bytes, bytes, bytes, int, int, int, int, int]] = {}
+
+
 def preamble(raw: bytes) -> bytes | None:
     """What stands before the choices, if it is the same in all chunks and nothing of it is read."""
+    alike = _alike.get(len(raw))
+    if alike is not None:
+        before, between, behind, id_at, id_end, time_at, time_end, end = alike
+        id, time = raw[id_at:id_end], raw[time_at:time_end]
+        if (
+            raw.startswith(b"".join((before, id, between, time, behind)))
+            and id.translate(PLAIN) == id and time.isdigit() and time[0] != ZERO
+        ):  # fmt: skip
+            return raw[:end]
     found = _PREAMBLE.match(raw)
-    return None if found is None else found[0]
+    if found is None:
+        return None
+    own = _OWN.fullmatch(found[0])
+    if own is not None:
+        if len(_alike) >= _MOST_ALIKE:
+            _alike.clear()
+        _alike[len(raw)] = own[1], own[3], own[5] + _CHOICES, *own.span(2), *own.span(4), own.end()
+    return found[0]
 
 
 @define

@@ -15,6 +15,17 @@ _NOTHING: dict[str, Any] = {}
 _ALONE = b'"choices":[],"usage":', b'"choices": [], "usage": '  # as JSON writers have it
 TOLD = b'_tokens"'  # how the members of every usage end: see `tap.PROBES`
 _PLAIN = frozenset({"prompt_tokens", "completion_tokens", "total_tokens"})
+# As most servers write these: without the digits -> a form, and where in it the completion's stand.
+_FORMS = {
+    b'{"prompt_tokens":,"completion_tokens":,"total_tokens":}': (
+        b'{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d}', 1,
+    ),
+    b'{"prompt_tokens":,"total_tokens":,"completion_tokens":}': (
+        b'{"prompt_tokens":%d,"total_tokens":%d,"completion_tokens":%d}', 2,
+    ),
+}  # fmt: skip
+_DIGITS = b"0123456789"
+_APART = bytes(byte if byte in _DIGITS else 32 for byte in range(256))
 
 
 def read_usage(usage: Any) -> ir.Usage:
@@ -88,13 +99,24 @@ def usage_alone(rest: bytes) -> ir.Usage | None:
     for before in _ALONE:
         told = rest.removeprefix(before)
         if len(told) < len(rest) and told[-3:] == b"}\n\n" and LF not in (usage := told[:-3]) and CR not in usage:
-            if TOLD not in usage:
-                return None
             try:
+                if (plain := _read_plain(usage)) is not None:
+                    return plain
+                if TOLD not in usage:
+                    return None
                 return read_usage(found) if isinstance(found := json_text.read(usage), dict) else None
             except ValueError:
                 return None
     return None
+
+
+def _read_plain(usage: bytes) -> ir.Usage | None:
+    """As `read_usage` has it, without parsing; shown to be right by being written again."""
+    form, at = _FORMS.get(usage.translate(None, _DIGITS), (b"", 0))
+    if not form or len(numbers := tuple(map(int, usage.translate(_APART).split()))) != 3 or form % numbers != usage:
+        return None
+    asked, completion = numbers[0], numbers[at]
+    return ir.Usage(asked, None, None, None, completion) if asked <= MOST and completion <= MOST else None
 
 
 def usage_in(chunk: Mapping[str, Any], before: ir.Usage | None) -> ir.Usage | None:

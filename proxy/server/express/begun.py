@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from proxy.record import define
 from proxy.server.credentials import Credential
@@ -32,14 +32,3 @@ class Begun:
         if self.raised is not None:
             raise self.raised
         return await self.upstream.resumed(self.reply, self.began, outgoing)
-
-
-class Commit(NamedTuple):
-    """What is known of an answer when its first bytes leave."""
-
-    first_byte_s: float  # from the start of the request
-    upstream_wait: float
-
-    @property
-    def ttfb_ms(self) -> int:
-        return int(self.first_byte_s * 1000)

@@ -14,7 +14,6 @@ import time
 
 from proxy.dialects.dialect import Dialect
 from proxy.server.clients.downstream import Left, post
-from proxy.server.express.begun import Commit
 from proxy.server.express.reading import LARGE, Reading
 from proxy.server.express.telling import LARGEST
 from proxy.server.flow import LAST
@@ -66,7 +65,7 @@ class Course(Reading):
             raise exc
         waited = not (self._over or self._whole)  # for more than was looked at
         self._hand_over()
-        if self._commit is None:
+        if self._first_byte_s is None:
             self._reply.close()
             if not waited or self._reply.parser.head is None:
                 self._ride.raised = exc
@@ -112,7 +111,7 @@ class Course(Reading):
                 self._read(data)
         except BaseException as exc:  # a fault of ours is for whoever serves the request, not for the loop
             self._hand_over()
-            if self._commit is not None and not self._has_left():  # before it the same is found again
+            if self._first_byte_s is not None and not self._has_left():  # before it the same is found again
                 self._reply.raises(exc)
 
     def _came_at_once(self, data: bytes) -> bool:
@@ -150,11 +149,10 @@ class Course(Reading):
         if transport is None or transport.is_closing() or client.writing_paused:
             return False
         self._last = self._now()
-        first_byte_s = time.monotonic() - ride.started
-        post(ride.request, transport, b"%b%x\r\n%b\r\n0\r\n\r\n" % (self._head(self._passed), size, out))
+        first_byte_s, now = time.monotonic() - ride.started, ride.gateway.clock()
+        post(ride.request, transport, b"%b%x\r\n%b\r\n0\r\n\r\n" % (self._head(self._passed, now), size, out))
         self._edits, self._out = stream.edits, size
-        self._commit = commit = Commit(first_byte_s, self._last - ride.began)
-        self._learn(commit)
+        self._learn(first_byte_s, now)
         self._heard = head
         self._ended(ends=True)
         return True
@@ -196,7 +194,7 @@ class Course(Reading):
         chunks, ends = found
         if stream is None:
             body = b"".join(chunks)
-            if self._commit is None:
+            if self._first_byte_s is None:
                 self._body.append(body)
                 self._size += len(body)
             self._last, self._done = self._now(), ends
@@ -205,7 +203,7 @@ class Course(Reading):
             if not ends:
                 self._may_run()
             return True
-        if self._commit is not None:
+        if self._first_byte_s is not None:
             return self._ends(stream, chunks) if ends else self._says(stream, chunks)
         return not ends and self._opens(stream, chunks)
 

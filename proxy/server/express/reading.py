@@ -26,7 +26,7 @@ class Reading(Telling):
     def _read_on(self, data: bytes) -> None:
         self._last = self._now()
         self._runs_no_more()
-        if len(data) > LARGE or (len(data) > LAST and self._commit is not None):
+        if len(data) > LARGE or (len(data) > LAST and self._first_byte_s is not None):
             self._read_much(data)
         else:
             self._parse(data)
@@ -35,10 +35,10 @@ class Reading(Telling):
         """Many frames at once: the first are read, or the end of a chunk that had begun; and of the run in which they
         stand the others leave as they came."""
         at = 0
-        if self._commit is not None and self._parser.at_border:
+        if self._first_byte_s is not None and self._parser.at_border:
             at = self._pour(self._stream.run, data, 0)
         if not at and not self._over:
-            at = self._parse(data, FIRST if self._commit is None else 1)
+            at = self._parse(data, FIRST if self._first_byte_s is None else 1)
             at = self._pour(self._run, data, at)
         if at < len(data) <= at + LARGE and not self._over:
             self._parse(data[at:])
@@ -100,7 +100,7 @@ class Reading(Telling):
     def _judge(self, body: bytes, begun: bool) -> None:
         """What a read brought of the body; `begun`, whether the head was here before."""
         parser = self._parser
-        if self._commit is None:
+        if self._first_byte_s is None:
             self._body.append(body)
             self._size += len(body)
         if not begun and (parser.head is None or not self._begins(parser.head)):
@@ -116,7 +116,7 @@ class Reading(Telling):
             return  # all of it is held
         if self._is_unusual(out, ends=ends):
             self._hand_over(out)
-        elif self._commit is None:
+        elif self._first_byte_s is None:
             self._begin(out, whole=stream.done, ends=ends)
         elif stream.done:
             self._end(out, ends=ends)
@@ -158,7 +158,7 @@ class Reading(Telling):
     def _is_unusual(self, out: bytes, *, ends: bool) -> bool:
         """What the stream gave for a read, or how it is to go on."""
         stream, size = self._stream, self._out + len(out)
-        if self._commit is None and (not (out and stream.committed) or self._is_misnamed()):
+        if self._first_byte_s is None and (not (out and stream.committed) or self._is_misnamed()):
             return True
         if stream.failure is not None or stream.farewell or self._outgrows(size):
             return True
@@ -169,6 +169,6 @@ class Reading(Telling):
             return True
         if not stream.done:
             return False
-        if self._commit is None:
+        if self._first_byte_s is None:
             return size > LARGEST or not self._costs(stream.usage)
         return len(out) > LAST or transport.get_write_buffer_size() > 0 or not self._costs(stream.usage)

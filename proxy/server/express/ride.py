@@ -119,9 +119,10 @@ class Express:
 class Ride(Fare):
     """One request under way."""
 
-    __slots__ = ("began", "body", "course", "cut", "found", "page", "raised", "reply", "sent")
+    __slots__ = ("asked_at", "began", "body", "course", "cut", "found", "page", "raised", "reply", "sent")
 
     reply: LeanReply
+    asked_at: float  # by the gateway's clock
     sent: Parts  # the body that the provider got
     page: int | None  # of the agenda
 
@@ -184,6 +185,7 @@ class Ride(Fare):
         if not self._has_leave(now):
             upstream.leaves(place)
             return False
+        self.asked_at = now
         self.reply = upstream.asked(place, track.head, size, sent)
         self.sent, self.request.document = sent, None
         self._begun()

@@ -19,7 +19,6 @@ from proxy.server.attempt import Opening, make_stream
 from proxy.server.call import NOTHING, Call
 from proxy.server.clients.downstream import CLOSES, STAYS, UNSENT, Left, post
 from proxy.server.early import KEEP_ALIVE
-from proxy.server.express.begun import Commit
 from proxy.server.express.fare import settle
 from proxy.server.flow import GREAT, QUIET
 from proxy.server.watchdog import STUCK_WRITE, Watchdog
@@ -48,9 +47,9 @@ class Telling(_Steady):
     """What the client's side and the provider's know of one stream."""
 
     __slots__ = (
-        "_agenda", "_answer", "_body", "_commit", "_done", "_edits", "_familiar", "_heard", "_over", "_page",
-        "_parser", "_passed", "_recast", "_recorded", "_reply", "_reserved", "_ride", "_run", "_size", "_stream",
-        "_told", "_unread", "_unsent", "_upstream_id", "_wait", "_waiter", "_whole", "_woken",
+        "_agenda", "_answer", "_body", "_done", "_edits", "_familiar", "_first_byte_s", "_heard", "_line", "_over",
+        "_page", "_parser", "_passed", "_recast", "_recorded", "_reply", "_reserved", "_ride", "_run", "_size",
+        "_stream", "_told", "_unread", "_unsent", "_upstream_id", "_upstream_wait", "_waiter", "_whole", "_woken",
     )  # fmt: skip
 
     _stream: Stream
@@ -59,6 +58,7 @@ class Telling(_Steady):
     _waiter: asyncio.Future[None]
     _passed: bytes  # of the provider's headers, lines
     _upstream_id: str | None
+    _upstream_wait: float  # of one that has begun
     _told: tuple[ir.Usage, int | None]  # usage and cost of one that has ended
 
     def __init__(self, ride: Ride) -> None:
@@ -70,8 +70,8 @@ class Telling(_Steady):
         self._now = agenda.now
         self._last = self._said = ride.began  # when the provider was heard of, and the client something said
         self._page: int | None = agenda.put(self, ride.began + track.first_due)
-        self._wait = ride.snapshot.world.latencies.waits(track.candidate, ride.gateway.clock())
-        self._commit: Commit | None = None
+        self._line = ride.snapshot.world.latencies.waits(track.candidate, self, ride.asked_at)
+        self._first_byte_s: float | None = None  # from the start of the request; None until the commit
         self._heard: Head | None = None  # the provider's, while no parser was needed for what came behind it,
         self._done = False  # and whether that was all
         self._familiar: Familiar | None = None  # the stream, while each of its frames is known
@@ -95,7 +95,7 @@ class Telling(_Steady):
 
     @property
     def committed(self) -> bool:
-        return self._commit is not None
+        return self._first_byte_s is not None
 
     # -- what may leave ----------------------------------------------------------------------------------------
 
@@ -137,9 +137,8 @@ class Telling(_Steady):
         ride, client = self._ride, self._client
         transport = client.transport
         assert transport is not None
-        first_byte_s = time.monotonic() - ride.started
-        wait = self._last - ride.began
-        head = self._head(self._passed)
+        first_byte_s, now = time.monotonic() - ride.started, ride.gateway.clock()
+        head = self._head(self._passed, now)
         self._out = len(out)
         if whole:
             post(ride.request, transport, b"%b%x\r\n%b\r\n0\r\n\r\n" % (head, len(out), out))
@@ -150,8 +149,7 @@ class Telling(_Steady):
             transport.write(b"%b%x\r\n%b\r\n" % (head, len(out), out))
             self._write = transport.write
         self._said = self._last
-        self._commit = Commit(first_byte_s, wait)
-        self._learn(self._commit)
+        self._learn(first_byte_s, now)
         if self._familiar is None:
             self._body.clear()
         if whole:
@@ -161,19 +159,20 @@ class Telling(_Steady):
             if client.writing_paused:
                 self._hand_over()
 
-    def _head(self, passed: bytes) -> bytes:
+    def _head(self, passed: bytes, now: float) -> bytes:
         """Of the answer; `passed` are the provider's headers in it."""
-        ride, gateway = self._ride, self._ride.gateway
-        now, wall, stays = gateway.clock(), gateway.now(), ride.request.keep_alive
-        return ride.track.letterhead.stream(ride.request_id, passed, now, wall, stays)
+        ride = self._ride
+        stays = ride.request.keep_alive
+        return ride.track.letterhead.stream(ride.request_id, passed, now, ride.gateway.now(), stays)
 
-    def _learn(self, commit: Commit) -> None:
-        """See `Relay`."""
-        ride, track, world = self._ride, self._ride.track, self._ride.snapshot.world
-        candidate, now = track.candidate, self._ride.gateway.clock()
-        world.latencies.answered(candidate, self._wait)
-        world.health.answered(candidate, track.credential.index, now)
-        world.latencies.note(candidate, commit.ttfb_ms - ride.started_ms, now, False)
+    def _learn(self, first_byte_s: float, now: float) -> None:
+        """That it has begun; see `Relay`."""
+        ride = self._ride
+        track, world = ride.track, ride.snapshot.world
+        self._first_byte_s, self._upstream_wait = first_byte_s, self._last - ride.began
+        del self._line[self]
+        world.health.answered(track.candidate, track.credential.index, now)
+        world.latencies.note(track.candidate, int(first_byte_s * 1000) - ride.started_ms, now, False)
         track.tally.unqueued += 1
 
     def _say(self, out: bytes) -> None:
@@ -206,7 +205,8 @@ class Telling(_Steady):
 
     def _ended(self, *, ends: bool) -> None:
         self._answer = STAYS if self._ride.request.keep_alive else CLOSES
-        self._ride.forget()  # its task may wait for the connection's next request
+        if self._ride.found is not None:
+            self._ride.forget()  # its task may wait for the connection's next request
         if ends and self._heard is not None:  # past any parser
             self._parts()
             self._reply.has_come(self._heard)
@@ -225,7 +225,7 @@ class Telling(_Steady):
         self._page = None
         idle, total = self._ride.track.limits_of_stream
         due = min(self._last + idle, self._ride.began + total)
-        if self._commit is None or now >= due:
+        if self._first_byte_s is None or now >= due:
             self._hand_over()
         else:
             self._page = self._agenda.put(self, min(due, now + STUCK_WRITE))
@@ -258,7 +258,7 @@ class Telling(_Steady):
             self._make_stream()
             held = b"".join(self._body)
             self._stream.feed(held)
-            if self._commit is None:
+            if self._first_byte_s is None:
                 self._size = len(held)
             else:
                 self._body.clear()
@@ -276,8 +276,8 @@ class Telling(_Steady):
         """To the way of all; `unsent` is what the stream gave last."""
         if self._over:
             return
-        if self._commit is None:
-            self._ride.snapshot.world.latencies.answered(self._ride.track.candidate, self._wait)
+        if self._first_byte_s is None:
+            del self._line[self]
             whole, self._whole = self._whole, b""
             self._give_back(b"".join(self._body))
             if whole:
@@ -293,19 +293,18 @@ class Telling(_Steady):
 
     def opening(self, call: Call, pick: Pick) -> Opening | None:
         """For the way of all: the answer, if a part of it has left."""
-        commit, ride, track, reply = self._commit, self._ride, self._ride.track, self._reply
-        if commit is None or track.streamed is None or self._whole:
+        first_byte_s, ride, track, reply = self._first_byte_s, self._ride, self._ride.track, self._reply
+        if first_byte_s is None or track.streamed is None or self._whole:
             return None
+        ttfb_ms = int(first_byte_s * 1000)
         call.phase, call.answer.begun = "stream", True
-        call.first_byte_s, call.upstream_wait, call.decision.ttfb_ms = (
-            commit.first_byte_s, commit.upstream_wait, commit.ttfb_ms,
-        )  # fmt: skip
+        call.first_byte_s, call.upstream_wait, call.decision.ttfb_ms = first_byte_s, self._upstream_wait, ttfb_ms
         call.decision.queue_ms = 0
         if call.output_reserved:
             call.output_reserved = self._reserved
         attempt = call.begin_attempt(track.candidate, byok=False)
         attempt.status, attempt.upstream_request_id = 200, self._upstream_id
-        attempt.ttfb_ms, attempt.bytes_out = commit.ttfb_ms - ride.started_ms, self._out
+        attempt.ttfb_ms, attempt.bytes_out = ttfb_ms - ride.started_ms, self._out
         watchdog = Watchdog(
             self._agenda, track.streamed.outgoing.timeouts, reply.expire, call.abandon, plain=False, started=ride.began
         )
@@ -318,17 +317,16 @@ class Telling(_Steady):
 
     def _record(self) -> None:
         """See `Gateway`: what a stream says of its candidate, what it cost, and what is told of it."""
-        ride, commit = self._ride, self._commit
-        assert commit is not None
+        ride, first_byte_s = self._ride, self._first_byte_s
+        assert first_byte_s is not None
         self._recorded = True
         (usage, cost), duration = self._told, time.monotonic() - ride.started
-        gateway, first_byte_s = ride.gateway, commit.first_byte_s
-        ttfb_ms = int(first_byte_s * 1000)
+        gateway, ttfb_ms = ride.gateway, int(first_byte_s * 1000)
         if edits := self._edits:
             for kind, count in edits.items():
                 gateway.metrics.stream_edited(kind, count)
         if (rate := pace(usage.output, int(duration * 1000) - ttfb_ms)) is not None:
             ride.snapshot.world.latencies.observe_rate(ride.track.candidate, rate)
         ride.off_course()
-        overhead = first_byte_s - commit.upstream_wait
+        overhead = first_byte_s - self._upstream_wait
         settle(ride, usage, cost, self._out, self._upstream_id, ttfb_ms, duration, overhead, gateway.clock())

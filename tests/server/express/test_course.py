@@ -171,7 +171,7 @@ async def held_is_nothing(gw: Running) -> None:
     (track,) = gateway.current.tracks.values()
     assert (gateway.turnstile.inside, gateway.turnstile.held, gateway.current.users) == (0, 0, 0)
     assert track.in_flight.value == 0
-    assert not gateway.current.world.latencies._waiting
+    assert not any(gateway.current.world.latencies._waiting.values())
     await settles(lambda: track.upstream._slots.take_at_once())
     assert not any(gateway.relay.agenda._pages.values())
 
