@@ -23,8 +23,8 @@ def spent(state: Path) -> dict[str, int]:
 
 
 def leases(state: Path, statement: str | None = None) -> dict[str, int]:
-    """Reserved nano-USD by request."""
+    """Reserved nano-USD by key."""
     with closing(sqlite3.connect(state / LEDGER, isolation_level=None)) as connection:
         if statement is not None:
             connection.execute(statement)
-        return dict(connection.execute("SELECT request_id, nanos FROM leases").fetchall())
+        return dict(connection.execute("SELECT key_id, sum(nanos) FROM leases GROUP BY key_id").fetchall())

@@ -47,7 +47,7 @@ def _told(found: care.Findings) -> Iterator[str]:
     yield f"attempts     {found.attempts:,}"
     if found.oldest_ms is not None and found.newest_ms is not None:
         yield f"from, to     {_date(found.oldest_ms)}, {_date(found.newest_ms)}"
-    yield f"reservations {found.leases:,} under way, {found.leases_over:,} left behind"
+    yield f"reservations of {found.leases:,} keys under way, of {found.leases_over:,} left behind"
     yield f"size         {found.bytes / MIB:,.1f} MiB, {found.bytes_free / MIB:,.1f} MiB of it free"
     yield f"{found.path}: {'good' if not found.problems else f'{len(found.problems)} problems'}"
 

@@ -13,13 +13,15 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from attrs import define
 from faults import table
-from gateway import gateway, process, provider
+from gateway import Running, gateway, process, provider
 from keyed import Made, make
 from ledger_sums import leases, spent
 from playbook import CHAT
 from upstream import SILENCE, Script, ScriptedUpstream, Seen, plain, streamed
 
+from proxy.server.ledger.reserves import SLACK
 from proxy.server.starting import LEDGER
 
 TABLE = "[projects.x]\nbudget = { limit = 1000 }\n"
@@ -27,6 +29,7 @@ CLIENTS = 8
 UNDER_WAY = 2 * CLIENTS  # answers until it is a load, however slow the machine is just now
 HANGING = 2  # more clients, whose requests are under way when the kill comes
 SILENT = 21  # max_tokens of these
+PATIENCE = 30.0
 PROMISED = 0.05  # seconds: what ended longer ago than that should be in the file
 AT_MOST = 1.0  # seconds: whatever disk and processor are busy with, what ended longer ago than that is there
 LATE = 0.25  # of many kills may take back more than promised, where others take disk and processor away
@@ -50,21 +53,47 @@ async def hang(base: str, key: Made) -> None:
             raise AssertionError("nobody answers this one")
 
 
+async def reserve(gw: Running, key: Made) -> int:
+    """Of one that hangs."""
+    client = await gw.connect()
+    await client.request(CHAT, CHAT.request("first", max_tokens=SILENT), f"Authorization: Bearer {key.whole}")
+    async with asyncio.timeout(PATIENCE):
+        while not leases(gw.state):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    (nanos,) = leases(gw.state).values()
+    client.leave()
+    await gw.quiet()
+    await gw.settled()
+    assert leases(gw.state) == {}
+    return nanos
+
+
 def script(seen: Seen) -> Script:
     if seen.json["max_tokens"] == SILENT:
         return [SILENCE]
     return streamed(CHAT.stream("Hello.")) if seen.json.get("stream") else plain(CHAT.answer("Hello."))
 
 
-async def killed_under_load(table: str, home: Path, key: Made, seconds: float) -> tuple[dict[str, float], float]:
+@define
+class Hanging:
+    """Requests that are under way when the kill comes, of a key of their own, and what they reserve."""
+
+    key: Made
+    nanos: int
+
+
+async def killed_under_load(
+    table: str, home: Path, key: Made, hanging: Hanging, seconds: float
+) -> tuple[dict[str, float], float]:
     """When each answer had ended, and when the kill came."""
     ended: dict[str, float] = {}
     async with process(table, home) as (running, child):
         clients = [asyncio.ensure_future(load(running.base, key, ended)) for _ in range(CLIENTS)]
-        clients += [asyncio.ensure_future(hang(running.base, key)) for _ in range(HANGING)]
+        clients += [asyncio.ensure_future(hang(running.base, hanging.key)) for _ in range(HANGING)]
         while len(ended) < UNDER_WAY and not any(client.done() for client in clients):  # noqa: ASYNC110
             await asyncio.sleep(0.001)
-        while len(leases(running.state)) < HANGING and not any(client.done() for client in clients):  # noqa: ASYNC110
+        while leases(running.state).get(hanging.key.id) != hanging.nanos:
+            assert not any(client.done() for client in clients)
             await asyncio.sleep(0.01)  # what hangs has begun, however late its turn came
         await asyncio.sleep(seconds)
         moment = time.monotonic()
@@ -91,10 +120,11 @@ async def kill_and_look(home: Path, upstream: ScriptedUpstream, times: int, seed
     dice = random.Random(seed)
     async with gateway(table, home) as gw:
         key = await make(gw, project="x", budget={"limit": 1000})
+        hanging = Hanging(await make(gw, project="x", budget={"limit": 1000}), HANGING * await reserve(gw, key))
         state = gw.state
     answered = late = 0
     for _ in range(times):
-        ended, moment = await killed_under_load(table, home, key, dice.uniform(0.05, 0.5))
+        ended, moment = await killed_under_load(table, home, key, hanging, dice.uniform(0.05, 0.5))
         answered += len(ended)
         counted = rows(state)
         missing = [at for request, at in ended.items() if request not in counted]
@@ -103,7 +133,9 @@ async def kill_and_look(home: Path, upstream: ScriptedUpstream, times: int, seed
         )
         late += any(at < moment - PROMISED for at in missing)
         held = leases(state)
-        assert not held.keys() & counted, "a lease goes with the row of its request"
+        assert held[hanging.key.id] == hanging.nanos
+        most = CLIENTS * hanging.nanos // HANGING
+        assert held.get(key.id, 0) <= most + most // SLACK, "a lease goes with the row of its request"
         sums = spent(state)
         assert sums.get(f"key:{key.id}") == sums.get("project:x")
         async with gateway(table, home) as gw:
@@ -111,14 +143,16 @@ async def kill_and_look(home: Path, upstream: ScriptedUpstream, times: int, seed
             assert gw.app is not None
             for name, account in gw.app.books.accounts.items():
                 assert sum(account.days.values()) == sums.get(name, 0)
-                assert account.reserved == sum(held.values())
+                of = held if name == "project:x" else {name: held.get(name.removeprefix("key:"), 0)}
+                assert account.reserved == sum(of.values())
     assert answered >= UNDER_WAY * times, "that was no load"
     assert held
     leases(state, "UPDATE leases SET until_ms = 1")
     async with gateway(table, home) as gw:
         assert gw.app is not None
         assert {account.reserved for account in gw.app.books.accounts.values()} == {0}
-        assert {name: sum(account.days.values()) for name, account in gw.app.books.accounts.items()} == sums
+        found = {name: sum(account.days.values()) for name, account in gw.app.books.accounts.items()}
+        assert {name: nanos for name, nanos in found.items() if nanos} == sums
     return late
 
 

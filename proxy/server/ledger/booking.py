@@ -1,4 +1,4 @@
-"""What is kept beside the rows and in their transaction: sums of spend, last use of keys, forms, marks, leases.
+"""What is kept beside the rows and in their transaction: sums of spend, last use of keys, forms, marks.
 
 A trigger for each of these costs more than the row that sets it off, so the writer puts its rows into a table that has
 none, and what they bring is written once for a batch. Anybody else puts rows into the view `decisions`, where a trigger
@@ -16,7 +16,6 @@ from attrs import field
 from proxy.record import define
 from proxy.server.ledger.building import Alike, Into, Row
 from proxy.server.ledger.insert import SIZES, insert, statement
-from proxy.server.ledger.records import Lease
 from proxy.server.ledger.rows import BLOCK_BITS, Value, integer
 
 T = TypeVar("T")
@@ -32,7 +31,6 @@ SPEND = Into(
 )
 FORMS = Into("plan_forms", ("id", "day", "form"), "INSERT OR IGNORE")
 MARKS = Into("marks", ("kind", "value", "block"), "INSERT OR IGNORE")
-LEASES = Into("leases", Lease._fields, "INSERT OR REPLACE")
 
 
 @define
@@ -43,25 +41,6 @@ class Bookings:
     _used: dict[str, int] = field(factory=dict)  # by key: the last use that is in the file, about
     _marked: set[tuple[Alike, int]] = field(factory=set)  # blocks that are marked for all that these rows have
     _marks: set[tuple[str, Value, int]] = field(factory=set)
-    _leased: dict[str, int] = field(factory=dict)  # requests whose lease is in the file, and until when it holds
-    _ended: list[str] = field(factory=list)  # of these, those that this transaction deletes
-
-    def lease(self, connection: sqlite3.Connection, leases: Mapping[str, Lease]) -> None:
-        """Of requests under way."""
-        self._leased |= {id: lease.until_ms for id, lease in leases.items()}
-        insert(connection, LEASES, leases.values())
-
-    def settle(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
-        """Whatever becomes of a row, its request has ended."""
-        if leased := self._leased:
-            self._ended = [row.request_id for row in rows if row.request_id in leased]
-            _delete_leases(connection, self._ended)
-
-    def done(self) -> None:
-        """The transaction is in the file."""
-        for id in self._ended:
-            del self._leased[id]
-        self._ended = []
 
     def book(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
         """Rows that the file did not have."""
@@ -125,30 +104,18 @@ class Bookings:
         _keep(self._marks, marks, MOST_MARKS)
         _keep(self._marked, blocks, MOST_BLOCKS)
 
-    def forget(self, now_ms: int) -> None:
-        """Leases of requests that never came to a row, such as those whose row was dropped."""
-        self._leased = {id: until for id, until in self._leased.items() if until >= now_ms}
-
     def doubt(self) -> None:
         """The transaction failed, or the file is another."""
         self._forms.clear()
         self._used.clear()
         self._marked.clear()
         self._marks.clear()
-        self._ended = []
 
 
 def _keep(known: set[T], more: Iterable[T], most: int) -> None:
     if len(known) >= most:
         known.clear()
     known.update(more)
-
-
-def _delete_leases(connection: sqlite3.Connection, requests: Sequence[str]) -> None:
-    most = SIZES[0]
-    for at in range(0, len(requests), most):
-        part = requests[at : at + most]
-        connection.execute(f"DELETE FROM leases WHERE request_id IN ({', '.join('?' * len(part))})", part)  # noqa: S608
 
 
 def _use_keys(connection: sqlite3.Connection, used: Mapping[str, int]) -> None:

@@ -37,7 +37,7 @@ class Findings:
     attempts: int = 0
     oldest_ms: int | None = None
     newest_ms: int | None = None
-    leases: int = 0  # of requests under way
+    leases: int = 0  # of keys that have requests under way
     leases_over: int = 0  # of a process that died; the gateway deletes them
     bytes: int = 0
     bytes_free: int = 0

@@ -56,7 +56,7 @@ def insert_each(
 
 
 def insert(connection: sqlite3.Connection, into: Into, rows: Iterable[Sequence[Any]]) -> None:
-    for part in _parts(list(rows)):
+    for part in parts(list(rows)):
         connection.execute(statement(into, len(part)), list(chain.from_iterable(part)))
 
 
@@ -86,7 +86,7 @@ def _put(connection: sqlite3.Connection, pieces: Iterable[tuple[Kind, int, tuple
         if len(some) < MANY:
             others.setdefault(kind.into, []).extend([(*kind.shared, id, *values) for id, values in some])
             continue
-        for part in _parts(some):
+        for part in parts(some):
             bound: list[Value] = list(kind.shared)
             for id, values in part:
                 bound.append(id)
@@ -96,7 +96,7 @@ def _put(connection: sqlite3.Connection, pieces: Iterable[tuple[Kind, int, tuple
         insert(connection, into, rows)
 
 
-def _parts(rows: Sequence[T]) -> Iterable[Sequence[T]]:
+def parts(rows: Sequence[T]) -> Iterable[Sequence[T]]:
     return (rows,) if 0 < len(rows) <= MANY else _cut(rows)
 
 
@@ -114,6 +114,14 @@ def _cut(rows: Sequence[T]) -> Iterator[Sequence[T]]:
 def statement(into: Into, rows: int) -> str:
     places = ", ".join([f"({', '.join('?' * len(into.columns))})"] * rows)
     return f"{into.verb} INTO {into.table} ({', '.join(into.columns)}) VALUES {places}{into.conflict}"
+
+
+@lru_cache(maxsize=256)
+def few_statement(into: Into, shared: int, rows: int) -> str:
+    """The same for a few, which takes longer to prepare and is quicker where it is prepared."""
+    first = [f"?{n}" for n in range(1, shared + 1)]
+    row = f"({', '.join([*first, *'?' * (len(into.columns) - shared)])})"
+    return f"{into.verb} INTO {into.table} ({', '.join(into.columns)}) VALUES {', '.join([row] * rows)}"
 
 
 @lru_cache(maxsize=256)

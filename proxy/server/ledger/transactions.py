@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,10 +14,9 @@ import structlog
 from proxy.server.ledger.booking import Bookings
 from proxy.server.ledger.building import Row
 from proxy.server.ledger.checkpoints import Checkpoints
-from proxy.server.ledger.insert import BAD_ROW, insert_each, insert_rows, last_id, statement
-from proxy.server.ledger.records import Lease
+from proxy.server.ledger.insert import BAD_ROW, few_statement, insert_each, insert_rows, last_id
+from proxy.server.ledger.reserves import Reserves
 from proxy.server.ledger.retention import STEP_PAGES, Retention, cascading, sweep
-from proxy.server.ledger.rows import Value
 from proxy.server.ledger.schema import inode_of
 
 log = structlog.get_logger()
@@ -46,51 +45,49 @@ class Transactions:
         self._inode: int | None = None
         self._last_id: int | None = None  # of the rows in the file; None where it has to be asked
         self._bookings, self._checkpoints = Bookings(), Checkpoints(path)
+        self.reserves = Reserves()
 
-    def write(self, rows: Sequence[Row], leases: Mapping[str, Lease], weight: int) -> int:
-        """All of them, and leases of requests under way; how many rows the tables took. A row that breaks their rules
-        stalls nobody."""
-        connection, bookings = self.open(), self._bookings
+    def write(self, rows: Sequence[Row], weight: int) -> int:
+        """All of them, and what is reserved; how many rows the tables took. A row that breaks their rules stalls
+        nobody."""
+        connection = self.open()
         self._checkpoints.give_way()
         connection.execute("BEGIN IMMEDIATE")
         new, refused = (rows, 0) if self._insert(connection, rows) else self._insert_each(connection, rows)
-        bookings.book(connection, new)
-        bookings.settle(connection, rows)
-        if leases:
-            bookings.lease(connection, leases)
-        connection.execute("COMMIT")
-        bookings.done()
-        self._checkpoints.committed(connection, BATCH_PAGES + weight // ROW_PAGE)
+        self._bookings.book(connection, new)
+        self._commit(connection, rows, BATCH_PAGES + weight // ROW_PAGE)
         return len(rows) - refused
 
-    def write_few(self, rows: Sequence[Row], leases: Mapping[str, Lease]) -> bool:
+    def write_few(self, rows: Sequence[Row]) -> bool:
         """The same for a few rows of one statement, as they trickle while the file takes them. The processor has
         forgotten all of this since the last time, so what counts is how little of it there is. False where it is not
         so: nothing is written then."""
         connection, last, kind = self._connection, self._last_id, rows[0].kind
         if connection is None or last is None or inode_of(self._place) != self._inode:
             return False
-        shared, values = kind.shared, list[Value]()
+        shared = kind.shared
+        values = list(shared)
         for row in rows:
             if row.kind is not kind or row.attempts or row.plan is not None:
                 return False
             last += 1
-            values += shared
             values.append(last)
             values += row.values
-        bookings = self._bookings
         self._checkpoints.give_way()
         connection.execute("BEGIN IMMEDIATE")
-        connection.execute(statement(kind.into, len(rows)), values)
-        bookings.book_few(connection, rows)
-        bookings.settle(connection, rows)
-        if leases:
-            bookings.lease(connection, leases)
-        connection.execute("COMMIT")
+        connection.execute(few_statement(kind.into, len(shared), len(rows)), values)
+        self._bookings.book_few(connection, rows)
+        self._commit(connection, rows, FEW_PAGES)
         self._last_id = last
-        bookings.done()
-        self._checkpoints.committed(connection, FEW_PAGES)
         return True
+
+    def _commit(self, connection: sqlite3.Connection, rows: Sequence[Row], pages: int) -> None:
+        reserves = self.reserves
+        reserves.end(rows)
+        reserves.write(connection)
+        connection.execute("COMMIT")
+        reserves.done()
+        self._checkpoints.committed(connection, pages)
 
     def _insert(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> bool:
         """All at once, if they are new; where another process has written, from its last id on. False if not."""
@@ -126,7 +123,7 @@ class Transactions:
         connection = self.open()
         if connection.execute(OLD_LEASE, (now_ms,)).fetchone():  # a look takes no lock
             connection.execute(DROP_LEASES, (now_ms,))
-        self._bookings.forget(now_ms)
+        self.reserves.forget(now_ms)
         with cascading(connection):
             deleted, more = self._retention.step(connection, now_ms)
         if (swept or deleted) and not more:
@@ -164,6 +161,7 @@ class Transactions:
             self._checkpoints.join(timeout)
         connection, self._connection = self._connection, None
         self._bookings.doubt()
+        self.reserves.doubt()
         self._last_id = None
         if connection is not None:
             with suppress(sqlite3.Error):  # on a disk that fails; the next one is opened in its place

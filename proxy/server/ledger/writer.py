@@ -2,8 +2,9 @@
 
 `record` is for the event loop: it appends, never waits for a disk and never raises. A row that comes after a quiet
 while is written at once, what comes after it within `flush_ms` together, or half of that where it comes thick: then the
-loop is busy, and a transaction beside it takes its time. What the file refuses for now (disk full, locked, unreadable)
-stays queued and is tried again until it is taken; what comes while the queue is full is dropped and counted.
+loop is busy, and a transaction beside it takes its time. What the file refuses for now
+(disk full, locked, unreadable) stays queued and is tried again until it is taken; what comes while the queue is full is
+dropped and counted.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import structlog
 
 from proxy.server.bell import Bell
 from proxy.server.ledger.building import ATTEMPT_BYTES, ROW_BYTES, Row, Rows, row_of_brief
-from proxy.server.ledger.records import Brief, Decision, Lease, Leased
+from proxy.server.ledger.records import Brief, Decision, Leased
 from proxy.server.ledger.retention import Retention
 from proxy.server.ledger.schema import LedgerRefused, check, open_writer, refusal
 from proxy.server.ledger.transactions import Transactions
@@ -83,7 +84,6 @@ class Ledger:
         self._file = Transactions(path, connect, Retention(retain_days, retain_bytes), self._row_refused)
         self._pending: deque[Row] = deque()
         self._young: list[str] = []  # requests whose leases were there at the last look
-        self._leasing: dict[str, Lease] = {}  # to be written
         self._stalled_at: float | None = None
         self._retry_at, self._backoff = 0.0, BACKOFF_FIRST
         self._written_at = 0.0  # when the last batch was begun
@@ -195,12 +195,14 @@ class Ledger:
         return self._ending and not self._queue and not self._pending
 
     def _unwritten(self) -> bool:
-        return bool(self._pending or self._leasing)
+        return bool(self._pending or self._file.reserves.due())
 
     def _wait(self) -> None:
         """Until there is something to do. Whoever records wakes a thread that is asleep, and none that naps or gathers:
         on a core that both share it would run at once, in the middle of a request."""
         if self._naps >= NAPS:
+            if not self.stalled and self._file.reserves.settle():
+                return
             self._asleep = True  # said before the look at the queues: what comes after it rings
             if not self._came():
                 self._bell.heard(self._idle())
@@ -208,13 +210,17 @@ class Ledger:
         elif not self._came():
             self._naps += 1
             self._rest(min(self._pause_s, self._idle()))
-        if self._queue:  # a lone row does not wait
+            if self._leases or self._young:
+                self._take_leases()
+        if self._queue and not self._file.reserves.due():
             self._rest(min(self._written_at + self._pause_s - time.monotonic(), self._idle()))
-        elif self._leases:
+        elif self._leases and not self._queue:
             self._rest(min(self._pause_s, self._idle()))
 
     def _rest(self, seconds: float) -> None:
         """For so long, or until a batch is due before its time."""
+        if seconds <= 0:
+            return
         until = time.monotonic() + seconds
         while not self._batch_is_due() and (left := until - time.monotonic()) > 0 and self._bell.heard(left):
             pass  # rung for a reason that is gone
@@ -254,11 +260,8 @@ class Ledger:
             return False
         if self._leases or self._young:
             self._take_leases()
-        if leasing := self._leasing:
-            for row in rows:
-                leasing.pop(row.request_id, None)
         try:
-            if not self._file.write_few(rows, leasing):
+            if not self._file.write_few(rows):
                 return False
         except Exception as exc:  # as in `_write`, which tries again, and tells what ails the file
             self._file.failed()
@@ -266,8 +269,6 @@ class Ledger:
                 self._report("ledger_batch_failed", exc, rows[0].request_id)
             return False
         self._written_at, self._naps, self._pause_s = now, 0, self._flush_s
-        if leasing:
-            self._leasing = {}
         with self._lock:
             for _ in rows:
                 queue.popleft()
@@ -291,9 +292,6 @@ class Ledger:
         if self._leases or self._young:
             self._take_leases()
         built = self._built(fresh)
-        if self._leasing:
-            for row in built:
-                self._leasing.pop(row.request_id, None)
         self._pending += built
         self._held_bytes += sum([row.weight for row in built]) - count * QUEUED_BYTES
         if len(built) < count:
@@ -301,9 +299,9 @@ class Ledger:
 
     def _take_leases(self) -> None:
         """Those that are there for the second time: most requests end sooner than a kill would lose their leases."""
-        for request in self._young:
-            if (lease := self._leases.pop(request, None)) is not None:
-                self._leasing[request] = Lease._make(lease)
+        if self._young:
+            taken = [self._leases.pop(request, None) for request in self._young]
+            self._file.reserves.begin([lease for lease in taken if lease is not None])
         self._young = list(self._leases)
 
     def _hold(self, rows: int, weight: int) -> None:
@@ -319,7 +317,7 @@ class Ledger:
         self._written_at, self._naps = time.monotonic(), 0
         self._pause_s = self._flush_s if len(batch) < THICK else self._flush_s / 2
         try:
-            written = self._file.write(batch, self._leasing, weight)
+            written = self._file.write(batch, weight)
         except Exception as exc:  # the thread's outermost handler: whatever it is, the rows are kept
             self._file.failed()
             self._stall(exc)
@@ -328,8 +326,6 @@ class Ledger:
             return
         for _ in batch:
             self._pending.popleft()
-        if self._leasing:
-            self._leasing = {}
         self._settle(written, len(batch) - written, weight)
         if self._stalled_at is not None:
             self._recover(self._stalled_at)

@@ -85,7 +85,11 @@ def test_spend_is_the_sum_over_the_ledger(tmp_path_factory, rows) -> None:  # ty
 
 
 def lease(i: int) -> Lease:
-    return Lease(decision(i).request_id, "a", None, 5, NOON)
+    return Lease(decision(i).request_id, "a", None, 5 << i, NOON)
+
+
+def reserved(path: Path) -> list[tuple[str, int]]:
+    return sql(path, "SELECT key_id, nanos FROM leases")
 
 
 def test_a_lease_goes_with_the_row_of_its_request(path: Path) -> None:
@@ -93,11 +97,11 @@ def test_a_lease_goes_with_the_row_of_its_request(path: Path) -> None:
     ledger.start()
     ledger.lease(lease(1))
     ledger.lease(lease(2))
-    while len(sql(path, "SELECT request_id FROM leases")) < 2:
+    while reserved(path) != [("a", 10 + 20)]:
         assert ledger.flush(PATIENCE)
     ledger.record(decision(1, key_id="a"))
     assert ledger.stop(PATIENCE)
-    assert sql(path, "SELECT request_id FROM leases") == [(lease(2).request_id,)]
+    assert reserved(path) == [("a", 20)]
 
 
 def test_a_lease_that_ends_with_its_batch_is_never_written(path: Path) -> None:
@@ -109,7 +113,7 @@ def test_a_lease_that_ends_with_its_batch_is_never_written(path: Path) -> None:
     ledger.start()
     assert ledger.stop(PATIENCE)
     assert count(path) == 10
-    assert not [told for told in statements if told.startswith("INSERT OR REPLACE INTO leases")]
+    assert not [told for told in statements if "INTO leases" in told or "leases WHERE request_id" in told]
 
 
 def test_a_lease_is_written_for_a_request_that_is_under_way_at_two_looks(path: Path) -> None:
@@ -119,27 +123,39 @@ def test_a_lease_is_written_for_a_request_that_is_under_way_at_two_looks(path: P
     ledger.record(decision(1, key_id="a"))
     ledger.lease(lease(2))
     ledger._gather()
-    assert (list(ledger._leasing), list(ledger._leases)) == ([], [lease(2).request_id])
+    assert (ledger._file.reserves.due(), list(ledger._leases)) == ([], [lease(2).request_id])
     ledger._gather()
-    assert (list(ledger._leasing), list(ledger._leases)) == ([lease(2).request_id], [])
+    assert ([sum.nanos for sum in ledger._file.reserves.due()], list(ledger._leases)) == ([20], [])
     ledger.start()
-    while not sql(path, "SELECT request_id FROM leases"):
+    while not reserved(path):
         assert ledger.flush(PATIENCE)
     assert ledger.stop(PATIENCE)
-    assert sql(path, "SELECT request_id FROM leases") == [(lease(2).request_id,)]
+    assert reserved(path) == [("a", 20)]
 
 
 def test_a_lease_goes_although_its_row_was_refused(path: Path, events: Events) -> None:
     ledger = Ledger(path, now=lambda: 0.0)
     ledger.start()
     ledger.lease(lease(1))
-    while not sql(path, "SELECT request_id FROM leases"):
+    while not reserved(path):
         assert ledger.flush(PATIENCE)
     broken: Any = None
     ledger.record(decision(1, key_id="a", surface=broken))
     assert not ledger.stop(PATIENCE)
     assert (ledger.failed, count(path)) == (1, 0)
-    assert sql(path, "SELECT request_id FROM leases") == []
+    assert reserved(path) == []
+
+
+def test_what_many_have_reserved_is_told_to_the_nano_when_nothing_comes_any_more(path: Path) -> None:
+    ledger = Ledger(path, now=lambda: 0.0, flush_ms=1)
+    ledger.start()
+    for i in range(20):
+        ledger.lease(lease(i))
+    while reserved(path) != [("a", sum(lease(i).nanos for i in range(20)))]:
+        assert ledger.flush(PATIENCE)
+    while not ledger._asleep:
+        assert ledger.flush(PATIENCE)
+    assert ledger.stop(PATIENCE)
 
 
 @define
