@@ -1,8 +1,8 @@
 """The ledger's writer: a queue with a cap in bytes, and one thread that empties it into SQLite.
 
 `record` is for the event loop: it appends, never waits for a disk and never raises. A row that comes after a quiet
-while is written at once, what comes after it within `flush_ms` together, or half of that where it comes thick: then the
-loop is busy, and a transaction beside it takes its time. What the file refuses for now
+while is written at once, what comes after it together, when the first of it has waited for `flush_ms`, or half of that
+where it comes thick: then the loop is busy, and a transaction beside it takes its time. What the file refuses for now
 (disk full, locked, unreadable) stays queued and is tried again until it is taken; what comes while the queue is full is
 dropped and counted.
 """
@@ -213,9 +213,22 @@ class Ledger:
             if self._leases or self._young:
                 self._take_leases()
         if self._queue and not self._file.reserves.due():
-            self._rest(min(self._written_at + self._pause_s - time.monotonic(), self._idle()))
+            self._rest(min(self._left(), self._idle()))
         elif self._leases and not self._queue:
             self._rest(min(self._pause_s, self._idle()))
+
+    def _left(self) -> float:
+        """Seconds that the first row may wait for others. It came behind the last batch; that it came later is believed
+        while rows follow each other, and an untrue clock makes it wait for two pauses at most."""
+        pause, first = self._pause_s, self._queue[0]
+        left = self._written_at + pause - time.monotonic()
+        if self._naps > 1:  # a lone one does not wait
+            return left
+        try:
+            age = self._now() - (first.at_ms + first.duration_ms) / 1000
+        except TypeError:  # a fault of ours, which `_built` tells
+            return left
+        return max(left, pause - age) if age >= 0 else left
 
     def _rest(self, seconds: float) -> None:
         """For so long, or until a batch is due before its time."""

@@ -11,10 +11,10 @@ from attrs import define
 
 from proxy.server.ledger import Decision, Decisions, Filter, Ledger
 from proxy.server.ledger.schema import open_writer
-from proxy.server.ledger.writer import THICK
+from proxy.server.ledger.writer import NAPS, THICK
 
 from .conftest import Events
-from .samples import PATIENCE, Plan, Traced, attempt, count, decision, locked, sql, write
+from .samples import NOON, PATIENCE, Plan, Traced, attempt, count, decision, locked, sql, write
 
 
 def impatient(path: Path) -> sqlite3.Connection:
@@ -102,6 +102,32 @@ def test_where_rows_come_thick_the_next_batch_is_due_in_half_the_time(path: Path
     ledger.start()
     assert ledger.stop(PATIENCE)
     assert count(path) == 2 * THICK - 1
+
+
+@pytest.mark.parametrize(
+    ("naps", "age_ms", "left_ms"),
+    [(0, 0, 40), (1, 0, 40), (1, 15, 25), (1, 40, 5), (1, -1, 5), (1, 3_600_000, 5), (2, 0, 5), (NAPS, 0, 5)],
+    ids=[
+        "came with the last batch", "came just now", "a while ago", "as long ago as may be", "in time to come",
+        "long before the last batch", "came late behind it", "came after a quiet while",
+    ],
+)  # fmt: skip
+def test_a_batch_is_due_when_its_first_row_has_waited_for_as_long_as_it_may(
+    path: Path, monkeypatch: pytest.MonkeyPatch, naps: int, age_ms: int, left_ms: int
+) -> None:
+    ledger = Ledger(path, flush_ms=40, now=lambda: NOON / 1000)
+    monkeypatch.setattr("proxy.server.ledger.writer.time.monotonic", lambda: 1000.0)
+    ledger._naps, ledger._written_at = naps, 1000.0 - 0.035
+    for behind in (0, 5):
+        ledger.record(decision(behind, at_ms=NOON - age_ms - 7 + behind, duration_ms=7))
+    assert round(1000 * ledger._left()) == left_ms
+
+
+def test_a_row_whose_time_cannot_be_told_waits_as_if_it_came_with_the_last_batch(path: Path) -> None:
+    ledger = Ledger(path, flush_ms=40, now=lambda: NOON / 1000)
+    broken: Any = None
+    ledger.record(decision(at_ms=broken))
+    assert ledger._left() < 0
 
 
 def test_a_ring_whose_reason_is_gone_makes_no_batch_of_its_own(path: Path) -> None:
