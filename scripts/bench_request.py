@@ -3,8 +3,8 @@
     python scripts/bench_request.py [--profile chat | --instructions chat]
 
 Everything is on: a key of a project with a budget and limits, an alias for a chain of three, metrics, headers, usage.
-Left out are the sockets, the client's connection, the ledger's thread and the log's: the request is there, the answer
-comes in the loop's next turn. Times are the quickest of many batches; the number of calls of Python functions is the
+Left out are the sockets, the ledger's thread and the log's: the request comes to the client's connection, the answer
+in the loop's next turn. Times are the quickest of many batches; the number of calls of Python functions is the
 same on every machine. So are, within a third of a percent, its instructions and its misses of small caches: 32 KB each
 for code and data and 256 KB for both, as valgrind counts them where that is installed.
 """
@@ -28,17 +28,13 @@ from typing import Any, cast
 
 import orjson
 import uvloop
-from aiohttp import web
-from multidict import CIMultiDict, CIMultiDictProxy
 
 from proxy.accounts.keys import ENTROPY, Key, KeyRing, digest_of, mint
 from proxy.catalog import PriceBook
 from proxy.metrics import Metrics
 from proxy.routing.table import Provider
-from proxy.server.clients.inbound import Head
-from proxy.server.clients.ordinary import Known, OrdinaryRequest
-from proxy.server.clients.outbox import Outbox
-from proxy.server.endpoints import CHAT
+from proxy.server.clients.listener import Listener
+from proxy.server.endpoints import ordinary_paths
 from proxy.server.gateway import Gateway
 from proxy.server.ledger import Brief, Decision, Ledger
 from proxy.server.ledger.records import Leased
@@ -73,27 +69,31 @@ COUNTED = {
     "instructions": "I\\s+refs", "misses for code": "I1\\s+misses", "for data": "D1\\s+misses",
     "of the larger cache": "LL\\s+misses",
 }  # fmt: skip
-END = b"0\r\n\r\n"  # of a stream
+END, LENGTH = b"0\r\n\r\n", b"Content-Length"  # what shows that a write is the last of an answer
 
 
 class Client(asyncio.Transport):
-    """A connection that takes whatever it gets, and its protocol."""
-
-    writing_paused = False
-    _task_handler = None
-    peername = ("127.0.0.1", 4711)
+    """A client's transport that takes whatever it gets."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.transport = self
+        super().__init__({"peername": ("127.0.0.1", 4711)})
         self._loop = asyncio.get_running_loop()
+        self.waiter: asyncio.Future[None] | None = None  # for an answer's end
         self.got = b""  # last
 
     def is_closing(self) -> bool:
         return False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.got = bytes(data)
+        self.got = got = bytes(data)
+        if self.waiter is not None and (got.endswith(END) or LENGTH in got[: got.find(b"\r\n\r\n")]):
+            self.waiter.set_result(None)
+            self.waiter = None
+
+    def answered(self) -> asyncio.Future[None]:
+        """In one write, or one that ends so."""
+        self.waiter = waiter = self._loop.create_future()
+        return waiter
 
     def get_write_buffer_size(self) -> int:
         return 0
@@ -101,12 +101,8 @@ class Client(asyncio.Transport):
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         """Nothing ever waits."""
 
-    async def _drain_helper(self) -> None:
-        """As above."""
-
-    def rests(self, request: OrdinaryRequest, waiter: asyncio.Future[None]) -> bool:
-        """Each request has a task of its own, which ends with it."""
-        return False
+    def close(self) -> None:
+        """There is no socket."""
 
 
 class Wire(asyncio.Transport):
@@ -234,24 +230,31 @@ class Asking:
 
     def __init__(self, kind: str) -> None:
         self._body, kind_of_answer, chat, message = KINDS[kind]
-        self._first = b"" if kind.endswith(BEHIND) else self._body
         answers = {"openai-chat": _answer(kind_of_answer, chat), "anthropic": _answer(kind_of_answer, message)}
         self._gateway, key = gateway(answers)
-        sent = {"Host": "127.0.0.1:9240", "Content-Type": "application/json", "Authorization": f"Bearer {key}"}
-        head = Head("/v1/chat/completions", CIMultiDictProxy(CIMultiDict(sent)))
-        self._known = Known(b"", b"", head, lambda request: self._gateway.serve(request, CHAT))
-        self.client, self.outbox = Client(), Outbox()
+        lines = (
+            "POST /v1/chat/completions HTTP/1.1", "Host: 127.0.0.1:9240", "Content-Type: application/json",
+            f"Authorization: Bearer {key}", f"Content-Length: {len(self._body)}",
+        )  # fmt: skip
+        head = "".join(f"{line}\r\n" for line in (*lines, "")).encode()
+        self._pieces = (head, self._body) if kind.endswith(BEHIND) else (head + self._body,)
+        listener = Listener({}, keep_alive=75, ordinary=ordinary_paths(self._gateway))
+        self.client, self.outbox = Client(), listener.outbox
+        self._connection = listener()
+        self._connection.connection_made(self.client)
 
     async def end(self) -> None:
+        self._connection.connection_lost(None)
         for upstream in self._gateway.current.upstreams.values():
             await upstream.close()
 
-    def __call__(self) -> Awaitable[web.StreamResponse]:
-        client, size = cast(Any, self.client), len(self._body)
-        request = OrdinaryRequest(self._known, self._first, size, client, "127.0.0.1", True, self.outbox)
-        if request.needs:
-            asyncio.get_running_loop().call_soon(request.feed, self._body)
-        return self._known.handler(request)
+    def __call__(self) -> Awaitable[None]:
+        first, *more = self._pieces
+        answered = self.client.answered()
+        self._connection.data_received(first)
+        for piece in more:
+            asyncio.get_running_loop().call_soon(self._connection.data_received, piece)
+        return answered
 
 
 @contextmanager

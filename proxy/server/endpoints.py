@@ -10,14 +10,16 @@ from aiohttp import web
 from proxy.accounts.keys import ALL_SURFACES, CHAT_SURFACES
 from proxy.accounts.permit import Permit
 from proxy.errors import GatewayError, InvalidRequest
+from proxy.record import frozen
 from proxy.routing.facts import MOST_ENTRIES
 from proxy.server import intake
 from proxy.server.admin import health_paths
 from proxy.server.call import Call, Surface
 from proxy.server.clients.inbound import PlainRequest, Request
 from proxy.server.clients.listener import Handler, Paths, dialect_of, json_response, refusal
-from proxy.server.clients.ordinary import Handlers
+from proxy.server.clients.ordinary import Ways
 from proxy.server.clients.visitor import FORM, media_type, visitor_of
+from proxy.server.express.ride import Ride
 from proxy.server.gateway import Gateway
 from proxy.server.identity import request_id
 from proxy.server.ledger import Decision
@@ -74,14 +76,28 @@ def data_paths(gateway: Gateway) -> Paths:
     }
 
 
-def ordinary_paths(gateway: Gateway) -> Handlers:
+def ordinary_paths(gateway: Gateway) -> Ways:
     """Of `data_paths` those where ordinary requests are served lean."""
-    return {path: _serve(gateway, surface) for path, surface in SURFACES.items()}
+    return {path: _Lean(gateway, surface) for path, surface in SURFACES.items()}
 
 
 async def _here(_: PlainRequest) -> web.StreamResponse:
     """What Claude Code asks to warm its connection up. Tells nothing, and so wants no key."""
     return web.Response(headers={"Server": SERVER})
+
+
+@frozen
+class _Lean:
+    """See `clients.ordinary.Way`."""
+
+    gateway: Gateway
+    surface: Surface
+
+    def board(self, request: Request) -> Ride | None:
+        return self.gateway.express.board(request, self.surface)
+
+    def serve(self, request: Request) -> Awaitable[web.StreamResponse]:
+        return self.gateway.serve(request, self.surface)
 
 
 def _serve(gateway: Gateway, surface: Surface) -> Callable[[Request], Awaitable[web.StreamResponse]]:

@@ -67,10 +67,10 @@ class Gateway:
     own: OwnKeys = field(factory=OwnKeys)  # providers' keys of projects
     calls: set[Call | Ride] = field(factory=set)  # under way
     _open: dict[Call, Opening] = field(factory=dict)  # answers under way
-    _express: Express = field(init=False)
+    express: Express = field(init=False)
     _idle: asyncio.Event | None = None  # set whenever the last request has ended, once somebody waits for it
 
-    @_express.default
+    @express.default
     def _its_own(self) -> Express:
         return Express(self)
 
@@ -80,13 +80,11 @@ class Gateway:
 
     async def serve(self, request: Request, surface: Surface) -> web.StreamResponse:
         """Never raises but for cancellation: whatever goes wrong is answered in the surface's own words."""
-        try:
-            ride = self._express.board(request, surface)
-        except Exception:
-            log.exception("internal_error", surface=surface.name)
-            ride = None  # the way of all may have no fault, and tells where it has
-        if ride is not None and (left := await ride.answered()) is not None:
-            return left
+        ride = request.ride if request.tried else self.express.board(request, surface)
+        if ride is not None:
+            request.ride = None
+            if (left := await ride.answered()) is not None:
+                return left
         call, plan = (self._begin(request, surface), None) if ride is None else ride.handed_over()
         try:
             return await (self._answered(call) if plan is None else self._relayed(call, plan))
@@ -135,7 +133,7 @@ class Gateway:
             call.body = body
         else:
             call.body = await self._awaited_body(call)
-            if (ride := self._express.join(call)) is not None:
+            if (ride := self.express.join(call)) is not None:
                 return await self._ridden(ride)
         call.phase = "queue"
         if not self.turnstile.enters_at_once():
@@ -195,7 +193,7 @@ class Gateway:
         try:
             response = await deliver(call, opening)
             if opening.whole and opening.in_flight is not None:
-                learn(call, opening, self._express.tally, opening.in_flight)
+                learn(call, opening, self.express.tally, opening.in_flight)
             return response
         finally:
             del self._open[call]

@@ -1,12 +1,12 @@
 """One client connection: lean while its requests are ordinary ones, aiohttp's from one on that is not.
 
-Lean requests run in the one task that aiohttp starts for a connection, one after the other. The fields of aiohttp's own
-connection say of them what they say of its requests, so its timer, its shutdown and its cancellation hold for both.
-`tests/server/clients/test_connection.py` checks what is relied upon. What comes behind a request waits for its end.
+Lean requests run in the one task that aiohttp starts for a connection, one after the other; one that rides
+(`ordinary.Way`) runs while that task sleeps, which is woken, or cancelled, where anything is left for it to do. The
+fields of aiohttp's own connection say of them what they say of its requests, so its timer, its shutdown and its
+cancellation hold for all. `tests/server/clients/test_connection.py` checks what is relied upon. What comes behind a
+request waits for its end.
 
-A connection comes back from aiohttp where its parser certainly stands between two requests: it was given each head up
-to its blank line, told of one request for it, and was given as many bytes more as its Content-Length says. Behind a
-chunked body, an upgrade or an error nobody else knows where the next request begins, and aiohttp keeps it for good.
+A connection comes back from aiohttp where its parser certainly stands between two requests (`place`), or else never.
 """
 
 from __future__ import annotations
@@ -28,64 +28,15 @@ from proxy.dialects import DIALECTS
 from proxy.errors import ClientGone, GatewayError, Internal, InvalidRequest
 from proxy.server.clients.downstream import Left, send
 from proxy.server.clients.ordinary import AHEAD, Body, Known, OrdinaryRequest
+from proxy.server.clients.place import Place, changes
 from proxy.server.identity import request_id
 from proxy.server.respond import error_answer, id_headers
-from proxy.wire.request_head import END
 
 if TYPE_CHECKING:
     from proxy.server.clients.listener import Listener
 
 log = structlog.get_logger()
 VERSIONS = (HttpVersion11, HttpVersion10)
-
-
-class Place:
-    """Where a parser stands that is given what `cut` gives."""
-
-    __slots__ = ("_end", "_needs", "_odd", "head_ended")
-
-    def __init__(self) -> None:
-        self._odd = False  # a line of the head ends otherwise than by CRLF, or was cut there
-        self._end = b""  # of a head that is still incomplete
-        self._needs = 0  # bytes of the body
-        self.head_ended = False  # by the piece that was cut
-
-    def between(self) -> bool:
-        """Two requests."""
-        return not (self._end or self._needs)
-
-    def cut(self, data: bytes) -> tuple[bytes, bytes]:
-        """What belongs to a head or a body, and the rest."""
-        self.head_ended = False
-        if self._needs:
-            size = min(len(data), self._needs)
-            self._needs -= size
-            return data[:size], data[size:]
-        kept = len(self._end)
-        looked = self._end + data
-        at = looked.find(END)
-        self._odd = self._odd or b"\n" in looked[:at].replace(b"\r\n", b"")
-        if at < 0:
-            self._end = looked[1 - len(END) :]
-            return data, b""
-        self._end, self.head_ended = b"", True
-        size = at + len(END) - kept
-        return data[:size], data[size:]
-
-    def follows(self, message: RawRequestMessage | Any) -> bool:
-        """Whether it is known what comes behind that head, of which the parser told."""
-        if self._odd or not isinstance(message, RawRequestMessage) or message.chunked or _changes(message):
-            return False
-        if message.method == "CONNECT" or "Transfer-Encoding" in message.headers:
-            return False
-        self._needs = int(message.headers.get("Content-Length", "0"))
-        return True
-
-
-def _changes(message: RawRequestMessage) -> bool:
-    """Whether aiohttp takes what comes behind for another protocol's, until the answer says otherwise. Of any other
-    upgrade it knows nothing, as little as this gateway does."""
-    return bool(message.upgrade) and message.headers.get("Upgrade", "").lower() == "websocket"
 
 
 class Connection(RequestHandler):
@@ -101,6 +52,7 @@ class Connection(RequestHandler):
         "_place",
         "_rests",
         "_returns",
+        "_riding",
         "head_since",
         "lean",
         "remote",
@@ -120,6 +72,7 @@ class Connection(RequestHandler):
         self._place = Place() if lean else None  # of aiohttp's parser, where it is known
         self._returns = False  # from aiohttp, just now
         self._rests = False  # see `rests`
+        self._riding: OrdinaryRequest | None = None  # while the task sleeps
 
     writing_paused = vars(BaseProtocol)["_paused"]  # the slot itself, which is told without a call
 
@@ -185,7 +138,7 @@ class Connection(RequestHandler):
                 continue
             if message.version not in VERSIONS:
                 self._messages[at] = (_ErrInfo(400, BadHttpMessage("another version of HTTP"), ""), EMPTY_PAYLOAD)
-            elif message.upgrade and self._place is None and not _changes(message):
+            elif message.upgrade and self._place is None and not changes(message):
                 self._messages[at] = (message._replace(should_close=True), payload)
 
     def _break_off_body(self, at: int) -> None:
@@ -234,14 +187,19 @@ class Connection(RequestHandler):
         while self.lean:
             if self._force_close:
                 return False
-            request = self._arrived
+            request, fault = self._arrived, None
             if request is None:
                 self._waiter = self._loop.create_future()
                 try:
                     await self._waiter
+                except BaseException as exc:
+                    if self._riding is None:
+                        raise
+                    fault = exc
                 finally:
                     self._waiter = None
-            elif not await self._served(request):
+                request, self._riding = self._riding, None
+            if request is not None and not await self._served(request, fault):
                 return False
         return True
 
@@ -269,9 +227,20 @@ class Connection(RequestHandler):
         self.head_since = None
         self._request_count += 1
         listener = self._listener
-        self._arrived = self._body = OrdinaryRequest(
+        listener.requests_count += 1
+        self._body = request = OrdinaryRequest(
             known, data[start:end], length, self, self.remote, not listener.stopping, listener.outbox
         )
+        waiter = self._waiter
+        if waiter is not None and not (request.needs or self._rests or waiter.done()):
+            request.tried = True
+            ride = known.way.board(request)
+            if ride is not None:
+                request.ride, ride.waiter = ride, waiter
+                self._waiter, self._riding, self._request_in_progress = None, request, True
+                self._current_request = request  # type: ignore[assignment]  # as in `_served`
+                return
+        self._arrived = request
         self._wake()
 
     def _hand_over(self, data: bytes) -> None:
@@ -300,14 +269,13 @@ class Connection(RequestHandler):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def _served(self, request: OrdinaryRequest) -> bool:
-        """Whether the connection stays."""
-        self._listener.requests_count += 1
+    async def _served(self, request: OrdinaryRequest, fault: BaseException | None) -> bool:
+        """Whether the connection stays. `fault` is what ended the sleep of the task while the request rode."""
         self._current_request = request  # type: ignore[assignment]  # all that is asked of it is `_cancel`
         self._arrived = None
         stays = False
         try:
-            stays = await self._answered(request)
+            stays = await self._answered(request, fault)
             if self._rests:
                 self._rests, self._waiter = False, None
                 return not self._force_close
@@ -334,21 +302,24 @@ class Connection(RequestHandler):
         return True
 
     def rests(self, request: OrdinaryRequest, waiter: asyncio.Future[None]) -> bool:
-        """Whether the next request may be waited for by the task of this one, which still waits for `waiter`: all of
-        its answer has left. So the task wakes up once for both: each time costs the loop one more look at all
-        sockets."""
+        """Whether the next request may be waited for by the task that sleeps in `waiter`: all of this one's answer has
+        left. If it rode, the task knows nothing of it; else it wakes up once for both: each time costs the loop one
+        more look at all sockets."""
         if self._ahead or request.needs or self._force_close or self._close or self._handler_waiter is not None:
             return False
-        self._rests, self._waiter = True, waiter
+        self._rests, self._waiter = request.ride is None, waiter
+        self._riding = request.ride = None
         self._current_request = None
         self._request_in_progress = False
         self._wait_for_the_next()
         return True
 
-    async def _answered(self, request: OrdinaryRequest) -> bool:
+    async def _answered(self, request: OrdinaryRequest, fault: BaseException | None) -> bool:
         self._request_in_progress = True
         try:
-            answer = await request.known.handler(request)
+            if fault is not None and request.ride is not None:
+                request.ride.interrupted(fault)
+            answer = await request.known.way.serve(request)
             if answer.__class__ is not Left and isinstance(answer, web.Response):  # whose class is slow to tell
                 request.keep_alive = request.keep_alive and answer.keep_alive is not False
                 answer = await send(request, answer)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from weakref import ReferenceType, ref
 
 from aiohttp import web
@@ -20,6 +20,9 @@ from aiohttp.web_protocol import RequestHandler
 from multidict import CIMultiDictProxy
 
 from proxy.server.clients.outbox import Outbox
+
+if TYPE_CHECKING:
+    from proxy.server.express.ride import Ride
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -97,6 +100,8 @@ class Request(Protocol):
         """By which alone the connection is written to; None where aiohttp writes as well."""
 
     document: object  # that its body is, where somebody has read it and has not taken it away
+    tried: bool  # whether it can be served without a task, and if it is, or was up to here,
+    ride: Ride | None
 
 
 class PlainRequest(web.BaseRequest):
@@ -104,6 +109,8 @@ class PlainRequest(web.BaseRequest):
 
     outbox = None
     document: object = None
+    tried = False
+    ride: Ride | None = None
 
     @property
     def head(self) -> Head:

@@ -22,7 +22,7 @@ from proxy.dialects import DIALECTS
 from proxy.errors import GatewayError, UnknownPath, WrongMethod
 from proxy.server.clients.connection import Connection
 from proxy.server.clients.inbound import PlainRequest
-from proxy.server.clients.ordinary import Handlers, Heads
+from proxy.server.clients.ordinary import Heads, Ways
 from proxy.server.clients.outbox import Outbox
 from proxy.server.identity import request_id
 from proxy.server.respond import SERVER, error_answer, id_headers
@@ -49,7 +49,7 @@ class Listener(web.Server):
         *,
         keep_alive: float,
         handler_cancellation: bool = True,
-        ordinary: Handlers | None = None,
+        ordinary: Ways | None = None,
         lean: Callable[[], bool] = lambda: True,
     ) -> None:
         """`ordinary` are the paths that ordinary requests are served on without aiohttp's parser, as long as `lean`

@@ -1,7 +1,7 @@
 """Ordinary requests without aiohttp's parser: the lean server side of the surfaces' paths.
 
 A request is taken here where its head is all there, is one that `wire.request_head` knows to be read in one way by
-everybody, and asks for a path in `Handlers`. Its body may still be on its way. `listener.Connection` runs it,
+everybody, and asks for a path in `Ways`. Its body may still be on its way. `listener.Connection` runs it,
 and gives everything else to aiohttp, untouched and before anything was done about it: aiohttp's server is the
 specification of this one, and what `[server] exchange = "plain"` puts in its place.
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from aiohttp import web
 from aiohttp.http import HttpVersion, HttpVersion11
@@ -26,27 +26,39 @@ from proxy.wire.request_head import END, LONGEST, read_ordinary
 
 if TYPE_CHECKING:
     from proxy.server.clients.connection import Connection
+    from proxy.server.express.ride import Ride
 
 MOST_HEADS = 512  # that are known
 LARGEST_HEAD = 4096  # bytes of one that is
 MOST_DIGITS = 10
 AHEAD = 1 << 16  # bytes that are taken from a client before somebody wants them
-Handlers = Mapping[str, Callable[[Request], Awaitable[web.StreamResponse]]]  # of POST, by path without query
+
+
+class Way(Protocol):
+    """That the requests for one path go."""
+
+    def board(self, request: Request) -> Ride | None:
+        """Serves a request whose body is here, where its bytes and its answer's are received; None, and nothing was
+        done, where that takes a task. Raises nothing."""
+
+    def serve(self, request: Request) -> Awaitable[web.StreamResponse]:
+        """All of it, or what is left of its ride."""
+
+
+Ways = Mapping[str, Way]  # of POST, by path without query
 
 
 class Known:
     """A head that came before."""
 
-    __slots__ = ("after", "before", "handler", "head", "start")
+    __slots__ = ("after", "before", "head", "start", "way")
 
-    def __init__(
-        self, before: bytes, after: bytes, head: Head, handler: Callable[[Request], Awaitable[web.StreamResponse]]
-    ) -> None:
+    def __init__(self, before: bytes, after: bytes, head: Head, way: Way) -> None:
         self.before = before
         self.after = after
         self.start = len(before)
         self.head = head
-        self.handler = handler
+        self.way = way
 
     def match(self, data: bytes) -> tuple[int, int] | None:
         """Length of the body and where it starts, if `data` begins with this head."""
@@ -63,8 +75,8 @@ class Known:
 class Heads:
     """Those of one listener."""
 
-    def __init__(self, handlers: Handlers) -> None:
-        self.handlers = handlers
+    def __init__(self, ways: Ways) -> None:
+        self.ways = ways
         self._known: dict[tuple[bytes, bytes], Known] = {}
 
     def __len__(self) -> int:
@@ -77,14 +89,14 @@ class Heads:
         if end < len(END):
             return None
         read = read_ordinary(data[:end])
-        handler = self.handlers.get(read.raw_path.partition("?")[0]) if read is not None else None
-        if read is None or handler is None:
+        way = self.ways.get(read.raw_path.partition("?")[0]) if read is not None else None
+        if read is None or way is None:
             return None
         same = read.before, read.after
         known = self._known.get(same)
         if known is None:
             head = Head(read.raw_path, CIMultiDictProxy(CIMultiDict(read.headers)))
-            known = Known(read.before, read.after, head, handler)
+            known = Known(read.before, read.after, head, way)
             if end <= LARGEST_HEAD:
                 if len(self._known) >= MOST_HEADS:
                     self._known.clear()
@@ -192,7 +204,9 @@ class Body:
 class OrdinaryRequest(Body):
     """See `inbound.Request`. It is its own content: there is one object less to be made for each."""
 
-    __slots__ = ("content_length", "document", "head", "keep_alive", "known", "outbox", "protocol", "remote")
+    __slots__ = (
+        "content_length", "document", "head", "keep_alive", "known", "outbox", "protocol", "remote", "ride", "tried",
+    )  # fmt: skip
 
     protocol: Connection
     method = "POST"
@@ -217,6 +231,8 @@ class OrdinaryRequest(Body):
         self.keep_alive = keep_alive
         self.outbox: Outbox | None = outbox
         self.document: object = None
+        self.tried = False
+        self.ride: Ride | None = None
 
     @property
     def content(self) -> Content:

@@ -1,11 +1,11 @@
 """The course of a stream on the short way: from its first byte to its last, where bytes are received.
 
-No task wakes up for any of it; for its end only where the connection cannot rest until the next request (`rests` in
-`clients.connection`). Frames are judged by the streams of the way of all (`proxy.streams`), and the run of text that
-most of a stream is leaves by its bytes. Here is what a good stream does whose client keeps up; anything else, an error,
-a slow client, a provider that falls silent, a stream that outgrows its reservation, is the matter of the way of all
-from there on: before the commit it finds what came of the answer as bytes that nobody has read, behind it an opening of
-which a part has left.
+No task wakes up for any of it; for its end only where the connection does not wait for another request (`Ride.ends`).
+Frames are judged by the streams of the way of all (`proxy.streams`), and the run of text that most of a stream is
+leaves by its bytes. Here is what a good stream does whose client keeps up; anything else, an error, a slow client, a
+provider that falls silent, a stream that outgrows its reservation, is the matter of the way of all from there on:
+before the commit it finds what came of the answer as bytes that nobody has read, behind it an opening of which a part
+has left.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from proxy.wire.http1 import all_of, begun, chunks_of
 from proxy.wire.mould import BARE, QUOTE
 from proxy.wire.sse import CR, LF, is_text
 
-FEW = 4  # requests under way
 MOST_HELD = 16  # frames before the commit that are known; of more, others know
 LAST_CHUNK = b"\r\n0\r\n\r\n"
 
@@ -34,36 +33,24 @@ class Course(Reading):
 
     __slots__ = ()
 
-    async def run(self) -> Left | None:
-        """None where the way of all has to go on."""
-        self._waiter = self._agenda.future()
-        self._reply.lend(self)
-        try:
-            await self._waiter
-            if self._whole:
-                data, self._whole = self._whole, b""
-                self._waiter = self._agenda.future()
-                self.received(data)
-                await self._waiter
-        except BaseException as exc:
-            self._interrupted(exc)
-            return None
-        if self._answer is not None and not self._recorded:
+    async def finished(self) -> Left | None:
+        """For the task, which was woken before the record: None where the way of all has to go on."""
+        left = self._ride.left
+        if left is not None:
             try:
                 if await self._reply.finish():
                     self._stream.edits["surplus_dropped"] = 1
             finally:
                 self._record()
-        return self._answer
+        return left
 
-    def _interrupted(self, exc: BaseException) -> None:
-        """The client has left, or the gateway ends what is under way."""
-        if self._answer is not None:
-            if not self._recorded:
-                self._reply.close()
-                self._record()
+    def interrupted(self, exc: BaseException) -> None:
+        """See `Ride.interrupted`."""
+        if self._ride.left is not None:
+            self._reply.close()
+            self._record()
             raise exc
-        waited = not (self._over or self._whole)  # for more than was looked at
+        waited = not self._over  # for more than was looked at
         self._hand_over()
         if self._first_byte_s is None:
             self._reply.close()
@@ -110,22 +97,18 @@ class Course(Reading):
             else:
                 self._read(data)
         except BaseException as exc:  # a fault of ours is for whoever serves the request, not for the loop
+            if self._ride.left is not None:
+                self._ride.fails(exc)
+                return
             self._hand_over()
             if self._first_byte_s is not None and not self._has_left():  # before it the same is found again
                 self._reply.raises(exc)
 
     def _came_at_once(self, data: bytes) -> bool:
-        """Whether this is a stream from its first byte to its last, and seen to: it has left, or it waits.
-
-        Among many it is left to its task: those that wake up together find the same code at hand, and there is the
-        less of it between two reads. One that is nearly alone is not kept waiting for the loop."""
+        """Whether this is a stream from its first byte to its last, and has left."""
         if not data.endswith(LAST_CHUNK) or len(data) > LARGE:
             return False
         self._whole = data
-        if not self._woken and len(self._ride.gateway.calls) > FEW:
-            self._woken = True
-            self._waiter.set_result(None)
-            return True
         left = self._leaves(data)
         self._whole = b""
         return left
@@ -159,8 +142,6 @@ class Course(Reading):
 
     def _read(self, data: bytes) -> None:
         if self._unread:
-            if self._whole:  # and more came behind it
-                data, self._whole = self._whole + data, b""
             if self._came_at_once(data):
                 return
             self._unread = False

@@ -17,6 +17,8 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 from proxy import ir
 from proxy.accounts.keys import CHAT_SURFACES
 from proxy.dialects.dialect import Voice
@@ -50,6 +52,7 @@ from proxy.wire.splice import Parts, whole
 if TYPE_CHECKING:
     from proxy.server.gateway import Gateway
 
+log = structlog.get_logger()
 LARGEST = 12 << 10  # bytes of an answer that a connection takes in one, whatever was set for it: see `UNSENT`
 LATE = "The provider did not answer in time."  # as the watchdog says it
 
@@ -75,30 +78,34 @@ class Express:
             tally.fold()
 
     def board(self, request: Request, surface: Surface) -> Ride | None:
-        """None, and nothing was done, for whatever is not ordinary."""
-        gateway = self.gateway
-        snapshot = gateway.current
-        if not snapshot.tracks or surface.operation != "chat" or not isinstance(request, OrdinaryRequest):
-            return None
-        body = request.ready()
-        if body is None or not gateway.own.empty:
-            return None
-        started, visitor = time.monotonic(), visitor_of(request, snapshot)
-        found = recalled(snapshot.settings, visitor, body) or found_by(snapshot, visitor, surface, request, body)
-        if found is None:
-            return None
-        track, at_ms = found[0], int(gateway.now() * 1000)
-        if len(body) > track.longest:
-            return None
-        if not track.admits(snapshot.gate):
-            try:
-                permit = intake.admit(request, visitor, snapshot.gate, at_ms, CHAT_SURFACES)
-            except GatewayError:
-                return None  # for the way of all to tell
-            if permit.standing is not track.standing:
+        """None, and nothing was done, for whatever is not ordinary. Raises nothing."""
+        try:
+            gateway = self.gateway
+            snapshot = gateway.current
+            if not snapshot.tracks or surface.operation != "chat" or not isinstance(request, OrdinaryRequest):
                 return None
-        ride = Ride(gateway, request, snapshot, found, body, at_ms, started)
-        return ride if ride.departs() else None
+            body = request.ready()
+            if body is None or not gateway.own.empty:
+                return None
+            started, visitor = time.monotonic(), visitor_of(request, snapshot)
+            found = recalled(snapshot.settings, visitor, body) or found_by(snapshot, visitor, surface, request, body)
+            if found is None:
+                return None
+            track, at_ms = found[0], int(gateway.now() * 1000)
+            if len(body) > track.longest:
+                return None
+            if not track.admits(snapshot.gate):
+                try:
+                    permit = intake.admit(request, visitor, snapshot.gate, at_ms, CHAT_SURFACES)
+                except GatewayError:
+                    return None  # for the way of all to tell
+                if permit.standing is not track.standing:
+                    return None
+            ride = Ride(gateway, request, snapshot, found, body, at_ms, started)
+            return ride if ride.departs() else None
+        except Exception:
+            log.exception("internal_error", surface=surface.name)
+            return None  # the way of all may have no fault, and tells where it has
 
     def join(self, call: Call) -> Ride | None:
         """As `board`, for one whose body came behind its head, as most clients send it: the way of all has admitted it
@@ -119,7 +126,9 @@ class Express:
 class Ride(Fare):
     """One request under way."""
 
-    __slots__ = ("asked_at", "began", "body", "course", "cut", "found", "page", "raised", "reply", "sent")
+    __slots__ = (
+        "asked_at", "began", "body", "course", "cut", "found", "left", "page", "raised", "reply", "sent", "waiter",
+    )  # fmt: skip
 
     reply: LeanReply
     asked_at: float  # by the gateway's clock
@@ -142,7 +151,9 @@ class Ride(Fare):
         self.started_ms = 0
         self.call = call
         self.pinned = None
-        self.raised: BaseException | None = None  # what ended the wait for the answer
+        self.raised: BaseException | None = None  # what ended the wait for the answer, or the telling of it
+        self.left: Left | None = None  # once all of the answer has
+        self.waiter: asyncio.Future[None] | None = None  # of the task that sleeps meanwhile
         self.cut: GatewayError | None = None  # see `Call.cut`
         self.course: Course | None = None  # of a stream
         self._permit = None
@@ -191,6 +202,13 @@ class Ride(Fare):
         self._begun()
         if not goes_on:
             self._recognizes(talk)  # no pin could be looked for
+        if track.streamed is None:
+            self.reply.tells(self)
+        else:
+            self.course = course = Course(self)
+            self.reply.lend(course)
+            if self.call is not None:
+                self.call.course = course
         return True
 
     def _put(self, found: Found) -> Parts | None:
@@ -250,21 +268,61 @@ class Ride(Fare):
     # -- the answer ------------------------------------------------------------------------------------------
 
     async def answered(self) -> Left | None:
-        """None where the way of all has to go on."""
-        if self.track.streamed is not None:
-            self.course = course = Course(self)
+        """For the task: None where the way of all has to go on."""
+        if self.waiter is None:
+            self.waiter = self.gateway.relay.agenda.future()
+            try:
+                await self.waiter
+            except BaseException as exc:
+                self.interrupted(exc)
+        if self.left is not None and self.raised is not None:
             if self.call is not None:
-                self.call.course = course
-            return await course.run()
+                self.call.answer.begun = True  # no other one may follow
+            raise self.raised
+        return self.left if self.course is None else await self.course.finished()
+
+    def interrupted(self, exc: BaseException) -> None:
+        """The task's sleep ended in that: the client has left, or the gateway ends what is under way. Raises it where
+        all has been done."""
+        if self.course is not None:
+            self.course.interrupted(exc)
+        elif self.left is not None:
+            raise exc
+        else:
+            self.raised = exc
+            self.reply.tells(None)
+            self.reply.close()
+
+    def came(self) -> None:
+        """See `LeanReply.tells`."""
         try:
-            await self.reply.coming()
             told = self.reply.at_once()
             good = self._judged(*told) if told is not None else None
-        except BaseException as exc:
-            self.raised = exc
-            self.reply.close()
-            return None
-        return None if good is None else self._delivered(*good)
+            if good is not None:
+                self._delivered(*good)
+                return
+        except BaseException as exc:  # a fault of ours is for whoever serves the request, not for the loop
+            if self.left is None:
+                self.reply.close()
+            self.fails(exc)
+        else:
+            self.wakes()
+
+    def fails(self, exc: BaseException) -> None:
+        self.raised = exc
+        self.wakes()
+
+    def ends(self) -> None:
+        """All of the answer has left. The task sleeps on, if its connection waits for another request."""
+        request, waiter = self.request, self.waiter
+        sleeps = waiter is not None and not waiter.done() and (request.ride is self or self.call is not None)
+        if not (sleeps and waiter is not None and self.left is STAYS and request.rests(waiter)):
+            self.wakes()
+
+    def wakes(self) -> None:
+        """The task, for what is left to do."""
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
 
     def off_course(self) -> Course | None:
         """Neither knows the other any more: as a ring they would wait for the collector."""
@@ -314,7 +372,7 @@ class Ride(Fare):
         """The request's document, as long as it is kept; without the data of media that was not read."""
         return NOTHING if self.found is None else said(self.found)
 
-    def _delivered(self, body: bytes, passed: bytes, usage: ir.Usage, cost: int | None) -> Left:
+    def _delivered(self, body: bytes, passed: bytes, usage: ir.Usage, cost: int | None) -> None:
         gateway, track, request = self.gateway, self.track, self.request
         transport = request.protocol.transport
         agenda = gateway.relay.agenda
@@ -323,6 +381,7 @@ class Ride(Fare):
         told = cost_line(track.prefix, cost)
         answer = track.letterhead.whole(self.request_id, passed, now, gateway.now(), told, body, stays)
         assert transport is not None  # or it was not judged to be deliverable
+        self.left = STAYS if stays else CLOSES
         post(request, transport, answer)
         if self.page is not None:
             agenda.strike(self, self.page)
@@ -330,7 +389,9 @@ class Ride(Fare):
         world.health.answered(track.candidate, track.credential.index, now)
         world.latencies.note(track.candidate, took_ms - self.started_ms, now, True)
         settle(self, usage, cost, len(body), track.upstream_id, took_ms, duration, overhead, now)
-        return STAYS if stays else CLOSES
+        if self.call is not None:
+            self.forget()  # its task may wait for the connection's next request
+        self.ends()
 
     def handed_over(self) -> tuple[Call, Plan]:
         """The request for the way of all: admitted, read and planned, its first attempt under way."""

@@ -5,7 +5,6 @@ And how it goes to the way of all, where anything is not as usual. What the prov
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ from proxy.routing.world import Pick
 from proxy.server import billing
 from proxy.server.attempt import Opening, make_stream
 from proxy.server.call import NOTHING, Call
-from proxy.server.clients.downstream import CLOSES, STAYS, UNSENT, Left, post
+from proxy.server.clients.downstream import CLOSES, STAYS, UNSENT, post
 from proxy.server.early import KEEP_ALIVE
 from proxy.server.express.fare import settle
 from proxy.server.flow import GREAT, QUIET
@@ -47,15 +46,14 @@ class Telling(_Steady):
     """What the client's side and the provider's know of one stream."""
 
     __slots__ = (
-        "_agenda", "_answer", "_body", "_done", "_edits", "_familiar", "_first_byte_s", "_heard", "_line", "_over",
-        "_page", "_parser", "_passed", "_recast", "_recorded", "_reply", "_reserved", "_ride", "_run", "_size",
-        "_stream", "_told", "_unread", "_unsent", "_upstream_id", "_upstream_wait", "_waiter", "_whole", "_woken",
+        "_agenda", "_body", "_done", "_edits", "_familiar", "_first_byte_s", "_heard", "_line", "_over", "_page",
+        "_parser", "_passed", "_recast", "_reply", "_reserved", "_ride", "_run", "_size", "_stream", "_told", "_unread",
+        "_unsent", "_upstream_id", "_upstream_wait", "_whole",
     )  # fmt: skip
 
     _stream: Stream
     _edits: Mapping[str, int]  # of that, or of one that came at once
     _parser: Parser
-    _waiter: asyncio.Future[None]
     _passed: bytes  # of the provider's headers, lines
     _upstream_id: str | None
     _upstream_wait: float  # of one that has begun
@@ -76,8 +74,7 @@ class Telling(_Steady):
         self._done = False  # and whether that was all
         self._familiar: Familiar | None = None  # the stream, while each of its frames is known
         self._unread = True  # whatever has come
-        self._whole = b""  # what came in one read, until it is looked at
-        self._woken = False  # the task, for that
+        self._whole = b""  # what came in one read, while it is looked at
         self._body: list[bytes] = []  # that came before the commit
         self._size = 0  # of that
         self._recast: Callable[[bytes], bytes | None] | None = None  # None: its bytes are the client's
@@ -89,8 +86,6 @@ class Telling(_Steady):
         self._most = track.most_bytes
         self._reserved = track.output  # tokens
         self._unsent = b""  # what of the answer may leave and has not, when the way of all goes on
-        self._answer: Left | None = None  # once all of it has left
-        self._recorded = False
         self._over = False  # the reply is whoever's it was
 
     @property
@@ -204,19 +199,20 @@ class Telling(_Steady):
         self._ended(ends=ends)
 
     def _ended(self, *, ends: bool) -> None:
-        self._answer = STAYS if self._ride.request.keep_alive else CLOSES
-        if self._ride.found is not None:
-            self._ride.forget()  # its task may wait for the connection's next request
-        if ends and self._heard is not None:  # past any parser
+        ride = self._ride
+        ride.left = STAYS if ride.request.keep_alive else CLOSES
+        if ride.found is not None:
+            ride.forget()  # its task may wait for the connection's next request
+        if not ends:
+            self._give_back(b"")
+            return
+        if self._heard is not None:  # past any parser
             self._parts()
             self._reply.has_come(self._heard)
-            waiter = self._waiter
-            if not (waiter.done() or (self._answer is STAYS and self._ride.request.rests(waiter))):
-                waiter.set_result(None)
         else:
-            self._give_back(b"")
-        if ends:
-            self._record()
+            self._gives_back(b"")
+        self._record()
+        ride.ends()
 
     def look(self, now: float) -> None:
         """Its time on the agenda has come."""
@@ -241,12 +237,14 @@ class Telling(_Steady):
             self._page = None
 
     def _give_back(self, body: bytes) -> None:
+        self._gives_back(body)
+        self._ride.wakes()
+
+    def _gives_back(self, body: bytes) -> None:
         self._parts()
         if self._heard is not None:
             self._take_parser(self._heard)
         self._reply.give_back(body)
-        if not self._waiter.done():
-            self._waiter.set_result(None)
 
     def _take_parser(self, head: Head) -> None:
         """What comes from now on is not known by its bytes: a parser stands where a chunk has just ended, and a stream
@@ -294,7 +292,7 @@ class Telling(_Steady):
     def opening(self, call: Call, pick: Pick) -> Opening | None:
         """For the way of all: the answer, if a part of it has left."""
         first_byte_s, ride, track, reply = self._first_byte_s, self._ride, self._ride.track, self._reply
-        if first_byte_s is None or track.streamed is None or self._whole:
+        if first_byte_s is None or track.streamed is None:
             return None
         ttfb_ms = int(first_byte_s * 1000)
         call.phase, call.answer.begun = "stream", True
@@ -319,7 +317,6 @@ class Telling(_Steady):
         """See `Gateway`: what a stream says of its candidate, what it cost, and what is told of it."""
         ride, first_byte_s = self._ride, self._first_byte_s
         assert first_byte_s is not None
-        self._recorded = True
         (usage, cost), duration = self._told, time.monotonic() - ride.started
         gateway, ttfb_ms = ride.gateway, int(first_byte_s * 1000)
         if edits := self._edits:

@@ -70,13 +70,18 @@ class Handler(ResponseHandler):
             reply.lost(exc)
 
 
+class Waits(Protocol):
+    def came(self) -> None:
+        """The head is here, or all of the answer, or nothing comes any more. Raises nothing."""
+
+
 class LeanReply:
     """One answer on a connection that is ours until its end."""
 
     __slots__ = (
         "_begun", "_connection", "_direct", "_enough", "_error", "_fault", "_handler", "_home", "_narrow", "_ours",
-        "_outbox", "_parts", "_paused", "_raw", "_size", "_slot", "_take", "_through", "_waiter", "headers", "parser",
-        "queued_s", "status",
+        "_outbox", "_parts", "_paused", "_raw", "_size", "_slot", "_take", "_through", "_waiter", "_who", "headers",
+        "parser", "queued_s", "status",
     )  # fmt: skip
 
     status: int
@@ -103,6 +108,7 @@ class LeanReply:
         self._enough = False  # the taker wants no more
         self._fault: BaseException | None = None  # what the taker raised
         self._waiter: asyncio.Future[None] | None = None
+        self._who: Waits | None = None
         self._error: UpstreamError | None = None
         self._begun = False
         self._outbox = outbox
@@ -318,10 +324,9 @@ class LeanReply:
             transport.write(body)
         return await self.head()
 
-    def coming(self) -> asyncio.Future[None]:
-        """As `came`, for whoever has just asked; a wait that is cancelled is for the caller to make an end of."""
-        self._waiter = waiter = self._handler._loop.create_future()
-        return waiter
+    def tells(self, who: Waits | None) -> None:
+        """As `came`, once, for whoever has just asked and has no task to wait in; None if it waits no more."""
+        self._who = who
 
     async def came(self) -> None:
         """Waits until the head is here, or nothing comes any more."""
@@ -422,6 +427,9 @@ class LeanReply:
             self._waiter = None
 
     def _wake(self) -> None:
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
+        who, waiter = self._who, self._waiter
+        if who is not None:
+            self._who = None
+            who.came()
+        elif waiter is not None and not waiter.done():
             waiter.set_result(None)

@@ -5,22 +5,17 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
-from typing import Any
 
 import pytest
 from aiohttp import web
 from aiohttp.base_protocol import BaseProtocol
-from aiohttp.http import HttpVersion11
-from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
-from each import each
 from gateway import RawClient, Running, Start, provider, settles
-from multidict import CIMultiDict, CIMultiDictProxy
 from playbook import CHAT
 from upstream import SILENCE, Script, ScriptedUpstream, Seen, plain, streamed
-from yarl import URL
 
-from proxy.server.clients.connection import Connection, Place
+from proxy.server.clients.connection import Connection
+from proxy.server.clients.inbound import Request
 from proxy.server.clients.listener import Listener
 from proxy.server.clients.ordinary import AHEAD, MOST_HEADS, Heads
 
@@ -101,50 +96,6 @@ async def test_an_unusual_request_is_aiohttps_and_the_next_ordinary_one_is_not(
             await asyncio.sleep(0)
         assert (await client.answer())[0] in (200, 400)
         assert not connection_of(running).lean
-
-
-def test_a_parsers_place_is_known_as_long_as_it_was_cut_that_way() -> None:
-    raw = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-    for cut in range(1, len(raw)):
-        place = Place()
-        assert place.cut(raw[:cut]) == (raw[:cut], b"")
-        assert (place.head_ended, place.between()) == (False, False)
-        assert place.cut(raw[cut:] + b"POST") == (raw[cut:], b"POST")
-        assert (place.head_ended, place.between()) == (True, True)
-
-
-HEAD = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n"
-UNKNOWN = {
-    "a line that ends in a line feed alone": (HEAD.replace(b"a\r", b"a"), {}),
-    "a first line that does": (HEAD.replace(b"1.1\r", b"1.1"), {}),
-    "a chunked body": (HEAD, {"chunked": True}),
-    "an upgrade to what aiohttp speaks": (
-        HEAD, {"upgrade": True, "headers": CIMultiDictProxy(CIMultiDict({"upgrade": "WebSocket"}))},
-    ),
-    "a tunnel": (HEAD, {"method": "CONNECT"}),
-    "a transfer coding": (HEAD, {"headers": CIMultiDictProxy(CIMultiDict({"transfer-encoding": "identity"}))}),
-}  # fmt: skip
-MESSAGE = RawRequestMessage(
-    "POST", "/", HttpVersion11, CIMultiDictProxy(CIMultiDict({"content-length": "3"})), (), False, None, False, False,
-    URL("/"),
-)  # fmt: skip
-
-
-def test_behind_a_head_stand_as_many_bytes_as_it_says() -> None:
-    place = Place()
-    assert place.cut(HEAD + b"abcd") == (HEAD, b"abcd")
-    assert place.follows(MESSAGE)
-    assert place.cut(b"ab") == (b"ab", b"")
-    assert not place.between()
-    assert place.cut(b"cd") == (b"c", b"d")
-    assert place.between()
-
-
-@each(("raw", "differs"), UNKNOWN.values(), ids=UNKNOWN)
-def test_behind_some_heads_nothing_is_known(raw: bytes, differs: dict[str, Any]) -> None:
-    place = Place()
-    place.cut(raw)
-    assert not place.follows(MESSAGE._replace(**differs))
 
 
 VERSIONS = ("HTTP/0.9", "HTTP/1.2", "HTTP/2.0", "HTTP/3.0", "HTTP/9.9")
@@ -413,11 +364,16 @@ async def test_of_more_connections_than_there_may_be_an_idle_one_goes(
     assert not busy.reader.at_eof()
 
 
-def test_heads_without_end_do_not_fill_the_memory() -> None:
-    async def served(_: object) -> web.StreamResponse:
+class Nowhere:
+    def board(self, request: Request) -> None:
+        """Nobody rides there."""
+
+    async def serve(self, request: Request) -> web.StreamResponse:
         return web.Response()
 
-    heads = Heads({"/v1/chat/completions": served})
+
+def test_heads_without_end_do_not_fill_the_memory() -> None:
+    heads = Heads({"/v1/chat/completions": Nowhere()})
     for number in range(MOST_HEADS + 3):
         assert heads.find(asked(f"X-Number: {number}")) is not None
     assert len(heads) == 3
@@ -426,10 +382,7 @@ def test_heads_without_end_do_not_fill_the_memory() -> None:
 
 
 def test_equal_heads_are_one_whatever_their_length() -> None:
-    async def served(_: object) -> web.StreamResponse:
-        return web.Response()
-
-    heads = Heads({"/v1/chat/completions": served})
+    heads = Heads({"/v1/chat/completions": Nowhere()})
     first, second = heads.find(asked()), heads.find(asked(body=b"{}"))
     assert first is not None
     assert second is not None

@@ -20,7 +20,6 @@ from upstream import LAST, SILENCE, STREAM_HEAD, Script, ScriptedUpstream, piece
 from proxy.server.billing import STREAM_BYTES_PER_TOKEN
 from proxy.server.call import NOTHING
 from proxy.server.clients.connection import Connection
-from proxy.server.express import course as course_module
 from proxy.server.express.course import Course
 from proxy.server.express.ride import Ride
 from proxy.server.gateway import Gateway
@@ -60,19 +59,17 @@ COURSES: dict[str, tuple[Sequence[Any], bool]] = {
 def courses(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether each went the short way to its end."""
     seen: list[bool] = []
-    run, ended = Course.run, Course._ended
+    opening, ended = Course.opening, Course._ended
 
-    async def noted(self: Course) -> Any:  # which may last until the connection's next request
-        left = await run(self)
-        if left is None:
-            seen.append(False)
-        return left
+    def noted(self: Course, *args: Any) -> Any:
+        seen.append(False)
+        return opening(self, *args)
 
     def noted_end(self: Course, *, ends: bool) -> None:
         seen.append(True)
         ended(self, ends=ends)
 
-    monkeypatch.setattr(Course, "run", noted)
+    monkeypatch.setattr(Course, "opening", noted)
     monkeypatch.setattr(Course, "_ended", noted_end)
     return seen
 
@@ -277,43 +274,6 @@ async def test_a_stream_beyond_its_reservation_goes_on(
     await held_is_nothing(gw)
 
 
-WHOLE = b"".join([STREAM_HEAD, *map(piece, GOOD), LAST])
-BETWEEN: dict[str, tuple[Callable[[Running, Course], None], bytes]] = {
-    "its time on the agenda comes": (lambda gw, course: turned_up(course), b"200"),
-    "more comes behind it": (lambda gw, course: course.received(b"more"), b"200"),
-    "the provider hangs up": (lambda gw, course: course.lost(None), b"200"),
-    "the gateway shuts down": (lambda gw, course: the_gateway(gw).cut(), b"503"),
-}
-
-
-@pytest.mark.parametrize(("happens", "status"), BETWEEN.values(), ids=BETWEEN)
-async def test_what_came_at_once_is_not_lost_before_it_is_looked_at(
-    happens: Callable[[Running, Course], None],
-    status: bytes,
-    upstream: ScriptedUpstream,
-    start: Start,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(course_module, "FEW", 0)
-    gw = await start(provider("first", upstream, models=PRICED))
-    client = await gw.connect()
-    upstream.plays(streamed(GOOD), [SILENCE])
-    await asks(client)
-    await taken(client)
-    await asks(client)
-    await upstream.asked(2)
-    (ride,) = the_gateway(gw).calls
-    assert ride.course is not None
-    ride.course.received(WHOLE)
-    happens(gw, ride.course)
-    head = await client.until(b"\r\n\r\n")
-    assert head.split()[1] == status
-    await gw.quiet()
-    row = (await gw.rows(2))[-1]
-    assert (row["status"], len(row["attempts"])) == (int(status), 1)
-    await held_is_nothing(gw)
-
-
 ENDS: dict[str, tuple[Callable[[Running, RawClient], None], str]] = {
     "the client leaves": (lambda gw, client: client.leave(), "client_closed"),
     "the gateway shuts down": (lambda gw, client: the_gateway(gw).cut(), "gateway_overloaded"),
@@ -348,13 +308,6 @@ async def test_what_was_told_before_the_commit_is_recorded_where_the_wait_for_mo
     assert row["charged_nanos"] == 17_500
     client.leave()
     await held_is_nothing(gw)
-
-
-def turned_up(course: Course) -> None:
-    """As the agenda does it."""
-    assert course._page is not None
-    course._agenda.strike(course, course._page)
-    course.look(0.0)
 
 
 def the_gateway(gw: Running) -> Gateway:

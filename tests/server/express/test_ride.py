@@ -600,7 +600,7 @@ async def test_names_that_only_a_pattern_covers_are_counted_together(upstream: S
             assert (await asks(client, CHAT.request(f"any-{number}")))[0] == 200
     assert gw.app is not None
     assert len(gw.app.gateway.current.tracks) == 5
-    assert len(gw.app.gateway._express._tallies) == 1
+    assert len(gw.app.gateway.express._tallies) == 1
     text = gw.app.metrics.render().decode()
     assert re.search(r'pointsman_requests_total\{surface="chat",model="other",provider="first",.*\} 10', text)
 

@@ -489,7 +489,6 @@ async def test_whatever_comes_is_the_same_either_way(
     hop: tuple[Tongue, Tongue], stream: bool, seed: int, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(upstream, "LINGER", 0.2)
-    monkeypatch.setattr(course, "FEW", 1000 if seed % 2 else 0)
     boarded, joined = rides(monkeypatch), rides(monkeypatch, "join")
     short = await played(home / "short", *hop, stream, seed)
     assert sum(ride is not None for ride in (*boarded, *joined)) > EACH // 5
