@@ -13,7 +13,8 @@ from gateway import RawClient, Running, gateway, provider, sent_behind
 from playbook import CHAT, MESSAGES, USAGE, Tongue, chunk
 from upstream import GUARD_S, Script, ScriptedUpstream
 
-from proxy.server.express.ride import Express, Ride
+from proxy.server.express.boarding import Express
+from proxy.server.express.ride import Ride
 from proxy.server.upstream import plain as upstream
 
 # What no two requests have in common: of a record, of an answer's head, of its body.

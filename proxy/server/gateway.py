@@ -33,7 +33,8 @@ from proxy.server.clients.inbound import Request
 from proxy.server.clients.ordinary import OrdinaryRequest
 from proxy.server.clients.visitor import FORM, visitor_of
 from proxy.server.delivery import deliver
-from proxy.server.express.ride import Express, Ride
+from proxy.server.express.boarding import Express
+from proxy.server.express.ride import Ride
 from proxy.server.express.track import Track, learn
 from proxy.server.identity import request_id
 from proxy.server.ledger import Attempt, Brief, Decision, Ledger

@@ -1,9 +1,9 @@
 """Ordinary requests whose kind has been served before: a short way from the head to the record.
 
 The first request of a kind goes the way that all can go (`server.gateway`). What it went by, and its body had no say
-in, is kept as a track (`track`). The next one of its kind boards it, if everything about it is ordinary: a plain
-answer is wanted of a conversation, nobody rests, no limit and no budget refuses, a connection is at hand. That is found
-out before anything is done about it; whatever is not ordinary leaves the request to the way of all, untouched.
+in, is kept as a track (`track`). The next one of its kind boards it (`boarding`), if everything about it is ordinary:
+it is a conversation's, nobody rests, no limit and no budget refuses, a connection is at hand. That is found out before
+anything is done about it; whatever is not ordinary leaves the request to the way of all, untouched.
 
 An answer that is good, and came in one, goes to the client and into the record from here. Any other turn, an error, a
 slow answer, a broken one, a client that leaves, is the matter of the way of all again: `Ride.handed_over` is the
@@ -17,10 +17,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from proxy import ir
-from proxy.accounts.keys import CHAT_SURFACES
 from proxy.dialects.dialect import Voice
 from proxy.errors import GatewayError
 from proxy.routing.affinity import conversation_key
@@ -28,17 +25,14 @@ from proxy.routing.facts import CHARS_PER_TOKEN, estimated_tokens
 from proxy.routing.plan import Plan
 from proxy.routing.table import OFF
 from proxy.server import intake
-from proxy.server.call import NOTHING, Call, Surface
+from proxy.server.call import NOTHING, Call
 from proxy.server.clients.downstream import CLOSES, STAYS, Left, post
-from proxy.server.clients.inbound import Request
 from proxy.server.clients.ordinary import OrdinaryRequest
-from proxy.server.clients.visitor import visitor_of
 from proxy.server.express.begun import Begun
 from proxy.server.express.course import Course
 from proxy.server.express.fare import Fare, settle
 from proxy.server.express.hearing import heard
-from proxy.server.express.setting import Found, Talk, found_by, recalled, said
-from proxy.server.express.tally import Tally
+from proxy.server.express.setting import Found, Talk, said
 from proxy.server.identity import request_id
 from proxy.server.ledger import Decision
 from proxy.server.outgoing import with_body
@@ -52,75 +46,8 @@ from proxy.wire.splice import Parts, whole
 if TYPE_CHECKING:
     from proxy.server.gateway import Gateway
 
-log = structlog.get_logger()
 LARGEST = 12 << 10  # bytes of an answer that a connection takes in one, whatever was set for it: see `UNSENT`
 LATE = "The provider did not answer in time."  # as the watchdog says it
-
-
-class Express:
-    """One per gateway."""
-
-    def __init__(self, gateway: Gateway) -> None:
-        self.gateway = gateway
-        self._tallies: dict[tuple[str, str, str, str, bool], Tally] = {}
-        gateway.metrics.folds.append(self._fold)
-
-    def tally(self, surface: str, model: str, provider: str, intent: str, streamed: bool) -> Tally:
-        """One for all that are counted under the same names: clients may ask for any that a pattern covers."""
-        key = *self.gateway.metrics.bind(surface, model, provider, streamed).names, intent, streamed
-        found = self._tallies.get(key)
-        if found is None:
-            found = self._tallies[key] = Tally(self.gateway.metrics, *key)
-        return found
-
-    def _fold(self) -> None:
-        for tally in self._tallies.values():
-            tally.fold()
-
-    def board(self, request: Request, surface: Surface) -> Ride | None:
-        """None, and nothing was done, for whatever is not ordinary. Raises nothing."""
-        try:
-            gateway = self.gateway
-            snapshot = gateway.current
-            if not snapshot.tracks or surface.operation != "chat" or not isinstance(request, OrdinaryRequest):
-                return None
-            body = request.ready()
-            if body is None or not gateway.own.empty:
-                return None
-            started, visitor = time.monotonic(), visitor_of(request, snapshot)
-            found = recalled(snapshot.settings, visitor, body) or found_by(snapshot, visitor, surface, request, body)
-            if found is None:
-                return None
-            track, at_ms = found[0], int(gateway.now() * 1000)
-            if len(body) > track.longest:
-                return None
-            if not track.admits(snapshot.gate):
-                try:
-                    permit = intake.admit(request, visitor, snapshot.gate, at_ms, CHAT_SURFACES)
-                except GatewayError:
-                    return None  # for the way of all to tell
-                if permit.standing is not track.standing:
-                    return None
-            ride = Ride(gateway, request, snapshot, found, body, at_ms, started)
-            return ride if ride.departs() else None
-        except Exception:
-            log.exception("internal_error", surface=surface.name)
-            return None  # the way of all may have no fault, and tells where it has
-
-    def join(self, call: Call) -> Ride | None:
-        """As `board`, for one whose body came behind its head, as most clients send it: the way of all has admitted it
-        meanwhile. What is left stays that way's."""
-        request, snapshot, permit = call.request, call.snapshot, call.permit
-        if not snapshot.tracks or call.operation is not None or not isinstance(request, OrdinaryRequest):
-            return None
-        if permit is None or not call.visitor.ordinary or not self.gateway.own.empty:
-            return None
-        visitor, body = call.visitor, call.body
-        found = recalled(snapshot.settings, visitor, body) or found_by(snapshot, visitor, call.surface, request, body)
-        if found is None or found[0].standing is not permit.standing or len(body) > found[0].longest:
-            return None
-        ride = Ride(self.gateway, request, snapshot, found, body, call.decision.at_ms, call.started, call)
-        return ride if ride.departs() else None
 
 
 class Ride(Fare):

@@ -293,7 +293,7 @@ async def test_a_reload_begins_anew(upstream: ScriptedUpstream, start: Start, mo
     assert [ride is not None for ride in boarded] == [False, True, False, True]
 
 
-@pytest.mark.parametrize("where", ["found_by", "splice"])
+@pytest.mark.parametrize("where", ["boarding.found_by", "ride.splice"])
 async def test_a_fault_of_ours_before_anything_was_done_leaves_the_request_to_the_way_of_all(
     where: str, upstream: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,7 +304,7 @@ async def test_a_fault_of_ours_before_anything_was_done_leaves_the_request_to_th
         for _ in range(2):
             await client.request(CHAT, ASKED)
             assert (await client.answer())[0] == 200
-            monkeypatch.setattr(f"proxy.server.express.ride.{where}", None)  # cannot be called
+            monkeypatch.setattr(f"proxy.server.express.{where}", None)  # cannot be called
     assert [it["event"] for it in logs if it["log_level"] == "error"] == ["internal_error"]
     assert [row["outcome"] for row in await gw.rows(2)] == ["ok", "ok"]
     assert len(upstream.seen) == 2
@@ -560,7 +560,7 @@ async def test_its_time_begins_before_it_is_looked_at(
         looked.append(time.monotonic())
         return visitor_of(*args)
 
-    monkeypatch.setattr("proxy.server.express.ride.visitor_of", noted)
+    monkeypatch.setattr("proxy.server.express.boarding.visitor_of", noted)
     boarded = rides(monkeypatch)
     client = await gw.connect()
     for _ in range(2):

@@ -16,7 +16,8 @@ from playbook import CHAT, MESSAGES, Tongue
 from riding import CALM
 from upstream import CUT, RESET, SILENCE, Script, ScriptedUpstream, Seen, head, plain, streamed
 
-from proxy.server.express.ride import Express, Ride
+from proxy.server.express.boarding import Express
+from proxy.server.express.ride import Ride
 
 LOOPS = ("uvloop",)
 CLIENTS, EACH = 12, 20
