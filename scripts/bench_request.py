@@ -126,6 +126,9 @@ class Wire(asyncio.Transport):
 
     close = abort = pause_reading = resume_reading = release
 
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """It is the same one, whose methods are looked up each time."""
+
 
 def wired(answer: bytes) -> LeanUpstream:
     """A provider with one connection, which is at hand."""

@@ -153,6 +153,8 @@ class Telling(_Steady):
             ride.forget()
             if client.writing_paused:
                 self._hand_over()
+            else:
+                self._reply.direct()
 
     def _head(self, passed: bytes, now: float) -> bytes:
         """Of the answer; `passed` are the provider's headers in it."""

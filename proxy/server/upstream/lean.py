@@ -8,6 +8,7 @@ These two modules touch what aiohttp does not promise to keep; a test checks the
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol
 
 from aiohttp.client_proto import ResponseHandler
@@ -52,6 +53,18 @@ class Handler(ResponseHandler):
         super().__init__(loop)
         self.reply: Receiver | None = None
         self.used = False
+        self.is_direct = False
+
+    def direct(self, received: Callable[[bytes], None] | None) -> None:
+        """What comes is handed to that one by the transport itself, which asks its protocol for where to only when it
+        is set; None: to whomever it is for when it comes."""
+        self.is_direct = received is not None
+        if received is None:
+            del self.__dict__["data_received"]
+        else:
+            self.__dict__["data_received"] = received
+        if self.transport is not None:
+            self.transport.set_protocol(self)
 
     def data_received(self, data: bytes) -> None:
         if self.reply is not None:
@@ -216,6 +229,12 @@ class LeanReply:
         """What comes from now on is for somebody else to take, by way of `parser`, until it is given back."""
         self._handler.reply = receiver
 
+    def direct(self) -> None:
+        """To whom it is lent gets it by one call less, until it is given back: for a stream of many reads."""
+        handler = self._handler
+        if self._ours and handler.reply is not None and not handler.is_direct:
+            handler.direct(handler.reply.received)
+
     def give_back(self, body: bytes) -> None:
         """`body` is what has come and is to be read."""
         self._begun = self.parser.begun
@@ -224,6 +243,8 @@ class LeanReply:
         if not self._ours:
             return
         self._handler.reply = self
+        if self._handler.is_direct:
+            self._handler.direct(None)
         if body:
             self._parts.append(body)
             self._size += len(body)
@@ -267,6 +288,8 @@ class LeanReply:
     def _goes(self, reusable: bool) -> None:
         handler, connection = self._handler, self._connection
         handler.reply = None
+        if handler.is_direct:
+            handler.direct(None)
         if not reusable:
             connection.close()
         elif self._home is not None:
@@ -404,6 +427,8 @@ class LeanReply:
             return
         handler = self._handler
         handler.reply = None
+        if handler.is_direct:
+            handler.direct(None)
         if handler.transport is not None:
             handler.transport.abort()  # what of the request has not left does not leave any more
         self._connection.close()

@@ -85,6 +85,64 @@ async def test_poured_bytes_are_taken_as_they_come(upstream: ScriptedUpstream) -
     await client.close()
 
 
+class Lent:
+    """Takes an answer in its reply's place."""
+
+    def __init__(self, reply: LeanReply) -> None:
+        self.reply = reply
+        self.got: asyncio.Queue[bytes | None] = asyncio.Queue()
+
+    def received(self, data: bytes) -> None:
+        self.got.put_nowait(self.reply.parser.feed(data))
+
+    def lost(self, exc: BaseException | None) -> None:
+        self.reply.give_back(b"")
+        self.reply.lost(exc)
+        self.got.put_nowait(None)
+
+
+async def test_what_is_lent_directly_comes_past_its_handler_until_it_is_given_back(upstream: ScriptedUpstream) -> None:
+    first, second = asyncio.Event(), asyncio.Event()
+    upstream.plays(streamed([b"one", first, b"two", second, b"three"]))
+    client, reply = await begun(upstream)
+    handler, lent = reply._handler, Lent(reply)
+    reply.lend(lent)
+    reply.direct()
+    handler.reply = None  # it would close a connection that speaks while nobody asks
+    first.set()
+    got = b""
+    while b"two" not in got:
+        got += await lent.got.get() or b""
+    handler.reply = lent
+    reply.give_back(b"")
+    second.set()
+    body, ended = await read_up_to(100, reply)
+    assert (body[-5:], ended) == (b"three", True)
+    assert lent.got.empty()
+    upstream.plays(plain(b"ok"))
+    again = await client.send(outgoing())
+    assert isinstance(again, LeanReply)
+    assert again._handler is handler
+    assert await read_up_to(10, again) == (b"ok", True)
+    await client.close()
+
+
+async def test_who_is_lent_an_answer_directly_is_told_of_its_end(upstream: ScriptedUpstream) -> None:
+    go_on = asyncio.Event()
+    upstream.plays(streamed([b"one", go_on, CUT]))
+    client, reply = await begun(upstream)
+    lent = Lent(reply)
+    reply.lend(lent)
+    reply.direct()
+    go_on.set()
+    while await lent.got.get() is not None:
+        pass
+    assert not reply._handler.is_direct
+    with pytest.raises(UpstreamBroken):
+        await read_up_to(100, reply)
+    await client.close()
+
+
 async def test_a_taker_that_wants_no_more_holds_the_provider_back(upstream: ScriptedUpstream) -> None:
     upstream.plays([CHUNKED, *[piece(b"x" * 65536)] * 1000, LAST])
     client, reply = await begun(upstream)
@@ -205,6 +263,7 @@ class Wire:
 
     def __init__(self) -> None:
         self.reply: LeanReply | None = None
+        self.is_direct = False
         self.transport = self
         self.paused = False
         self.ended = ""
