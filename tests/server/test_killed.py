@@ -76,7 +76,8 @@ def script(seen: Seen) -> Script:
 
 @define
 class Hanging:
-    """Requests that are under way when the kill comes, of a key of their own, and what they reserve."""
+    """Requests that are under way when the kill comes, of a key of their own, and what they and those of the kills
+    before have reserved."""
 
     key: Made
     nanos: int
@@ -120,10 +121,11 @@ async def kill_and_look(home: Path, upstream: ScriptedUpstream, times: int, seed
     dice = random.Random(seed)
     async with gateway(table, home) as gw:
         key = await make(gw, project="x", budget={"limit": 1000})
-        hanging = Hanging(await make(gw, project="x", budget={"limit": 1000}), HANGING * await reserve(gw, key))
+        hanging, each = Hanging(await make(gw, project="x", budget={"limit": 1000}), 0), await reserve(gw, key)
         state = gw.state
     answered = late = 0
-    for _ in range(times):
+    for kills in range(1, times + 1):
+        hanging.nanos = kills * HANGING * each
         ended, moment = await killed_under_load(table, home, key, hanging, dice.uniform(0.05, 0.5))
         answered += len(ended)
         counted = rows(state)
@@ -134,7 +136,7 @@ async def kill_and_look(home: Path, upstream: ScriptedUpstream, times: int, seed
         late += any(at < moment - PROMISED for at in missing)
         held = leases(state)
         assert held[hanging.key.id] == hanging.nanos
-        most = CLIENTS * hanging.nanos // HANGING
+        most = kills * CLIENTS * each
         assert held.get(key.id, 0) <= most + most // SLACK, "a lease goes with the row of its request"
         sums = spent(state)
         assert sums.get(f"key:{key.id}") == sums.get("project:x")
