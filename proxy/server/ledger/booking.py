@@ -7,7 +7,6 @@ does the same: see `migrations`.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import TypeVar
 
@@ -15,7 +14,7 @@ from attrs import field
 
 from proxy.record import define
 from proxy.server.ledger.building import Alike, Into, Row
-from proxy.server.ledger.insert import SIZES, insert, statement
+from proxy.server.ledger.insert import SIZES, File, insert, statement
 from proxy.server.ledger.rows import BLOCK_BITS, Value, integer
 
 T = TypeVar("T")
@@ -42,7 +41,7 @@ class Bookings:
     _marked: set[tuple[Alike, int]] = field(factory=set)  # blocks that are marked for all that these rows have
     _marks: set[tuple[str, Value, int]] = field(factory=set)
 
-    def book(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
+    def book(self, file: File, rows: Sequence[Row]) -> None:
         """Rows that the file did not have."""
         sums: dict[Alike, list[int]] = {}  # charged, and the last use
         unmarked: set[tuple[Alike, int]] = set()
@@ -65,20 +64,20 @@ class Bookings:
                 used[key] = max(last_ms, used.get(key, 0))
             if (form := alike.form) is not None and form[0] not in self._forms:
                 forms[form[0]] = form
-        insert(connection, SPEND, [(*account, integer(nanos)) for account, nanos in spent.items()])
+        insert(file, SPEND, [(*account, integer(nanos)) for account, nanos in spent.items()])
         if used:
-            _use_keys(connection, used)
+            _use_keys(file, used)
             if len(self._used) >= MOST_KEYS:
                 self._used.clear()
             self._used |= used
         if forms:
-            insert(connection, FORMS, forms.values())
+            insert(file, FORMS, forms.values())
             _keep(self._forms, forms, MOST_FORMS)
         unmarked -= self._marked
         if unmarked:
-            self._mark(connection, unmarked)
+            self._mark(file, unmarked)
 
-    def book_few(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
+    def book_few(self, file: File, rows: Sequence[Row]) -> None:
         """The same, where they are alike and bring nothing new but what they were charged."""
         alike, charged, marked = rows[0].alike, 0, self._marked
         key, form, accounts = alike.key_id, alike.form, alike.accounts
@@ -90,17 +89,17 @@ class Bookings:
                 plain = False
             charged += row.charged_nanos
         if not plain:
-            self.book(connection, rows)
+            self.book(file, rows)
         elif charged and accounts:
             spent: list[Value] = []
             for account in accounts:
                 spent += account
                 spent.append(integer(charged))
-            connection.execute(statement(SPEND, len(accounts)), spent)
+            file.execute(statement(SPEND, len(accounts)), spent)
 
-    def _mark(self, connection: sqlite3.Connection, blocks: Set[tuple[Alike, int]]) -> None:
+    def _mark(self, file: File, blocks: Set[tuple[Alike, int]]) -> None:
         marks = {(*mark, integer(block)) for alike, block in blocks for mark in alike.marks} - self._marks
-        insert(connection, MARKS, marks)
+        insert(file, MARKS, marks)
         _keep(self._marks, marks, MOST_MARKS)
         _keep(self._marked, blocks, MOST_BLOCKS)
 
@@ -118,11 +117,11 @@ def _keep(known: set[T], more: Iterable[T], most: int) -> None:
     known.update(more)
 
 
-def _use_keys(connection: sqlite3.Connection, used: Mapping[str, int]) -> None:
+def _use_keys(file: File, used: Mapping[str, int]) -> None:
     pairs = list(used.items())
     for at in range(0, len(pairs), SIZES[0]):
         part = pairs[at : at + SIZES[0]]
-        connection.execute(
+        file.execute(
             "UPDATE keys SET last_used_ms = max(coalesce(last_used_ms, 0), fresh.column2)"  # noqa: S608
             f" FROM (VALUES {', '.join(['(?, ?)'] * len(part))}) AS fresh WHERE keys.id = fresh.column1",
             [value for pair in part for value in pair],

@@ -16,6 +16,7 @@ from proxy.server.ledger.building import Into, Kind, Row
 from proxy.server.ledger.rows import Value
 
 T = TypeVar("T")
+File = sqlite3.Connection | sqlite3.Cursor
 
 # Rows of one statement. Whatever their number, a few statements take them, and these stay prepared.
 SIZES = (128, 64, 32, 16, 8)
@@ -55,9 +56,9 @@ def insert_each(
     return new
 
 
-def insert(connection: sqlite3.Connection, into: Into, rows: Iterable[Sequence[Any]]) -> None:
+def insert(file: File, into: Into, rows: Iterable[Sequence[Any]]) -> None:
     for part in parts(list(rows)):
-        connection.execute(statement(into, len(part)), list(chain.from_iterable(part)))
+        file.execute(statement(into, len(part)), list(chain.from_iterable(part)))
 
 
 def last_id(connection: sqlite3.Connection) -> int:

@@ -42,6 +42,7 @@ class Transactions:
         self._path, self._connect, self._retention, self._refused = path, connect, retention, refused
         self._place = os.fspath(path)
         self._connection: sqlite3.Connection | None = None
+        self._cursor: sqlite3.Cursor | None = None  # of it; a connection makes a new one for each statement
         self._inode: int | None = None
         self._last_id: int | None = None  # of the rows in the file; None where it has to be asked
         self._bookings, self._checkpoints = Bookings(), Checkpoints(path)
@@ -73,10 +74,12 @@ class Transactions:
             last += 1
             values.append(last)
             values += row.values
+        if (cursor := self._cursor) is None:
+            self._cursor = cursor = connection.cursor()
         self._checkpoints.give_way()
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute(few_statement(kind.into, len(shared), len(rows)), values)
-        self._bookings.book_few(connection, rows)
+        cursor.execute("BEGIN IMMEDIATE")
+        cursor.execute(few_statement(kind.into, len(shared), len(rows)), values)
+        self._bookings.book_few(cursor, rows)
         self._commit(connection, rows, FEW_PAGES)
         self._last_id = last
         return True
@@ -159,7 +162,7 @@ class Transactions:
         """Rolls back what is open; with a `timeout` for good."""
         if timeout is not None:
             self._checkpoints.join(timeout)
-        connection, self._connection = self._connection, None
+        connection, self._connection, self._cursor = self._connection, None, None
         self._bookings.doubt()
         self.reserves.doubt()
         self._last_id = None
