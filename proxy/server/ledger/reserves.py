@@ -1,8 +1,8 @@
 """What requests under way have reserved, in the file: one row for each key and project, for all of them together.
 
 A row for each request would be two statements and a page of every batch. While few are under way the row says what they
-have to the nano. Where there are many it says a little more, so that it need not be written with every one that begins
-or ends: never less, and within a second what it is.
+have to the nano. Where there are many it says a little more, never less, so that it need not be written with every one
+that begins or ends; to the nano as soon as none has for a second.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from proxy.record import define
 from proxy.server.ledger.building import Into, Row
 from proxy.server.ledger.insert import insert, parts
 from proxy.server.ledger.records import Lease, Leased
-from proxy.server.ledger.rows import integer as held
+from proxy.server.ledger.rows import integer
 
 MANY = 8  # requests of a key under way, from which on its row may say more than they have
 ABOVE = 8  # an eighth more is written down than there is
@@ -64,7 +64,7 @@ class Sum:
         nanos, until_ms = self.nanos, self.until_ms
         if not self.exact:
             nanos, until_ms = nanos + nanos // ABOVE, until_ms + MARGIN_MS
-        return Lease(self.id, self.key_id, self.project, held(nanos), held(until_ms))
+        return Lease(self.id, self.key_id, self.project, integer(nanos), integer(until_ms))
 
 
 @define

@@ -13,13 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from past import world_of
 
+from proxy.server.ledger import Ledger
 from proxy.server.ledger.records import Leased
 from proxy.server.ledger.reserves import ABOVE, MANY, MARGIN_MS, SLACK, STILL_S, Reserves
 from proxy.server.ledger.schema import open_writer
 
-from .samples import NOON, count
+from .conftest import Events
+from .samples import NOON, count, decision, sql
 from .test_building import TABLE, Kind, brief, planned
-from .test_transactions import ledger_at, way_of_all
+from .test_transactions import Failing, ledger_at, way_of_all
 
 Owner = tuple[str, str | None]
 
@@ -215,6 +217,51 @@ def test_whatever_comes_and_fails_the_file_says_enough_and_in_the_end_what_is_so
     assert desk.kept() == {one: min(held, (1 << 63) - 1) for one, held in desk.right().items()}
     assert not desk.reserves._changed
     connection.close()
+
+
+def under_way(ledger: Ledger, requests: int) -> None:
+    for i in range(requests):
+        ledger.lease((f"req_{i}", "k", "team", 5, NOON))
+    for _ in range(2):
+        ledger._gather()
+
+
+def reserved(path: Path) -> list[tuple[str, str, int]]:
+    return sql(path, "SELECT key_id, project, nanos FROM leases")
+
+
+@pytest.mark.parametrize("requests", [3, 40])
+def test_what_the_file_did_not_take_is_written_when_it_does(path: Path, events: Events, requests: int) -> None:
+    def connect(path: Path) -> sqlite3.Connection:
+        open_writer(path).close()
+        return sqlite3.connect(path, isolation_level=None, factory=Failing)
+
+    ledger = ledger_at(path, connect)
+    under_way(ledger, requests)
+    connection = ledger._file.open()
+    assert isinstance(connection, Failing)
+    connection.refusing = True
+    ledger._write()
+    assert (ledger.stalled, reserved(path)) == (True, [])
+    ledger.record(decision(0, request_id="req_0"))
+    way_of_all(ledger)
+    ((key, project, nanos),) = reserved(path)
+    assert (key, project, ledger.stalled) == ("k", "team", False)
+    assert 5 * (requests - 1) <= nanos <= 5 * requests * (SLACK + 1) // SLACK
+    for i in range(1, requests):
+        ledger.record(decision(i, request_id=f"req_{i}"))
+    way_of_all(ledger)
+    assert reserved(path) == []
+
+
+def test_another_file_in_its_place_is_told_of_those_under_way(path: Path, events: Events) -> None:
+    ledger = ledger_at(path)
+    under_way(ledger, 3)
+    ledger._write()
+    path.rename(path.with_suffix(".old"))
+    ledger.record(decision(0, request_id="req_0"))
+    way_of_all(ledger)
+    assert reserved(path) == [("k", "team", 10)]
 
 
 def test_of_many_under_way_a_batch_of_few_rows_writes_rows_and_sums_alone(path: Path) -> None:
