@@ -41,6 +41,7 @@ from proxy.server.snapshot import Snapshot
 from proxy.server.upstream.lean import LeanReply
 from proxy.wire import json_text, splice
 from proxy.wire.head_shape import Head
+from proxy.wire.http1 import whole as whole_answer
 from proxy.wire.splice import Parts, whole
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ class Ride(Fare):
         if not goes_on:
             self._recognizes(talk)  # no pin could be looked for
         if track.streamed is None:
-            self.reply.tells(self)
+            self.reply.lend(self)
         else:
             self.course = course = Course(self)
             self.reply.lend(course)
@@ -217,26 +218,51 @@ class Ride(Fare):
             raise exc
         else:
             self.raised = exc
-            self.reply.tells(None)
+            self.reply.returned(None)
             self.reply.close()
 
+    def received(self, data: bytes) -> None:
+        """Of the provider, first of all: mostly a good answer from its first byte to its last."""
+        came = whole_answer(data)
+        if came is None or (head := came[0].head) is None:
+            self.reply.returned(self)
+            self.reply.received(data)
+            return
+        try:
+            good = self._judged(head, came[1])
+            if good is not None:
+                self.reply.has_come(head)
+                self._delivered(*good)
+                return
+        except BaseException as exc:
+            self.fails(exc)
+        else:
+            self.reply.returned(None)
+            self.reply.received(data)
+            self.wakes()
+
+    def lost(self, exc: BaseException | None) -> None:
+        self.reply.returned(self)
+        self.reply.lost(exc)
+
     def came(self) -> None:
-        """See `LeanReply.tells`."""
+        """See `LeanReply.returned`."""
         try:
             told = self.reply.at_once()
             good = self._judged(*told) if told is not None else None
             if good is not None:
                 self._delivered(*good)
                 return
-        except BaseException as exc:  # a fault of ours is for whoever serves the request, not for the loop
-            if self.left is None:
-                self.reply.close()
+        except BaseException as exc:
             self.fails(exc)
         else:
             self.wakes()
 
     def fails(self, exc: BaseException) -> None:
+        """A fault of ours is for whoever serves the request, not for the loop."""
         self.raised = exc
+        if self.left is None:
+            self.reply.close()
         self.wakes()
 
     def ends(self) -> None:
@@ -261,6 +287,7 @@ class Ride(Fare):
     def look(self, now: float) -> None:
         """Its time on the agenda has come."""
         self.reply.expire(LATE)
+        self.wakes()
 
     def interrupt(self) -> None:
         """See `Call.interrupt`."""

@@ -235,6 +235,12 @@ class LeanReply:
         if self._ours and handler.reply is not None and not handler.is_direct:
             handler.direct(handler.reply.received)
 
+    def returned(self, who: Waits | None) -> None:
+        """What comes is its own to take again, and nothing has come so far. `who` is told, once, as `came` tells."""
+        self._who = who
+        if self._ours:
+            self._handler.reply = self
+
     def give_back(self, body: bytes) -> None:
         """`body` is what has come and is to be read."""
         self._begun = self.parser.begun
@@ -346,10 +352,6 @@ class LeanReply:
             transport.write(request)
             transport.write(body)
         return await self.head()
-
-    def tells(self, who: Waits | None) -> None:
-        """As `came`, once, for whoever has just asked and has no task to wait in; None if it waits no more."""
-        self._who = who
 
     async def came(self) -> None:
         """Waits until the head is here, or nothing comes any more."""
