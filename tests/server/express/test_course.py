@@ -169,6 +169,7 @@ async def held_is_nothing(gw: Running) -> None:
     assert (gateway.turnstile.inside, gateway.turnstile.held, gateway.current.users) == (0, 0, 0)
     assert track.in_flight.value == 0
     assert not any(gateway.current.world.latencies._waiting.values())
+    assert not any(handler.is_direct for _, handler, _ in track.upstream._at_hand._pile)
     await settles(lambda: track.upstream._slots.take_at_once())
     assert not any(gateway.relay.agenda._pages.values())
 
