@@ -19,7 +19,7 @@ from proxy.dialects import DIALECTS
 from proxy.dialects.dialect import Dialect, Voice
 from proxy.errors import UpstreamError, UpstreamTimeout
 from proxy.streams import Translation, rote
-from proxy.wire.chunked_run import SIZE_LINES
+from proxy.wire.chunked_run import size_line
 
 Frames = list[bytes]
 ENDED = {"stop_reason": "end_turn", "stop_sequence": None}
@@ -379,7 +379,7 @@ def test_text_that_left_where_it_was_received_counts(learnt: bool) -> None:
         chunk, out = b"%x\r\n%b\r\n" % (len(raw), raw), read.feed(raw)
         retelling = other.retelling
         assert retelling is not None
-        line = SIZE_LINES[len(chunk)]
+        line = size_line(len(chunk))
         assert retelling.chunk(chunk, *line, len(out) - 1) == b""
         said = retelling.chunk(chunk, *line, len(out))
         assert said == (b"%x\r\n%b\r\n" % (len(out), out) if leaves else b"")

@@ -29,15 +29,20 @@ class Looks(Protocol):
 
 
 class Agenda:
-    """Who is to be looked at when. One timer, set for the first page on which anybody stands."""
+    """Who is to be looked at when. A timer for each tenth, as long as anybody stands on a page.
 
-    __slots__ = ("_loop", "_next", "_pages", "_timer", "now")
+    `tick` is when the present tenth ends, by the loop's clock: what may be noted by that, as when a slow stream was
+    heard of, costs no look at a clock. It is kept while anybody stands on a page.
+    """
+
+    __slots__ = ("_loop", "_pages", "_timer", "_turning", "now", "tick")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self.now = loop.time
+        self.tick = 0.0
         self._pages: dict[int, set[Looks]] = {}
-        self._next: float = NEVER  # the page that the timer is set for
+        self._turning = 0  # the last page that the timer was set for
         self._timer: asyncio.TimerHandle | None = None
 
     def future(self) -> asyncio.Future[None]:
@@ -53,8 +58,8 @@ class Agenda:
         due = self._pages.get(page)
         if due is None:
             self._pages[page] = {who}
-            if page < self._next:
-                self._set(page)
+            if self._timer is None:
+                self._set()
         else:
             due.add(who)
         return page
@@ -66,24 +71,23 @@ class Agenda:
             if not due:
                 del self._pages[page]
 
-    def _set(self, page: int) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._next = page
-        self._timer = self._loop.call_at(page / PAGES, self._turn)
+    def _set(self) -> None:
+        page = max(int(self.now() * PAGES), self._turning) + 1
+        self._turning, self.tick = page, page / PAGES
+        self._timer = self._loop.call_at(self.tick, self._turn)
 
     def _turn(self) -> None:
-        self._next, self._timer = NEVER, None
-        now = self.now()
-        for page in sorted(page for page in self._pages if page / PAGES <= now):
+        self._timer = None
+        now = max(self.now(), self.tick)  # a timer's clock is coarser: it may be called a little before
+        turned = max(int(now * PAGES), self._turning)
+        for page in sorted(page for page in self._pages if page <= turned):
             for who in self._pages.pop(page, ()):
                 try:
                     who.look(now)
                 except Exception as exc:  # a fault of ours in one answer's end is none of the others'
                     log.exception("internal_error", error=type(exc).__name__)
-        first = min(self._pages, default=None)
-        if first is not None and first < self._next:
-            self._set(first)
+        if self._pages and self._timer is None:
+            self._set()
 
 
 class Watchdog:

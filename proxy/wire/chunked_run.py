@@ -41,7 +41,7 @@ class ChunkedRun:
 
     def text(self, data: bytes) -> bytes | None:
         """The text of what is one chunk and in it one frame; None where there is more, or its text has quotes."""
-        line, size = SIZE_LINES[len(data)]
+        line, size = size_line(len(data))
         if size < self.least:
             return None
         text = data.removeprefix(line).removeprefix(self.mould.head).removesuffix(self.end)
@@ -74,23 +74,22 @@ class ChunkedRun:
         return 0
 
 
-class _SizeLines(dict[int, tuple[bytes, int]]):
-    """Length of a chunk with its framing -> its size line and its size: -1 where no chunk has that length, or it is too
-    long to be looked at by itself."""
-
-    def __missing__(self, length: int) -> tuple[bytes, int]:
-        if length > LONGEST:
-            return NO_LINE
-        found = NO_LINE
-        for digits in (1, 2, 3):
-            size = length - digits - 4
-            if size > 0 and len(line := b"%x\r\n" % size) == digits + 2:
-                found = line, size
-        self[length] = found
-        return found
+def _size_lines() -> list[tuple[bytes, int]]:
+    found = [NO_LINE] * (LONGEST + 1)
+    for size in range(1, LONGEST):
+        line = b"%x\r\n" % size
+        if (length := len(line) + size + 2) <= LONGEST:
+            found[length] = line, size
+    return found
 
 
-SIZE_LINES = _SizeLines()
+SIZE_LINES = _size_lines()  # see `size_line`, up to `LONGEST`
+
+
+def size_line(length: int) -> tuple[bytes, int]:
+    """The size line and the size of a chunk that is so long with its framing: -1 where none is, or it is too long to be
+    looked at by itself."""
+    return SIZE_LINES[length] if length <= LONGEST else NO_LINE
 
 
 class _Between(dict[int, bytes]):

@@ -13,7 +13,7 @@ from attrs import field
 
 from proxy.record import define
 from proxy.wire.answer_head import LONGEST_LINE, MOST_HEADS, BadHttp, head_of, keep, known_head
-from proxy.wire.chunked_run import SIZE_LINES
+from proxy.wire.chunked_run import size_line
 from proxy.wire.head_shape import Framing, Head
 
 LONGEST_HEAD = 128 << 10
@@ -50,7 +50,7 @@ def begun(data: bytes) -> tuple[Head, bytes] | None:
 def chunks_of(body: bytes) -> tuple[list[bytes], bool] | None:
     """The chunks, and whether the body ends with them, if from the border of a chunk on `body` is whole ones whose
     sizes have come before; else as above."""
-    line, size = SIZE_LINES[len(body)]
+    line, size = size_line(len(body))
     chunk = body.removeprefix(line).removesuffix(b"\r\n")
     if len(chunk) == size and line:  # as of nearly every read of a slow stream
         return [chunk], False

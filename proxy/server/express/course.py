@@ -19,7 +19,7 @@ from proxy.server.express.telling import LARGEST
 from proxy.server.flow import LAST
 from proxy.streams import Familiar, at_once, familiar
 from proxy.wire.answer_head import BadHttp
-from proxy.wire.chunked_run import SIZE_LINES
+from proxy.wire.chunked_run import LONGEST, NO_LINE, SIZE_LINES
 from proxy.wire.http1 import all_of, begun, chunks_of
 from proxy.wire.mould import BARE, QUOTE
 from proxy.wire.sse import CR, LF, is_text
@@ -63,7 +63,8 @@ class Course(Reading):
 
     def received(self, data: bytes) -> None:
         try:
-            line, size = SIZE_LINES[len(data)]
+            length = len(data)
+            line, size = SIZE_LINES[length] if length <= LONGEST else NO_LINE
             if size >= self._least:  # as nearly every read of a slow stream: one chunk, one frame of the run
                 text = data.removeprefix(line).removeprefix(self._before).removesuffix(self._behind)
                 if (
@@ -71,7 +72,7 @@ class Course(Reading):
                     and ((out := self._out + size) <= self._most or not self._outgrows(out))
                 ):  # fmt: skip
                     self._out = out
-                    self._last = self._now()
+                    self._last = self._agenda.tick
                     self._write(data)
                     if self._client.writing_paused:
                         self._hand_over()
@@ -79,7 +80,7 @@ class Course(Reading):
             retelling = self._retelling
             if retelling is not None and (chunk := retelling.chunk(data, line, size, self._most - self._out)):
                 self._out += retelling.size
-                self._last = self._said = self._now()
+                self._last = self._said = self._agenda.tick
                 self._write(chunk)
                 if self._client.writing_paused:
                     self._hand_over()
@@ -89,7 +90,7 @@ class Course(Reading):
                 if said is None:
                     self._read(data)
                 else:
-                    self._last = self._now()
+                    self._last = self._agenda.now()
                     if self._outgrows(self._out + len(said)):
                         self._hand_over(said)
                     else:
@@ -131,7 +132,7 @@ class Course(Reading):
             return False
         if transport is None or transport.is_closing() or client.writing_paused:
             return False
-        self._last = self._now()
+        self._last = self._agenda.now()
         first_byte_s, now = time.monotonic() - ride.started, ride.gateway.clock()
         post(ride.request, transport, b"%b%x\r\n%b\r\n0\r\n\r\n" % (self._head(self._passed, now), size, out))
         self._edits, self._out = stream.edits, size
@@ -160,7 +161,7 @@ class Course(Reading):
             self._parser = self._reply.parsing()
             return data
         self._heard, data = found
-        self._last = self._now()
+        self._last = self._agenda.now()
         if prepared.native and isinstance(prepared.dialect, Dialect):
             self._familiar = familiar(prepared.dialect, strip_usage=prepared.asked_usage)
         if self._familiar is None:
@@ -178,7 +179,7 @@ class Course(Reading):
             if self._first_byte_s is None:
                 self._body.append(body)
                 self._size += len(body)
-            self._last, self._done = self._now(), ends
+            self._last, self._done = self._agenda.now(), ends
             self._runs_no_more()
             self._goes_on(self._stream.feed(body) if body else b"", ends=ends)
             if not ends:
@@ -192,7 +193,7 @@ class Course(Reading):
         """Whether that is known to stand before a text, or to be the first."""
         if len(self._body) + len(chunks) > MOST_HELD or not stream.begins(chunks):
             return False
-        self._last = self._now()
+        self._last = self._agenda.now()
         self._body += chunks
         if not stream.behind:
             return True
@@ -217,7 +218,7 @@ class Course(Reading):
         else:
             out = near
             self._body += chunks
-        self._last = self._now()
+        self._last = self._agenda.now()
         self._say(out)
         return True
 
@@ -231,7 +232,7 @@ class Course(Reading):
             return False
         if transport is None or transport.is_closing() or transport.get_write_buffer_size() > 0:
             return False
-        self._last, self._edits = self._now(), ended.edits
+        self._last, self._edits = self._agenda.now(), ended.edits
         self._end(ended.out, ends=True)
         return True
 

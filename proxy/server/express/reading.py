@@ -24,7 +24,7 @@ class Reading(Telling):
     __slots__ = ()
 
     def _read_on(self, data: bytes) -> None:
-        self._last = self._now()
+        self._last = self._agenda.now()
         self._runs_no_more()
         if len(data) > LARGE or (len(data) > LAST and self._first_byte_s is not None):
             self._read_much(data)

@@ -38,7 +38,7 @@ class _Steady:
     those of its base: these are near each other in memory."""
 
     __slots__ = (
-        "_before", "_behind", "_client", "_last", "_least", "_most", "_now", "_out", "_retelling", "_said", "_write",
+        "_agenda", "_before", "_behind", "_client", "_last", "_least", "_most", "_out", "_retelling", "_said", "_write",
     )  # fmt: skip
 
 
@@ -46,7 +46,7 @@ class Telling(_Steady):
     """What the client's side and the provider's know of one stream."""
 
     __slots__ = (
-        "_agenda", "_body", "_done", "_edits", "_familiar", "_first_byte_s", "_heard", "_line", "_over", "_page",
+        "_body", "_done", "_edits", "_familiar", "_first_byte_s", "_heard", "_line", "_over", "_page",
         "_parser", "_passed", "_recast", "_reply", "_reserved", "_ride", "_run", "_size", "_stream", "_told", "_unread",
         "_unsent", "_upstream_id", "_upstream_wait", "_whole",
     )  # fmt: skip
@@ -65,7 +65,6 @@ class Telling(_Steady):
         self._reply = reply
         self._client = ride.request.protocol
         self._agenda = agenda
-        self._now = agenda.now
         self._last = self._said = ride.began  # when the provider was heard of, and the client something said
         self._page: int | None = agenda.put(self, ride.began + track.first_due)
         self._line = ride.snapshot.world.latencies.waits(track.candidate, self, ride.asked_at)
