@@ -27,6 +27,7 @@ from proxy.secret import Scrubber, Secret
 from proxy.server import log as logging
 from proxy.server.admin import Admin
 from proxy.server.alerts import Alerts
+from proxy.server.backstage import executor
 from proxy.server.bookkeeping import fill
 from proxy.server.byok.admin import VaultAdmin
 from proxy.server.byok.store import VaultStore
@@ -107,6 +108,7 @@ class App:
     async def start(self) -> None:
         """Raises StartRefused, TableUnreadable, TableRejected, LedgerRefused or ListenRefused; nothing stays open."""
         check_parser()
+        asyncio.get_running_loop().set_default_executor(executor())
         self._open_files = raise_open_files()
         table = await asyncio.to_thread(load_table, await read_table(self.config), self.env)
         if self.log is not None:

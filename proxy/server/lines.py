@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from proxy.server.backstage import step_back
 from proxy.server.bell import Bell
 
 QUEUE_BYTES = 1 << 20
@@ -70,6 +71,7 @@ class Writer:
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
+        step_back()
         lead = b""
         while lines := self._next():
             try:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 
+from proxy.server.backstage import step_back
 from proxy.server.ledger.schema import BUSY_MS
 
 PAGES = 1_000  # in the WAL, about, before it is worth it
@@ -81,6 +82,7 @@ class Checkpoints:
             self._thread.start()
 
     def _move(self) -> None:
+        step_back()
         uri = f"{self._path.absolute().as_uri()}?mode=rw"  # makes no file where the path leads to none
         with (
             suppress(sqlite3.Error),

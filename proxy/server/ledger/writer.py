@@ -19,6 +19,7 @@ from pathlib import Path
 
 import structlog
 
+from proxy.server.backstage import step_back
 from proxy.server.bell import Bell
 from proxy.server.ledger.building import ATTEMPT_BYTES, ROW_BYTES, Row, Rows, row_of_brief
 from proxy.server.ledger.records import Brief, Decision, Leased
@@ -176,6 +177,7 @@ class Ledger:
     # -- the thread ----------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        step_back()
         while not self._finished():
             self._wait()
             if self._few():
