@@ -173,7 +173,7 @@ async def shows_the_same(
 @pytest.mark.parametrize(
     ("turn", "kind"),
     [
-        *product_of(TURNS, {name: KINDS[name] for name in QUICK}, fast=2, of=3),
+        *product_of(TURNS, {name: KINDS[name] for name in QUICK}, fast=1, of=2),
         *product_of(TURNS, {name: kind for name, kind in KINDS.items() if name not in QUICK}, fast=0, of=1),
     ],
 )
