@@ -106,9 +106,18 @@ class Reserves:
             self._changed.add(sum)
 
     def forget(self, now_ms: int) -> None:
-        """Requests that never came to a row, such as those whose row was dropped."""
-        for request in [request for request, (_, _, until_ms) in self._held.items() if until_ms < now_ms]:
-            self._end(request)
+        """Requests that never came to a row, such as those whose row was dropped; and how far ahead the clock was, when
+        those began that have ended."""
+        youngest: dict[Sum, int] = {}
+        for request, (sum, _, until_ms) in list(self._held.items()):
+            if until_ms < now_ms:
+                self._end(request)
+            else:
+                youngest[sum] = max(until_ms, youngest.get(sum, until_ms))
+        for sum, until_ms in youngest.items():
+            if sum.until_ms > until_ms + MARGIN_MS:
+                sum.until_ms, sum.stirred = until_ms, True
+                self._changed.add(sum)
 
     def settle(self) -> bool:
         """Nothing changes any more: what the file does not say to the nano is due. False where there is none."""

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from past import world_of
 
+from proxy.accounts.periods import DAY_MS
 from proxy.server.ledger import Ledger
 from proxy.server.ledger.records import Leased
 from proxy.server.ledger.reserves import ABOVE, MANY, MARGIN_MS, SLACK, STILL_S, Reserves
@@ -174,6 +175,26 @@ def test_a_request_that_never_comes_to_a_row_is_forgotten_with_its_time(desk: De
     desk.reserves.forget(NOON + 1)
     desk.commit()
     assert desk.kept() == {("a", None): 100}
+
+
+@pytest.mark.parametrize("others", [2, 20])
+def test_a_clock_that_was_ahead_holds_nothing_once_its_request_has_ended(desk: Desk, others: int) -> None:
+    for i in range(others):
+        desk.begin(f"r{i}", until_ms=NOON + i)
+    desk.begin("ahead", until_ms=NOON + 365 * DAY_MS)
+    desk.commit()
+    desk.end("ahead")
+    desk.commit()
+    desk.reserves.forget(NOON)
+    desk.now += STILL_S
+    desk.commit()
+    ((kept_ms,),) = desk.connection.execute("SELECT until_ms FROM leases").fetchall()
+    assert NOON + others - 1 <= kept_ms <= NOON + others - 1 + MARGIN_MS
+    assert desk.right() == {("a", None): others * 100}
+    desk.begin("young", until_ms=NOON + MARGIN_MS * 2)
+    desk.commit()
+    ((kept_ms,),) = desk.connection.execute("SELECT until_ms FROM leases").fetchall()
+    assert kept_ms >= NOON + MARGIN_MS * 2
 
 
 MOVES = st.lists(
