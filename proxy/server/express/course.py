@@ -101,9 +101,20 @@ class Course(Reading):
             if self._ride.left is not None:
                 self._ride.fails(exc)
                 return
+            begun, lost = self._first_byte_s is not None, not self._whole
+            if not begun and lost and self._heard is None and hasattr(self, "_parser"):
+                lost = False
             self._hand_over()
-            if self._first_byte_s is not None and not self._has_left():  # before it the same is found again
-                self._reply.raises(exc)
+            if begun or lost:  # else the same is found again
+                self._told_of(exc)
+
+    def _told_of(self, fault: BaseException) -> None:
+        """Nobody has the bytes at which it came: whoever goes on raises it, rather than to tell of a broken answer."""
+        if self._first_byte_s is None and self._reply.parser.head is None:
+            self._reply.close()
+            self._ride.raised = fault
+        elif not self._has_left():
+            self._reply.raises(fault)
 
     def _came_at_once(self, data: bytes) -> bool:
         """Whether this is a stream from its first byte to its last, and has left."""
@@ -135,9 +146,8 @@ class Course(Reading):
         self._last = self._agenda.now()
         first_byte_s, now = time.monotonic() - ride.started, ride.gateway.clock()
         post(ride.request, transport, b"%b%x\r\n%b\r\n0\r\n\r\n" % (self._head(self._passed, now), size, out))
-        self._edits, self._out = stream.edits, size
+        self._heard, self._edits, self._out = head, stream.edits, size
         self._learn(first_byte_s, now)
-        self._heard = head
         self._ended(ends=True)
         return True
 

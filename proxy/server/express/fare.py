@@ -59,9 +59,13 @@ class Fare:
         amount = tokens + track.writing
         if standing.tpm is not None:
             amount = fitted(tokens, track.writing, standing.tpm)
-        if boards(standing, amount, nanos, now, self.at_ms):
-            self.amount, self.nanos = amount, nanos
-            return True
+        try:
+            if boards(standing, amount, nanos, now, self.at_ms):
+                self.amount, self.nanos = amount, nanos
+                return True
+        except BaseException:
+            turnstile.alight(size)
+            raise
         turnstile.alight(size)
         return False
 
@@ -70,10 +74,12 @@ class Fare:
         gateway, track, permit = self.gateway, self.track, call.permit
         if permit is None or not gateway.turnstile.enters_at_once():
             return False
+        call.inside = True
         if not permit.goes_on(self.tokens, track.writing, nanos, now, int(gateway.now() * 1000)):
+            call.inside = False
             gateway.turnstile.leave()
             return False
-        self._permit, self.nanos, call.inside = permit, permit.nanos, True
+        self._permit, self.nanos = permit, permit.nanos
         return True
 
     @property
@@ -108,19 +114,21 @@ def settle(
         track, ride.request_id, ride.at_ms, ride.tokens, conversation, ride.pinned is not None, usage, cost,
         charged, ttfb_ms, int(duration * 1000), size, upstream_id, ride.started_ms,
     ))  # fmt: skip
+    try:
+        gateway.ledger.record(brief)
+    finally:  # whatever else may be at fault here, nobody waits for what this one had
+        track.in_flight.value -= 1
+        if call is not None:
+            call.recorded = True
+        gateway.ended(call or ride, snapshot, ride.size, True)
+        used = (read or 0) + (usage.output or 0)
+        if permit is not None:
+            alerts = permit.settle(charged, used, now)
+        else:
+            alerts = alights(track.standing, ride.amount, ride.nanos, ride.at_ms, charged, used, now)
     if track.pins and conversation is not None:
         snapshot.world.affinity.pin(conversation, track.candidate, now)
-    track.in_flight.value -= 1
-    if call is not None:
-        call.recorded = True
-    gateway.ended(call or ride, snapshot, ride.size, True)
-    used = (read or 0) + (usage.output or 0)
-    if permit is not None:
-        alerts = permit.settle(charged, used, now)
-    else:
-        alerts = alights(track.standing, ride.amount, ride.nanos, ride.at_ms, charged, used, now)
     for alert in alerts:
         gateway.alerts.tell(alert)
     track.tally.add(duration, overhead, usage, cost, ttfb_ms / 1000)
     gateway.tell_brief(track, brief, read, track.visitor.client(ride.request.remote or None, snapshot.proxies))
-    gateway.ledger.record(brief)

@@ -39,6 +39,7 @@ from proxy.server.outgoing import with_body
 from proxy.server.respond import cost_line
 from proxy.server.snapshot import Snapshot
 from proxy.server.upstream.lean import LeanReply
+from proxy.server.upstream.session import Place
 from proxy.wire import json_text, splice
 from proxy.wire.head_shape import Head
 from proxy.wire.http1 import whole as whole_answer
@@ -121,23 +122,49 @@ class Ride(Fare):
         place = upstream.place() if sent is not None else None
         if sent is None or place is None:
             return False
-        if not self._has_leave(now):
-            upstream.leaves(place)
-            return False
-        self.asked_at = now
-        self.reply = upstream.asked(place, track.head, size, sent)
-        self.sent, self.request.document = sent, None
-        self._begun()
-        if not goes_on:
-            self._recognizes(talk)  # no pin could be looked for
-        if track.streamed is None:
-            self.reply.lend(self)
-        else:
-            self.course = course = Course(self)
-            self.reply.lend(course)
-            if self.call is not None:
-                self.call.course = course
+        try:
+            if not self._has_leave(now):
+                upstream.leaves(place)
+                return False
+            self.asked_at = now
+            self.reply = upstream.asked(place, track.head, size, sent)
+            self.sent, self.request.document = sent, None
+            self._begun()
+            if not goes_on:
+                self._recognizes(talk)  # no pin could be looked for
+            if track.streamed is None:
+                self.reply.lend(self)
+            else:
+                self.course = course = Course(self)
+                self.reply.lend(course)
+                if self.call is not None:
+                    self.call.course = course
+        except BaseException:
+            self._stays(place)
+            raise
         return True
+
+    def _stays(self, place: Place) -> None:
+        """A fault of ours ended the departure: gives back what was taken up to there. What nobody else has is noted
+        when it was taken, and not before. The connection may have been asked something, and serves no more."""
+        gateway, track, call = self.gateway, self.track, self.call
+        if (course := self.off_course()) is not None:
+            course.expire(LATE)  # nobody is told so
+        elif hasattr(self, "reply"):
+            self.reply.close()
+        else:
+            track.upstream.drops(place)
+        if hasattr(self, "page") and self.page is not None:
+            gateway.relay.agenda.strike(self, self.page)
+        if hasattr(self, "began"):
+            track.in_flight.value -= 1
+        if call is not None or not hasattr(self, "nanos"):
+            return  # the way of all has what was taken, or nothing was
+        if hasattr(self, "began"):
+            gateway.ended(self, self.snapshot, self.size, True)
+        else:
+            gateway.turnstile.alight(self.size)
+        self.permit.settle(0, 0, gateway.clock())
 
     def _put(self, found: Found) -> Parts | None:
         """The body for the provider; None where more than a look is needed."""
@@ -172,17 +199,19 @@ class Ride(Fare):
 
     def _begun(self) -> None:
         gateway, track, call, at_ms = self.gateway, self.track, self.call, self.at_ms
+        agenda = gateway.relay.agenda
+        began = agenda.now()
         if call is None:
             self.request_id = request_id(at_ms)
-            self.snapshot.users += 1
-            gateway.calls.add(self)
         else:
             self.request_id = call.request_id
             self.started_ms, at_ms = call.elapsed_ms(), int(gateway.now() * 1000)
-        track.in_flight.value += 1
-        agenda = gateway.relay.agenda
-        began = self.began = agenda.now()
         self.page = None if track.streamed is not None else agenda.put(self, began + track.due)
+        if call is None:
+            self.snapshot.users += 1
+            gateway.calls.add(self)
+        track.in_flight.value += 1
+        self.began = began
         if track.leased is not None:
             self.lease(track.leased, self.nanos, at_ms)
 
@@ -204,10 +233,24 @@ class Ride(Fare):
             except BaseException as exc:
                 self.interrupted(exc)
         if self.left is not None and self.raised is not None:
-            if self.call is not None:
-                self.call.answer.begun = True  # no other one may follow
-            raise self.raised
+            self._broken_off(self.raised)
+            return None
         return self.left if self.course is None else await self.course.finished()
+
+    def _broken_off(self, fault: BaseException) -> None:
+        """A fault of ours came when the answer had left, or may have: no other one may follow. Raises it, where the way
+        of all has nothing to settle, or can do so by the request's call."""
+        call, course = self.call, self.off_course()
+        if course is not None:
+            course.ends()
+        if call is None:
+            if self not in self.gateway.calls:
+                raise fault
+            return  # `handed_over` comes next
+        call.answer.begun = True
+        if not call.recorded:
+            self._gives_way()
+        raise fault
 
     def interrupted(self, exc: BaseException) -> None:
         """The task's sleep ended in that: the client has left, or the gateway ends what is under way. Raises it where
@@ -349,11 +392,10 @@ class Ride(Fare):
 
     def handed_over(self) -> tuple[Call, Plan]:
         """The request for the way of all: admitted, read and planned, its first attempt under way."""
-        gateway, track = self.gateway, self.track
-        if self.page is not None:
-            gateway.relay.agenda.strike(self, self.page)
-        track.in_flight.value -= 1
+        track = self.track
+        self._gives_way()
         call = self.call or self._as_call()
+        call.answer.begun = call.answer.begun or self.left is not None
         call.body, found = self.body, self.found
         if found is not None:
             _, _, setting, _, _, _, _, members, light = found
@@ -373,6 +415,12 @@ class Ride(Fare):
             if (course := self.off_course()) is not None:
                 call.begun.opening = course.opening(call, plan.chain[0])
         return call, plan
+
+    def _gives_way(self) -> None:
+        """Neither waited for nor under way here any more."""
+        if self.page is not None:
+            self.gateway.relay.agenda.strike(self, self.page)
+        self.track.in_flight.value -= 1
 
     def _as_call(self) -> Call:
         gateway, track, standing = self.gateway, self.track, self.track.standing

@@ -237,6 +237,12 @@ class Telling(_Steady):
             self._agenda.strike(self, self._page)
             self._page = None
 
+    def ends(self) -> None:
+        """Nobody goes on with it."""
+        if not self._over:
+            self._parts()
+            self._reply.close()
+
     def _give_back(self, body: bytes) -> None:
         self._gives_back(body)
         self._ride.wakes()

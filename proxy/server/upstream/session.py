@@ -67,6 +67,14 @@ class LeanUpstream(PlainUpstream):
         self._slots.release()
         self._at_hand.put(*place)
 
+    def drops(self, place: Place) -> None:
+        """Something may have been asked, and nobody waits for an answer."""
+        connection, handler = place
+        self._slots.release()
+        if handler.transport is not None:
+            handler.transport.abort()
+        connection.close()
+
     def asked(self, place: Place, head: bytes, size: int, body: Parts) -> LeanReply:
         """Sends a request whose head ends before the digits of that size. A large one is not put together."""
         connection, handler = place

@@ -323,6 +323,7 @@ async def test_what_comes_while_one_rides_begins_when_that_has_ended(
 
 FAULTS: dict[str, tuple[str, bool, int]] = {  # ours -> of a stream, and what comes of it
     "before it is judged": ("proxy.server.express.ride.Ride._judged", False, 500),
+    "amid its answer": ("proxy.routing.latency.Latencies.note", False, 200),
     "behind its answer": ("proxy.server.express.ride.settle", False, 200),
     "behind its stream": ("proxy.server.express.telling.settle", True, 200),
 }
@@ -351,3 +352,70 @@ async def test_a_fault_of_ours_is_told_and_ends_one_connection(
     other = await gw.connect()
     monkeypatch.undo()
     await good(other, stream=stream)
+    await held_is_nothing(gw)
+    assert [row["outcome"] for row in await gw.rows(3)] == ["ok", "internal_error", "ok"]
+
+
+@pytest.mark.parametrize(
+    "where", ["proxy.server.express.tally.Tally.add", "proxy.server.clients.visitor.Visitor.client"]
+)
+async def test_a_fault_of_ours_behind_the_record_keeps_nothing(
+    where: str, upstream: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gw = await start(provider("first", upstream, models=PRICED))
+    upstream.answers(lambda seen: [GOOD[False]])
+    client = await gw.connect()
+    await good(client)
+    monkeypatch.setattr(where, None)
+    await good(client)
+    await held_is_nothing(gw)
+    assert [row["outcome"] for row in await gw.rows(2)] == ["ok", "ok"]
+
+
+DEPARTS = (
+    "proxy.server.express.fare.boards",
+    "proxy.server.upstream.session.LeanUpstream.asked",
+    "proxy.server.express.ride.request_id",
+    "proxy.server.express.ride.conversation_key",
+    "proxy.server.upstream.lean.LeanReply.lend",
+)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
+@pytest.mark.parametrize("where", DEPARTS)
+async def test_a_fault_of_ours_amid_the_departure_keeps_nothing(
+    where: str, stream: bool, upstream: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the way of all may have no fault."""
+    gw = await start(provider("first", upstream, models=PRICED))
+    upstream.answers(lambda seen: [GOOD[stream]])
+    client = await gw.connect()
+    for _ in range(2):
+        await good(client, stream=stream)
+    (track,) = gateway_of(gw).current.tracks.values()
+    free = track.upstream._slots._free
+    monkeypatch.setattr(where, None)
+    with capture_logs() as logs:
+        await good(client, stream=stream)
+    assert "internal_error" in [it["event"] for it in logs]
+    monkeypatch.undo()
+    await good(client, stream=stream)
+    await held_is_nothing(gw)
+    assert track.upstream._slots._free == free
+    assert [row["outcome"] for row in await gw.rows(4)] == ["ok"] * 4
+
+
+@pytest.mark.parametrize("where", ["begun", "chunks_of"])
+async def test_a_fault_of_ours_ahead_of_the_commit_loses_nothing_of_a_stream_without_a_word(
+    where: str, upstream: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gw = await start(provider("first", upstream, models=PRICED))
+    upstream.answers(lambda seen: slow(CHAT))
+    client = await gw.connect()
+    for _ in range(2):
+        await good(client, stream=True)
+    monkeypatch.setattr(f"proxy.server.express.course.{where}", None)
+    await asked(client, stream=True)
+    assert await status(client) == 500
+    await held_is_nothing(gw)
+    assert (await gw.rows(3))[-1]["outcome"] == "internal_error"
