@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 
 from proxy.dialects.dialect import Dialect
-from proxy.server.clients.downstream import Left, post
+from proxy.server.clients.downstream import CLOSES, STAYS, Left, post
 from proxy.server.express.reading import LARGE, Reading
 from proxy.server.express.telling import LARGEST
 from proxy.server.flow import LAST
@@ -145,7 +145,9 @@ class Course(Reading):
             return False
         self._last = self._agenda.now()
         first_byte_s, now = time.monotonic() - ride.started, ride.gateway.clock()
-        post(ride.request, transport, b"%b%x\r\n%b\r\n0\r\n\r\n" % (self._head(self._passed, now), size, out))
+        answer = b"%b%x\r\n%b\r\n0\r\n\r\n" % (self._head(self._passed, now), size, out)
+        ride.left = STAYS if ride.request.keep_alive else CLOSES  # from here on no other may follow
+        post(ride.request, transport, answer)
         self._heard, self._edits, self._out = head, stream.edits, size
         self._learn(first_byte_s, now)
         self._ended(ends=True)

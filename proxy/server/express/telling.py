@@ -239,9 +239,9 @@ class Telling(_Steady):
 
     def ends(self) -> None:
         """Nobody goes on with it."""
-        if not self._over:
-            self._parts()
-            self._reply.close()
+        self._line.pop(self, None)
+        self._parts()
+        self._reply.close()
 
     def _give_back(self, body: bytes) -> None:
         self._gives_back(body)

@@ -325,6 +325,7 @@ FAULTS: dict[str, tuple[str, bool, int]] = {  # ours -> of a stream, and what co
     "before it is judged": ("proxy.server.express.ride.Ride._judged", False, 500),
     "amid its answer": ("proxy.routing.latency.Latencies.note", False, 200),
     "behind its answer": ("proxy.server.express.ride.settle", False, 200),
+    "amid its stream": ("proxy.routing.latency.Latencies.note", True, 200),
     "behind its stream": ("proxy.server.express.telling.settle", True, 200),
 }
 
