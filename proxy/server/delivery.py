@@ -188,7 +188,8 @@ async def _pump(opening: Opening, stream: Stream, flow: Flow) -> None:
         return take(stream, feed(chunk))
 
     first, opening.first = opening.first, b""
-    take(stream, first)
+    if first:  # else nothing was heard of the provider
+        take(stream, first)
     del first  # not kept for as long as the stream takes
     while not stream.done:
         await flow.drained()

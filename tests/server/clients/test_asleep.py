@@ -22,6 +22,7 @@ from proxy.server.clients.ordinary import OrdinaryRequest
 from proxy.server.express.course import Course
 from proxy.server.express.ride import Ride
 from proxy.server.gateway import Gateway
+from proxy.server.watchdog import Watchdog
 
 LOOPS = ("uvloop",)
 PRICED = {"first": "price = { input = 2.5, output = 10 }"}
@@ -420,3 +421,15 @@ async def test_a_fault_of_ours_ahead_of_the_commit_loses_nothing_of_a_stream_wit
     assert await status(client) == 500
     await held_is_nothing(gw)
     assert (await gw.rows(3))[-1]["outcome"] == "internal_error"
+
+
+async def test_a_stream_that_fell_silent_is_not_given_its_time_anew(
+    upstream: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gw = await start('[timeouts]\nidle = "300ms"\n' + provider("first", upstream, models=PRICED))
+    client = await riding(gw, upstream, (True, BEGUN))
+    touched: list[int] = []
+    monkeypatch.setattr(Watchdog, "touch", lambda self, size=0: touched.append(size))
+    assert b"fell silent" in await client.until(b"\r\n0\r\n\r\n")
+    assert touched == [0]  # by what tells the client so
+    await held_is_nothing(gw)
