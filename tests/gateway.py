@@ -28,7 +28,9 @@ from upstream import GUARD_S, ScriptedUpstream
 
 from proxy.app import App
 from proxy.server import log as logging
+from proxy.server.clients.connection import Connection
 from proxy.server.clients.inbound import Content
+from proxy.server.clients.listener import Listener
 from proxy.server.ledger import Decisions, Filter
 from proxy.server.ledger.schema import open_writer
 from proxy.server.starting import LEDGER, make_state
@@ -147,6 +149,21 @@ class Running:
             session.request(method, f"http://localhost{path}", json=document) as response,
         ):
             return Answer(response.status, response.headers, await response.read())
+
+
+def listener_of(gw: Running) -> Listener:
+    """Of the data paths."""
+    assert gw.app is not None
+    server = gw.app._runners[0].server
+    assert isinstance(server, Listener)
+    return server
+
+
+def connection_of(gw: Running) -> Connection:
+    """The only one that a client has open."""
+    (connection,) = listener_of(gw).connections
+    assert isinstance(connection, Connection)
+    return connection
 
 
 async def settles(holds: Callable[[], bool]) -> None:

@@ -10,14 +10,13 @@ from typing import Any
 import orjson
 import pytest
 from aiohttp.web_protocol import RequestHandler
-from gateway import RawClient, Running, Start, provider, sent_behind, settles
+from gateway import RawClient, Running, Start, connection_of, listener_of, provider, sent_behind, settles
 from playbook import CHAT, MESSAGES, Tongue
 from riding import answer, frames, rides
 from structlog.testing import capture_logs
 from upstream import CUT, LAST, SILENCE, STREAM_HEAD, Script, ScriptedUpstream, Seen, piece, plain, streamed
 
 from proxy.server.clients.connection import Connection
-from proxy.server.clients.listener import Listener
 from proxy.server.clients.ordinary import OrdinaryRequest
 from proxy.server.express.course import Course
 from proxy.server.express.ride import Ride
@@ -47,19 +46,6 @@ BEGUN: list[bytes] = [STREAM_HEAD, *map(piece, frames(CHAT)[:2])]  # up to the f
 def gateway_of(gw: Running) -> Gateway:
     assert gw.app is not None
     return gw.app.gateway
-
-
-def listener_of(gw: Running) -> Listener:
-    assert gw.app is not None
-    server = gw.app._runners[0].server
-    assert isinstance(server, Listener)
-    return server
-
-
-def connection_of(gw: Running) -> Connection:
-    (connection,) = listener_of(gw).connections
-    assert isinstance(connection, Connection)
-    return connection
 
 
 def woken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:

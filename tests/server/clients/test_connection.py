@@ -10,13 +10,12 @@ import pytest
 from aiohttp import web
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.web_protocol import RequestHandler
-from gateway import RawClient, Running, Start, provider, settles
+from gateway import RawClient, Running, Start, connection_of, listener_of, provider, settles
 from playbook import CHAT
 from upstream import SILENCE, Script, ScriptedUpstream, Seen, plain, streamed
 
 from proxy.server.clients.connection import Connection
 from proxy.server.clients.inbound import Request
-from proxy.server.clients.listener import Listener
 from proxy.server.clients.ordinary import AHEAD, MOST_HEADS, Heads
 
 LOOPS = ("uvloop",)
@@ -34,19 +33,6 @@ def asked(*lines: str, body: bytes = DOCUMENT, length: int | None = None) -> byt
 async def running(upstream: ScriptedUpstream, start: Start) -> Running:
     upstream.plays(plain(CHAT.answer("Hi there")))
     return await start(provider("first", upstream), 'max_body = "2MiB"\nbody_timeout = "1s"')
-
-
-def listener_of(running: Running) -> Listener:
-    assert running.app is not None
-    server = running.app._runners[0].server
-    assert isinstance(server, Listener)
-    return server
-
-
-def connection_of(running: Running) -> Connection:
-    (connection,) = listener_of(running).connections
-    assert isinstance(connection, Connection)
-    return connection
 
 
 async def answers(client: RawClient, count: int) -> list[int]:
