@@ -1,7 +1,7 @@
 """Ordinary requests without aiohttp's parser: the lean server side of the surfaces' paths.
 
 A request is taken here where its head is all there, is one that `wire.request_head` knows to be read in one way by
-everybody, and asks for a path in `Ways`. Its body may still be on its way. `listener.Connection` runs it,
+everybody, and asks for a path in `Ways`. Its body may still be on its way. `connection.Connection` runs it,
 and gives everything else to aiohttp, untouched and before anything was done about it: aiohttp's server is the
 specification of this one, and what `[server] exchange = "plain"` puts in its place.
 
