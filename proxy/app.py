@@ -381,6 +381,7 @@ class App:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if hasattr(self, "reloader"):
             await self.reloader.builder.pool.close()
+            self.gateway.express.tidings.tell()
         await asyncio.to_thread(self.ledger.stop, 10.0)
         if self._admin_socket is not None:
             with suppress(OSError):

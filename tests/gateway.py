@@ -140,6 +140,8 @@ class Running:
     async def quiet(self) -> None:
         """Every request has ended, its clean-up included."""
         await settles(lambda: self.app is not None and not self.app.gateway.running)
+        assert self.app is not None
+        self.app.gateway.express.tidings.tell()
 
     async def over_socket(self, method: str, path: str, document: Any = None) -> Answer:
         """Through the admin socket in the state directory."""

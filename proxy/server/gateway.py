@@ -339,16 +339,16 @@ class Gateway:
             for alert in alerts:
                 self.alerts.tell(alert)
         overhead = (call.first_byte_s or duration) - call.upstream_wait
-        client = call.visitor.client(call.request.remote or None, call.snapshot.proxies)
+        peer = call.request.remote or None
         track = call.track
         if track is not None and (brief := track.brief_of(call)) is not None:
-            usage = brief.usage
-            track.tally.add(duration, overhead, usage, brief.cost_nanos, brief.ttfb_ms / 1000)
-            self.tell_brief(track, brief, usage.input_total, client)
             self.ledger.record(brief)
+            self.express.tidings.add((track, brief, duration, overhead, peer, call.snapshot.proxies))
             return
+        self.express.tidings.tell()  # first, of those that ended before
         decision.facts = call.facts
         intent = call.plan.intent if call.plan is not None else "none"
+        client = call.visitor.client(peer, call.snapshot.proxies)
         self._count(decision, client, intent, duration, overhead)
         self.ledger.record(decision)
 

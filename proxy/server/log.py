@@ -97,12 +97,13 @@ class Log:
         self._alike.clear()
         self._forms.clear()
 
-    def request_done(self, fields: Mapping[str, Any]) -> None:
-        """The one line of each request, by constant names, without structlog's way there. `request_id` is our own."""
+    def request_done(self, fields: Mapping[str, Any], at_ms: int | None = None) -> None:
+        """The one line of each request, by constant names, without structlog's way there. `request_id` is our own;
+        `at_ms` is when it ended, if that was before now."""
         if self._level > logging.INFO:
             return
         told: dict[str, Any] = {
-            "time": stamp(time.time_ns() // 1_000_000),
+            "time": stamp(time.time_ns() // 1_000_000 if at_ms is None else at_ms),
             "level": "info",
             "event": "request_done",
             **fields,
@@ -119,13 +120,13 @@ class Log:
     def brief_done(self, kind: Kind, brief: Brief, read: int | None, client: str | None) -> None:
         """The line of a request of a kind that comes often. Only what is its own is put into the form that the first of
         them has left, and that by the writer's thread."""
-        wrote, cost = brief.usage.output, brief.cost_nanos
+        wrote, cost, took = brief.usage.output, brief.cost_nanos, brief.duration_ms
+        ended = brief.at_ms + took
         form = self._forms.get((kind, client)) or self._learn(kind, brief, read, client)
         if not form or read is None or wrote is None or cost is None or (read | wrote | cost) >> 63:
-            self.request_done(kind.told(brief, read, client))
+            self.request_done(kind.told(brief, read, client), ended)
             return
-        took = brief.duration_ms
-        self._writer.put_form(form, brief.at_ms + took, (brief.request_id, brief.ttfb_ms, took, read, wrote, cost))
+        self._writer.put_form(form, ended, (brief.request_id, brief.ttfb_ms, took, read, wrote, cost))
 
     def _learn(self, kind: Kind, brief: Brief, read: int | None, client: str | None) -> str:
         """ "" where there is no line, or one for people."""

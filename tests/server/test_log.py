@@ -140,9 +140,10 @@ def test_the_line_of_a_kind_is_as_any_other(
     assert not json or kind.asked == 1 + (changes != {} or read != 12)
 
 
-def test_the_line_of_a_kind_tells_when_its_request_ended(opened: Opened) -> None:
+@pytest.mark.parametrize("changes", [{}, {"cost_nanos": None}], ids=["by its form", "as any other"])
+def test_the_line_of_a_kind_tells_when_its_request_ended(opened: Opened, changes: dict[str, Any]) -> None:
     pipe = opened(json=True)
-    pipe.log.brief_done(Kind(), brief(5), 1, None)
+    pipe.log.brief_done(Kind(), brief(5, **changes), 1, None)
     (line,) = pipe.lines()
     assert line["time"] == "2023-11-14T22:13:20.009Z"
     assert line["client"] is None

@@ -20,6 +20,7 @@ from proxy.server.clients.visitor import visitor_of
 from proxy.server.express.ride import Ride
 from proxy.server.express.setting import found_by, recalled
 from proxy.server.express.tally import Tally
+from proxy.server.express.tidings import Tidings
 
 if TYPE_CHECKING:
     from proxy.server.gateway import Gateway
@@ -33,6 +34,7 @@ class Express:
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
         self._tallies: dict[tuple[str, str, str, str, bool], Tally] = {}
+        self.tidings = Tidings(gateway)
         gateway.metrics.folds.append(self._fold)
 
     def tally(self, surface: str, model: str, provider: str, intent: str, streamed: bool) -> Tally:
@@ -44,6 +46,7 @@ class Express:
         return found
 
     def _fold(self) -> None:
+        self.tidings.tell()
         for tally in self._tallies.values():
             tally.fold()
 

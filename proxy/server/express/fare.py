@@ -109,7 +109,6 @@ def settle(
     charged, conversation, permit = cost or 0, ride.conversation, ride._permit
     if charged > billing.MOST_CHARGED:
         charged = billing.MOST_CHARGED
-    read = usage.input_total
     brief = _new(Brief, (
         track, ride.request_id, ride.at_ms, ride.tokens, conversation, ride.pinned is not None, usage, cost,
         charged, ttfb_ms, int(duration * 1000), size, upstream_id, ride.started_ms,
@@ -121,7 +120,7 @@ def settle(
         if call is not None:
             call.recorded = True
         gateway.ended(call or ride, snapshot, ride.size, True)
-        used = (read or 0) + (usage.output or 0)
+        used = (usage.input_total or 0) + (usage.output or 0)
         if permit is not None:
             alerts = permit.settle(charged, used, now)
         else:
@@ -130,5 +129,4 @@ def settle(
         snapshot.world.affinity.pin(conversation, track.candidate, now)
     for alert in alerts:
         gateway.alerts.tell(alert)
-    track.tally.add(duration, overhead, usage, cost, ttfb_ms / 1000)
-    gateway.tell_brief(track, brief, read, track.visitor.client(ride.request.remote or None, snapshot.proxies))
+    gateway.express.tidings.add((track, brief, duration, overhead, ride.request.remote or None, snapshot.proxies))

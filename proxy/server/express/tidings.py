@@ -1,0 +1,63 @@
+"""What is told of good answers once they are in the record: metrics and a line of the log each.
+
+Nobody waits for it, and it takes code and tables that a request among others finds in no cache. So it is done for some
+of them together, soon, in the order in which they ended; and at once where somebody asks, or tells of another request.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from proxy.server.ledger import Brief
+
+if TYPE_CHECKING:
+    from proxy.server.express.track import Track
+    from proxy.server.gateway import Gateway
+    from proxy.wire.forwarded import Proxies
+
+log = structlog.get_logger()
+MOST = 16  # answers that nothing was told of
+
+# How long one took, in seconds, how much of that was not the provider's, and the address that asked.
+Ended = tuple["Track", Brief, float, float, str | None, "Proxies"]
+
+
+class Tidings:
+    """Of one gateway. What is left to be told is told at the end of a tenth of a second."""
+
+    __slots__ = ("_gateway", "_page", "_waiting")
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._waiting: list[Ended] = []
+        self._page: int | None = None  # of the agenda
+
+    def add(self, ended: Ended) -> None:
+        waiting = self._waiting
+        waiting.append(ended)
+        if self._page is None:
+            agenda = self._gateway.relay.agenda
+            self._page = agenda.put(self, agenda.tick)
+        elif len(waiting) >= MOST:
+            self.tell()
+
+    def look(self, now: float) -> None:
+        """Its time on the agenda has come."""
+        self.tell()
+
+    def tell(self) -> None:
+        """All that there is. A fault of ours in one keeps nothing of the others."""
+        if self._page is None:
+            return
+        self._gateway.relay.agenda.strike(self, self._page)
+        waiting, self._waiting, self._page = self._waiting, [], None
+        tell = self._gateway.tell_brief
+        for track, brief, duration, overhead, peer, proxies in waiting:
+            usage = brief.usage
+            try:
+                track.tally.add(duration, overhead, usage, brief.cost_nanos, brief.ttfb_ms / 1000)
+                tell(track, brief, usage.input_total, track.visitor.client(peer, proxies))
+            except Exception as exc:
+                log.exception("internal_error", error=type(exc).__name__)
