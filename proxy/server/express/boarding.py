@@ -19,6 +19,7 @@ from proxy.server.clients.ordinary import OrdinaryRequest
 from proxy.server.clients.visitor import visitor_of
 from proxy.server.express.ride import Ride
 from proxy.server.express.setting import found_by, recalled
+from proxy.server.express.strangers import Strangers
 from proxy.server.express.tally import Tally
 from proxy.server.express.tidings import Tidings
 
@@ -34,7 +35,7 @@ class Express:
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
         self._tallies: dict[tuple[str, str, str, str, bool], Tally] = {}
-        self.tidings = Tidings(gateway)
+        self.tidings, self.strangers = Tidings(gateway), Strangers()
         gateway.metrics.folds.append(self._fold)
 
     def tally(self, surface: str, model: str, provider: str, intent: str, streamed: bool) -> Tally:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from proxy import ir
 from proxy.accounts.permit import Permit, alights, boards, fitted
 from proxy.server import billing
+from proxy.server.express.strangers import NOT_YET
 from proxy.server.ledger import Brief
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Fare:
     tokens: int  # estimated
     amount: int  # of tokens that are reserved of limits
     nanos: int  # and of budgets, when the provider was asked
-    conversation: str | None
+    conversation: str | None  # see `recognized`
     pinned: Candidate | None
     request_id: str
     _permit: Permit | None  # see `permit`
@@ -94,6 +95,12 @@ class Fare:
             )
         return permit
 
+    def recognized(self) -> str | None:
+        """The key of its conversation."""
+        if self.conversation == NOT_YET:
+            self.gateway.express.strangers.recognize()
+        return self.conversation
+
     def lease(self, whose: tuple[str, str | None], nanos: int, now_ms: int) -> None:
         """Notes what is reserved of budgets."""
         key_id, project = whose
@@ -107,6 +114,8 @@ def settle(
     """Gives back, settles and tells of an answer that has left, of so many bytes."""
     gateway, track, call, snapshot = ride.gateway, ride.track, ride.call, ride.snapshot
     charged, conversation, permit = cost or 0, ride.conversation, ride._permit
+    if conversation == NOT_YET:
+        conversation = ride.recognized()
     if charged > billing.MOST_CHARGED:
         charged = billing.MOST_CHARGED
     brief = _new(Brief, (

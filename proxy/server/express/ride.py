@@ -33,6 +33,7 @@ from proxy.server.express.course import Course
 from proxy.server.express.fare import Fare, settle
 from proxy.server.express.hearing import heard
 from proxy.server.express.setting import Found, Talk, said
+from proxy.server.express.strangers import NOT_YET
 from proxy.server.identity import request_id
 from proxy.server.ledger import Decision
 from proxy.server.outgoing import with_body
@@ -130,15 +131,18 @@ class Ride(Fare):
             self.reply = upstream.asked(place, track.head, size, sent)
             self.sent, self.request.document = sent, None
             self._begun()
-            if not goes_on:
-                self._recognizes(talk)  # no pin could be looked for
             if track.streamed is None:
+                if not goes_on:
+                    self.recognizes(talk)  # no pin could be looked for
                 self.reply.lend(self)
-            else:
-                self.course = course = Course(self)
-                self.reply.lend(course)
-                if self.call is not None:
-                    self.call.course = course
+                return True
+            self.course = course = Course(self)
+            self.reply.lend(course)
+            if self.call is not None:
+                self.call.course = course
+            if not goes_on:
+                self.conversation = NOT_YET
+                gateway.express.strangers.add(self, talk)
         except BaseException:
             self._stays(place)
             raise
@@ -184,7 +188,7 @@ class Ride(Fare):
             renamed = splice.asking_usage(renamed)
         return None if renamed is None else (renamed,)
 
-    def _recognizes(self, talk: Talk) -> str | None:
+    def recognizes(self, talk: Talk) -> str | None:
         _, _, system, first, _ = talk
         conversation = conversation_key(self.track.scope, self.track.session, system[:2000], first[:2000])
         self.conversation = conversation
@@ -192,7 +196,7 @@ class Ride(Fare):
 
     def _is_at_home(self, talk: Talk, now: float) -> bool:
         """Whether no pin of the conversation leads elsewhere."""
-        track, conversation = self.track, self._recognizes(talk)
+        track, conversation = self.track, self.recognizes(talk)
         if conversation is not None:
             self.pinned = self.snapshot.world.affinity.pinned(conversation, now, track.lifetime)
         return self.pinned is None or self.pinned == track.candidate
@@ -404,7 +408,7 @@ class Ride(Fare):
         call.decision.requested = track.requested
         if track.standing.budgeted:
             call.output_reserved = track.output
-        plan = track.plan_for(self.tokens, self.conversation, warm=self.pinned is not None)
+        plan = track.plan_for(self.tokens, self.recognized(), warm=self.pinned is not None)
         call.plan = call.decision.plan = plan
         call.facts = plan.facts
         call.begun = Begun(track.upstream, self.reply, track.credential, self.began, self.started_ms, self.raised)
