@@ -41,7 +41,7 @@ from proxy.server.ledger.records import Leased
 from proxy.server.relay import Relay
 from proxy.server.reload import Builder, load_table
 from proxy.server.upstream import LeanUpstream
-from proxy.server.upstream.lean import Handler
+from proxy.server.upstream.handler import Handler
 
 TABLE = """
 [projects.bench]

@@ -1,17 +1,15 @@
 """The lean implementation: the provider's ClientSession lends a pooled connection, and what runs on it is ours.
 
 The request's head leaves as bytes together with its body, the answer's is parsed once, and what comes is handed on
-where it is received: no task wakes up for it. Connecting, TLS, DNS, pooling and closing stay aiohttp's (`session`).
-These two modules touch what aiohttp does not promise to keep; a test checks the shapes that they rely on.
+where it is received (`handler`): no task wakes up for it. Connecting, TLS, DNS, pooling and closing stay aiohttp's
+(`session`). These three touch what aiohttp does not promise to keep; a test checks the shapes that they rely on.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Protocol
 
-from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 
 from proxy.errors import UpstreamBroken, UpstreamError, UpstreamTimeout
@@ -19,10 +17,8 @@ from proxy.server.clients.outbox import Outbox
 from proxy.server.upstream import width
 from proxy.server.upstream.at_hand import AtHand
 from proxy.server.upstream.exchange import Take, Through
-from proxy.server.upstream.plain import (
-    CUT,
-    run_out,
-)
+from proxy.server.upstream.handler import Handler, Receiver
+from proxy.server.upstream.plain import CUT, run_out
 from proxy.server.upstream.slots import Slots
 from proxy.wire.answer_head import BadHttp
 from proxy.wire.head_shape import Head
@@ -37,50 +33,6 @@ UNREAD = Parser()  # of answers of which nothing has come
 
 class Stale(Exception):
     """A pooled connection was found closed: no byte of an answer came."""
-
-
-class Receiver(Protocol):
-    """Of all that happens to a connection."""
-
-    def received(self, data: bytes) -> None: ...
-    def lost(self, exc: BaseException | None) -> None: ...
-
-
-class Handler(ResponseHandler):
-    """One connection. While a lean reply runs on it, all that happens to it is the reply's, or a borrower's."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(loop)
-        self.reply: Receiver | None = None
-        self.used = False
-        self.is_direct = False
-
-    def direct(self, received: Callable[[bytes], None] | None) -> None:
-        """What comes is handed to that one by the transport itself, which asks its protocol for where to only when it
-        is set; None: to whomever it is for when it comes."""
-        self.is_direct = received is not None
-        if received is None:
-            del self.__dict__["data_received"]
-        else:
-            self.__dict__["data_received"] = received
-        if self.transport is not None:
-            self.transport.set_protocol(self)
-
-    def data_received(self, data: bytes) -> None:
-        if self.reply is not None:
-            self.reply.received(data)
-        elif self.used:
-            self.force_close()  # it spoke while nobody asked: what it said is no answer to any request
-            if self.transport is not None:
-                self.transport.close()
-        else:
-            super().data_received(data)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        reply = self.reply
-        super().connection_lost(exc)
-        if reply is not None:
-            reply.lost(exc)
 
 
 class Waits(Protocol):

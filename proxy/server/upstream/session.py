@@ -19,7 +19,8 @@ from proxy.routing.table import Provider
 from proxy.server.clients.outbox import Outbox
 from proxy.server.upstream.at_hand import QUIET, AtHand
 from proxy.server.upstream.exchange import Outgoing, Reply
-from proxy.server.upstream.lean import NO_ANSWER, Handler, LeanReply, Stale
+from proxy.server.upstream.handler import Handler
+from proxy.server.upstream.lean import NO_ANSWER, LeanReply, Stale
 from proxy.server.upstream.plain import KEEP_ALIVE, STALE_TRIES, PlainUpstream, finite, too_soon, unsent
 from proxy.server.upstream.rendering import rendered
 from proxy.wire.splice import Parts

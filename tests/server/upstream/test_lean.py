@@ -19,7 +19,8 @@ from proxy.routing.table import Provider, Timeouts
 from proxy.secret import Secret
 from proxy.server.clients.outbox import Outbox
 from proxy.server.upstream import LeanUpstream, Outgoing, read_up_to
-from proxy.server.upstream.lean import Handler, LeanReply
+from proxy.server.upstream.handler import Handler
+from proxy.server.upstream.lean import LeanReply
 from proxy.server.upstream.plain import PlainReply
 
 LOOPS = ("asyncio", "uvloop")
