@@ -15,6 +15,7 @@ from attrs import field, validators
 from proxy.record import define, frozen
 
 MINUTE = 60  # seconds
+NEARLY = 59.5  # seconds that are told as a minute
 
 _most = validators.optional(validators.ge(1))
 
@@ -172,6 +173,20 @@ class Meter:
             used = window.used + self.reserved
             tokens = tpm - used if tpm > used else 0
         return requests, tokens
+
+    def lately_left(self, now: float) -> tuple[int, int] | None:
+        """As `left`, where there are limits of both kinds, and both were used a moment ago: then it is a minute until
+        either is whole again."""
+        terms, requests, tokens = self.terms, self.requests, self.tokens
+        rpm, tpm = terms.rpm, terms.tpm
+        if rpm is None or tpm is None or now >= requests.turns_at or now >= tokens.turns_at:
+            return None
+        if not (requests._seconds and tokens._seconds):
+            return None
+        if requests._newest[0] + MINUTE - now < NEARLY or tokens._newest[0] + MINUTE - now < NEARLY:
+            return None
+        used, reserved = requests.used, tokens.used + self.reserved
+        return rpm - used if rpm > used else 0, tpm - reserved if tpm > reserved else 0
 
     def token_refusal(self, amount: int, now: float) -> tuple[str, float] | None:
         most = self.terms.tpm

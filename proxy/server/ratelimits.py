@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 
-from proxy.accounts.limits import Meter
+from proxy.accounts.limits import NEARLY, Meter
 from proxy.accounts.permit import tightest
 from proxy.server.call import Call
 from proxy.server.respond import Headers
@@ -76,7 +76,7 @@ def form_of(dialect: str, rpm: int | None, tpm: int | None) -> bytes:
 
 def duration(seconds: float, wall: float = 0.0) -> bytes:
     """As OpenAI writes it, after Go: `1m0s`, `7s`, `120ms`. Whenever it is asked."""
-    if 59.5 <= seconds <= 60:
+    if NEARLY <= seconds <= 60:
         return A_MINUTE  # as mostly: somebody has just been here
     if seconds < 1:
         return b"%dms" % round(seconds * 1000)

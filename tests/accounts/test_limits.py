@@ -11,6 +11,7 @@ from proxy.accounts.keys import Key
 from proxy.accounts.limits import LimitTerms, Meter, Window
 from proxy.accounts.permit import Permit, alights, boards, tightest
 from proxy.errors import LimitReached
+from proxy.server.ratelimits import A_MINUTE, duration
 
 
 @given(st.lists(st.tuples(st.floats(0, 30), st.integers(0, 9)), max_size=50))
@@ -57,6 +58,32 @@ def test_nobody_is_told_to_wait_for_more_than_a_minute_nor_too_short_a_time(bega
 
 def permit(books: Books, **limits: int) -> Permit:
     return Permit(books.standing(Key("a" * 12, "", "neu", b"", "", 0, limits=LimitTerms(**limits)), None, 0), 0)
+
+
+@given(
+    st.sampled_from([LimitTerms(), LimitTerms(rpm=3), LimitTerms(tpm=30), LimitTerms(rpm=3, tpm=30)]),
+    st.lists(st.tuples(st.one_of(st.floats(0, 1), st.floats(0, 70)), st.integers(0, 9)), max_size=20),
+    st.one_of(st.sampled_from([0.0, 0.25, 0.5, 59.5, 60.0, 61.0]), st.floats(0, 70)),
+)
+def test_what_was_used_lately_is_told_as_ever(terms: LimitTerms, steps: list[tuple[float, int]], since: float) -> None:
+    meter, now = Meter("project:a", terms), 100.0
+    for passes, amount in steps:
+        now += passes
+        if meter.boards(amount, now):
+            meter.leave(amount, amount, now)
+    now += since
+    lately = meter.lately_left(now)
+    if lately is not None:
+        assert lately == meter.left(now)
+        assert {duration(it.idle_in(now)) for it in (meter.requests, meter.tokens)} == {A_MINUTE}
+
+
+def test_what_was_used_lately_is_known() -> None:
+    meter = Meter("project:a", LimitTerms(rpm=3, tpm=30))
+    assert meter.boards(5, 100.0)
+    meter.leave(5, 4, 101.0)
+    assert meter.lately_left(100.5) == meter.left(100.5) == (2, 26)
+    assert meter.lately_left(100.75) is None
 
 
 def test_a_refused_request_is_told_when_to_come_again() -> None:

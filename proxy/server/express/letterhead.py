@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from proxy.accounts.limits import LimitTerms, Meter
 from proxy.server.clients.downstream import CLOSING, Stock, date_line, start_line
-from proxy.server.ratelimits import form_of, lines_of, told_by
+from proxy.server.ratelimits import A_MINUTE, form_of, lines_of, told_by
 
 STREAM_LINES = b"Cache-Control: no-cache\r\nX-Accel-Buffering: no\r\n"  # see `respond.STREAM_HEADERS`
 ENDS: dict[bool, bytes] = {
@@ -58,6 +58,9 @@ class Letterhead:
             return (id, id, passed, lines) if self._twice else (id, passed, lines)
         if meter.terms is not self._terms:
             self._put_together()
+        lately = meter.lately_left(now) if not self._twice else None
+        if lately is not None:  # as mostly
+            return id, passed, lately[0], A_MINUTE, lately[1], A_MINUTE
         requests, tokens = meter.left(now)
         limits = told_by(requests, meter, tokens, meter, dialect, now, wall)
         return (id, id, passed, *limits) if self._twice else (id, passed, *limits)
