@@ -78,7 +78,7 @@ CHANGES: dict[str, tuple[bytes, bytes]] = {
 
 
 @pytest.mark.parametrize("hop", EACH_HOP)
-@pytest.mark.parametrize(("change", "make"), product_of(CHANGES, ANSWERS, fast=1, of=2))
+@pytest.mark.parametrize(("change", "make"), product_of(CHANGES, ANSWERS, fast=1, of=3))
 async def test_the_short_way_shows_what_the_way_of_all_would(
     change: tuple[bytes, bytes], make: Callable[[Tongue, int], Script], hop: tuple[Tongue, Tongue], home: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -131,7 +131,7 @@ WORDS = {"a few words": "Say hello.", "a long prompt": 'Say "hello". \u2026\n' *
 
 
 @pytest.mark.parametrize(
-    ("turn", "cuts", "words"), product_of({name: TURNS[name] for name in JOINED}, CUTS, WORDS, fast=1, of=2)
+    ("turn", "cuts", "words"), product_of({name: TURNS[name] for name in JOINED}, CUTS, WORDS, fast=1, of=3)
 )
 @pytest.mark.parametrize("hop", EACH_HOP)
 async def test_a_body_of_any_length_rides_however_it_comes(
