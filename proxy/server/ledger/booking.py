@@ -16,12 +16,12 @@ from proxy.record import define
 from proxy.server.ledger.building import Alike, Into, Row
 from proxy.server.ledger.insert import SIZES, File, insert, statement
 from proxy.server.ledger.rows import BLOCK_BITS, Value, integer
+from proxy.server.ledger.trickle import Few
 
 T = TypeVar("T")
 
 MOST_FORMS = MOST_KEYS = MOST_BLOCKS = 4096
 MOST_MARKS = 1 << 14
-NEVER = 1 << 62
 USED_MS = 1_000  # a use of a key so soon after the last one that was written is not: it would be a page of every batch
 SPEND = Into(
     "spend",
@@ -43,7 +43,7 @@ class Bookings:
 
     def book(self, file: File, rows: Sequence[Row]) -> None:
         """Rows that the file did not have."""
-        sums: dict[Alike, list[int]] = {}  # charged, and the last use
+        sums: dict[Alike, list[int]] = {}
         unmarked: set[tuple[Alike, int]] = set()
         for row in rows:
             alike, at_ms = row.alike, row.at_ms
@@ -53,6 +53,29 @@ class Bookings:
             if at_ms > some[1]:
                 some[1] = at_ms
             unmarked.add((alike, at_ms >> BLOCK_BITS))
+        self._book(file, sums, unmarked)
+
+    def book_few(self, file: File, few: Few) -> None:
+        """The same, where they mostly bring nothing new but what they were charged."""
+        alike, charged = few.alike, few.charged_nanos
+        key, form, accounts, marked = alike.key_id, alike.form, alike.accounts, self._marked
+        plain = form is None or form[0] in self._forms
+        if key is not None and few.last_ms >= self._used.get(key, 0) + USED_MS:
+            plain = False
+        for block in few.blocks:
+            if (alike, block) not in marked:
+                plain = False
+        if not plain:
+            self._book(file, {alike: (charged, few.last_ms)}, {(alike, block) for block in few.blocks})
+        elif charged and accounts:
+            spent: list[Value] = []
+            for account in accounts:
+                spent += account
+                spent.append(integer(charged))
+            file.execute(statement(SPEND, len(accounts)), spent)
+
+    def _book(self, file: File, sums: Mapping[Alike, Sequence[int]], unmarked: set[tuple[Alike, int]]) -> None:
+        """`sums` are what was charged, and the last use."""
         spent: dict[tuple[str, int], int] = {}
         used: dict[str, int] = {}
         forms: dict[int, tuple[int, int, str]] = {}
@@ -76,26 +99,6 @@ class Bookings:
         unmarked -= self._marked
         if unmarked:
             self._mark(file, unmarked)
-
-    def book_few(self, file: File, rows: Sequence[Row]) -> None:
-        """The same, where they are alike and bring nothing new but what they were charged."""
-        alike, charged, marked = rows[0].alike, 0, self._marked
-        key, form, accounts = alike.key_id, alike.form, alike.accounts
-        used_again = self._used.get(key, 0) + USED_MS if key is not None else NEVER
-        plain = form is None or form[0] in self._forms
-        for row in rows:
-            at_ms = row.at_ms
-            if row.alike is not alike or at_ms >= used_again or (alike, at_ms >> BLOCK_BITS) not in marked:
-                plain = False
-            charged += row.charged_nanos
-        if not plain:
-            self.book(file, rows)
-        elif charged and accounts:
-            spent: list[Value] = []
-            for account in accounts:
-                spent += account
-                spent.append(integer(charged))
-            file.execute(statement(SPEND, len(accounts)), spent)
 
     def _mark(self, file: File, blocks: Set[tuple[Alike, int]]) -> None:
         marks = {(*mark, integer(block)) for alike, block in blocks for mark in alike.marks} - self._marks

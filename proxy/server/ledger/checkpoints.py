@@ -15,6 +15,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from proxy.server.backstage import step_back
+from proxy.server.ledger.insert import File
 from proxy.server.ledger.schema import BUSY_MS
 
 PAGES = 1_000  # in the WAL, about, before it is worth it
@@ -36,8 +37,8 @@ class Checkpoints:
         self._thread: threading.Thread | None = None
         self._home = False  # the last attempt moved all
 
-    def committed(self, connection: sqlite3.Connection, pages: int) -> None:
-        """After each commit of the writer, which `connection` is."""
+    def committed(self, file: File, pages: int) -> None:
+        """After each commit of the writer, which it made by `file`."""
         self._commits += 1
         self._writing = False
         self._pages += pages
@@ -52,7 +53,7 @@ class Checkpoints:
                 self._pages = self._begun_at = 0
         if self._pages > MOST_PAGES:
             with suppress(sqlite3.Error):  # its commit was none; the next one is
-                connection.execute(CHECKPOINT).fetchone()
+                file.execute(CHECKPOINT).fetchone()
             self._pages = self._begun_at = 0
         elif self._pages - self._begun_at >= PAGES:
             self._begun_at = self._pages

@@ -119,10 +119,11 @@ def statement(into: Into, rows: int) -> str:
 
 @lru_cache(maxsize=256)
 def few_statement(into: Into, shared: int, rows: int) -> str:
-    """The same for a few, which takes longer to prepare and is quicker where it is prepared."""
-    first = [f"?{n}" for n in range(1, shared + 1)]
-    row = f"({', '.join([*first, *'?' * (len(into.columns) - shared)])})"
-    return f"{into.verb} INTO {into.table} ({', '.join(into.columns)}) VALUES {', '.join([row] * rows)}"
+    """The same for a few, which takes longer to prepare and is quicker where it is prepared. The file numbers them,
+    behind those that it has."""
+    columns = [name for name in into.columns if name != "id"]
+    row = f"({', '.join([*(f'?{n}' for n in range(1, shared + 1)), *'?' * (len(columns) - shared)])})"
+    return f"{into.verb} INTO {into.table} ({', '.join(columns)}) VALUES {', '.join([row] * rows)}"
 
 
 @lru_cache(maxsize=256)

@@ -7,7 +7,6 @@ that begins or ends; to the nano as soon as none has for a second.
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Callable, Iterable
 from math import inf
@@ -15,8 +14,8 @@ from math import inf
 from attrs import field
 
 from proxy.record import define
-from proxy.server.ledger.building import Into, Row
-from proxy.server.ledger.insert import insert, parts
+from proxy.server.ledger.building import Into
+from proxy.server.ledger.insert import File, insert, parts
 from proxy.server.ledger.records import Lease, Leased
 from proxy.server.ledger.rows import integer
 
@@ -80,30 +79,36 @@ class Reserves:
 
     def begin(self, leases: Iterable[Leased]) -> None:
         """Of requests under way, each in the place of what it had before."""
+        held, stirred = self._held, None
         for request, key_id, project, nanos, until_ms in leases:
-            self._end(request)
+            if request in held:
+                self.end((request,))
             if (sum := self._sums.get((key_id, project))) is None:
                 self._sums[key_id, project] = sum = Sum(request, key_id, project)
-            self._held[request] = sum, nanos, until_ms
+            held[request] = sum, nanos, until_ms
             sum.requests += 1
             sum.nanos += nanos
-            sum.until_ms = max(until_ms, sum.until_ms)
-            sum.stirred = True
-            self._changed.add(sum)
+            if until_ms > sum.until_ms:
+                sum.until_ms = until_ms
+            if sum is not stirred:
+                stirred = self._stir(sum)
 
-    def end(self, rows: Iterable[Row]) -> None:
-        """Whatever becomes of a row, its request has ended."""
-        if self._held:
-            for row in rows:
-                self._end(row.request_id)
+    def end(self, requests: Iterable[str]) -> None:
+        """Whatever became of their rows."""
+        stirred = None
+        if held := self._held:
+            for request in requests:
+                if (had := held.pop(request, None)) is not None:
+                    sum, nanos, _ = had
+                    sum.requests -= 1
+                    sum.nanos -= nanos
+                    if sum is not stirred:
+                        stirred = self._stir(sum)
 
-    def _end(self, request: str) -> None:
-        if (had := self._held.pop(request, None)) is not None:
-            sum, nanos, _ = had
-            sum.requests -= 1
-            sum.nanos -= nanos
-            sum.stirred = True
-            self._changed.add(sum)
+    def _stir(self, sum: Sum) -> Sum:
+        sum.stirred = True
+        self._changed.add(sum)
+        return sum
 
     def forget(self, now_ms: int) -> None:
         """Requests that never came to a row, such as those whose row was dropped; and how far ahead the clock was, when
@@ -111,13 +116,13 @@ class Reserves:
         youngest: dict[Sum, int] = {}
         for request, (sum, _, until_ms) in list(self._held.items()):
             if until_ms < now_ms:
-                self._end(request)
+                self.end((request,))
             else:
                 youngest[sum] = max(until_ms, youngest.get(sum, until_ms))
         for sum, until_ms in youngest.items():
             if sum.until_ms > until_ms + MARGIN_MS:
-                sum.until_ms, sum.stirred = until_ms, True
-                self._changed.add(sum)
+                sum.until_ms = until_ms
+                self._stir(sum)
 
     def settle(self) -> bool:
         """Nothing changes any more: what the file does not say to the nano is due. False where there is none."""
@@ -132,15 +137,15 @@ class Reserves:
         now = self._clock()
         return [sum for sum in self._changed if sum.due(now)]
 
-    def write(self, connection: sqlite3.Connection) -> None:
+    def write(self, file: File) -> None:
         self._writing = [(sum, sum.lease() if sum.requests else None) for sum in self.due()]
         if not self._writing:
             return
-        insert(connection, LEASES, [lease for _, lease in self._writing if lease is not None])
+        insert(file, LEASES, [lease for _, lease in self._writing if lease is not None])
         gone = [sum.id for sum, lease in self._writing if lease is None and sum.kept]
         for part in parts(gone):
             places = ", ".join("?" * len(part))
-            connection.execute(f"DELETE FROM leases WHERE request_id IN ({places})", part)  # noqa: S608
+            file.execute(f"DELETE FROM leases WHERE request_id IN ({places})", part)  # noqa: S608
 
     def done(self) -> None:
         """The transaction is in the file."""

@@ -3,7 +3,7 @@
 A file that cannot be used is refused with a sentence for its operator. It is never deleted, emptied or replaced.
 
 `synchronous=FULL`: rows carry money, and with NORMAL a power cut could take back what was committed. It costs one
-fsync per batch, so 25 a second with batches of 40 ms, and 50 where rows come thick, in the writer thread, where no
+fsync per batch, so 23 a second with batches of 44 ms, and 45 where rows come thick, in the writer thread, where no
 request waits for it.
 """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,10 +14,11 @@ import structlog
 from proxy.server.ledger.booking import Bookings
 from proxy.server.ledger.building import Row
 from proxy.server.ledger.checkpoints import Checkpoints
-from proxy.server.ledger.insert import BAD_ROW, few_statement, insert_each, insert_rows, last_id
+from proxy.server.ledger.insert import BAD_ROW, File, few_statement, insert_each, insert_rows, last_id
 from proxy.server.ledger.reserves import Reserves
 from proxy.server.ledger.retention import STEP_PAGES, Retention, cascading, sweep
 from proxy.server.ledger.schema import inode_of
+from proxy.server.ledger.trickle import Few
 
 log = structlog.get_logger()
 
@@ -56,41 +57,37 @@ class Transactions:
         connection.execute("BEGIN IMMEDIATE")
         new, refused = (rows, 0) if self._insert(connection, rows) else self._insert_each(connection, rows)
         self._bookings.book(connection, new)
-        self._commit(connection, rows, BATCH_PAGES + weight // ROW_PAGE)
+        self._commit(connection, [row.request_id for row in rows], BATCH_PAGES + weight // ROW_PAGE)
         return len(rows) - refused
 
-    def write_few(self, rows: Sequence[Row]) -> bool:
-        """The same for a few rows of one statement, as they trickle while the file takes them. The processor has
-        forgotten all of this since the last time, so what counts is how little of it there is. False where it is not
-        so: nothing is written then."""
-        connection, last, kind = self._connection, self._last_id, rows[0].kind
-        if connection is None or last is None or inode_of(self._place) != self._inode:
+    def write_few(self, few: Few) -> bool:
+        """The same for a few rows as they trickle while the file takes them. False where it is not so: nothing is
+        written then."""
+        connection = self._connection
+        if connection is None or self._last_id is None or inode_of(self._place) != self._inode:
             return False
-        shared = kind.shared
-        values = list(shared)
-        for row in rows:
-            if row.kind is not kind or row.attempts or row.plan is not None:
-                return False
-            last += 1
-            values.append(last)
-            values += row.values
         if (cursor := self._cursor) is None:
             self._cursor = cursor = connection.cursor()
+        kind, requests = few.alike.ordinary, few.requests
         self._checkpoints.give_way()
         cursor.execute("BEGIN IMMEDIATE")
-        cursor.execute(few_statement(kind.into, len(shared), len(rows)), values)
-        self._bookings.book_few(cursor, rows)
-        self._commit(connection, rows, FEW_PAGES)
-        self._last_id = last
+        try:
+            cursor.execute(few_statement(kind.into, len(kind.shared), len(requests)), few.values)
+        except OverflowError:
+            cursor.execute("ROLLBACK")
+            return False
+        self._last_id = cursor.lastrowid
+        self._bookings.book_few(cursor, few)
+        self._commit(cursor, requests, FEW_PAGES)
         return True
 
-    def _commit(self, connection: sqlite3.Connection, rows: Sequence[Row], pages: int) -> None:
+    def _commit(self, file: File, requests: Iterable[str], pages: int) -> None:
         reserves = self.reserves
-        reserves.end(rows)
-        reserves.write(connection)
-        connection.execute("COMMIT")
+        reserves.end(requests)
+        reserves.write(file)
+        file.execute("COMMIT")
         reserves.done()
-        self._checkpoints.committed(connection, pages)
+        self._checkpoints.committed(file, pages)
 
     def _insert(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> bool:
         """All at once, if they are new; where another process has written, from its last id on. False if not."""

@@ -21,11 +21,12 @@ import structlog
 
 from proxy.server.backstage import step_back
 from proxy.server.bell import Bell
-from proxy.server.ledger.building import ATTEMPT_BYTES, ROW_BYTES, Row, Rows, row_of_brief
+from proxy.server.ledger.building import ATTEMPT_BYTES, ROW_BYTES, Row, Rows
 from proxy.server.ledger.records import Brief, Decision, Leased
 from proxy.server.ledger.retention import Retention
 from proxy.server.ledger.schema import LedgerRefused, check, open_writer, refusal
 from proxy.server.ledger.transactions import Transactions
+from proxy.server.ledger.trickle import together
 
 log = structlog.get_logger()
 
@@ -54,7 +55,7 @@ class Ledger:
         path: Path,
         *,
         max_queue_bytes: int = 16 << 20,
-        flush_ms: int = 40,
+        flush_ms: int = 44,
         retain_days: float | None = 90,
         retain_bytes: int | None = 2 << 30,
         now: Callable[[], float] = time.time,
@@ -207,17 +208,19 @@ class Ledger:
                 return
             self._asleep = True  # said before the look at the queues: what comes after it rings
             if not self._came():
-                self._bell.heard(self._idle())
+                due_at = self._retry_at if self._unwritten() else self._tidy_at
+                self._bell.heard(max(0.0, due_at - time.monotonic()))
             self._asleep = False
         elif not self._came():
             self._naps += 1
-            self._rest(min(self._pause_s, self._idle()))
+            self._rest(self._pause_s)
             if self._leases or self._young:
                 self._take_leases()
-        if self._queue and not self._file.reserves.due():
-            self._rest(min(self._left(), self._idle()))
-        elif self._leases and not self._queue:
-            self._rest(min(self._pause_s, self._idle()))
+        if self._queue:
+            if (left := self._left()) > 0:
+                self._rest(left)
+        elif self._leases:
+            self._rest(self._pause_s)
 
     def _left(self) -> float:
         """Seconds that the first row may wait for others. It came behind the last batch; that it came later is believed
@@ -233,22 +236,18 @@ class Ledger:
         return max(left, pause - age) if age >= 0 else left
 
     def _rest(self, seconds: float) -> None:
-        """For so long, or until a batch is due before its time."""
-        if seconds <= 0:
-            return
-        until = time.monotonic() + seconds
-        while not self._batch_is_due() and (left := until - time.monotonic()) > 0 and self._bell.heard(left):
-            pass  # rung for a reason that is gone
+        """For so long, or until something is due."""
+        now = time.monotonic()
+        until = min(now + seconds, self._retry_at if self._unwritten() else self._tidy_at)
+        while (
+            now < until
+            and not (self._hurry or self._ending or len(self._queue) >= BATCH_ROWS)
+            and self._bell.heard(until - now)
+        ):
+            now = time.monotonic()  # it rang, perhaps for a reason that is gone
 
     def _came(self) -> bool:
         return bool(self._queue or self._leases) or self._hurry or self._ending
-
-    def _idle(self) -> float:
-        """Seconds until something is due that no new decision brings."""
-        return max(0.0, (self._retry_at if self._unwritten() else self._tidy_at) - time.monotonic())
-
-    def _batch_is_due(self) -> bool:
-        return self._hurry or self._ending or len(self._queue) >= BATCH_ROWS
 
     def _few(self) -> bool:
         """A turn as most are: a few rows of known kinds, which the file takes, and nothing else. They stand in the
@@ -263,29 +262,25 @@ class Ledger:
             or now >= self._tidy_at
         ):
             return False
-        rows = []
         try:
-            for i in range(count):
-                brief = queue[i]
-                row = row_of_brief(brief) if brief.__class__ is Brief else None
-                if row is None:
-                    return False
-                rows.append(row)
+            few = together(list(queue)[:count])
         except Exception:  # as in `_built`, which tells whose row is none
+            return False
+        if few is None:
             return False
         if self._leases or self._young:
             self._take_leases()
         try:
-            if not self._file.write_few(rows):
+            if not self._file.write_few(few):
                 return False
         except Exception as exc:  # as in `_write`, which tries again, and tells what ails the file
             self._file.failed()
             if not isinstance(exc, sqlite3.Error | OSError | LedgerRefused):
-                self._report("ledger_batch_failed", exc, rows[0].request_id)
+                self._report("ledger_batch_failed", exc, few.requests[0])
             return False
         self._written_at, self._naps, self._pause_s = now, 0, self._flush_s
         with self._lock:
-            for _ in rows:
+            for _ in range(count):
                 queue.popleft()
             if not queue:
                 self._hurry = False

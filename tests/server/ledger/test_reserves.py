@@ -47,7 +47,7 @@ class Desk:
 
     def end(self, request: str) -> None:
         self.under_way.pop(request, None)
-        self.reserves._end(request)
+        self.reserves.end((request,))
 
     def commit(self) -> int:
         """How many statements it took."""
