@@ -112,10 +112,13 @@ class Listener(web.Server):
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(min(1.0, seconds / 4))
-            limit = loop.time() - seconds
-            for connection in list(self.connections):
-                if isinstance(connection, Connection) and (connection.head_since or limit) < limit:
-                    connection.force_close()
+            self._close_slower(loop.time() - seconds)
+
+    def _close_slower(self, limit: float) -> None:
+        """By itself, for what sleeps between two looks would keep the last connection that was looked at."""
+        for connection in list(self.connections):
+            if isinstance(connection, Connection) and (connection.head_since or limit) < limit:
+                connection.force_close()
 
     async def _dispatch(self, request: web.BaseRequest) -> web.StreamResponse:
         assert isinstance(request, PlainRequest)

@@ -60,9 +60,13 @@ async def hang_up_on_leavers(unread: Callable[[], Collection[RequestHandler]]) -
     while True:
         await asyncio.sleep(LISTEN)
         if unread():
-            for connection in _leaving(unread()):
-                if connection.transport is not None:
-                    connection.transport.abort()
+            _hang_up(unread())
+
+
+def _hang_up(unread: Collection[RequestHandler]) -> None:
+    for connection in _leaving(unread):
+        if connection.transport is not None:
+            connection.transport.abort()
 
 
 def _leaving(connections: Iterable[RequestHandler]) -> list[RequestHandler]:

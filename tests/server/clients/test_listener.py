@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import socket
 import sqlite3
@@ -12,13 +13,14 @@ from typing import Any
 
 import orjson
 import pytest
-from gateway import PRINTABLE, Answer, Running, Start, chain, gateway, provider
+from gateway import PRINTABLE, Answer, Running, Start, chain, gateway, listener_of, provider, settles
 from playbook import CHAT, MESSAGES, TONGUES, Tongue
 from upstream import CUT, SILENCE, Script, ScriptedUpstream, head, plain, streamed
 
 from proxy.app import App
 from proxy.secret import Scrubber
 from proxy.server import log as logging
+from proxy.server.clients.connection import Connection
 from proxy.server.clients.listener import Listener
 from proxy.server.daemon import ADMIN_CONNECTIONS, ListenRefused
 from proxy.server.starting import LEDGER, StartRefused
@@ -424,3 +426,27 @@ async def test_a_path_for_clients_is_no_question_of_a_base_url_on_the_admin_list
     assert "base URL" in told[gw.base]
     assert "base URL" not in told[gw.admin]
     assert "listen" in told[gw.admin]
+
+
+async def test_no_look_at_connections_keeps_one_that_has_ended(
+    upstream: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gw = await start(provider("first", upstream), 'header_timeout = "200ms"')
+    upstream.plays(plain(CHAT.answer("ok")))
+    listener, looks = listener_of(gw), list[bool]()
+    look = Listener._close_slower
+
+    def noted(self: Listener, limit: float) -> None:
+        look(self, limit)
+        if self is listener:
+            looks.append(bool(self.connections))
+
+    monkeypatch.setattr(Listener, "_close_slower", noted)
+    client = await gw.connect()
+    await client.request(CHAT, CHAT.request("first"))
+    await client.until(b"ok")
+    await settles(lambda: True in looks)
+    client.leave()
+    await settles(lambda: not listener.connections)
+    gc.collect()
+    assert not [it for it in gc.get_objects() if isinstance(it, Connection) and it._listener is listener]
