@@ -8,6 +8,7 @@ short; `estimated` says so.
 from __future__ import annotations
 
 from proxy import ir
+from proxy.accounts.budget import NO_ALERTS, Alert
 from proxy.accounts.permit import Permit
 from proxy.catalog import Price, worst_case_nanos
 from proxy.routing.facts import Facts
@@ -185,6 +186,20 @@ def _tokens_in(opening: Opening, facts: Facts) -> int:
         return 0
     per_token = STREAM_BYTES_PER_TOKEN if opening.stream is not None else PLAIN_BYTES_PER_TOKEN
     return opening.attempt.bytes_out // per_token
+
+
+def settle(call: Call, now: float) -> tuple[Alert, ...]:
+    """At the end of a request, however it ended, and whatever is at fault in counting what it cost."""
+    decision = call.decision
+    try:
+        if decision.model is None:
+            close(call)
+        used = tokens_used(call)
+    except BaseException:
+        if call.permit is not None:
+            call.permit.settle(decision.charged_nanos, 0, now)
+        raise
+    return NO_ALERTS if call.permit is None else call.permit.settle(decision.charged_nanos, used, now)
 
 
 def close(call: Call) -> None:

@@ -325,19 +325,22 @@ class Gateway:
         like any other."""
         if call.recorded:
             return
-        self.ended(call, call.snapshot, call.held, call.inside)
-        decision = call.decision
-        duration = time.monotonic() - call.started
-        decision.duration_ms = int(duration * 1000)
-        if decision.model is None:
-            billing.close(call)
-        permit = call.permit
-        if permit is None:
-            self.metrics.not_admitted(decision.outcome)
+        try:  # whatever may be at fault in one of these, nobody waits for what the request had
+            self.ended(call, call.snapshot, call.held, call.inside)
+        finally:
+            duration = time.monotonic() - call.started
+            call.decision.duration_ms = int(duration * 1000)
+            alerts = billing.settle(call, self.clock())
+        for alert in alerts:
+            self.alerts.tell(alert)
+        if call.permit is None:
+            self.metrics.not_admitted(call.decision.outcome)
             return  # no row, so that nobody can fill the ledger from outside
-        if alerts := permit.settle(decision.charged_nanos, billing.tokens_used(call), self.clock()):
-            for alert in alerts:
-                self.alerts.tell(alert)
+        self._record(call, duration)
+
+    def _record(self, call: Call, duration: float) -> None:
+        """And what else is told of it."""
+        decision = call.decision
         overhead = (call.first_byte_s or duration) - call.upstream_wait
         peer = call.request.remote or None
         track = call.track
@@ -356,12 +359,12 @@ class Gateway:
         """Gives back what a request had of the process."""
         snapshot.users -= 1
         self.calls.discard(call)
-        if inside:
+        if not self.calls and self._idle is not None:
+            self._idle.set()
+        if inside:  # last: it lets others in
             self.turnstile.alight(held)
         else:
             self.turnstile.release(held)
-        if not self.calls and self._idle is not None:
-            self._idle.set()
 
     def _count(self, decision: Decision, client: str | None, intent: str, duration: float, overhead: float) -> None:
         self.metrics.request_done(

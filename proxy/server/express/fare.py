@@ -128,12 +128,14 @@ def settle(
         track.in_flight.value -= 1
         if call is not None:
             call.recorded = True
-        gateway.ended(call or ride, snapshot, ride.size, True)
-        used = (usage.input_total or 0) + (usage.output or 0)
-        if permit is not None:
-            alerts = permit.settle(charged, used, now)
-        else:
-            alerts = alights(track.standing, ride.amount, ride.nanos, ride.at_ms, charged, used, now)
+        try:
+            gateway.ended(call or ride, snapshot, ride.size, True)
+        finally:
+            used = (usage.input_total or 0) + (usage.output or 0)
+            if permit is not None:
+                alerts = permit.settle(charged, used, now)
+            else:
+                alerts = alights(track.standing, ride.amount, ride.nanos, ride.at_ms, charged, used, now)
     if track.pins and conversation is not None:
         snapshot.world.affinity.pin(conversation, track.candidate, now)
     for alert in alerts:

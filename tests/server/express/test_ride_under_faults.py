@@ -13,11 +13,16 @@ import pytest
 from gateway import RawClient, Running, Start, provider
 from keyed import make
 from playbook import CHAT, MESSAGES, Tongue
-from riding import CALM
+from riding import CALM, frames, nobody_boards
 from upstream import CUT, RESET, SILENCE, Script, ScriptedUpstream, Seen, head, plain, streamed
 
+from proxy.accounts.budget import Account
+from proxy.server import billing
 from proxy.server.express.boarding import Express
 from proxy.server.express.ride import Ride
+from proxy.server.ledger import Ledger
+from proxy.server.overload import Turnstile
+from proxy.server.upstream.slots import Slots
 
 LOOPS = ("uvloop",)
 CLIENTS, EACH = 12, 20
@@ -88,8 +93,16 @@ async def test_nothing_is_held_whatever_became_of_them(
     monkeypatch.setattr(Express, "board", noted)
     key = (await make(gw, project="team")).bearer["Authorization"]
     await asyncio.gather(*(asks(gw, key, Random(number)) for number in range(CLIENTS)))
-    await gw.quiet()
     assert sum(boarded) > EACH
+    account = await held_is_nothing(gw)
+    rows = await gw.rows(len(boarded))
+    assert len(rows) == len(boarded)
+    assert sum(row["charged_nanos"] for row in rows) == account.spent
+
+
+async def held_is_nothing(gw: Running) -> Account:
+    """The team's account."""
+    await gw.quiet()
     assert gw.app is not None
     gateway = gw.app.gateway
     current, books = gateway.current, gateway.current.gate.books
@@ -99,6 +112,49 @@ async def test_nothing_is_held_whatever_became_of_them(
     assert (meter.running, meter.reserved, account.reserved) == (0, 0, 0)
     assert (house._slots._free, gateway.metrics.in_flight("first").value) == (PLACES, 0)
     assert not any(gateway.relay.agenda._pages.values())
-    rows = await gw.rows(len(boarded))
-    assert len(rows) == len(boarded)
-    assert sum(row["charged_nanos"] for row in rows) == account.spent
+    return account
+
+
+WAYS = {"on the short way": True, "on the way of all": False}
+GIVES_BACK = {
+    "the place in the process": (Turnstile, "alight"),
+    "the place at the provider": (Slots, "release"),
+    "the row": (Ledger, "record"),
+    "what it cost": (billing, "tokens_used"),
+}
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
+@pytest.mark.parametrize("short", WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize(("owner", "gives_back"), GIVES_BACK.values(), ids=GIVES_BACK)
+async def test_a_fault_of_ours_as_something_is_given_back_keeps_nothing_of_the_rest(
+    owner: Any, gives_back: str, short: bool, stream: bool, upstream: ScriptedUpstream, start: Start,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The fault comes when that is done."""
+    price = {"first": "price = { input = 2.5, output = 10 }"}
+    gw = await start(TABLE + provider("first", upstream, models=price, more=f"connections = {PLACES}"))
+    good = streamed(frames(CHAT)) if stream else plain(CHAT.answer("Hello."))
+    upstream.answers(lambda seen: good)
+    key = (await make(gw, project="team")).bearer["Authorization"]
+    works, faults = getattr(owner, gives_back), list[bool]()
+
+    def fails(*given: Any) -> None:
+        works(*given)
+        faults.append(True)
+        raise ZeroDivisionError
+
+    if not short:
+        nobody_boards(monkeypatch)
+    for turn in range(3):
+        client = await gw.connect()
+        with monkeypatch.context() as patched:
+            if turn == 1:
+                patched.setattr(owner, gives_back, fails)
+            await client.request(CHAT, CHAT.request("first", stream=stream), f"Authorization: {key}")
+            with suppress(ConnectionError, asyncio.IncompleteReadError):
+                await whole(client)
+            await gw.quiet()
+        client.leave()
+    assert bool(faults) is not (short and owner is billing)
+    await held_is_nothing(gw)
