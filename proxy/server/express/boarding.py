@@ -1,6 +1,6 @@
 """Who rides: the short way's own door, for whole requests and for those whose body came behind their head.
 
-Whatever is not ordinary about a request is found out here and in `Ride.departs`, before anything is done about it.
+Whatever is not ordinary about a request is found out here and in `departure`, before anything is done about it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from proxy.server.call import Call, Surface
 from proxy.server.clients.inbound import Request
 from proxy.server.clients.ordinary import OrdinaryRequest
 from proxy.server.clients.visitor import visitor_of
+from proxy.server.express.departure import departs
 from proxy.server.express.ride import Ride
 from proxy.server.express.setting import found_by, recalled
 from proxy.server.express.strangers import Strangers
@@ -76,7 +77,7 @@ class Express:
                 if permit.standing is not track.standing:
                     return None
             ride = Ride(gateway, request, snapshot, found, body, at_ms, started)
-            return ride if ride.departs() else None
+            return ride if departs(ride) else None
         except Exception:
             log.exception("internal_error", surface=surface.name)
             return None  # the way of all may have no fault, and tells where it has
@@ -94,4 +95,4 @@ class Express:
         if found is None or found[0].standing is not permit.standing or len(body) > found[0].longest:
             return None
         ride = Ride(self.gateway, request, snapshot, found, body, call.decision.at_ms, call.started, call)
-        return ride if ride.departs() else None
+        return ride if departs(ride) else None

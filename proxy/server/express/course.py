@@ -17,6 +17,7 @@ from proxy.server.clients.downstream import CLOSES, STAYS, Left, post
 from proxy.server.express.reading import LARGE, Reading
 from proxy.server.express.telling import LARGEST
 from proxy.server.flow import LAST
+from proxy.server.upstream.lean import UNREAD
 from proxy.streams import Familiar, at_once, familiar
 from proxy.wire.answer_head import BadHttp
 from proxy.wire.chunked_run import LONGEST, NO_LINE, SIZE_LINES
@@ -102,7 +103,7 @@ class Course(Reading):
                 self._ride.fails(exc)
                 return
             begun, lost = self._first_byte_s is not None, not self._whole
-            if not begun and lost and self._heard is None and hasattr(self, "_parser"):
+            if not begun and lost and self._heard is None and self._reply.parser is not UNREAD:
                 lost = False
             self._hand_over()
             if begun or lost:  # else the same is found again

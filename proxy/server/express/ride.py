@@ -21,27 +21,22 @@ from proxy import ir
 from proxy.dialects.dialect import Voice
 from proxy.errors import GatewayError
 from proxy.routing.affinity import conversation_key
-from proxy.routing.facts import CHARS_PER_TOKEN, estimated_tokens
 from proxy.routing.plan import Plan
-from proxy.routing.table import OFF
-from proxy.server import intake
 from proxy.server.call import NOTHING, Call
 from proxy.server.clients.downstream import CLOSES, STAYS, Left, post
 from proxy.server.clients.ordinary import OrdinaryRequest
 from proxy.server.express.begun import Begun
 from proxy.server.express.course import Course
+from proxy.server.express.departure import LATE, NOTHING_TAKEN
 from proxy.server.express.fare import Fare, settle
 from proxy.server.express.hearing import heard
 from proxy.server.express.setting import Found, Talk, said
-from proxy.server.express.strangers import NOT_YET
-from proxy.server.identity import request_id
 from proxy.server.ledger import Decision
 from proxy.server.outgoing import with_body
 from proxy.server.respond import cost_line
 from proxy.server.snapshot import Snapshot
 from proxy.server.upstream.lean import LeanReply
-from proxy.server.upstream.session import Place
-from proxy.wire import json_text, splice
+from proxy.wire import json_text
 from proxy.wire.head_shape import Head
 from proxy.wire.http1 import whole as whole_answer
 from proxy.wire.splice import Parts, whole
@@ -50,20 +45,20 @@ if TYPE_CHECKING:
     from proxy.server.gateway import Gateway
 
 LARGEST = 12 << 10  # bytes of an answer that a connection takes in one, whatever was set for it: see `UNSENT`
-LATE = "The provider did not answer in time."  # as the watchdog says it
 
 
 class Ride(Fare):
     """One request under way."""
 
     __slots__ = (
-        "asked_at", "began", "body", "course", "cut", "found", "left", "page", "raised", "reply", "sent", "waiter",
+        "asked_at", "began", "body", "course", "cut", "found", "left", "page", "raised", "reply", "sent", "stage",
+        "waiter",
     )  # fmt: skip
 
+    began: float  # by the agenda's clock
     reply: LeanReply
     asked_at: float  # by the gateway's clock
     sent: Parts  # the body that the provider got
-    page: int | None  # of the agenda
 
     def __init__(
         self, gateway: Gateway, request: OrdinaryRequest, snapshot: Snapshot, found: Found, body: bytes, at_ms: int,
@@ -74,6 +69,8 @@ class Ride(Fare):
         self.snapshot = snapshot
         self.found: Found | None = found  # until nobody else will be asked
         self.track = found[0]
+        self.stage = NOTHING_TAKEN  # see `departure`
+        self.page: int | None = None  # of the agenda
         self.body = body
         self.size = len(body)
         self.at_ms = at_ms
@@ -88,136 +85,11 @@ class Ride(Fare):
         self.course: Course | None = None  # of a stream
         self._permit = None
 
-    def departs(self) -> bool:
-        """Asks the provider, if nothing is in the way; else nothing was done. What need not be done before that is
-        done after it."""
-        gateway, track, found, snapshot = self.gateway, self.track, self.found, self.snapshot
-        assert found is not None
-        now = gateway.clock()
-        _, talk, setting, _, written, _, _, _, light = found
-        chars, media, _, _, turns = talk
-        text = light or self.body
-        if media or not text.isascii():
-            tokens = estimated_tokens(chars, 0 if text.isascii() else intake.wide(text), media)
-        else:
-            tokens = -(-chars // CHARS_PER_TOKEN)
-        self.tokens = tokens
-        if track.window is not None and tokens + track.most > track.window:
-            return False
-        health = snapshot.world.health
-        if not health.is_calm(now) and (
-            not health.is_quiet(now) or health.on_trial(track.candidate, track.credential.index)
-        ):
-            return False
-        goes_on = (turns > 1 or track.session is not None) and track.lifetime != OFF
-        if goes_on and not self._is_at_home(talk, now):
-            return False
-        if setting is not None and track.hop is None:
-            before, behind = setting.lead
-            sent: Parts | None = (before, written, behind)
-            size = len(before) + len(written) + len(behind)
-        else:
-            sent = self._put(found)
-            size = sum(map(len, sent)) if sent is not None else 0
-        upstream = track.upstream
-        place = upstream.place() if sent is not None else None
-        if sent is None or place is None:
-            return False
-        try:
-            if not self._has_leave(now):
-                upstream.leaves(place)
-                return False
-            self.asked_at = now
-            self.reply = upstream.asked(place, track.head, size, sent)
-            self.sent, self.request.document = sent, None
-            self._begun()
-            if track.streamed is None:
-                if not goes_on:
-                    self.recognizes(talk)  # no pin could be looked for
-                self.reply.lend(self)
-                return True
-            self.course = course = Course(self)
-            self.reply.lend(course)
-            if self.call is not None:
-                self.call.course = course
-            if not goes_on:
-                self.conversation = NOT_YET
-                gateway.express.strangers.add(self, talk)
-        except BaseException:
-            self._stays(place)
-            raise
-        return True
-
-    def _stays(self, place: Place) -> None:
-        """A fault of ours ended the departure: gives back what was taken up to there. What nobody else has is noted
-        when it was taken, and not before. The connection may have been asked something, and serves no more."""
-        gateway, track, call = self.gateway, self.track, self.call
-        if (course := self.off_course()) is not None:
-            course.expire(LATE)  # nobody is told so
-        elif hasattr(self, "reply"):
-            self.reply.close()
-        else:
-            track.upstream.drops(place)
-        if hasattr(self, "page") and self.page is not None:
-            gateway.relay.agenda.strike(self, self.page)
-        if hasattr(self, "began"):
-            track.in_flight.value -= 1
-        if call is not None or not hasattr(self, "nanos"):
-            return  # the way of all has what was taken, or nothing was
-        if hasattr(self, "began"):
-            gateway.ended(self, self.snapshot, self.size, True)
-        else:
-            gateway.turnstile.alight(self.size)
-        self.permit.settle(0, 0, gateway.clock())
-
-    def _put(self, found: Found) -> Parts | None:
-        """The body for the provider; None where more than a look is needed."""
-        track, body = self.track, self.body
-        _, _, _, _, _, _, beside, members, _ = found
-        if track.hop is not None:
-            try:
-                asked = track.hop.asked(said(found), beside)
-            except (ValueError, GatewayError):
-                return None  # for the way of all to tell
-            return None if asked is None else (asked,)
-        asks = track.streamed is not None and track.streamed.asked_usage
-        if members is not None:
-            return splice.rewritten(body, members, model=track.native, include_usage=asks)
-        renamed = splice.renamed(body, track.native)
-        if asks and renamed is not None:
-            renamed = splice.asking_usage(renamed)
-        return None if renamed is None else (renamed,)
-
     def recognizes(self, talk: Talk) -> str | None:
         _, _, system, first, _ = talk
         conversation = conversation_key(self.track.scope, self.track.session, system[:2000], first[:2000])
         self.conversation = conversation
         return conversation
-
-    def _is_at_home(self, talk: Talk, now: float) -> bool:
-        """Whether no pin of the conversation leads elsewhere."""
-        track, conversation = self.track, self.recognizes(talk)
-        if conversation is not None:
-            self.pinned = self.snapshot.world.affinity.pinned(conversation, now, track.lifetime)
-        return self.pinned is None or self.pinned == track.candidate
-
-    def _begun(self) -> None:
-        gateway, track, call, at_ms = self.gateway, self.track, self.call, self.at_ms
-        agenda = gateway.relay.agenda
-        began = agenda.now()
-        if call is None:
-            self.request_id = request_id(at_ms)
-        else:
-            self.request_id = call.request_id
-            self.started_ms, at_ms = call.elapsed_ms(), int(gateway.now() * 1000)
-        self.page = None if track.streamed is not None else agenda.put(self, began + track.due)
-        if call is None:
-            self.snapshot.users += 1
-            gateway.calls.add(self)
-        track.in_flight.value += 1
-        self.began = began
-        if track.leased is not None:
-            self.lease(track.leased, self.nanos, at_ms)
 
     def forget(self) -> None:
         """Nobody else will be asked."""

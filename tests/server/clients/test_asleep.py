@@ -363,7 +363,7 @@ async def test_a_fault_of_ours_behind_the_record_keeps_nothing(
 DEPARTS = (
     "proxy.server.express.fare.boards",
     "proxy.server.upstream.session.LeanUpstream.asked",
-    "proxy.server.express.ride.request_id",
+    "proxy.server.express.departure.request_id",
     "proxy.server.express.ride.conversation_key",
     "proxy.server.upstream.lean.LeanReply.lend",
 )

@@ -293,7 +293,7 @@ async def test_a_reload_begins_anew(upstream: ScriptedUpstream, start: Start, mo
     assert [ride is not None for ride in boarded] == [False, True, False, True]
 
 
-@pytest.mark.parametrize("where", ["boarding.found_by", "ride.splice"])
+@pytest.mark.parametrize("where", ["boarding.found_by", "departure.splice"])
 async def test_a_fault_of_ours_before_anything_was_done_leaves_the_request_to_the_way_of_all(
     where: str, upstream: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,164 @@
+"""How a ride departs: what is found out before anything is done about a request, what is taken for it, and the provider
+asked; and what is given back where that comes to nothing.
+
+What need not be done before the provider is asked is done after it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proxy.errors import GatewayError
+from proxy.routing.facts import CHARS_PER_TOKEN, estimated_tokens
+from proxy.routing.table import OFF
+from proxy.server import intake
+from proxy.server.express.course import Course
+from proxy.server.express.setting import Found, Talk, said
+from proxy.server.express.strangers import NOT_YET
+from proxy.server.identity import request_id
+from proxy.server.upstream.session import Place
+from proxy.wire import splice
+from proxy.wire.splice import Parts
+
+if TYPE_CHECKING:
+    from proxy.server.express.ride import Ride
+
+NOTHING_TAKEN, HAS_LEAVE, ASKED, BEGUN = range(4)  # how far one got; leave is of limits, budgets and the process
+LATE = "The provider did not answer in time."  # as the watchdog says it
+
+
+def departs(ride: Ride) -> bool:
+    """Asks the provider, if nothing is in the way; else nothing was done."""
+    gateway, track, found, snapshot = ride.gateway, ride.track, ride.found, ride.snapshot
+    assert found is not None
+    now = gateway.clock()
+    _, talk, setting, _, written, _, _, _, light = found
+    chars, media, _, _, turns = talk
+    text = light or ride.body
+    if media or not text.isascii():
+        tokens = estimated_tokens(chars, 0 if text.isascii() else intake.wide(text), media)
+    else:
+        tokens = -(-chars // CHARS_PER_TOKEN)
+    ride.tokens = tokens
+    if track.window is not None and tokens + track.most > track.window:
+        return False
+    health = snapshot.world.health
+    if not health.is_calm(now) and (
+        not health.is_quiet(now) or health.on_trial(track.candidate, track.credential.index)
+    ):
+        return False
+    goes_on = (turns > 1 or track.session is not None) and track.lifetime != OFF
+    if goes_on and not _is_at_home(ride, talk, now):
+        return False
+    if setting is not None and track.hop is None:
+        before, behind = setting.lead
+        sent: Parts | None = (before, written, behind)
+        size = len(before) + len(written) + len(behind)
+    else:
+        sent = _put(ride, found)
+        size = sum(map(len, sent)) if sent is not None else 0
+    place = track.upstream.place() if sent is not None else None
+    if sent is None or place is None:
+        return False
+    try:
+        if not ride._has_leave(now):
+            track.upstream.leaves(place)
+            return False
+        ride.stage = HAS_LEAVE
+        ride.asked_at = now
+        ride.reply = track.upstream.asked(place, track.head, size, sent)
+        ride.stage = ASKED
+        ride.sent, ride.request.document = sent, None
+        _begun(ride)
+        if track.streamed is None:
+            ride.reply.lend(ride)
+        else:
+            ride.course = course = Course(ride)
+            ride.reply.lend(course)
+            if ride.call is not None:
+                ride.call.course = course
+        if not goes_on:  # no pin could be looked for
+            if track.streamed is None:
+                ride.recognizes(talk)
+            else:
+                ride.conversation = NOT_YET
+                gateway.express.strangers.add(ride, talk)
+    except BaseException:
+        _stays(ride, place)
+        raise
+    return True
+
+
+def _stays(ride: Ride, place: Place) -> None:
+    """A fault of ours ended the departure: gives back what was taken up to there. The connection may have been asked
+    something, and serves no more."""
+    gateway, track, stage = ride.gateway, ride.track, ride.stage
+    try:
+        if stage >= ASKED:
+            if (course := ride.off_course()) is not None:
+                course.expire(LATE)  # nobody is told so
+            else:
+                ride.reply.close()
+        else:
+            track.upstream.drops(place)
+    finally:
+        if ride.page is not None:
+            gateway.relay.agenda.strike(ride, ride.page)
+        if stage == BEGUN:
+            track.in_flight.value -= 1
+        if ride.call is None and stage >= HAS_LEAVE:  # else the way of all has what was taken, or nothing was
+            try:
+                ride.permit.settle(0, 0, gateway.clock())
+            finally:
+                if stage == BEGUN:
+                    gateway.ended(ride, ride.snapshot, ride.size, True)
+                else:
+                    gateway.turnstile.alight(ride.size)
+
+
+def _put(ride: Ride, found: Found) -> Parts | None:
+    """The body for the provider; None where more than a look is needed."""
+    track, body = ride.track, ride.body
+    _, _, _, _, _, _, beside, members, _ = found
+    if track.hop is not None:
+        try:
+            asked = track.hop.asked(said(found), beside)
+        except (ValueError, GatewayError):
+            return None  # for the way of all to tell
+        return None if asked is None else (asked,)
+    asks = track.streamed is not None and track.streamed.asked_usage
+    if members is not None:
+        return splice.rewritten(body, members, model=track.native, include_usage=asks)
+    renamed = splice.renamed(body, track.native)
+    if asks and renamed is not None:
+        renamed = splice.asking_usage(renamed)
+    return None if renamed is None else (renamed,)
+
+
+def _is_at_home(ride: Ride, talk: Talk, now: float) -> bool:
+    """Whether no pin of the conversation leads elsewhere."""
+    track, conversation = ride.track, ride.recognizes(talk)
+    if conversation is not None:
+        ride.pinned = ride.snapshot.world.affinity.pinned(conversation, now, track.lifetime)
+    return ride.pinned is None or ride.pinned == track.candidate
+
+
+def _begun(ride: Ride) -> None:
+    gateway, track, call, at_ms = ride.gateway, ride.track, ride.call, ride.at_ms
+    agenda = gateway.relay.agenda
+    began = agenda.now()
+    if call is None:
+        ride.request_id = request_id(at_ms)
+    else:
+        ride.request_id = call.request_id
+        ride.started_ms, at_ms = call.elapsed_ms(), int(gateway.now() * 1000)
+    if track.streamed is None:
+        ride.page = agenda.put(ride, began + track.due)
+    if call is None:
+        ride.snapshot.users += 1
+        gateway.calls.add(ride)
+    track.in_flight.value += 1
+    ride.began = began
+    ride.stage = BEGUN
+    if track.leased is not None:
+        ride.lease(track.leased, ride.nanos, at_ms)
