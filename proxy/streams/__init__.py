@@ -11,8 +11,11 @@ it is a failed attempt like any other; an error after the commit is part of the 
     farewell               but for one frame that some providers send behind the end, if it comes at once
 """
 
+from proxy.streams.by_heart import learnt
 from proxy.streams.familiar import AtOnce, Familiar, at_once, familiar
 from proxy.streams.passthrough import Passthrough
+from proxy.streams.recital import Recital
+from proxy.streams.rote import recital
 from proxy.streams.runs import Retelling
 from proxy.streams.stream import HELD_BYTES, HELD_EVENTS, Stream
 from proxy.streams.translation import Translation
@@ -20,6 +23,6 @@ from proxy.streams.unjudged import Unjudged
 from proxy.streams.whole import events_of
 
 __all__ = [
-    "HELD_BYTES", "HELD_EVENTS", "AtOnce", "Familiar", "Passthrough", "Retelling", "Stream", "Translation", "Unjudged",
-    "at_once", "events_of", "familiar",
+    "HELD_BYTES", "HELD_EVENTS", "AtOnce", "Familiar", "Passthrough", "Recital", "Retelling", "Stream", "Translation",
+    "Unjudged", "at_once", "events_of", "familiar", "learnt", "recital",
 ]  # fmt: skip

@@ -131,7 +131,7 @@ class Lesson:
     def _remember(self, steps: Sequence[Step]) -> None:
         memory = self._memory
         if memory.steps + len(steps) > MOST_STEPS:
-            memory.root, memory.steps = Scene(), 0
+            memory.forget()
         scene = memory.root
         for frame, step in zip(self._frames, steps, strict=True):
             known = _known(scene, frame)

@@ -12,6 +12,7 @@ import orjson
 
 from proxy import ir
 from proxy.dialects.dialect import Dialect, Voice
+from proxy.streams.recital import Passage, Recital, Stage
 from proxy.wire import mould
 from proxy.wire.cast import Cast, poured
 from proxy.wire.chunked_run import ChunkedRun
@@ -20,6 +21,8 @@ from proxy.wire.mould import QUOTE, Mould, ends_early
 
 MOST_MEMORIES = 64
 MOST_STEPS = 128  # of a memory
+MOST_PASSAGES = 64  # of a memory, since it was empty
+MOST_READS = 8  # that may come next
 MOST_SEEN = 64  # kinds of streams of which one came, and no second
 MOST_FUTILE = 32  # lessons in a row of which nothing was learnt: few more are taken then
 SELDOM = 16  # one in so many
@@ -74,19 +77,37 @@ class Scene:
 class Memory:
     """What was learnt of the streams of one dialect for the clients of another, who asked for the same model."""
 
-    __slots__ = ("futile", "root", "seen", "steps")
+    __slots__ = ("_passages", "futile", "root", "seen", "stage", "steps", "unmet")
 
     def __init__(self) -> None:
-        self.root = Scene()
-        self.steps = 0
         self.seen: set[int] = set()
         self.futile = 0
+        self.unmet = 0  # passages learnt since one came again
+        self.forget()
+
+    def forget(self) -> None:
+        self.root = Scene()
+        self.steps = 0
+        self.stage = Stage(self.root)
+        self._passages = 0
 
     def takes_lesson(self) -> bool:
         if self.futile < MOST_FUTILE:
             return True
         self.futile += 1
         return self.futile % SELDOM == 0
+
+    def takes_passage(self) -> bool:
+        """Whether another read is learnt by heart; see `streams.by_heart`."""
+        self.unmet += 1
+        return self.unmet <= MOST_FUTILE or self.unmet % SELDOM == 0
+
+    def add(self, stage: Stage, passage: Passage) -> None:
+        if self._passages >= MOST_PASSAGES:
+            self.stage, self._passages = Stage(self.root), 0
+        del stage.passages[MOST_READS - 1 :]
+        stage.passages.insert(0, passage)
+        self._passages += 1
 
 
 _memories: dict[tuple[str, str, bool, str], Memory] = {}
@@ -100,6 +121,12 @@ def memory_of(dialect: Dialect, spoken: Dialect, voice: Voice) -> Memory:
             _memories.clear()
         memory = _memories[key] = Memory()
     return memory
+
+
+def recital(dialect: Dialect, spoken: Dialect, model: str, include_usage: bool, created: int) -> Recital | None:
+    """Of a stream that began in that second, if others did, for a client who asked for that."""
+    memory = _memories.get((dialect.name, spoken.name, include_usage, model))
+    return Recital(memory, created) if memory is not None else None
 
 
 class Rote:

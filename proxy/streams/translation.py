@@ -10,11 +10,13 @@ from proxy.dialects import failures
 from proxy.dialects.dialect import Dialect, StreamDecoder, StreamEncoder, Upstream, Voice
 from proxy.errors import GatewayError, UpstreamBroken
 from proxy.streams.lesson import Lesson
+from proxy.streams.recital import Recital
 from proxy.streams.rote import Memory, Rote, Text, memory_of
 from proxy.streams.runs import Retelling, Runs
 from proxy.streams.stream import EMPTY, ENDLESS, HELD_EVENTS
 from proxy.wire import mould, ndjson, sse
 from proxy.wire.chunked_run import ChunkedRun
+from proxy.wire.http1 import Parser
 from proxy.wire.mould import Mould
 from proxy.wire.sse import Frame
 
@@ -224,6 +226,17 @@ class Translation:
                 self._encode(framer.read(said))
         self.done, self._cast, self._chars = done, cast, behind
         self._begin_lesson(rote.script)
+
+    def catch_up(self, recital: Recital, parser: Parser) -> bytes:
+        """With a stream that went by passages; what it got, out of its chunks, which `parser` takes apart."""
+        held = []
+        for said in recital.missed():
+            if isinstance(said, int):
+                self._chars += said
+            else:
+                held.append(parser.feed(said))
+                self.feed(held[-1])
+        return b"".join(held)
 
     def _begin_lesson(self, script: Iterable[bytes | int]) -> None:
         """What is new in this stream may be worth being learnt."""

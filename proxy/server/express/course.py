@@ -18,7 +18,8 @@ from proxy.server.express.reading import LARGE, Reading
 from proxy.server.express.telling import LARGEST
 from proxy.server.flow import LAST
 from proxy.server.upstream.lean import UNREAD
-from proxy.streams import Familiar, at_once, familiar
+from proxy.streams import Familiar, Recital, at_once, familiar, learnt, recital
+from proxy.streams.familiar import UNTOUCHED
 from proxy.wire.answer_head import BadHttp
 from proxy.wire.chunked_run import LONGEST, NO_LINE, SIZE_LINES
 from proxy.wire.http1 import all_of, begun, chunks_of
@@ -177,12 +178,19 @@ class Course(Reading):
         self._last = self._agenda.now()
         if prepared.native and isinstance(prepared.dialect, Dialect):
             self._familiar = familiar(prepared.dialect, strip_usage=prepared.asked_usage)
-        if self._familiar is None:
+        elif isinstance(prepared.dialect, Dialect):
+            ride, track, self._edits = self._ride, self._ride.track, UNTOUCHED
+            self._recital = recital(
+                prepared.dialect, track.surface.spoken, track.facts.wanted[0], track.wants_usage, ride.at_ms // 1000
+            )
+        if self._familiar is None and self._recital is None:
             self._make_stream()
         return data
 
     def _is_known(self, data: bytes) -> bool:
         """Whether these are whole chunks, and seen to."""
+        if self._recital is not None:
+            return self._is_recited(self._recital, data)
         found, stream = chunks_of(data), self._familiar
         if found is None:
             return False
@@ -201,6 +209,50 @@ class Course(Reading):
         if self._first_byte_s is not None:
             return self._ends(stream, chunks) if ends else self._says(stream, chunks)
         return not ends and self._opens(stream, chunks)
+
+    def _is_recited(self, recital: Recital, data: bytes) -> bool:
+        """Whether that is as others had it, and seen to."""
+        passage = recital.finds(data)
+        if passage is None:
+            if self._first_byte_s is not None and (said := recital.says(data, self._most - self._out)):
+                self._last = self._agenda.now()
+                self._say(said)
+                return True
+            streamed, spoken = self._ride.track.streamed, self._ride.track.surface.spoken
+            assert streamed is not None
+            assert isinstance(streamed.dialect, Dialect)
+            passage = learnt(recital, streamed.dialect, spoken, data)
+            if passage is None:
+                return False
+        if passage.committed and not self._may_leave(recital, ends=passage.done):
+            return False
+        self._last = self._agenda.now()
+        recital.goes_on(passage, data)
+        if not passage.committed:
+            self._size += len(data)
+            return True
+        if self._first_byte_s is None:
+            self._begin(recital.out, whole=passage.done, ends=passage.done)
+        elif passage.done:
+            self._end(recital.out, ends=True)
+        else:
+            self._say(recital.out)
+        if not self._over:
+            self._retelling = recital.retelling
+        return True
+
+    def _may_leave(self, recital: Recital, *, ends: bool) -> bool:
+        """Whether what was found may, where it is; see `_is_unusual`."""
+        transport, out = self._client.transport, recital.out
+        if transport is None or transport.is_closing() or self._client.writing_paused:
+            return False
+        if self._outgrows(self._out + len(out)):
+            return False
+        if not ends:
+            return True
+        if self._first_byte_s is None:
+            return len(out) <= LARGEST and self._costs(recital.usage)
+        return len(out) <= LAST and not transport.get_write_buffer_size() and self._costs(recital.usage)
 
     def _opens(self, stream: Familiar, chunks: list[bytes]) -> bool:
         """Whether that is known to stand before a text, or to be the first."""

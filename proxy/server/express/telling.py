@@ -21,7 +21,7 @@ from proxy.server.early import KEEP_ALIVE
 from proxy.server.express.fare import settle
 from proxy.server.flow import GREAT, QUIET
 from proxy.server.watchdog import STUCK_WRITE, Watchdog
-from proxy.streams import Familiar, Retelling, Stream
+from proxy.streams import Familiar, Recital, Retelling, Stream, Translation
 from proxy.wire.chunked_run import ChunkedRun
 from proxy.wire.head_shape import Head
 from proxy.wire.http1 import Parser
@@ -47,8 +47,8 @@ class Telling(_Steady):
 
     __slots__ = (
         "_body", "_done", "_edits", "_familiar", "_first_byte_s", "_heard", "_line", "_over", "_page",
-        "_parser", "_passed", "_recast", "_reply", "_reserved", "_ride", "_run", "_size", "_stream", "_told", "_unread",
-        "_unsent", "_upstream_id", "_upstream_wait", "_whole",
+        "_parser", "_passed", "_recast", "_recital", "_reply", "_reserved", "_ride", "_run", "_size", "_stream",
+        "_told", "_unread", "_unsent", "_upstream_id", "_upstream_wait", "_whole",
     )  # fmt: skip
 
     _stream: Stream
@@ -72,6 +72,7 @@ class Telling(_Steady):
         self._heard: Head | None = None  # the provider's, while no parser was needed for what came behind it,
         self._done = False  # and whether that was all
         self._familiar: Familiar | None = None  # the stream, while each of its frames is known
+        self._recital: Recital | None = None  # or each of its reads, where they leave in other words
         self._unread = True  # whatever has come
         self._whole = b""  # what came in one read, while it is looked at
         self._body: list[bytes] = []  # that came before the commit
@@ -173,7 +174,7 @@ class Telling(_Steady):
 
     def _say(self, out: bytes) -> None:
         if not out:
-            if self._recast is None or self._last - self._said < QUIET:
+            if (self._recast is None and self._recital is None) or self._last - self._said < QUIET:
                 return
             out = KEEP_ALIVE  # see `Flow`
         self._said = self._last
@@ -256,6 +257,8 @@ class Telling(_Steady):
     def _take_parser(self, head: Head) -> None:
         """What comes from now on is not known by its bytes: a parser stands where a chunk has just ended, and a stream
         is told what it missed, which has left already."""
+        if self._recital is not None:
+            self._recall(self._recital, head)
         self._heard, self._parser = None, Parser(head, done=self._done, framing="chunked")
         self._reply.parser = self._parser
         if self._familiar is not None:
@@ -267,6 +270,15 @@ class Telling(_Steady):
                 self._size = len(held)
             else:
                 self._body.clear()
+
+    def _recall(self, recital: Recital, head: Head) -> None:
+        """A stream is told what it missed of one that went by passages."""
+        self._recital = None
+        self._make_stream()
+        assert isinstance(self._stream, Translation)
+        held = self._stream.catch_up(recital, Parser(head, framing="chunked"))
+        if self._first_byte_s is None:
+            self._body, self._size = [held], len(held)
 
     def _make_stream(self) -> None:
         ride, track, spoken = self._ride, self._ride.track, self._ride.track.surface.spoken
@@ -281,6 +293,8 @@ class Telling(_Steady):
         """To the way of all; `unsent` is what the stream gave last."""
         if self._over:
             return
+        if self._recital is not None and self._heard is not None:
+            self._recall(self._recital, self._heard)
         if self._first_byte_s is None:
             del self._line[self]
             whole, self._whole = self._whole, b""

@@ -1,0 +1,148 @@
+"""Translated streams each of whose reads came in others as well, but for what is a stream's own.
+
+Where a stream is told by rote (`streams.rote`), frame by frame, a read of it may be one step: it is taken as it stands
+on the wire, its values are cut out by one pattern that passes over all between them, and shown to be right by putting
+the read together again. How such a passage is learnt is in `streams.by_heart`. A stream that goes by passages has no
+reader, no writer and no `Translation`; one is asked for what others did not have, and is told what came before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from proxy import ir
+from proxy.streams.runs import Retelling
+from proxy.wire import mould
+from proxy.wire.chunked_run import ChunkedRun
+
+if TYPE_CHECKING:
+    from proxy.streams.rote import Memory, Scene, Text
+    from proxy.streams.sums import Part
+
+Pick = Callable[[Sequence[bytes]], Any]
+
+
+class Stage:
+    """Where a stream stands between two reads, and what may come next. What its values are hangs on its way here."""
+
+    __slots__ = ("made", "numbers", "passages", "places", "scene", "stem", "text", "told")
+
+    def __init__(self, scene: Scene) -> None:
+        self.passages: list[Passage] = []
+        self.scene = scene
+        self.places: list[Part] = [0, b""]  # where the values of `Rote` are among a stream's own; or they themselves
+        self.made = 1  # values of a stream so far
+        self.numbers: frozenset[int] = frozenset()  # which of them are numbers
+        self.told: list[list[Part]] = []  # frames that told usage
+        self.text: Text | None = None  # of the run that may go on
+        self.stem: list[Part] = []  # what stands before a text of that when it leaves
+
+
+class Passage:
+    """A read: `cut` finds its values, `form` puts it together again from them. What leaves for it is `out`, with holes
+    for what `pick` takes of the stream's values, if that is not None."""
+
+    __slots__ = (
+        "chunked", "committed", "counted", "cut", "done", "following", "form", "ids", "opening", "out", "pick", "sizes",
+        "sums", "usage",
+    )  # fmt: skip
+
+    cut: Callable[[bytes], Any]
+    form: bytes
+    sizes: Sequence[tuple[int, int, int]]  # where the size of a chunk is that has values, what it is without, their end
+    ids: Sequence[int]  # which of its values are identifiers
+    sums: Sequence[Pick]  # of numbers, that are values as well, behind its own
+    out: bytes
+    pick: Pick | None
+    committed: bool
+    done: bool
+    usage: list[int | None] | None  # as `ir.Usage` has it, known behind the passage, but for
+    counted: Sequence[tuple[int, Sequence[int]]]  # members that are sums of values
+    chunked: ChunkedRun | None  # of the run that goes on behind it
+    opening: tuple[bytes, Pick | None, bytes]  # what stands around a text of that, as `out` and `pick`, and behind it
+    following: Stage
+
+
+class Recital:
+    """One stream's way through the passages."""
+
+    __slots__ = ("_around", "_found", "memory", "out", "retelling", "script", "stage", "usage", "values")
+
+    def __init__(self, memory: Memory, created: int) -> None:
+        self.memory = memory
+        self.stage = memory.stage
+        self.values = [b"%d" % created]
+        self._found = self.values  # with those of the passage that was found
+        self.script: list[bytes | int] = []  # the reads, and how many characters of text left behind one
+        self.retelling: Retelling | None = None  # of the run that goes on,
+        self._around = b"", b""  # and what stands around a text of it
+        self.out = b""  # what leaves for the passage that was found,
+        self.usage: ir.Usage | None = None  # and what is known behind it, if that is to be asked
+
+    def finds(self, data: bytes) -> Passage | None:
+        """The passage that `data` is. Nothing goes on by that yet."""
+        for passage in self.stage.passages:
+            if self.is_at(passage, data):
+                self.memory.unmet = 0
+                return passage
+        return None
+
+    def is_at(self, passage: Passage, data: bytes) -> bool:
+        match = passage.cut(data)
+        if match is None or passage.form % (own := match.groups()) != data:
+            return False
+        for at, size, end in passage.sizes:
+            if int(own[at], 16) != size + sum(map(len, own[at + 1 : end])):
+                return False
+        values = [*self.values, *own]
+        for at in passage.ids:  # one that came before may be the same thing that goes on, where another was begun
+            if values.index(own[at]) < len(values) - len(own) + at:
+                return False
+        for places in passage.sums:
+            values.append(b"%d" % sum(map(int, places(values))))
+        self._found = values
+        pick = passage.pick
+        self.out = passage.out if pick is None else passage.out % pick(values)
+        if passage.usage is not None:
+            members = passage.usage.copy()
+            for member, counted in passage.counted:
+                members[member] = sum([int(values[place]) for place in counted])
+            self.usage = ir.Usage(*members)
+        return True
+
+    def goes_on(self, passage: Passage, data: bytes) -> None:
+        """By that, which was found last."""
+        script, retelling = self.script, self.retelling
+        if retelling is not None and retelling.chars:
+            script.append(retelling.chars)
+        script.append(data)
+        self.values, self.stage = self._found, passage.following
+        if passage.chunked is None:
+            self.retelling = None
+            return
+        head, pick, tail = passage.opening
+        self._around = (head if pick is None else head % pick(self.values)), tail
+        self.retelling = Retelling(passage.chunked, self._around)
+
+    def missed(self) -> list[bytes | int]:
+        """By a stream that is to go on with it: see `script`."""
+        chars = self.retelling.chars if self.retelling is not None else 0
+        return [*self.script, chars] if chars else self.script
+
+    def says(self, data: bytes, most: int) -> bytes:
+        """What leaves for chunks of the run that goes on, if `data` is that and `most` bytes are enough; nothing for
+        anything else."""
+        text, retelling = self.stage.text, self.retelling
+        if text is None or text.chunked is None or retelling is None:
+            return b""
+        texts, end = text.chunked.texts(data)
+        good, chars = mould.written(texts)
+        if not good or len(good) < len(texts) or end < len(data):
+            return b""
+        head, tail = self._around
+        out = b"".join((head, (tail + head).join(good), tail))
+        if len(out) > most:
+            return b""
+        retelling.chars += chars
+        return out
