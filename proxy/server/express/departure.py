@@ -12,6 +12,7 @@ from proxy.errors import GatewayError
 from proxy.routing.facts import CHARS_PER_TOKEN, estimated_tokens
 from proxy.routing.table import OFF
 from proxy.server import intake
+from proxy.server.billing import LEASE_MS
 from proxy.server.express.course import Course
 from proxy.server.express.setting import Found, Talk, said
 from proxy.server.express.strangers import NOT_YET
@@ -160,5 +161,5 @@ def _begun(ride: Ride) -> None:
     track.in_flight.value += 1
     ride.began = began
     ride.stage = BEGUN
-    if track.leased is not None:
-        ride.lease(track.leased, ride.nanos, at_ms)
+    if (leased := track.leased) is not None:
+        gateway.ledger.lease((ride.request_id, *leased, ride.nanos, at_ms + LEASE_MS))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from proxy import ir
 from proxy.accounts.permit import Permit, alights, boards, fitted
+from proxy.catalog.price import PICO_PER_NANO
 from proxy.server import billing
 from proxy.server.express.strangers import NOT_YET
 from proxy.server.ledger import Brief
@@ -52,14 +53,16 @@ class Fare:
     def _has_leave(self, now: float) -> bool:
         """Takes of limits, budgets and places what it needs, or nothing."""
         track, turnstile, size, tokens = self.track, self.gateway.turnstile, self.size, self.tokens
-        standing, nanos = track.standing, track.nanos(tokens)
+        standing, line, nanos = track.standing, track.line, 0
+        if line is not None:  # a budget asks what an attempt may cost
+            nanos = (tokens * line[0] + line[1] + PICO_PER_NANO - 1) // PICO_PER_NANO
         if self.call is not None:
             return self._goes_on(self.call, nanos, now)
         if not turnstile.board(size):
             return False
-        amount = tokens + track.writing
-        if standing.tpm is not None:
-            amount = fitted(tokens, track.writing, standing.tpm)
+        amount, most = tokens + track.writing, standing.tpm
+        if most is not None and amount > most:
+            amount = fitted(tokens, track.writing, most)
         try:
             if boards(standing, amount, nanos, now, self.at_ms):
                 self.amount, self.nanos = amount, nanos

@@ -14,7 +14,7 @@ from attrs import evolve, field
 from proxy import ir
 from proxy.accounts.admission import Gate
 from proxy.accounts.books import Standing
-from proxy.catalog.price import PICO_PER_NANO, Price, worst_case_line
+from proxy.catalog.price import Price, worst_case_line
 from proxy.dialects.dialect import Dialect
 from proxy.metrics import Number
 from proxy.record import define
@@ -120,13 +120,6 @@ class Track:
         """Whether its key is known to open still, without a look: it is the very same one, and never ends."""
         key = self.standing.key
         return key is not None and self.lasts and gate.ring.by_id.get(key.id) is key
-
-    def nanos(self, tokens: int) -> int:
-        """What an attempt may cost that reads so many tokens, where a budget asks."""
-        if self.line is None:
-            return 0
-        each, besides = self.line
-        return (tokens * each + besides + PICO_PER_NANO - 1) // PICO_PER_NANO
 
     def plan_for(self, tokens: int, conversation: str | None, *, warm: bool) -> Plan:
         facts = evolve(self.facts, tokens=tokens, conversation=conversation)

@@ -56,11 +56,12 @@ class LeanUpstream(PlainUpstream):
     def place(self) -> Place | None:
         """A connection at hand for which there is a place; `asked` comes next, or `leaves`. None where that takes
         waiting."""
-        slots, hand = self._slots, self._at_hand
-        found = hand.take()
-        if found is not None and not slots.take_at_once():
-            hand.put(*found)
+        slots = self._slots
+        if slots._free <= 0:  # as `take_at_once` asks
             return None
+        found = self._at_hand.take()
+        if found is not None:
+            slots._free -= 1
         return found
 
     def leaves(self, place: Place) -> None:

@@ -52,12 +52,24 @@ async def _end(clients: list[RawClient], goes_on: asyncio.Event) -> None:
         await client.until(b"\r\n0\r\n\r\n")
 
 
+async def _leave_one(clients: list[RawClient], goes_on: asyncio.Event) -> None:
+    clients[-1].leave()
+    await _end(clients[:-1], goes_on)
+
+
 async def _leave(clients: list[RawClient], goes_on: asyncio.Event) -> None:
     for client in clients:
         client.leave()
 
 
-@pytest.mark.parametrize("ends", [_end, _leave], ids=["that come to their end", "that are left"])
+ENDS: dict[str, Callable[[list[RawClient], asyncio.Event], Awaitable[None]]] = {
+    "that come to their end": _end,
+    "that are left": _leave,
+    "one of which is left first": _leave_one,
+}
+
+
+@pytest.mark.parametrize("ends", ENDS.values(), ids=ENDS)
 async def test_each_record_has_its_own_and_nothing_is_kept_of_streams(
     ends: Callable[[list[RawClient], asyncio.Event], Awaitable[None]], upstream: ScriptedUpstream, start: Start,
     monkeypatch: pytest.MonkeyPatch,
@@ -93,4 +105,4 @@ async def test_a_fault_of_ours_in_one_keeps_nothing_of_the_others(
     assert [it["event"] for it in logs if it["log_level"] == "error"] == ["internal_error"]
     *_, a, b, c = await gw.rows(6)
     assert [row["outcome"] for row in (a, b, c)] == ["ok"] * 3
-    assert ["conversation" in row["facts"] for row in (a, b, c)] == [False, True, True]
+    assert sorted("conversation" in row["facts"] for row in (a, b, c)) == [False, True, True]

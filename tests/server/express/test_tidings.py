@@ -32,9 +32,12 @@ def gateway_of(gw: Running) -> Gateway:
     return gw.app.gateway
 
 
-async def asks(client: RawClient, *, stream: bool = False) -> None:
+async def asks(client: RawClient, *, stream: bool = False) -> str:
+    """The request's id."""
     await client.request(CHAT, CHAT.request("first", stream=stream))
-    assert (await answer(client))[0].startswith(b"HTTP/1.1 200")
+    status, headers, _ = await answer(client)
+    assert status.startswith(b"HTTP/1.1 200")
+    return headers["x-request-id"]
 
 
 async def started(start: Start, upstream: ScriptedUpstream) -> tuple[Running, RawClient]:
@@ -97,13 +100,24 @@ async def test_it_is_told_at_once_and_in_order_where(
 ) -> None:
     gw, client = await started(start, upstream)
     with capture_logs() as logs:
-        await asks(client)
-        await asks(client, stream=True)
-        await asks(client, stream=True)
+        ended = [await asks(client, stream=stream) for stream in (False, True, True)]
         assert lines(logs) == []
-        rows = await gw.rows(5)
+        await gw.rows(5)
         await asked(gw, client)
-    assert lines(logs)[:3] == [row["request_id"] for row in rows[2:]]
+    assert lines(logs)[:3] == ended
+
+
+@pytest.mark.usefixtures("only_when_asked")
+async def test_what_ended_before_a_reload_is_told_behind_it(upstream: ScriptedUpstream, start: Start) -> None:
+    gw, client = await started(start, upstream)
+    with capture_logs() as logs:
+        ended = [await asks(client)]
+        gw.config.write_text(gw.config.read_text() + '[aliases]\nother = "first"\n')
+        assert (await gw.over_socket("POST", "/admin/reload", {})).status == 200
+        assert lines(logs) == []
+        ended.append(await asks(client))
+        await gw.quiet()
+    assert lines(logs) == ended
 
 
 @pytest.mark.usefixtures("only_when_asked")
