@@ -103,6 +103,10 @@ def no_usage(rest: bytes) -> ir.Usage | None:
     return None
 
 
+def nowhere(raw: bytes) -> None:
+    """For dialects of which nobody says where something stands that is a stream's own."""
+
+
 @frozen
 class Words:
     """What a dialect's streams have in common, so that one can be told as another was.
@@ -117,6 +121,7 @@ class Words:
 
 # Of an answer that is one text: what others may have in common with it, its id, the text. Left out are the time and the
 # tokens that are told of all.
+Span = tuple[int, int]  # where something begins, and where it ends
 Parted = tuple[Mapping[str, Any], str, str]
 Mend = Callable[[Any], Any]  # a JSON answer -> what leaves instead; None: it leaves as it came
 
@@ -198,5 +203,10 @@ class Dialect(Upstream):
     preamble: Callable[[bytes], bytes | None] = no_preamble
     # Of a raw frame behind its preamble, the usage, if it tells that and nothing else, as nearly all servers write it.
     usage_alone: Callable[[bytes], ir.Usage | None] = no_usage
+    # Where in a preamble a stream's id stands, and its time in digits: nothing of either is read.
+    own_at: Callable[[bytes], tuple[Span, Span] | None] = nowhere
+    # Where in what `usage_alone` reads three counts stand that are all that differs: of what was asked, of what was
+    # written, and their sum.
+    counts_at: Callable[[bytes], tuple[Span, Span, Span] | None] = nowhere
     words: Words | None = None  # None: its streams are read and written each time
     operations: Mapping[str, Operation] = field(factory=dict)  # by name, which is its path's tail: "audio/speech"

@@ -12,7 +12,7 @@ it is a failed attempt like any other; an error after the commit is part of the 
 """
 
 from proxy.streams.by_heart import learnt
-from proxy.streams.familiar import AtOnce, Familiar, at_once, familiar
+from proxy.streams.familiar import AtOnce, Familiar, at_once, familiar, says
 from proxy.streams.passthrough import Passthrough
 from proxy.streams.recital import Recital
 from proxy.streams.rote import recital
@@ -20,9 +20,11 @@ from proxy.streams.runs import Retelling
 from proxy.streams.stream import HELD_BYTES, HELD_EVENTS, Stream
 from proxy.streams.translation import Translation
 from proxy.streams.unjudged import Unjudged
+from proxy.streams.usual import Opening as UsualOpening
+from proxy.streams.usual import Usual
 from proxy.streams.whole import events_of
 
 __all__ = [
     "HELD_BYTES", "HELD_EVENTS", "AtOnce", "Familiar", "Passthrough", "Recital", "Retelling", "Stream", "Translation",
-    "Unjudged", "at_once", "events_of", "familiar", "learnt", "recital",
+    "Unjudged", "Usual", "UsualOpening", "at_once", "events_of", "familiar", "learnt", "recital", "says",
 ]  # fmt: skip

@@ -41,7 +41,7 @@ class _Memory:
         for before, behind in self.shapes:
             text = rest.removeprefix(before).removesuffix(behind)
             is_one = len(text) + len(before) + len(behind) == len(rest) and QUOTE not in text
-            if is_one and (length(text) or _says(text)):
+            if is_one and says(text):
                 return before, behind
         return None
 
@@ -109,8 +109,10 @@ class Glance:
             shapes[mould.head[len(head) :], mould.tail] = None
 
 
-def _says(text: bytes) -> bool:
-    """Whether that is the inside of a JSON string, and not nothing."""
+def says(text: bytes) -> bool:
+    """Whether that is the inside of a JSON string, and not nothing; it has no quote."""
+    if length(text):
+        return True
     try:
         return bool(orjson.loads(b'"%b"' % text))
     except orjson.JSONDecodeError:
@@ -178,6 +180,20 @@ class Familiar:
         if shape is not None:
             self.before, self.behind = head + shape[0], shape[1]
         return True
+
+    def meets(self, head: bytes, before: bytes, behind: bytes) -> None:
+        """One that began as others did: what its frames begin with, and what stands around their texts, if one came."""
+        self._head, self.before, self.behind = head, before, behind
+
+    @property
+    def preamble(self) -> bytes:
+        """What all frames begin with, once one has come."""
+        return self._head or b""
+
+    @property
+    def has_told(self) -> bool:
+        """Its usage, in a read of its own."""
+        return self._usage is not None
 
     def goes_on(self, frames: list[bytes]) -> bool:
         """Whether these are texts like that one; they may be empty."""

@@ -16,8 +16,8 @@ from proxy.dialects.openai_chat.request_writer import encode_request
 from proxy.dialects.openai_chat.shape import SYSTEM_ROLES, read_shape
 from proxy.dialects.openai_chat.stream_reader import StreamDecoder, text_mould
 from proxy.dialects.openai_chat.stream_writer import StreamEncoder
-from proxy.dialects.openai_chat.tap import PROBES, Tap, preamble
-from proxy.dialects.openai_chat.usage import usage_alone, usage_in, write_usage
+from proxy.dialects.openai_chat.tap import PROBES, Tap, own_at, preamble
+from proxy.dialects.openai_chat.usage import counts_at, usage_alone, usage_in, write_usage
 from proxy.dialects.openai_chat.vocabulary import NAME, READS, TYPES
 from proxy.wire.likeness import Own
 
@@ -60,5 +60,7 @@ DIALECT = Dialect(
     operations=OPERATIONS,
     preamble=preamble,
     usage_alone=usage_alone,
+    own_at=own_at,
+    counts_at=counts_at,
     words=Words(Own(frozenset({b"id"}), (b"_tokens", b"created")), usage_in),
 )

@@ -71,6 +71,12 @@ def preamble(raw: bytes) -> bytes | None:
     return found[0]
 
 
+def own_at(preamble: bytes) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """Where in one that was found its id stands, and its time."""
+    own = _OWN.fullmatch(preamble)
+    return (own.span(2), own.span(4)) if own is not None else None
+
+
 @define
 class Tap:
     usage: ir.Usage | None = None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from proxy import ir
+from proxy.dialects.dialect import Span
 from proxy.dialects.measure import MOST, counted
 from proxy.dialects.openai_chat.relatives import CACHED, USAGE_BESIDE
 from proxy.wire import json_text
@@ -24,6 +26,11 @@ _FORMS = {
         b'{"prompt_tokens":%d,"total_tokens":%d,"completion_tokens":%d}', 2,
     ),
 }  # fmt: skip
+_COUNTS = tuple(
+    re.compile(rb'"%b": ?([1-9][0-9]*)(?=[,}])' % name)
+    for name in (b"prompt_tokens", b"completion_tokens", b"total_tokens")
+)
+_NUMBER = re.compile(rb"[0-9][-+.0-9A-Za-z]*")
 _DIGITS = b"0123456789"
 _APART = bytes(byte if byte in _DIGITS else 32 for byte in range(256))
 
@@ -108,6 +115,17 @@ def usage_alone(rest: bytes) -> ir.Usage | None:
             except ValueError:
                 return None
     return None
+
+
+def counts_at(rest: bytes) -> tuple[Span, Span, Span] | None:
+    """Of what `usage_alone` reads: where the prompt's count stands, the completion's and the total. None where another
+    number is more than nothing, and might have to be taken from one of these."""
+    found = [list(count.finditer(rest)) for count in _COUNTS]
+    if [*map(len, found)] != [1, 1, 1]:
+        return None
+    asked, completion, total = (it[0].span(1) for it in found)
+    others = {it[0] for it in _NUMBER.finditer(rest) if it.start() not in (asked[0], completion[0], total[0])}
+    return (asked, completion, total) if others <= {b"0"} else None
 
 
 def _read_plain(usage: bytes) -> ir.Usage | None:

@@ -14,23 +14,23 @@ import time
 
 from proxy.dialects.dialect import Dialect
 from proxy.server.clients.downstream import CLOSES, STAYS, Left, post
-from proxy.server.express.reading import LARGE, Reading
+from proxy.server.express.passing import LARGEST_OPENING, Passing, is_within
+from proxy.server.express.reading import LARGE
 from proxy.server.express.telling import LARGEST
 from proxy.server.flow import LAST
 from proxy.server.upstream.lean import UNREAD
-from proxy.streams import Familiar, Recital, at_once, familiar, learnt, recital
+from proxy.streams import Recital, at_once, familiar, learnt, recital
 from proxy.streams.familiar import UNTOUCHED
 from proxy.wire.answer_head import BadHttp
 from proxy.wire.chunked_run import LONGEST, NO_LINE, SIZE_LINES
+from proxy.wire.head_shape import Head
 from proxy.wire.http1 import all_of, begun, chunks_of
-from proxy.wire.mould import BARE, QUOTE
-from proxy.wire.sse import CR, LF, is_text
+from proxy.wire.mould import BARE
 
-MOST_HELD = 16  # frames before the commit that are known; of more, others know
 LAST_CHUNK = b"\r\n0\r\n\r\n"
 
 
-class Course(Reading):
+class Course(Passing):
     """One stream's, from the moment that the provider was asked."""
 
     __slots__ = ()
@@ -70,7 +70,7 @@ class Course(Reading):
             if size >= self._least:  # as nearly every read of a slow stream: one chunk, one frame of the run
                 text = data.removeprefix(line).removeprefix(self._before).removesuffix(self._behind)
                 if (
-                    len(text) == size - self._least and (text.translate(BARE) == text or _is_within(text))
+                    len(text) == size - self._least and (text.translate(BARE) == text or is_within(text))
                     and ((out := self._out + size) <= self._most or not self._outgrows(out))
                 ):  # fmt: skip
                     self._out = out
@@ -157,13 +157,17 @@ class Course(Reading):
 
     def _read(self, data: bytes) -> None:
         if self._unread:
-            if self._came_at_once(data):
+            if self._begins_as_usual(data) or self._came_at_once(data):
                 return
             self._unread = False
             data = self._behind_head(data)
         head = self._heard
         if head is not None:
-            if not data or (len(data) <= LAST and self._is_known(data)):
+            if not data or (len(data) <= LAST and self._is_as_usual(data)):
+                return
+            if self._opening is not None:
+                self._meets(self._opening)
+            if len(data) <= LAST and self._is_known(data):
                 return
             self._take_parser(head)
         self._read_on(data)
@@ -174,6 +178,8 @@ class Course(Reading):
         if found is None or prepared is None or not self._is_good(found[0]):
             self._parser = self._reply.parsing()
             return data
+        if found[0].__class__ is Head and len(data) <= LARGEST_OPENING:
+            self._first = data  # to be learnt from
         self._heard, data = found
         self._last = self._agenda.now()
         if prepared.native and isinstance(prepared.dialect, Dialect):
@@ -195,20 +201,18 @@ class Course(Reading):
         if found is None:
             return False
         chunks, ends = found
-        if stream is None:
-            body = b"".join(chunks)
-            if self._first_byte_s is None:
-                self._body.append(body)
-                self._size += len(body)
-            self._last, self._done = self._agenda.now(), ends
-            self._runs_no_more()
-            self._goes_on(self._stream.feed(body) if body else b"", ends=ends)
-            if not ends:
-                self._may_run()
-            return True
-        if self._first_byte_s is not None:
-            return self._ends(stream, chunks) if ends else self._says(stream, chunks)
-        return not ends and self._opens(stream, chunks)
+        if stream is not None:
+            return self._is_passed(stream, data, chunks, ends=ends)
+        body = b"".join(chunks)
+        if self._first_byte_s is None:
+            self._body.append(body)
+            self._size += len(body)
+        self._last, self._done = self._agenda.now(), ends
+        self._runs_no_more()
+        self._goes_on(self._stream.feed(body) if body else b"", ends=ends)
+        if not ends:
+            self._may_run()
+        return True
 
     def _is_recited(self, recital: Recital, data: bytes) -> bool:
         """Whether that is as others had it, and seen to."""
@@ -254,58 +258,6 @@ class Course(Reading):
             return len(out) <= LARGEST and self._costs(recital.usage)
         return len(out) <= LAST and not transport.get_write_buffer_size() and self._costs(recital.usage)
 
-    def _opens(self, stream: Familiar, chunks: list[bytes]) -> bool:
-        """Whether that is known to stand before a text, or to be the first."""
-        if len(self._body) + len(chunks) > MOST_HELD or not stream.begins(chunks):
-            return False
-        self._last = self._agenda.now()
-        self._body += chunks
-        if not stream.behind:
-            return True
-        out = b"".join(self._body)
-        if self._outgrows(len(out)) or self._has_left() or self._client.writing_paused:
-            self._hand_over()
-            return True
-        self._begin(out)
-        if not self._over:
-            self._before, self._behind = stream.before, stream.behind + b"\r\n"
-            self._least = len(stream.before) + len(stream.behind)
-        return True
-
-    def _says(self, stream: Familiar, chunks: list[bytes]) -> bool:
-        """Whether these are more texts, or what stands before the end."""
-        if self._outgrows(self._out + sum(map(len, chunks))):
-            return False
-        if stream.goes_on(chunks):
-            out = b"".join(chunks)
-        elif len(self._body) + len(chunks) > MOST_HELD or (near := stream.nears_its_end(chunks)) is None:
-            return False
-        else:
-            out = near
-            self._body += chunks
-        self._last = self._agenda.now()
-        self._say(out)
-        return True
-
-    def _ends(self, stream: Familiar, chunks: list[bytes]) -> bool:
-        """Whether these are the last frames of a good stream, and have left."""
-        transport = self._client.transport
-        if not chunks:
-            return False
-        ended = stream.ends(chunks)
-        if ended is None or not self._costs(ended.usage) or self._outgrows(self._out + len(ended.out)):
-            return False
-        if transport is None or transport.is_closing() or transport.get_write_buffer_size() > 0:
-            return False
-        self._last, self._edits = self._agenda.now(), ended.edits
-        self._end(ended.out, ends=True)
-        return True
-
     def lost(self, exc: BaseException | None) -> None:
         self._hand_over()
         self._reply.lost(exc)
-
-
-def _is_within(text: bytes) -> bool:
-    """Whether these are UTF-8, within a string and a line, as `BARE` are anyway."""
-    return QUOTE not in text and LF not in text and CR not in text and is_text(text)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from proxy import ir
-from proxy.dialects.dialect import Voice
+from proxy.dialects.dialect import Dialect, Voice
 from proxy.routing.latency import pace
 from proxy.routing.world import Pick
 from proxy.server import billing
@@ -21,7 +21,7 @@ from proxy.server.early import KEEP_ALIVE
 from proxy.server.express.fare import settle
 from proxy.server.flow import GREAT, QUIET
 from proxy.server.watchdog import STUCK_WRITE, Watchdog
-from proxy.streams import Familiar, Recital, Retelling, Stream, Translation
+from proxy.streams import Familiar, Recital, Retelling, Stream, Translation, UsualOpening, familiar
 from proxy.wire.chunked_run import ChunkedRun
 from proxy.wire.head_shape import Head
 from proxy.wire.http1 import Parser
@@ -46,15 +46,16 @@ class Telling(_Steady):
     """What the client's side and the provider's know of one stream."""
 
     __slots__ = (
-        "_body", "_done", "_edits", "_familiar", "_first_byte_s", "_heard", "_line", "_over", "_page",
-        "_parser", "_passed", "_recast", "_recital", "_reply", "_reserved", "_ride", "_run", "_size", "_stream",
-        "_told", "_unread", "_unsent", "_upstream_id", "_upstream_wait", "_whole",
+        "_body", "_done", "_edits", "_familiar", "_first", "_first_byte_s", "_heard", "_line", "_opening", "_over",
+        "_page", "_parser", "_passed", "_preamble", "_recast", "_recital", "_reply", "_reserved", "_ride", "_run",
+        "_size", "_stream", "_told", "_unread", "_unsent", "_upstream_id", "_upstream_wait", "_whole",
     )  # fmt: skip
 
     _stream: Stream
     _edits: Mapping[str, int]  # of that, or of one that came at once
     _parser: Parser
     _passed: bytes  # of the provider's headers, lines
+    _preamble: bytes  # what the frames of one begin with that began as usual, or ends so
     _upstream_id: str | None
     _upstream_wait: float  # of one that has begun
     _told: tuple[ir.Usage, int | None]  # usage and cost of one that has ended
@@ -73,7 +74,9 @@ class Telling(_Steady):
         self._done = False  # and whether that was all
         self._familiar: Familiar | None = None  # the stream, while each of its frames is known
         self._recital: Recital | None = None  # or each of its reads, where they leave in other words
-        self._unread = True  # whatever has come
+        self._opening: UsualOpening | None = None  # how it began, while all of it was as usual: then chunks as they
+        self._unread = True  # whatever has come                                          # came are in the body
+        self._first = b""  # the first read, where one may be learnt from it
         self._whole = b""  # what came in one read, while it is looked at
         self._body: list[bytes] = []  # that came before the commit
         self._size = 0  # of that
@@ -132,29 +135,37 @@ class Telling(_Steady):
         ride, client = self._ride, self._client
         transport = client.transport
         assert transport is not None
-        first_byte_s, now = time.monotonic() - ride.started, ride.gateway.clock()
-        head = self._head(self._passed, now)
         self._out = len(out)
-        if whole:
-            post(ride.request, transport, b"%b%x\r\n%b\r\n0\r\n\r\n" % (head, len(out), out))
-        else:
-            if ride.request.outbox is not None:
-                ride.request.outbox.flush()  # what follows goes straight to the connection
-            transport.set_write_buffer_limits(UNSENT)
-            transport.write(b"%b%x\r\n%b\r\n" % (head, len(out), out))
-            self._write = transport.write
-        self._said = self._last
-        self._learn(first_byte_s, now)
         if self._familiar is None:
             self._body.clear()
-        if whole:
-            self._ended(ends=ends)
+        if not whole:
+            self._begin_with(b"%x\r\n%b\r\n" % (len(out), out))
+            return
+        first_byte_s, now = time.monotonic() - ride.started, ride.gateway.clock()
+        head = self._head(self._passed, now)
+        post(ride.request, transport, b"%b%x\r\n%b\r\n0\r\n\r\n" % (head, len(out), out))
+        self._said = self._last
+        self._learn(first_byte_s, now)
+        self._ended(ends=ends)
+
+    def _begin_with(self, chunks: bytes) -> None:
+        """The same, of one of which there is more to come; the bytes of its body are counted."""
+        ride, client = self._ride, self._client
+        transport = client.transport
+        assert transport is not None
+        first_byte_s, now = time.monotonic() - ride.started, ride.gateway.clock()
+        if ride.request.outbox is not None:
+            ride.request.outbox.flush()  # what follows goes straight to the connection
+        transport.set_write_buffer_limits(UNSENT)
+        transport.write(self._head(self._passed, now) + chunks)
+        self._write = transport.write
+        self._said = self._last
+        self._learn(first_byte_s, now)
+        ride.forget()
+        if client.writing_paused:
+            self._hand_over()
         else:
-            ride.forget()
-            if client.writing_paused:
-                self._hand_over()
-            else:
-                self._reply.direct()
+            self._reply.direct()
 
     def _head(self, passed: bytes, now: float) -> bytes:
         """Of the answer; `passed` are the provider's headers in it."""
@@ -240,6 +251,8 @@ class Telling(_Steady):
 
     def ends(self) -> None:
         """Nobody goes on with it."""
+        if self._opening is not None:
+            self._meets(self._opening)
         self._line.pop(self, None)
         self._parts()
         self._reply.close()
@@ -253,6 +266,22 @@ class Telling(_Steady):
         if self._heard is not None:
             self._take_parser(self._heard)
         self._reply.give_back(body)
+
+    def _meets(self, opening: UsualOpening) -> None:
+        """What began as usual does not go on like that: from here on each frame is looked at."""
+        streamed = self._ride.track.streamed
+        assert streamed is not None
+        assert isinstance(streamed.dialect, Dialect)
+        self._opening = None
+        self._body = [chunk[chunk.find(b"\n") + 1 : -2] for chunk in self._body]
+        stream = self._familiar = familiar(streamed.dialect, strip_usage=streamed.asked_usage)
+        assert stream is not None
+        if self._first_byte_s is None:
+            stream.meets(self._preamble, b"", b"")
+            self._least, self._out = NEVER, 0
+            del self._write
+        else:
+            stream.meets(self._preamble, self._before, self._behind[:-2])
 
     def _take_parser(self, head: Head) -> None:
         """What comes from now on is not known by its bytes: a parser stands where a chunk has just ended, and a stream
@@ -295,6 +324,8 @@ class Telling(_Steady):
             return
         if self._recital is not None and self._heard is not None:
             self._recall(self._recital, self._heard)
+        if self._opening is not None:
+            self._meets(self._opening)
         if self._first_byte_s is None:
             del self._line[self]
             whole, self._whole = self._whole, b""

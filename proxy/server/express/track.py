@@ -41,6 +41,7 @@ from proxy.server.ratelimits import THEIRS
 from proxy.server.respond import JSON, SSE, content_type_of
 from proxy.server.upstream import LeanUpstream
 from proxy.server.watchdog import STUCK_WRITE
+from proxy.streams import Usual
 from proxy.wire.head_shape import Head, Shape
 from proxy.wire.headers import printable
 
@@ -89,6 +90,7 @@ class Track:
     heard: Head | None = field(default=None, init=False, repr=False)  # the last answer's head,
     passed: bytes | None = field(default=None, init=False, repr=False)  # what of it passes: see `hearing`
     upstream_id: str | None = field(default=None, init=False)  # and how the provider calls it
+    usual: Usual = field(factory=Usual, init=False, repr=False)  # how its streams begin and end
     passing: dict[Shape, Passing] = field(factory=dict, init=False, repr=False)  # the same of all heads of a shape
     native: str = field(init=False)
     session: str | None = field(init=False)

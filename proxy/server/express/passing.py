@@ -1,0 +1,226 @@
+"""The course of a stream that passes as it came, as far as it is known by its bytes.
+
+First by what came of others of its kind (`proxy.streams.usual`): the first read, the first text, the end, each as a
+whole and in its own chunks. Then frame by frame (`proxy.streams.familiar`), and these are learnt from.
+"""
+
+from __future__ import annotations
+
+from proxy import ir
+from proxy.dialects.dialect import Dialect
+from proxy.server.express.reading import Reading
+from proxy.streams import Familiar, UsualOpening, says
+from proxy.wire.chunked_run import LONGEST, LONGEST_LINE, SIZE_LINES
+from proxy.wire.head_shape import Head
+from proxy.wire.http1 import chunks_of
+from proxy.wire.mould import BARE, QUOTE
+from proxy.wire.sse import CR, LF, is_text
+
+MOST_HELD = 16  # frames before the commit that are known; of more, others know
+LARGEST_OPENING = 4 << 10  # bytes of a first read that is learnt from
+HEAD_ENDS = b"\r\n\r\n"
+Data = bytes | bytearray | memoryview  # as a transport takes it
+
+
+class Passing(Reading):
+    """What a course does about a stream of the client's dialect."""
+
+    __slots__ = ()
+
+    # -- as usual ----------------------------------------------------------------------------------------------
+
+    def _begins_as_usual(self, data: bytes) -> bool:
+        """Whether this is how the last one of its kind began, head and all."""
+        track = self._ride.track
+        opening, head, passed = track.usual.opening, track.heard, track.passed
+        if opening is None or opening.head is not head or passed is None or not self._opens_as_usual(opening, data):
+            return False
+        self._unread, self._heard = False, head
+        self._passed, self._upstream_id = passed, track.upstream_id
+        return True
+
+    def _is_as_usual(self, data: bytes) -> bool:
+        """Whether it goes on behind its head as others of its kind did."""
+        if self._first_byte_s is not None:
+            return self._ends_as_usual(data)
+        opening = self._ride.track.usual.opening
+        if opening is None or opening.head is not None or self._familiar is None or self._body:
+            return False
+        return self._opens_as_usual(opening, data)
+
+    def _opens_as_usual(self, opening: UsualOpening, data: bytes) -> bool:
+        """Whether it is known what has come by what came of others. A text like theirs has then somebody to whom it is
+        written, as if it were not the first."""
+        preamble = opening.preamble(data)
+        if preamble is None:
+            return False
+        self._last = self._agenda.tick
+        self._opening, self._preamble, self._familiar = opening, preamble, None
+        self._body.append(opening.chunk(data))
+        self._before, self._behind, self._least = preamble + opening.before, opening.behind, opening.least
+        self._out = opening.size
+        self._write = self._is_written_to
+        return True
+
+    def _is_written_to(self, data: Data) -> None:
+        """The first text, which has been counted; if it is one that a stream may be committed to."""
+        opening, behind = self._opening, self._behind
+        assert opening is not None
+        assert isinstance(data, bytes)
+        text = data[len(data) - len(behind) - (self._out - opening.size - self._least) : -len(behind)]
+        if not says(text):
+            self._meets(opening)
+            self._is_looked_at(data)
+            return
+        held = self._body[0]
+        self._body.append(data)
+        if self._has_left() or self._client.writing_paused:
+            self._hand_over()
+            return
+        self._last = self._agenda.now()
+        self._begin_with(held + data)
+
+    def _ends_as_usual(self, data: bytes) -> bool:
+        """Whether this is an end that others had, maybe behind one more text, and has left."""
+        stream, usual = self._familiar, self._ride.track.usual
+        endings = usual.endings
+        if self._opening is not None:
+            preamble = self._preamble
+        elif stream is not None and not stream.has_told:
+            preamble = stream.preamble
+        else:
+            return False
+        at = size = 0
+        ending, end = endings.get(len(data)), data
+        if ending is None:
+            at, size = _text_before(data, self._before, self._behind)
+            ending, end = endings.get(len(data) - at), data[at:]
+            if ending is None or not at:
+                return False
+        usage, transport = ending.usage(end, preamble), self._client.transport
+        if usage is None or not self._costs(usage) or self._outgrows(out := self._out + size + ending.size):
+            return False
+        if transport is None or transport.is_closing() or transport.get_write_buffer_size() > 0:
+            return False
+        self._out, self._edits = out, ending.edits
+        usual.futile = 0
+        self._write(data if not ending.edits else data[:at] + ending.leaves(end))
+        self._ended(ends=True)
+        return True
+
+    # -- frame by frame ----------------------------------------------------------------------------------------
+
+    def _is_looked_at(self, data: bytes) -> None:
+        """What came behind a beginning as usual, and is not."""
+        found, stream, head = chunks_of(data), self._familiar, self._heard
+        assert stream is not None
+        assert head is not None
+        if found is None or not self._is_passed(stream, data, found[0], ends=found[1]):
+            self._take_parser(head)
+            self._read_on(data)
+
+    def _is_passed(self, stream: Familiar, data: bytes, chunks: list[bytes], *, ends: bool) -> bool:
+        """Whether each of these is known, and seen to; they are all of `data`."""
+        if self._first_byte_s is not None:
+            return self._ends(stream, chunks, data) if ends else self._says(stream, chunks)
+        return not ends and self._opens(stream, chunks)
+
+    def _opens(self, stream: Familiar, chunks: list[bytes]) -> bool:
+        """Whether that is known to stand before a text, or to be the first."""
+        if len(self._body) + len(chunks) > MOST_HELD or not stream.begins(chunks):
+            return False
+        self._last = self._agenda.now()
+        self._body += chunks
+        if not stream.behind:
+            return True
+        out = b"".join(self._body)
+        if self._outgrows(len(out)) or self._has_left() or self._client.writing_paused:
+            self._hand_over()
+            return True
+        self._learn_opening(stream, len(chunks))
+        self._begin(out)
+        if not self._over:
+            self._before, self._behind = stream.before, stream.behind + b"\r\n"
+            self._least = len(stream.before) + len(stream.behind)
+        return True
+
+    def _says(self, stream: Familiar, chunks: list[bytes]) -> bool:
+        """Whether these are more texts, or what stands before the end."""
+        if self._outgrows(self._out + sum(map(len, chunks))):
+            return False
+        if stream.goes_on(chunks):
+            out = b"".join(chunks)
+        elif len(self._body) + len(chunks) > MOST_HELD or (near := stream.nears_its_end(chunks)) is None:
+            return False
+        else:
+            out = near
+            self._body += chunks
+        self._last = self._agenda.now()
+        self._say(out)
+        return True
+
+    def _ends(self, stream: Familiar, chunks: list[bytes], data: bytes) -> bool:
+        """Whether these are the last frames of a good stream, and have left."""
+        transport = self._client.transport
+        if not chunks:
+            return False
+        ended = stream.ends(chunks)
+        if ended is None or not self._costs(ended.usage) or self._outgrows(self._out + len(ended.out)):
+            return False
+        if transport is None or transport.is_closing() or transport.get_write_buffer_size() > 0:
+            return False
+        self._last, self._edits = self._agenda.now(), ended.edits
+        if not stream.has_told:
+            self._learn_ending(stream, chunks, data, ended.usage)
+        self._end(ended.out, ends=True)
+        return True
+
+    # -- learning ----------------------------------------------------------------------------------------------
+
+    def _learn_opening(self, stream: Familiar, texts: int) -> None:
+        """What came before those texts, if it was one frame."""
+        track, head, first = self._ride.track, self._heard, self._first
+        self._first = b""
+        if not first and head.__class__ is Head:
+            return  # it is known already, or large
+        if len(self._body) - texts != 1 or track.streamed is None or not isinstance(track.streamed.dialect, Dialect):
+            return
+        frame, preamble = self._body[0], stream.preamble
+        chunk = b"%x\r\n%b\r\n" % (len(frame), frame)
+        if not first.endswith(HEAD_ENDS + chunk):
+            head, first = None, chunk
+        shape = stream.before[len(preamble) :], stream.behind
+        track.usual.learn_opening(track.streamed.dialect, head, first, len(first) - len(chunk), preamble, shape)
+
+    def _learn_ending(self, stream: Familiar, chunks: list[bytes], data: bytes, usage: ir.Usage | None) -> None:
+        """Of the last read, which was `data`: what is behind its texts."""
+        streamed, texts = self._ride.track.streamed, 0
+        while stream.goes_on([chunks[texts]]):
+            texts += 1
+        if usage is None or streamed is None or not isinstance(streamed.dialect, Dialect):
+            return
+        at = sum(len(it) + len(b"%x\r\n\r\n" % len(it)) for it in chunks[:texts])
+        self._ride.track.usual.learn_ending(
+            streamed.dialect, data[at:], chunks[texts:], stream.preamble, usage, strips=streamed.asked_usage
+        )
+
+
+def _text_before(data: bytes, before: bytes, behind: bytes) -> tuple[int, int]:
+    """How many bytes of what comes last are a chunk of the run, and how many of these the body's; 0 where none is."""
+    begin = data.find(b"\n", 0, LONGEST_LINE) + 1 + len(before)
+    end = data.find(b'"', begin)
+    at = end + len(behind)
+    if not 0 < at <= LONGEST or end < 0:
+        return 0, 0
+    line, size = SIZE_LINES[at]
+    text = data[begin:end]
+    if not data.startswith(b"".join((line, before, text, behind))) or not (
+        text.translate(BARE) == text or is_within(text)
+    ):
+        return 0, 0
+    return at, size
+
+
+def is_within(text: bytes) -> bool:
+    """Whether these are UTF-8, within a string and a line, as `BARE` are anyway."""
+    return QUOTE not in text and LF not in text and CR not in text and is_text(text)
