@@ -17,7 +17,7 @@ from proxy.wire.head_shape import Head
 from proxy.wire.mould import PLAIN
 
 MOST_ENDINGS = 64  # of a kind: one for each length
-MOST_DIGITS = 14  # of three counts together: so none has more than are read as they stand
+MOST_DIGITS = 12  # of a count: of more, not all is read
 LARGEST = 4 << 10  # bytes of a read that is learnt from
 MOST_FUTILE, SELDOM = 64, 16  # endings learnt in vain, behind which one in so many is
 TRIED = (123_456, 7_891), (3, 20)  # what was asked and what was written, to show what a usage hangs on
@@ -105,16 +105,18 @@ class Ending:
         asked = data[at:end]
         at = end + len(first)
         end = data.find(self._marks[1], at)
-        written = data[at:end]
-        total = data[end + len(second) : self._until]
+        middle = data[at:end]
+        last = data[end + len(second) : self._until]
+        written = last if self._turned else middle
         if (
-            b"".join((said, asked, first, written, second, total, self._behind)) != data
+            b"".join((said, asked, first, middle, second, last, self._behind)) != data
             or len(head) != self._head
-            or not (asked.isdigit() and written.isdigit() and total.isdigit())
-            or asked[0] == ZERO or written[0] == ZERO or total[0] == ZERO
+            or len(asked) > MOST_DIGITS or len(middle) > MOST_DIGITS or len(last) > MOST_DIGITS
+            or not (asked.isdigit() and middle.isdigit() and last.isdigit())
+            or asked[0] == ZERO or middle[0] == ZERO or last[0] == ZERO
         ):  # fmt: skip
             return None
-        return self._of(int(asked), int(total if self._turned else written))
+        return self._of(int(asked), int(written))
 
     def _of(self, asked: int, written: int) -> ir.Usage:
         like = self._like
@@ -189,7 +191,7 @@ def _ending(dialect: Dialect, frames: list[bytes], head: bytes, usage: ir.Usage,
         return None
     rest = told[-1][len(head) :]
     spans = dialect.counts_at(rest)
-    if spans is None or spans[0] != min(spans) or sum(end - begin for begin, end in spans) > MOST_DIGITS:
+    if spans is None or spans[0] != min(spans):
         return None
     first, second, third = sorted(spans)
     around = [b"%x\r\n" % len(told[0])]

@@ -1,0 +1,245 @@
+"""A stream that begins and ends as others of its kind did is known by that, and whatever goes otherwise at any point of
+it shows what it always did."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gateway import RawClient, Running, Start, provider, settles
+from playbook import CHAT, chunk
+from riding import KNOWN_BY, answer, asking, frames, played, same_either_way, told
+from shares import product_of
+from upstream import CUT, LAST, RESET, SILENCE, STREAM_HEAD, Script, ScriptedUpstream, head, piece, streamed
+
+from proxy.server.express.course import Course
+from proxy.server.express.ride import Ride
+from proxy.server.gateway import Gateway
+
+LOOPS = ("uvloop",)
+PRICES = {"first": "price = { input = 2.5, output = 10 }"}
+ROLE, HELLO, THERE, STOP, TOLD, END = map(piece, frames(CHAT))
+USED = piece(chunk(None, usage={"prompt_tokens": 4, "completion_tokens": 2, "total_tokens": 6}))
+PAUSE = 0.01
+DIFFERS = head(200, "text/event-stream", Transfer_Encoding="chunked", X_Own="{}")
+
+
+def slow(*, begins: bytes = STREAM_HEAD + ROLE, ends: bytes = STOP + USED + END + LAST) -> list[Any]:
+    return [begins, PAUSE, HELLO, PAUSE, THERE, PAUSE, ends]
+
+
+def own(id: bytes) -> list[Any]:
+    """A stream of that id."""
+    role, hello, there, *end = [piece(it.replace(b"chatcmpl-1", id)) for it in frames(CHAT)]
+    return [STREAM_HEAD + role, PAUSE, hello, PAUSE, there, PAUSE, b"".join(end) + LAST]
+
+
+def other(usage: dict[str, Any]) -> Script:
+    return slow(ends=STOP + piece(chunk(None, usage=usage)) + END + LAST)
+
+
+# What the provider does behind streams that came as `slow` has them.
+TURNS: dict[str, Script] = {
+    "the same": slow(),
+    "another id": own(b"chatcmpl-2"),
+    "a longer id": own(b"chatcmpl-12"),
+    "an id that changes": [*slow()[:-1], STOP.replace(b"chatcmpl-1", b"chatcmpl-2") + USED + END + LAST],
+    "an end behind a text": [STREAM_HEAD + ROLE, PAUSE, HELLO, PAUSE, THERE + STOP + USED + END + LAST],
+    "an end behind two texts": [STREAM_HEAD + ROLE, PAUSE, HELLO, PAUSE, HELLO + THERE + STOP + USED + END + LAST],
+    "an end behind the first text": [STREAM_HEAD + ROLE, PAUSE, HELLO + STOP + USED + END + LAST],
+    "an end behind no text": [STREAM_HEAD + ROLE, PAUSE, STOP + USED + END + LAST],
+    "two texts at first": [STREAM_HEAD + ROLE, PAUSE, HELLO + THERE, PAUSE, STOP + USED + END + LAST],
+    "an empty text at first": [STREAM_HEAD + ROLE, PAUSE, HELLO.replace(b"Hello", b""), *slow()[1:]],
+    "a text with escapes at first": [STREAM_HEAD + ROLE, PAUSE, piece(CHAT.text('"\\\n')), *slow()[3:]],
+    "a text that is no JSON at first": [STREAM_HEAD + ROLE, PAUSE, HELLO.replace(b"Hello", b"Hell\\"), *slow()[3:]],
+    "a control character at first": [STREAM_HEAD + ROLE, PAUSE, HELLO.replace(b"Hello", b"Hell\1"), *slow()[3:]],
+    "another language at first": [STREAM_HEAD + ROLE, PAUSE, piece(CHAT.text("日本")), *slow()[3:]],
+    "no UTF-8 at first": [STREAM_HEAD + ROLE, PAUSE, HELLO.replace(b"Hello", b"Hell\xff"), *slow()[3:]],
+    "a comment at first": [STREAM_HEAD + ROLE, PAUSE, piece(b": hm\n\n"), *slow()[1:]],
+    "another role": slow(begins=STREAM_HEAD + ROLE.replace(b"assistant", b"assistent")),
+    "a head that differs": slow(begins=DIFFERS + ROLE),
+    "a role behind its head": [STREAM_HEAD, PAUSE, ROLE, *slow()[1:]],
+    "other counts": other({"prompt_tokens": 9, "completion_tokens": 8, "total_tokens": 7}),
+    "longer counts": other({"prompt_tokens": 1234, "completion_tokens": 567, "total_tokens": 1801}),
+    "counts of nothing": other({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}),
+    "a usage with more in it": other(
+        {"prompt_tokens": 9, "completion_tokens": 8, "prompt_tokens_details": {"cached_tokens": 4}}
+    ),
+    "a usage that is no JSON": slow(ends=(STOP + USED + END + LAST).replace(b":6}", b":}}")),
+    "another reason": slow(ends=(STOP + USED + END + LAST).replace(b'"stop"', b'"kill"')),
+    "an end in three reads": [*slow()[:-1], STOP, PAUSE, USED, PAUSE, END + LAST],
+    "a usage told before": [*slow()[:-1], USED, PAUSE, STOP + USED + END + LAST],
+    "an end without its last chunk": [*slow()[:-1], STOP + USED + END, PAUSE, LAST],
+    "more behind the end": [*slow()[:-1], STOP + USED + END + LAST + b"HTTP"],
+    "a cut behind the role": [STREAM_HEAD + ROLE, PAUSE, CUT],
+    "a cut behind the first text": [STREAM_HEAD + ROLE, PAUSE, HELLO, PAUSE, CUT],
+    "a cut within the first text": [STREAM_HEAD + ROLE, PAUSE, HELLO[:-9], PAUSE, CUT],
+    "a cut within the end": [*slow()[:-1], STOP + USED[:-9], PAUSE, CUT],
+    "a reset behind the role": [STREAM_HEAD + ROLE, PAUSE, RESET],
+    "an error at first": [STREAM_HEAD + ROLE, PAUSE, piece(CHAT.error_frame("overloaded_error", "No.")) + LAST],
+    "an error behind a text": [
+        STREAM_HEAD + ROLE, PAUSE, HELLO, PAUSE, piece(CHAT.error_frame("overloaded_error", "No.")) + LAST,
+    ],
+    "no chunk at first": [STREAM_HEAD + ROLE, PAUSE, b"zz\r\n", SILENCE],
+    "silence behind the role": [STREAM_HEAD + ROLE, SILENCE],
+    "silence behind the first text": [STREAM_HEAD + ROLE, PAUSE, HELLO, SILENCE],
+}  # fmt: skip
+TIMEOUTS = 'first_content = "400ms"\nidle = "500ms"'
+BEFORE: dict[str, Callable[[int], Script]] = {
+    "equal heads": lambda number: slow(),
+    "heads that differ": lambda number: slow(begins=DIFFERS.replace(b"{}", b"own-%d" % number) + ROLE),
+}
+ASKED: dict[str, dict[str, Any]] = {"usage too": {"stream_options": {"include_usage": True}}, "no usage": {}}
+
+
+@pytest.mark.parametrize(("turn", "before", "more"), [*product_of(TURNS, BEFORE, ASKED, fast=1, of=8)])
+async def test_what_goes_otherwise_shows_what_the_way_of_all_would(
+    turn: Script, before: Callable[[int], Script], more: dict[str, Any], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripts = [*map(before, range(KNOWN_BY + 1)), turn]
+    second = streamed(frames(CHAT, "From the second."))
+    exchange = asking(CHAT, CHAT.request("chain", stream=True, **more))
+    timeouts = TIMEOUTS if SILENCE in turn else ""
+    await same_either_way(monkeypatch, home, lambda home: played(home, timeouts, CHAT, scripts, second, exchange))
+
+
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Reads of which each frame was looked at."""
+    seen: list[bytes] = []
+    is_known = Course._is_known
+
+    def noted(self: Course, data: bytes) -> bool:
+        seen.append(data)
+        return is_known(self, data)
+
+    monkeypatch.setattr(Course, "_is_known", noted)
+    return seen
+
+
+async def acquainted(gw: Running, before: Callable[[int], Script], upstream: ScriptedUpstream) -> RawClient:
+    """A client behind whose streams the next one may be known."""
+    client = await gw.connect()
+    upstream.plays(*map(before, range(KNOWN_BY + 1)))
+    for _ in range(KNOWN_BY + 1):
+        await client.request(CHAT, CHAT.request("first", stream=True))
+        await answer(client)
+    return client
+
+
+async def reads(gw: Running, client: RawClient, upstream: ScriptedUpstream, *data: bytes) -> Course:
+    """The next stream, whose provider sends these, each in a read of its own."""
+    upstream.plays([SILENCE])
+    await client.request(CHAT, CHAT.request("first", stream=True))
+    gateway = the_gateway(gw)
+    await settles(lambda: bool(gateway.calls))
+    (ride,) = gateway.calls
+    assert isinstance(ride, Ride)
+    assert ride.course is not None
+    course, handler = ride.course, ride.reply._handler
+    for it in data:
+        handler.data_received(it)
+    return course
+
+
+def the_gateway(gw: Running) -> Gateway:
+    assert gw.app is not None
+    return gw.app.gateway
+
+
+ENDS = {"by itself": [THERE, STOP + USED + END + LAST], "behind a text": [THERE + STOP + USED + END + LAST]}
+
+
+@pytest.mark.parametrize("before", BEFORE.values(), ids=BEFORE)
+@pytest.mark.parametrize("ends", ENDS.values(), ids=ENDS)
+async def test_no_frame_is_looked_at_of_a_stream_like_those_before(
+    before: Callable[[int], Script],
+    ends: list[bytes],
+    start: Start,
+    upstream: ScriptedUpstream,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gw = await start(provider("first", upstream, models=PRICES))
+    client = await acquainted(gw, before, upstream)
+    looked = looks(monkeypatch)
+    await reads(gw, client, upstream, bytes(before(9)[0]), HELLO, *ends)  # type: ignore[arg-type]
+    status, _, body = await answer(client)
+    assert (status, body.count(b"data: ")) == (b"HTTP/1.1 200 OK", 5)  # the client did not ask for the usage
+    assert looked == []
+    await gw.quiet()
+    *_, last, row = await gw.rows(KNOWN_BY + 2)
+    assert told(row) == told(last)
+
+
+STATES: dict[str, list[bytes]] = {
+    "behind the role": [STREAM_HEAD + ROLE],
+    "behind the first text": [STREAM_HEAD + ROLE, HELLO],
+    "behind the second": [STREAM_HEAD + ROLE, HELLO, THERE],
+}
+
+
+@pytest.mark.parametrize("data", STATES.values(), ids=STATES)
+async def test_a_client_that_leaves_such_a_stream_is_recorded(
+    data: list[bytes], start: Start, upstream: ScriptedUpstream
+) -> None:
+    gw = await start(provider("first", upstream, models=PRICES))
+    client = await acquainted(gw, BEFORE["equal heads"], upstream)
+    await reads(gw, client, upstream, *data)
+    client.leave()
+    await gw.quiet()
+    row = (await gw.rows(KNOWN_BY + 2))[-1]
+    phase = "stream" if len(data) > 1 else "first_byte"
+    assert (row["status"], row["outcome"], row["gone_phase"]) == (499, "client_closed", phase)
+    assert not the_gateway(gw).calls
+
+
+@pytest.mark.parametrize("data", STATES.values(), ids=STATES)
+async def test_a_shutdown_in_such_a_stream_is_told(data: list[bytes], start: Start, upstream: ScriptedUpstream) -> None:
+    gw = await start(provider("first", upstream, models=PRICES))
+    client = await acquainted(gw, BEFORE["equal heads"], upstream)
+    await reads(gw, client, upstream, *data)
+    the_gateway(gw).cut()
+    _, _, body = await answer(client)
+    assert b"shutting down" in body
+    assert b"[DONE]" not in body
+    await gw.quiet()
+    row = (await gw.rows(KNOWN_BY + 2))[-1]
+    assert (row["status"], row["outcome"]) == (503 if len(data) == 1 else 200, "gateway_overloaded")
+
+
+@pytest.mark.parametrize("at", ["_begin_with", "_ended"])
+async def test_a_fault_of_ours_ends_such_a_stream_as_any(
+    at: str, start: Start, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gw = await start(provider("first", upstream, models=PRICES))
+    client = await acquainted(gw, BEFORE["equal heads"], upstream)
+
+    def fails(self: Course, *args: Any, **more: Any) -> None:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(Course, at, fails)
+    course = await reads(gw, client, upstream, STREAM_HEAD + ROLE, HELLO)
+    if at == "_ended":
+        course.received(STOP + USED + END + LAST)
+    await gw.quiet()
+    row = (await gw.rows(KNOWN_BY + 2))[-1]
+    assert row["outcome"] == "internal_error"
+    assert not the_gateway(gw).calls
+
+
+async def test_nothing_of_a_stream_that_ends_before_its_first_text_is_left_to_the_collector(
+    start: Start, upstream: ScriptedUpstream
+) -> None:
+    gw = await start(provider("first", upstream, models=PRICES))
+    client = await acquainted(gw, BEFORE["equal heads"], upstream)
+    gc.collect()
+    gc.disable()
+    try:
+        await reads(gw, client, upstream, STREAM_HEAD + ROLE)
+        client.leave()
+        await gw.quiet()
+        await settles(lambda: not any(isinstance(it, Course) and not it.committed for it in gc.get_objects()))
+    finally:
+        gc.enable()

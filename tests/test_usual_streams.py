@@ -1,0 +1,211 @@
+"""What is known of a stream by how others of its kind began and ended is what each of its frames says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from each import each
+from hypothesis import given
+from hypothesis import strategies as st
+from playbook import CHAT, chunk
+
+from proxy import ir
+from proxy.dialects import DIALECTS
+from proxy.dialects.dialect import Voice
+from proxy.streams import Familiar, Passthrough, Usual, familiar
+from proxy.wire.head_shape import Head
+from proxy.wire.http1 import Parser, chunks_of
+
+OPENAI = DIALECTS["openai-chat"]
+VOICE = Voice("req_1", "m", 1, False, {})
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+HEARD = Head(200, {}, "chunked", 0, reusable=True)
+LAST = b"0\r\n\r\n"
+
+
+def own(id: bytes, time: bytes, *frames: bytes) -> list[bytes]:
+    """Frames of a stream with that id and time."""
+    return [it.replace(b'"chatcmpl-1"', b'"%b"' % id).replace(b'"created":1', b'"created":%b' % time) for it in frames]
+
+
+def chunks(*frames: bytes) -> bytes:
+    return b"".join(b"%x\r\n%b\r\n" % (len(frame), frame) for frame in frames)
+
+
+ROLE, TEXT, _, STOP, END = CHAT.stream("Hello", " you")
+ZEROS = {
+    "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
+    "completion_tokens_details": {"reasoning_tokens": 0},
+}
+
+
+def used(asked: int, written: int, **more: Any) -> bytes:
+    return chunk(
+        None, usage={"prompt_tokens": asked, "completion_tokens": written, "total_tokens": asked + written, **more}
+    )
+
+
+def preamble_of(raw: bytes) -> bytes:
+    found = OPENAI.preamble(raw)
+    assert found is not None
+    return found
+
+
+def opened(head: Head | None, data: bytes, role: bytes) -> Usual:
+    usual, preamble = Usual(), preamble_of(role)
+    shape = TEXT[len(preamble_of(TEXT)) :].split(b"Hello")
+    usual.learn_opening(OPENAI, head, data, len(data) - len(chunks(role)), preamble, (shape[0], shape[1]))
+    return usual
+
+
+FIRST = own(b"chatcmpl-aaaa", b"1760000001", ROLE)[0]
+OTHERS: dict[str, tuple[bytes, bool]] = {
+    "the same": (HEAD + chunks(FIRST), True),
+    "another id and another time": (HEAD + chunks(*own(b"chatcmpl-b_-1", b"1760000002", ROLE)), True),
+    "an id that is longer": (HEAD + chunks(*own(b"chatcmpl-aaaaa", b"1760000001", ROLE)), False),
+    "an id with an escape": (HEAD + chunks(*own(b"chatcmpl-\\n-1", b"1760000001", ROLE)), False),
+    "an id that ends early": (HEAD + chunks(*own(b'chatc","a":"b', b"1760000001", ROLE)), False),
+    "an id of two lines": (HEAD + chunks(*own(b"chatcmpl\n\naaa", b"1760000001", ROLE)), False),
+    "an id beyond ASCII": (HEAD + chunks(*own("chatcmpl-éaa".encode(), b"1760000001", ROLE)), False),
+    "a time that begins with nothing": (HEAD + chunks(*own(b"chatcmpl-aaaa", b"0760000001", ROLE)), False),
+    "a time that is none": (HEAD + chunks(*own(b"chatcmpl-aaaa", b"17600000.1", ROLE)), False),
+    "another role": (HEAD + chunks(FIRST.replace(b"assistant", b"assistent")), False),
+    "another head": (HEAD.replace(b"200", b"201") + chunks(FIRST), False),
+    "another size": (HEAD + chunks(FIRST).replace(b"%x\r\n" % len(FIRST), b"%x\r\n" % (len(FIRST) + 1)), False),
+    "half of it": ((HEAD + chunks(FIRST))[:-1], False),
+    "more than that": (HEAD + chunks(FIRST, TEXT), False),
+}
+
+
+@each(("data", "known"), OTHERS.values(), ids=OTHERS)
+def test_a_first_read_is_known_but_for_an_id_and_a_time(data: bytes, known: bool) -> None:
+    opening = opened(HEARD, HEAD + chunks(FIRST), FIRST).opening
+    assert opening is not None
+    preamble = opening.preamble(data)
+    assert (preamble is not None) == known
+    if preamble is not None:
+        parser = Parser()
+        frame = parser.feed(data)
+        assert preamble == OPENAI.preamble(frame)
+        assert opening.chunk(data) == chunks(frame)
+        assert (opening.size, opening.least) == (len(frame), len(own(b"chatcmpl-aaaa", b"1760000001", TEXT)[0]) - 5)
+
+
+def test_what_has_no_time_of_its_own_is_not_learnt() -> None:
+    role = ROLE.replace(b'"created":1,', b"")
+    assert role != ROLE
+    assert opened(HEARD, HEAD + chunks(role), role).opening is None
+
+
+def ended(usual: Usual, frames: list[bytes], *, strips: bool) -> ir.Usage | None:
+    """One more stream of a kind, that ends with these, told and learnt from."""
+    stream = begun(frames[0], strips=strips)
+    data = chunks(*frames) + LAST
+    told = stream.ends(frames)
+    if told is None or told.usage is None:
+        return None
+    usual.learn_ending(OPENAI, data, frames, stream.preamble, told.usage, strips=strips)
+    return told.usage
+
+
+def begun(like: bytes, *, strips: bool) -> Familiar:
+    """A stream with the preamble of that frame, up to its first text."""
+    Passthrough(OPENAI, VOICE).feed(b"".join([ROLE, TEXT, STOP, END]))  # to be learnt from
+    preamble = preamble_of(like)
+    stream = familiar(OPENAI, strip_usage=strips)
+    assert stream is not None
+    for raw in (ROLE, TEXT):
+        assert stream.begins([preamble + raw[len(preamble_of(raw)) :]])
+    return stream
+
+
+USAGES: dict[str, bytes] = {
+    "plain": used(200, 100),
+    "with nothing beside": used(200, 100, **ZEROS),
+    "with blanks": used(200, 100).replace(b'_tokens":', b'_tokens": '),
+    "the sum before what was written": chunk(
+        None, usage={"prompt_tokens": 200, "total_tokens": 300, "completion_tokens": 100}
+    ),
+}
+# Of another usage, where nothing is known by what came before.
+OTHER_USAGES: dict[str, bytes] = {
+    "cached": used(200, 100, prompt_tokens_details={"cached_tokens": 50}),
+    "reasoned": used(200, 100, completion_tokens_details={"reasoning_tokens": 50}),
+    "a price": used(200, 100, cost=0.5),
+    "nothing": used(0, 0),
+    "what was written first": chunk(None, usage={"completion_tokens": 100, "prompt_tokens": 200, "total_tokens": 300}),
+    "no sum": chunk(None, usage={"prompt_tokens": 200, "completion_tokens": 100}),
+    "a count twice": used(200, 100, details={"prompt_tokens": 7}),
+}
+
+
+@each("used_as", [*USAGES.values(), *OTHER_USAGES.values()], ids=[*USAGES, *OTHER_USAGES])
+@each("strips", [False, True])
+def test_only_what_hangs_on_three_counts_is_learnt(used_as: bytes, strips: bool) -> None:
+    usual = Usual()
+    assert ended(usual, [STOP, used_as, END], strips=strips) is not None
+    assert bool(usual.endings) == (used_as in USAGES.values())
+
+
+@given(
+    st.sampled_from([*USAGES.values()]), st.booleans(), st.integers(1, 10**6), st.integers(1, 10**6),
+    st.text("abcdefXYZ0189-_", min_size=10, max_size=10),
+)  # fmt: skip
+def test_an_end_is_what_its_frames_say(used_as: bytes, strips: bool, asked: int, written: int, id: str) -> None:
+    usual = Usual()
+    assert ended(usual, [STOP, used_as, END], strips=strips) is not None
+    for name, count in ((b"prompt", asked), (b"completion", written), (b"total", asked + written)):
+        colon = used_as.index(b":", used_as.index(name + b"_tokens"))
+        end = min(at for at in (used_as.find(b",", colon), used_as.find(b"}", colon)) if at > 0)
+        used_as = used_as[: colon + 1] + b"%d" % count + used_as[end:]
+    frames = own(id.encode(), b"1", STOP, used_as, END)
+    assert ended(usual, frames, strips=strips) is not None  # of that length
+    data = chunks(*frames) + LAST
+    stream = begun(frames[0], strips=strips)
+    ending, told = usual.endings[len(data)], stream.ends(frames)
+    assert told is not None
+    assert ending.usage(data, stream.preamble) == told.usage
+    assert (ending.size, ending.edits) == (len(told.out), told.edits)
+    parser = Parser(HEARD, framing="chunked")
+    assert parser.feed(ending.leaves(data)) == told.out
+    assert parser.done
+    assert not parser.surplus
+
+
+@given(st.data(), st.booleans())
+def test_an_end_that_differs_in_a_byte_is_what_its_frames_say_or_is_not_known(
+    draw: st.DataObject, strips: bool
+) -> None:
+    usual, frames = Usual(), [STOP, used(200, 100, **ZEROS), END]
+    ended(usual, frames, strips=strips)
+    data = bytearray(chunks(*frames) + LAST)
+    data[draw.draw(st.integers(0, len(data) - 1))] = draw.draw(st.sampled_from([*b'09a"\\ \r\n,:}{.-\x00\xff']))
+    stream = begun(STOP, strips=strips)
+    ending = usual.endings[len(data)]
+    usage = ending.usage(bytes(data), stream.preamble)
+    if usage is not None:
+        found = chunks_of(bytes(data))
+        assert found is not None
+        assert found[1]
+        told = stream.ends(found[0])
+        assert told is not None
+        assert (told.usage, len(told.out)) == (usage, ending.size)
+
+
+def test_an_end_of_frames_with_a_longer_beginning_is_not_known() -> None:
+    usual, frames = Usual(), [STOP, used(200, 100), END]
+    ended(usual, frames, strips=False)
+    (length,) = usual.endings
+    longer = own(b"chatcmpl-12", b"1", STOP, used(20, 10), END)  # two bytes more in each, and two digits less
+    broken = chunks(*frames).replace(STOP, longer[0]).replace(frames[1], longer[1]) + LAST
+    data = broken[:length] + b"x" * (length - len(broken))
+    assert usual.endings[length].usage(data, preamble_of(longer[0])) is None
+
+
+def test_ends_that_never_come_again_are_learnt_seldom() -> None:
+    usual, learnt = Usual(), 0
+    for _ in range(1000):
+        usual.endings.clear()
+        ended(usual, [STOP, used(200, 100), END], strips=False)
+        learnt += len(usual.endings)
+    assert 64 <= learnt < 64 + 1000 // 16 + 1
