@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from gateway import RawClient, Running, gateway, provider, sent_behind
 from playbook import CHAT, MESSAGES, USAGE, Tongue, chunk
+from shares import product_of
 from upstream import GUARD_S, Script, ScriptedUpstream
 
 from proxy.server.express.boarding import Express
@@ -30,6 +31,13 @@ HOPS: dict[str, tuple[Tongue, Tongue]] = {  # client, provider
 }
 QUICK = ("chat", "chat put into messages")
 EACH_HOP = [pytest.param(hop, marks=() if name in QUICK else pytest.mark.slow, id=name) for name, hop in HOPS.items()]
+
+
+def over_hops(*tables: Mapping[str, Any], of: int) -> list[Any]:
+    """Each combination over each hop; of `of` neighbours over the quick ones one is not slow."""
+    quick, others = ({name: HOPS[name] for name in HOPS if (name in QUICK) is wanted} for wanted in (True, False))
+    return [*product_of(*tables, quick, fast=1, of=of), *product_of(*tables, others, fast=0, of=1)]
+
 
 TOLD = chunk(None, usage=USAGE)  # the chunk that tells the usage of a chat
 

@@ -10,6 +10,7 @@ import pytest
 from faults.responses import SURFACES, asking, frames
 from gateway import Answer, Running, Start, provider
 from playbook import CHAT, Tongue
+from shares import product_of
 from upstream import CUT, LAST, STREAM_HEAD, Script, ScriptedUpstream, head, piece, plain, streamed
 
 EXCHANGES = ("lean", "plain")
@@ -102,8 +103,9 @@ BODIES: dict[str, Callable[[Tongue], Script]] = {
 }
 
 
-@every_surface
-@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+@pytest.mark.parametrize(
+    ("tongue", "body"), product_of({tongue.surface: tongue for tongue in SURFACES}, BODIES, fast=1, of=2)
+)
 async def test_a_body_that_is_cut_or_too_large_tells_no_key(
     upstream: ScriptedUpstream, start: Start, tongue: Tongue, body: Callable[[Tongue], Script]
 ) -> None:

@@ -166,7 +166,7 @@ def code_of(tongue: Tongue, error: dict[str, Any]) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("row", "stream", "tongue"), product_of(ROWS, {"plain": False, "stream": True}, TONGUES, fast=1, of=2)
+    ("row", "stream", "tongue"), product_of(ROWS, {"plain": False, "stream": True}, TONGUES, fast=1, of=3)
 )
 async def test_a_failure_goes_its_rows_way(
     upstream: ScriptedUpstream, second: ScriptedUpstream, start: Start, tongue: Tongue, stream: bool, row: Row

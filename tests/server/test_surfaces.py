@@ -16,6 +16,7 @@ from attrs import frozen
 from gateway import Running, Start, chain, provider
 from pages import PAGES, rows, section, spans
 from playbook import CHAT, MESSAGES, USAGE
+from shares import product_of
 from upstream import CUT, LAST, Script, ScriptedUpstream, head, piece, plain, streamed, within
 
 from proxy.dialects import DIALECTS
@@ -192,12 +193,11 @@ FAILURES: dict[str, tuple[Script, str]] = {
 }
 
 
-@each_case
-@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize(("case", "failure"), product_of(CASES, FAILURES, fast=1, of=3))
 async def test_a_failed_attempt_goes_on_to_the_next_candidate(
-    case: Case, failure: str, start: Start, upstream: ScriptedUpstream, second: ScriptedUpstream
+    case: Case, failure: tuple[Script, str], start: Start, upstream: ScriptedUpstream, second: ScriptedUpstream
 ) -> None:
-    script, outcome = FAILURES[failure]
+    script, outcome = failure
     upstream.plays(script)
     second.plays(plain(case.body, content_type=case.content_type))
     running = await start(table(upstream, second))

@@ -12,6 +12,7 @@ from attrs import define, evolve, field
 from backlog import full_backlog
 from gateway import Start, chain, provider
 from playbook import MESSAGES, TONGUES, Tongue
+from shares import product_of
 from structlog.testing import capture_logs
 from upstream import SILENCE, STREAM_HEAD, Script, ScriptedUpstream, head, piece, plain, streamed, within
 
@@ -38,17 +39,15 @@ BEFORE: dict[str, tuple[str, bool, Callable[[Tongue], Script]]] = {
 }  # fmt: skip
 
 
-@both_surfaces
-@pytest.mark.parametrize(("limit", "stream", "does"), BEFORE.values(), ids=BEFORE)
+@pytest.mark.parametrize(("before", "tongue"), product_of(BEFORE, TONGUES, fast=1, of=2))
 async def test_before_content_a_limit_passes_on_to_the_next(
     upstream: ScriptedUpstream,
     second: ScriptedUpstream,
     start: Start,
     tongue: Tongue,
-    limit: str,
-    stream: bool,
-    does: Callable[[Tongue], Script],
+    before: tuple[str, bool, Callable[[Tongue], Script]],
 ) -> None:
+    limit, stream, does = before
     limits = f'timeouts = {{ {limit} = "120ms" }}\n'
     table = provider("first", upstream, tongue, more=limits) + provider("alone", upstream, tongue, more=limits)
     gw = await start(table + provider("second", second, tongue) + chain("first", "second"))

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 import pytest
 from gateway import Running, Start
+from shares import product_of
 from upstream import Script, ScriptedUpstream, plain, streamed
 
 EXCHANGES = ("lean",)
@@ -264,10 +265,17 @@ ERRORS: dict[str, dict[str, Any]] = {
 }
 
 
-@both_ways
-@each_surface
-@pytest.mark.parametrize("status", [429, 503])
-@pytest.mark.parametrize("model", ERRORS)
+@pytest.mark.parametrize(
+    ("model", "status", "surface", "stream"),
+    product_of(
+        {name: name for name in ERRORS},
+        {"429": 429, "503": 503},
+        {name: name for name in PATHS},
+        {"plain": False, "streamed": True},
+        fast=1,
+        of=3,
+    ),
+)
 async def test_a_providers_refusal_keeps_its_status_and_its_wait_though_a_stream_was_asked_for(
     start: Start, upstream: ScriptedUpstream, model: str, status: int, surface: str, stream: bool
 ) -> None:

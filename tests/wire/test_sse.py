@@ -190,7 +190,7 @@ def test_split_frames_are_the_block_and_its_frames(chunks: list[bytes]) -> None:
     check_split(b"".join(chunks))
 
 
-@pytest.mark.parametrize("tokens", range(1, 7))
+@pytest.mark.parametrize("tokens", [*range(1, 6), pytest.param(6, marks=pytest.mark.slow)])
 def test_all_small_streams_in_all_their_cuts(tokens: int) -> None:
     for chunks in small_streams(tokens):
         assert frames_of(chunks) == read_bytewise(b"".join(chunks))[0]

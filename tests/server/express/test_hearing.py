@@ -10,8 +10,7 @@ import orjson
 import pytest
 from gateway import Start, provider
 from playbook import CHAT, Tongue
-from riding import EACH_HOP, asking, frames, played, same_either_way
-from shares import product_of
+from riding import asking, frames, over_hops, played, same_either_way
 from upstream import Script, ScriptedUpstream, piece
 
 from proxy.server.express.hearing import MOST
@@ -77,8 +76,7 @@ CHANGES: dict[str, tuple[bytes, bytes]] = {
 }
 
 
-@pytest.mark.parametrize("hop", EACH_HOP)
-@pytest.mark.parametrize(("change", "make"), product_of(CHANGES, ANSWERS, fast=1, of=3))
+@pytest.mark.parametrize(("change", "make", "hop"), over_hops(CHANGES, ANSWERS, of=4))
 async def test_the_short_way_shows_what_the_way_of_all_would(
     change: tuple[bytes, bytes], make: Callable[[Tongue, int], Script], hop: tuple[Tongue, Tongue], home: Path,
     monkeypatch: pytest.MonkeyPatch,

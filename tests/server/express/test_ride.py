@@ -26,6 +26,7 @@ from riding import (
     asking,
     chained,
     nobody_boards,
+    over_hops,
     played,
     rides,
     same_either_way,
@@ -112,8 +113,7 @@ TURNS: dict[str, Callable[[Tongue], Script]] = {
 }
 
 
-@pytest.mark.parametrize("hop", EACH_HOP)
-@pytest.mark.parametrize("turn", TURNS.values(), ids=TURNS)
+@pytest.mark.parametrize(("turn", "hop"), over_hops(TURNS, of=2))
 async def test_the_short_way_shows_what_the_way_of_all_would(
     turn: Callable[[Tongue], Script], hop: tuple[Tongue, Tongue], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,14 +179,15 @@ PICTURES: dict[str, tuple[Callable[[Tongue], Any], bool | None]] = {  # and whet
 }
 
 
-@pytest.mark.parametrize("cuts", [(), (0, 70_000)], ids=["with its head", "behind its head"])
-@pytest.mark.parametrize(("third", "goes"), PICTURES.values(), ids=PICTURES)
-@pytest.mark.parametrize("hop", EACH_HOP)
+PICTURES_COME: dict[str, tuple[int, ...]] = {"with its head": (), "behind its head": (0, 70_000)}
+
+
+@pytest.mark.parametrize(("picture", "cuts", "hop"), over_hops(PICTURES, PICTURES_COME, of=3))
 async def test_pictures_ride_unread(
-    third: Callable[[Tongue], Any], goes: bool | None, hop: tuple[Tongue, Tongue], cuts: tuple[int, ...], home: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    picture: tuple[Callable[[Tongue], Any], bool | None], cuts: tuple[int, ...], hop: tuple[Tongue, Tongue],
+    home: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    spoken, theirs = hop
+    (third, goes), (spoken, theirs) = picture, hop
     asked = []
     for turns in (pictured(spoken), pictured(spoken), third(spoken)):
         told = turns if isinstance(turns, str) else json.dumps(turns)

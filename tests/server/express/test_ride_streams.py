@@ -173,7 +173,7 @@ async def shows_the_same(
 @pytest.mark.parametrize(
     ("turn", "kind"),
     [
-        *product_of(TURNS, {name: KINDS[name] for name in QUICK}, fast=1, of=2),
+        *product_of(TURNS, {name: KINDS[name] for name in QUICK}, fast=1, of=3),
         *product_of(TURNS, {name: kind for name, kind in KINDS.items() if name not in QUICK}, fast=0, of=1),
     ],
 )
@@ -193,9 +193,16 @@ JOINED = ("a good stream", "503", "cut behind content", "closed without an answe
 LONG = {"messages": [{"role": "user", "content": "Say hello. " * 500}]}
 
 
-@pytest.mark.parametrize("more", [{}, LONG, LONG | USAGE_TOO], ids=["short", "long", "long, usage too"])
-@pytest.mark.parametrize("turn", [TURNS[name] for name in JOINED], ids=JOINED)
-@pytest.mark.parametrize("hop", [HOPS["chat"], HOPS["chat put into messages"]], ids=["native", "translated"])
+@pytest.mark.parametrize(
+    ("turn", "more", "hop"),
+    product_of(
+        {name: TURNS[name] for name in JOINED},
+        {"short": {}, "long": LONG, "long, usage too": LONG | USAGE_TOO},
+        {"native": HOPS["chat"], "translated": HOPS["chat put into messages"]},
+        fast=1,
+        of=2,
+    ),
+)
 async def test_whose_body_comes_behind_its_head_joins_and_shows_the_same(
     turn: Callable[[Tongue], Script],
     hop: tuple[Tongue, Tongue],
