@@ -165,10 +165,10 @@ def test_an_end_is_what_its_frames_say(used_as: bytes, strips: bool, asked: int,
     stream = begun(frames[0], strips=strips)
     ending, told = usual.endings[len(data)], stream.ends(frames)
     assert told is not None
-    assert ending.usage(data, stream.preamble) == told.usage
+    assert ending.usage(data, b"", stream.preamble) == told.usage
     assert (ending.size, ending.edits) == (len(told.out), told.edits)
     parser = Parser(HEARD, framing="chunked")
-    assert parser.feed(ending.leaves(data)) == told.out
+    assert parser.feed(ending.leaves(data, 0)) == told.out
     assert parser.done
     assert not parser.surplus
 
@@ -183,7 +183,7 @@ def test_an_end_that_differs_in_a_byte_is_what_its_frames_say_or_is_not_known(
     data[draw.draw(st.integers(0, len(data) - 1))] = draw.draw(st.sampled_from([*b'09a"\\ \r\n,:}{.-\x00\xff']))
     stream = begun(STOP, strips=strips)
     ending = usual.endings[len(data)]
-    usage = ending.usage(bytes(data), stream.preamble)
+    usage = ending.usage(bytes(data), b"", stream.preamble)
     if usage is not None:
         parser = Parser(HEARD, framing="chunked")
         told = stream.ends(raw_frames(parser.feed(bytes(data))))
@@ -199,7 +199,7 @@ def test_an_end_of_frames_with_a_longer_beginning_is_not_known() -> None:
     longer = own(b"chatcmpl-12", b"1", STOP, used(20, 10), END)  # two bytes more in each, and two digits less
     broken = chunks(*frames).replace(STOP, longer[0]).replace(frames[1], longer[1]) + LAST
     data = broken[:length] + b"x" * (length - len(broken))
-    assert usual.endings[length].usage(data, preamble_of(longer[0])) is None
+    assert usual.endings[length].usage(data, b"", preamble_of(longer[0])) is None
 
 
 def test_ends_that_never_come_again_are_learnt_seldom() -> None:

@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import pairwise
 
+from attrs import evolve
+
 from proxy import ir
 from proxy.dialects.dialect import Dialect
 from proxy.streams.familiar import UNTOUCHED, USAGE_REMOVED
 from proxy.wire.head_shape import Head
 from proxy.wire.mould import PLAIN
 
-MOST_ENDINGS = 64  # of a kind: one for each length
+MOST_ENDINGS = 16  # of a kind: one for each length
 MOST_DIGITS = 12  # of a count: of more, not all is read
 LARGEST = 4 << 10  # bytes of a read that is learnt from
 MOST_FUTILE, SELDOM = 64, 16  # endings learnt in vain, behind which one in so many is
@@ -97,10 +99,10 @@ class Ending:
         self.size, self.edits = 0, UNTOUCHED  # bytes of the body that leave
         self._cut: tuple[int, int] | None = None  # the chunk that does not
 
-    def usage(self, data: bytes, head: bytes) -> ir.Usage | None:
-        """What a stream whose frames begin with that took; None where this is another end."""
+    def usage(self, data: bytes, front: bytes, head: bytes) -> ir.Usage | None:
+        """What a stream took whose frames begin with `head`; None where `data` is not `front` and this end."""
         said, first, second = head.join(self._around), self._first, self._second
-        at = len(said)
+        at = len(front) + len(said)
         end = data.find(self._marks[0], at)
         asked = data[at:end]
         at = end + len(first)
@@ -109,19 +111,16 @@ class Ending:
         last = data[end + len(second) : self._until]
         written = last if self._turned else middle
         if (
-            b"".join((said, asked, first, middle, second, last, self._behind)) != data
+            b"".join((front, said, asked, first, middle, second, last, self._behind)) != data
             or len(head) != self._head
             or len(asked) > MOST_DIGITS or len(middle) > MOST_DIGITS or len(last) > MOST_DIGITS
             or not (asked.isdigit() and middle.isdigit() and last.isdigit())
             or asked[0] == ZERO or middle[0] == ZERO or last[0] == ZERO
         ):  # fmt: skip
             return None
-        return self._of(int(asked), int(written))
-
-    def _of(self, asked: int, written: int) -> ir.Usage:
         like = self._like
         return ir.Usage(
-            asked, like.cache_read, like.cache_write_5m, like.cache_write_1h, written, like.reasoning,
+            int(asked), like.cache_read, like.cache_write_5m, like.cache_write_1h, int(written), like.reasoning,
             like.audio_input, like.audio_output,
         )  # fmt: skip
 
@@ -129,9 +128,10 @@ class Ending:
         """The chunk between them, which tells the usage, is nothing that the client asked for."""
         self._cut, self.edits = (begin, end), USAGE_REMOVED
 
-    def leaves(self, data: bytes) -> bytes:
+    def leaves(self, data: bytes, at: int) -> bytes:
+        """What the client gets, where this end begins `at` there."""
         cut = self._cut
-        return data if cut is None else data[: cut[0]] + data[cut[1] :]
+        return data if cut is None else data[: at + cut[0]] + data[at + cut[1] :]
 
     def holds(self, dialect: Dialect, rest: bytes, spans: list[tuple[int, int]]) -> bool:
         """Whether usage hangs on these counts as it does here: with others the dialect finds as much."""
@@ -142,7 +142,7 @@ class Ending:
             told = b"%b%d%b%d%b%d%b" % (
                 rest[:first], counts[0], middle, counts[1], before_last, counts[2], rest[third_end:],
             )  # fmt: skip
-            if dialect.usage_alone(told) != self._of(asked, written):
+            if dialect.usage_alone(told) != evolve(self._like, input=asked, output=written):
                 return False
         return True
 
@@ -179,7 +179,7 @@ class Usual:
         if len(data) > LARGEST or (self.futile > MOST_FUTILE and self.futile % SELDOM):
             return
         ending = _ending(dialect, frames, head, usage, strips=strips)
-        if ending is not None and ending.usage(data, head) == usage:
+        if ending is not None and ending.usage(data, b"", head) == usage:
             if len(self.endings) >= MOST_ENDINGS:
                 self.endings.clear()
             self.endings[len(data)] = ending

@@ -163,7 +163,8 @@ class Course(Passing):
             data = self._behind_head(data)
         head = self._heard
         if head is not None:
-            if not data or (len(data) <= LAST and self._is_as_usual(data)):
+            begun = self._first_byte_s is not None
+            if not data or (self._ends_as_usual(data) if begun else self._goes_on_as_usual(data)):
                 return
             if self._opening is not None:
                 self._meets(self._opening)

@@ -10,7 +10,7 @@ from proxy import ir
 from proxy.dialects.dialect import Dialect
 from proxy.server.express.reading import Reading
 from proxy.streams import Familiar, UsualOpening, says
-from proxy.wire.chunked_run import LONGEST, LONGEST_LINE, SIZE_LINES
+from proxy.wire.chunked_run import LONGEST, SIZE_LINES
 from proxy.wire.head_shape import Head
 from proxy.wire.http1 import chunks_of
 from proxy.wire.mould import BARE, QUOTE
@@ -39,10 +39,8 @@ class Passing(Reading):
         self._passed, self._upstream_id = passed, track.upstream_id
         return True
 
-    def _is_as_usual(self, data: bytes) -> bool:
-        """Whether it goes on behind its head as others of its kind did."""
-        if self._first_byte_s is not None:
-            return self._ends_as_usual(data)
+    def _goes_on_as_usual(self, data: bytes) -> bool:
+        """Whether this, behind the head of an answer, is how others of its kind went on before the commit."""
         opening = self._ride.track.usual.opening
         if opening is None or opening.head is not None or self._familiar is None or self._body:
             return False
@@ -90,21 +88,27 @@ class Passing(Reading):
             preamble = stream.preamble
         else:
             return False
-        at = size = 0
-        ending, end = endings.get(len(data)), data
-        if ending is None:
-            at, size = _text_before(data, self._before, self._behind)
-            ending, end = endings.get(len(data) - at), data[at:]
-            if ending is None or not at:
+        front, size, ending = b"", 0, endings.get(len(data))
+        if ending is None:  # maybe behind a text
+            begin = data.find(b"\n") + 1 + len(self._before)
+            text = data[begin : data.find(b'"', begin)]
+            at = begin + len(text) + len(self._behind)
+            ending = endings.get(len(data) - at)
+            if ending is None or at > LONGEST or not (text.translate(BARE) == text or is_within(text)):
                 return False
-        usage, transport = ending.usage(end, preamble), self._client.transport
-        if usage is None or not self._costs(usage) or self._outgrows(out := self._out + size + ending.size):
+            line, size = SIZE_LINES[at]
+            front = b"".join((line, self._before, text, self._behind))
+        usage, transport, out = ending.usage(data, front, preamble), self._client.transport, self._out
+        if usage is None or not self._costs(usage):
+            return False
+        out += size + ending.size
+        if out > self._most and self._outgrows(out):
             return False
         if transport is None or transport.is_closing() or transport.get_write_buffer_size() > 0:
             return False
         self._out, self._edits = out, ending.edits
         usual.futile = 0
-        self._write(data if not ending.edits else data[:at] + ending.leaves(end))
+        self._write(ending.leaves(data, len(front)) if ending.edits else data)
         self._ended(ends=True)
         return True
 
@@ -203,22 +207,6 @@ class Passing(Reading):
         self._ride.track.usual.learn_ending(
             streamed.dialect, data[at:], chunks[texts:], stream.preamble, usage, strips=streamed.asked_usage
         )
-
-
-def _text_before(data: bytes, before: bytes, behind: bytes) -> tuple[int, int]:
-    """How many bytes of what comes last are a chunk of the run, and how many of these the body's; 0 where none is."""
-    begin = data.find(b"\n", 0, LONGEST_LINE) + 1 + len(before)
-    end = data.find(b'"', begin)
-    at = end + len(behind)
-    if not 0 < at <= LONGEST or end < 0:
-        return 0, 0
-    line, size = SIZE_LINES[at]
-    text = data[begin:end]
-    if not data.startswith(b"".join((line, before, text, behind))) or not (
-        text.translate(BARE) == text or is_within(text)
-    ):
-        return 0, 0
-    return at, size
 
 
 def is_within(text: bytes) -> bool:
