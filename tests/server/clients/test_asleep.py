@@ -393,7 +393,7 @@ async def test_a_fault_of_ours_amid_the_departure_keeps_nothing(
     assert [row["outcome"] for row in await gw.rows(4)] == ["ok"] * 4
 
 
-@pytest.mark.parametrize("where", ["begun", "chunks_of"])
+@pytest.mark.parametrize("where", ["begun", "Course._goes_on_as_usual"])
 async def test_a_fault_of_ours_ahead_of_the_commit_loses_nothing_of_a_stream_without_a_word(
     where: str, upstream: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
