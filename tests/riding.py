@@ -14,6 +14,7 @@ from playbook import CHAT, MESSAGES, USAGE, Tongue, chunk
 from shares import product_of
 from upstream import GUARD_S, Script, ScriptedUpstream
 
+from proxy.accounts.budget import Account
 from proxy.server.express.boarding import Express
 from proxy.server.express.ride import Ride
 from proxy.server.upstream import plain as upstream
@@ -52,6 +53,8 @@ tries = 1
 budget = {{ limit = 1000, period = "monthly", alert = 0.8 }}
 limits = {{ rpm = 100000, tpm = 100000000, parallel = {parallel} }}
 """
+
+PLACES = 40  # connections to the provider, where what is held is asked for
 
 KNOWN_BY = 4  # requests that say the same: of the next one the turns alone are looked at
 
@@ -168,3 +171,18 @@ async def answer(client: RawClient) -> Answer:
         except (ConnectionError, asyncio.IncompleteReadError):
             body += b"(cut)"
     return first.encode(), headers, body
+
+
+async def held_is_nothing(gw: Running) -> Account:
+    """The team's account."""
+    await gw.quiet()
+    assert gw.app is not None
+    gateway = gw.app.gateway
+    current, books = gateway.current, gateway.current.gate.books
+    account, meter = books.accounts["project:team"], books.meters["project:team"]
+    house: Any = current.upstreams["first"]
+    assert (gateway.turnstile.inside, gateway.turnstile.held, current.users) == (0, 0, 0)
+    assert (meter.running, meter.reserved, account.reserved) == (0, 0, 0)
+    assert (house._slots._free, gateway.metrics.in_flight("first").value) == (PLACES, 0)
+    assert not any(gateway.relay.agenda._pages.values())
+    return account

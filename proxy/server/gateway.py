@@ -325,35 +325,36 @@ class Gateway:
         like any other."""
         if call.recorded:
             return
-        try:  # whatever may be at fault in one of these, nobody waits for what the request had
+        duration = time.monotonic() - call.started
+        call.decision.duration_ms = int(duration * 1000)
+        try:  # whatever may be at fault in one of these, nobody waits for what the request had, and its row is written
             self.ended(call, call.snapshot, call.held, call.inside)
         finally:
-            duration = time.monotonic() - call.started
-            call.decision.duration_ms = int(duration * 1000)
-            alerts = billing.settle(call, self.clock())
+            try:
+                alerts = billing.settle(call, self.clock())
+            finally:
+                self._record(call, duration)
         for alert in alerts:
             self.alerts.tell(alert)
-        if call.permit is None:
-            self.metrics.not_admitted(call.decision.outcome)
-            return  # no row, so that nobody can fill the ledger from outside
-        self._record(call, duration)
 
     def _record(self, call: Call, duration: float) -> None:
         """And what else is told of it."""
-        decision = call.decision
+        decision, track = call.decision, call.track
+        if call.permit is None:
+            self.metrics.not_admitted(decision.outcome)
+            return  # no row, so that nobody can fill the ledger from outside
         overhead = (call.first_byte_s or duration) - call.upstream_wait
         peer = call.request.remote or None
-        track = call.track
         if track is not None and (brief := track.brief_of(call)) is not None:
             self.ledger.record(brief)
             self.express.tidings.add((track, brief, duration, overhead, peer, call.snapshot.proxies))
             return
-        self.express.tidings.tell()  # first, of those that ended before
         decision.facts = call.facts
+        self.ledger.record(decision)
+        self.express.tidings.tell()  # first, of those that ended before
         intent = call.plan.intent if call.plan is not None else "none"
         client = call.visitor.client(peer, call.snapshot.proxies)
         self._count(decision, client, intent, duration, overhead)
-        self.ledger.record(decision)
 
     def ended(self, call: Call | Ride, snapshot: Snapshot, held: int, inside: bool) -> None:
         """Gives back what a request had of the process."""
