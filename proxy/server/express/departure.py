@@ -62,32 +62,32 @@ def departs(ride: Ride) -> bool:
     if sent is None or place is None:
         return False
     try:
-        if not ride._has_leave(now):
-            track.upstream.leaves(place)
-            return False
-        ride.stage = HAS_LEAVE
-        ride.asked_at = now
-        ride.reply = track.upstream.asked(place, track.head, size, sent)
-        ride.stage = ASKED
-        ride.sent, ride.request.document = sent, None
-        _begun(ride)
-        if track.streamed is None:
-            ride.reply.lend(ride)
-        else:
-            ride.course = course = Course(ride)
-            ride.reply.lend(course)
-            if ride.call is not None:
-                ride.call.course = course
-        if not goes_on:  # no pin could be looked for
+        if goes := ride._has_leave(now):
+            ride.stage = HAS_LEAVE
+            ride.asked_at = now
+            ride.reply = track.upstream.asked(place, track.head, size, sent)
+            ride.stage = ASKED
+            ride.sent, ride.request.document = sent, None
+            _begun(ride)
             if track.streamed is None:
-                ride.recognizes(talk)
+                ride.reply.lend(ride)
             else:
-                ride.conversation = NOT_YET
-                gateway.express.strangers.add(ride, talk)
+                ride.course = course = Course(ride)
+                ride.reply.lend(course)
+                if ride.call is not None:
+                    ride.call.course = course
+            if not goes_on:  # no pin could be looked for
+                if track.streamed is None:
+                    ride.recognizes(talk)
+                else:
+                    ride.conversation = NOT_YET
+                    gateway.express.strangers.add(ride, talk)
     except BaseException:
         _stays(ride, place)
         raise
-    return True
+    if not goes:
+        track.upstream.leaves(place)
+    return goes
 
 
 def _stays(ride: Ride, place: Place) -> None:
@@ -113,6 +113,8 @@ def _stays(ride: Ride, place: Place) -> None:
             finally:
                 if stage == BEGUN:
                     gateway.ended(ride, ride.snapshot, ride.size, True)
+                    if track.leased is not None:  # no row will end that
+                        ride.lease(track.leased, 0, ride.at_ms - LEASE_MS)
                 else:
                     gateway.turnstile.alight(ride.size)
 
