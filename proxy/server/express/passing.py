@@ -37,6 +37,7 @@ class Passing(Reading):
             return False
         self._unread, self._heard = False, head
         self._passed, self._upstream_id = passed, track.upstream_id
+        self._first = data  # to be learnt from anew, should its texts be other ones
         return True
 
     def _goes_on_as_usual(self, data: bytes) -> bool:
@@ -75,7 +76,7 @@ class Passing(Reading):
         if self._has_left() or self._client.writing_paused:
             self._hand_over()
             return
-        self._last = self._agenda.now()
+        self._last, self._first = self._agenda.now(), b""
         self._begin_with(held + data)
 
     def _ends_as_usual(self, data: bytes) -> bool:

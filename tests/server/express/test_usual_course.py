@@ -173,6 +173,23 @@ async def test_no_frame_is_looked_at_of_a_stream_like_those_before(
     assert told(row) == told(last)
 
 
+async def test_texts_that_are_worded_otherwise_from_some_day_on_are_usual_from_then_on(
+    start: Start, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gw = await start(provider("first", upstream, models=PRICES))
+    client = await acquainted(gw, BEFORE["equal heads"], upstream)
+    worded = b'"logprobs":null,"finish_reason"'
+    hello, there = (piece(CHAT.text(it).replace(b'"finish_reason"', worded)) for it in ("Hello", " there."))
+    for _ in range(3):
+        upstream.plays([STREAM_HEAD + ROLE, PAUSE, hello, PAUSE, there, PAUSE, STOP + USED + END + LAST])
+        await client.request(CHAT, CHAT.request("first", stream=True))
+        await answer(client)
+    looked = looks(monkeypatch)
+    await reads(gw, client, upstream, STREAM_HEAD + ROLE, hello, there, STOP + USED + END + LAST)
+    await answer(client)
+    assert looked == []
+
+
 STATES: dict[str, list[bytes]] = {
     "behind the role": [STREAM_HEAD + ROLE],
     "behind the first text": [STREAM_HEAD + ROLE, HELLO],
