@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from random import Random
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from proxy import ir
 from proxy.dialects import DIALECTS
 from proxy.errors import UpstreamError
 from proxy.streams import Translation, learnt, recital, rote
+from proxy.streams.recital import Passage, Stage
 from proxy.streams.sums import sums_of
 from proxy.wire import http1
 from proxy.wire.answer_head import head_of
@@ -238,7 +240,7 @@ def test_any_streams_are_told_as_they_are_read(
 def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     way = WAYS["messages for a chat"]
     way.learn()
-    monkeypatch.setattr(rote, "MOST_FUTILE", 10_000)
+    monkeypatch.setattr(rote, "DEAR", 0)
     (memory,) = rote._memories.values()
     for number in range(200):
         frames = way.frames(number, *"abcdef"[: number % 7], cache_read_input_tokens=number % 2)
@@ -252,10 +254,42 @@ def test_reads_that_do_not_come_again_are_not_learnt_for_ever() -> None:
     way = WAYS["messages for a chat"]
     way.learn()
     (memory,) = rote._memories.values()
-    taken = [memory.takes_passage() for _ in range(rote.MOST_FUTILE + rote.SELDOM * 2)]
-    assert taken.count(True) == rote.MOST_FUTILE + 2
-    memory.unmet = 0
-    assert memory.takes_passage()
+    stage = memory.stage
+    taken = [memory.takes_passage(stage) for _ in range(rote.MOST_READS + rote.SELDOM * 2)]
+    assert taken.count(True) == rote.MOST_READS + 2
+    stage.unmet = 0
+    assert memory.takes_passage(stage)
+
+
+def test_ends_that_seldom_come_again_are_learnt_seldom_whatever_comes_before_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    way = WAYS["messages for a chat"]
+    way.learn()
+    learnt: list[Passage] = []
+    add = rote.Memory.add
+
+    def noted(self: rote.Memory, stage: Stage, passage: Passage) -> None:
+        learnt.append(passage)
+        add(self, stage, passage)
+
+    monkeypatch.setattr(rote.Memory, "add", noted)
+    dice = Random(0)
+    for number in range(1000):
+        frames = way.frames(number, "Hello", "a", "b")
+        told = told_as_read(way, [chunked(*frames[:4]), chunked(*parted(frames[4:], dice)) + LAST], number)
+        assert told.done
+    assert len(learnt) < 200
+
+
+def parted(frames: list[bytes], dice: Random) -> list[bytes]:
+    """In chunks of one frame or more."""
+    chunks = [b""]
+    for frame in frames:
+        chunks[-1] += frame
+        if dice.random() < 0.5:
+            chunks.append(b"")
+    return [*filter(None, chunks)]
 
 
 def told_by(usage: bytes) -> list[list[bytes | int]]:

@@ -61,7 +61,7 @@ _Part = bytes | int | _Value  # as it stands, or the place of a value that came 
 def learnt(recital: Recital, dialect: Dialect, spoken: Dialect, data: bytes) -> Passage | None:
     """The passage that a read is from now on; it has been found in the recital."""
     memory, stage = recital.memory, recital.stage
-    passage = passage_of(dialect, spoken, stage, data, recital.values) if memory.takes_passage() else None
+    passage = passage_of(dialect, spoken, stage, data, recital.values) if memory.takes_passage(stage) else None
     if passage is None or not recital.is_at(passage, data):
         return None
     memory.add(stage, passage)

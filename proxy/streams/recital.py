@@ -26,7 +26,7 @@ Pick = Callable[[Sequence[bytes]], Any]
 class Stage:
     """Where a stream stands between two reads, and what may come next. What its values are hangs on its way here."""
 
-    __slots__ = ("made", "numbers", "passages", "places", "scene", "stem", "text", "told")
+    __slots__ = ("made", "numbers", "passages", "places", "scene", "stem", "text", "told", "unmet")
 
     def __init__(self, scene: Scene) -> None:
         self.passages: list[Passage] = []
@@ -37,6 +37,7 @@ class Stage:
         self.told: list[list[Part]] = []  # frames that told usage
         self.text: Text | None = None  # of the run that may go on
         self.stem: list[Part] = []  # what stands before a text of that when it leaves
+        self.unmet = 0  # what it cost to learn passages here, less what those saved that came again
 
 
 class Passage:
@@ -82,9 +83,11 @@ class Recital:
 
     def finds(self, data: bytes) -> Passage | None:
         """The passage that `data` is. Nothing goes on by that yet."""
-        for passage in self.stage.passages:
+        stage = self.stage
+        for passage in stage.passages:
             if self.is_at(passage, data):
-                self.memory.unmet = 0
+                if stage.unmet:
+                    stage.unmet -= 1
                 return passage
         return None
 

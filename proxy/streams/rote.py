@@ -26,6 +26,7 @@ MOST_READS = 8  # that may come next
 MOST_SEEN = 64  # kinds of streams of which one came, and no second
 MOST_FUTILE = 32  # lessons in a row of which nothing was learnt: few more are taken then
 SELDOM = 16  # one in so many
+DEAR = 8  # passages that came again save what it costs to learn one
 USAGE = 1  # its place among the values: behind the voice's time, before the stream's own
 
 
@@ -77,12 +78,11 @@ class Scene:
 class Memory:
     """What was learnt of the streams of one dialect for the clients of another, who asked for the same model."""
 
-    __slots__ = ("_passages", "futile", "root", "seen", "stage", "steps", "unmet")
+    __slots__ = ("_passages", "futile", "root", "seen", "stage", "steps")
 
     def __init__(self) -> None:
         self.seen: set[int] = set()
         self.futile = 0
-        self.unmet = 0  # passages learnt since one came again
         self.forget()
 
     def forget(self) -> None:
@@ -97,10 +97,17 @@ class Memory:
         self.futile += 1
         return self.futile % SELDOM == 0
 
-    def takes_passage(self) -> bool:
-        """Whether another read is learnt by heart; see `streams.by_heart`."""
-        self.unmet += 1
-        return self.unmet <= MOST_FUTILE or self.unmet % SELDOM == 0
+    def takes_passage(self, stage: Stage) -> bool:
+        """Whether another read is learnt by heart there; see `streams.by_heart`."""
+        most = MOST_READS * DEAR
+        if stage.unmet + DEAR <= most:
+            stage.unmet += DEAR
+            return True
+        stage.unmet += 1
+        if stage.unmet < most + SELDOM:
+            return False
+        stage.unmet = most
+        return True
 
     def add(self, stage: Stage, passage: Passage) -> None:
         if self._passages >= MOST_PASSAGES:
