@@ -171,16 +171,22 @@ class Connection(RequestHandler):
         super()._resume_transport_reading()
 
     async def start(self) -> None:
-        while await self._lean_ones():
-            try:
-                await super().start()
-            except asyncio.CancelledError:
-                task = asyncio.current_task()
-                if not self._returns or task is None or task.cancelling():
-                    raise
-                self._returns = False
-            else:
-                return
+        try:
+            while await self._lean_ones():
+                try:
+                    await super().start()
+                except asyncio.CancelledError:
+                    task = asyncio.current_task()
+                    if not self._returns or task is None or task.cancelling():
+                        raise
+                    self._returns = False
+                else:
+                    return
+        except asyncio.CancelledError as exc:
+            exc.__traceback__ = None  # its frames have all of the request, which has the task, which keeps this
+            raise
+        finally:
+            self._body = None  # knows its connection: either ring would wait for the collector
 
     async def _lean_ones(self) -> bool:
         """Until aiohttp takes over; False where the connection ends."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import re
 
@@ -12,11 +13,14 @@ from aiohttp.base_protocol import BaseProtocol
 from aiohttp.web_protocol import RequestHandler
 from gateway import RawClient, Running, Start, connection_of, listener_of, provider, settles
 from playbook import CHAT
+from riding import answer, frames, nobody_boards
 from upstream import SILENCE, Script, ScriptedUpstream, Seen, plain, streamed
 
+from proxy.server.call import Call
 from proxy.server.clients.connection import Connection
 from proxy.server.clients.inbound import Request
-from proxy.server.clients.ordinary import AHEAD, MOST_HEADS, Heads
+from proxy.server.clients.ordinary import AHEAD, MOST_HEADS, Heads, OrdinaryRequest
+from proxy.server.express.ride import Ride
 
 LOOPS = ("uvloop",)
 EXCHANGES = ("lean", "plain")
@@ -323,6 +327,44 @@ async def test_a_client_that_leaves_ends_its_request(upstream: ScriptedUpstream,
     row = await running.row()
     assert (row["status"], row["outcome"], row["gone_phase"]) == (499, "client_closed", phase)
     await settles(lambda: not listener_of(running).connections)
+
+
+LEFT: dict[str, tuple[bool, Script]] = {
+    "before an answer": (False, [SILENCE]),
+    "before a stream": (True, [SILENCE]),
+    "amid a stream": (True, streamed([*frames(CHAT)[:2], asyncio.Event()])),
+}
+
+
+@pytest.mark.parametrize("short", [True, False], ids=["on the short way", "on the way of all"])
+@pytest.mark.parametrize(("stream", "script"), LEFT.values(), ids=LEFT)
+async def test_nothing_of_a_client_that_leaves_is_left_to_the_collector(
+    stream: bool, script: Script, short: bool, upstream: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not short:
+        nobody_boards(monkeypatch)
+    gw = await start(provider("first", upstream))
+    asks = CHAT.request("first", stream=stream)
+    good = streamed(frames(CHAT)) if stream else plain(CHAT.answer("Hello."))
+    upstream.answers(lambda seen: good if len(upstream.seen) <= 2 else script)
+    client = await gw.connect()
+    for _ in range(2):
+        await client.request(CHAT, asks)
+        await answer(client)
+    await gw.quiet()
+    gc.collect()
+    gc.disable()
+    try:
+        await client.request(CHAT, asks)
+        await settles(lambda: len(upstream.seen) == 3)
+        if script != [SILENCE]:
+            await client.until(b"Hello")
+        client.leave()
+        await gw.quiet()
+        held = Connection, Ride, Call, OrdinaryRequest
+        await settles(lambda: not any(isinstance(it, held) for it in gc.get_objects()))
+    finally:
+        gc.enable()
 
 
 async def test_a_connection_that_has_served_is_closed_when_it_stays_idle(
