@@ -249,7 +249,7 @@ def _parts(cast: bytes | Cast, places: Sequence[_Part | _Usage]) -> list[_Part |
         return [cast]
     form, pick = cast
     pieces = _HOLE.split(form)
-    picked: Any = pick(places)  # type: ignore[arg-type]
+    picked: Any = pick(places)  # type: ignore[arg-type]  # it picks from any sequence
     poured = iter((picked,) if pieces.count(b"%b") == 1 else picked)
     return [next(poured) if it == b"%b" else b"%" if it == b"%%" else it for it in pieces]
 
