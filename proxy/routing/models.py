@@ -18,6 +18,7 @@ from typing import Literal
 from attrs import evolve, field
 
 from proxy.catalog import Family, Listed, ModelInfo, Price, PriceBook, Quote, chats, family
+from proxy.catalog.families import UNKNOWN
 from proxy.record import define, frozen
 from proxy.routing import directive
 from proxy.routing.names import find_pattern, split_native
@@ -198,7 +199,11 @@ class Models:
         listed = found.listed if found is not None else Listed(entry.native)
         prior = _prior(listed.kin, entry.native, entry.id)
         free = provider.embedded or provider.local
-        quote = None if free else self.book.find(entry.provider, listed.native, base_url=provider.base_url)
+        priced = entry.price is not None or listed.price is not None
+        if free or (priced and (entry.context or listed.context)):
+            quote = None  # the price list would have nothing to say
+        else:
+            quote = self.book.find(entry.provider, listed.native, base_url=provider.base_url)
         price, source = self._price(entry.price, listed.price, quote, free=free)
         return ModelInfo(
             id=entry.id,
@@ -250,12 +255,11 @@ def _of_table(entry: PriceEntry) -> Price:
 
 def _prior(*names: str) -> Family:
     """Of the first name that tells a family."""
-    families = [family(name) for name in names]
-    return next((prior for prior in families if prior.name != "unknown"), families[-1])
+    return next((prior for prior in map(family, names) if prior is not UNKNOWN), UNKNOWN)
 
 
 def _capabilities(prior: Family) -> frozenset[str] | None:
-    return None if prior.name == "unknown" else prior.capabilities
+    return None if prior is UNKNOWN else prior.capabilities
 
 
 def _first(*values: frozenset[str] | None) -> frozenset[str] | None:

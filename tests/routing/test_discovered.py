@@ -191,7 +191,22 @@ def test_the_table_wins_over_the_list_and_the_list_over_the_library() -> None:
     assert (fast.context, fast.max_output, fast.capabilities) == (40_000, 4_000, frozenset({"tools"}))
     assert (fast.price, fast.price_source) == (price, "provider")
     assert catalog.listed["llama3.1"].context == 9_000
-    assert catalog.listed["gpt-4o"].price_source == "provider"
+    silent = catalog.listed["gpt-4o"]
+    assert (silent.price, silent.price_source, silent.context) == (price, "provider", 128_000)
+
+
+def test_the_library_is_only_asked_for_what_nobody_else_tells() -> None:
+    described = """
+[models.gpt-4o]
+provider = "openai"
+context = 100_000
+price = { input = 1, output = 2 }
+"""
+    books = {text: PriceBook("today", "", {"openai": {"match": "openai", "models": "[]"}}) for text in (described, "")}
+    told = [Models.build(table(PROVIDERS + (text or '[models.gpt-4o]\nprovider = "openai"')), book, ())
+            for text, book in books.items()]  # fmt: skip
+    assert [catalog.listed["gpt-4o"].price_source for catalog in told] == ["table", None]
+    assert [book.providers["openai"]["models"] for book in books.values()] == ["[]", []]  # as text: nobody asked
 
 
 def test_what_a_list_is_silent_on_the_family_tells() -> None:
