@@ -68,11 +68,13 @@ from proxy.server.starting import (
     state_directory,
 )
 from proxy.server.watch import read_table, watch
+from proxy.wire.splice import member_pattern
 
 log = structlog.get_logger()
 LONGEST_SOCKET = 107  # bytes of a Unix socket's path, as the kernel has it
 LAST_REQUESTS = 1.0  # seconds in which idle connections may still be used while the process stops
 LOOK = 0.02  # seconds between looks at whether any are left
+SETTLED = 1.0  # seconds from the first connections that may come until there is time for what can wait
 LAST_WORDS = 1.0  # seconds for what is still said once the drain is over
 
 
@@ -145,6 +147,7 @@ class App:
         self._begin(self.probing.run())
         self._begin(feed_watchdog(self.notifier))
         self._begin(watch_memory(self.gateway.turnstile))
+        self._begin(self._prepare())
         self._announce(table)
 
     def _build(self, table: Table, state: Path) -> None:
@@ -331,6 +334,11 @@ class App:
         self._tasks.discard(task)
         if not task.cancelled() and (exc := task.exception()) is not None:
             log.error("background_task_died", error=type(exc).__name__, exc_info=exc)
+
+    async def _prepare(self) -> None:
+        """What the first answers need not wait for, and no later one shall."""
+        await asyncio.sleep(SETTLED)
+        await asyncio.to_thread(member_pattern)
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT."""

@@ -59,10 +59,15 @@ def test_whoever_calls_somebody_says_whom_to_trust(path: Path) -> None:
 
 
 def test_reading_does_not_import_what_only_a_scrape_needs() -> None:
-    told = subprocess.run(
-        [sys.executable, "-c", "import sys, proxy.app; print('prometheus_client' in sys.modules)"],
-        capture_output=True,
-        check=True,
-        text=True,
-    )
-    assert told.stdout.split() == ["False"]
+    assert told("import sys, proxy.app; print('prometheus_client' in sys.modules)") == ["False"]
+
+
+def test_reading_compiles_no_pattern_that_takes_milliseconds_and_can_wait() -> None:
+    waiting = "from proxy.wire.splice import member_pattern as a; from proxy.routing.classifier import _token as b"
+    assert told(f"import proxy.app; {waiting}; print(*(it.cache_info().currsize for it in (a, b)))") == ["0", "0"]
+
+
+def told(program: str) -> list[str]:
+    """The words that a process of its own says."""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True)
+    return done.stdout.split()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from functools import cache
 
 from attrs import evolve
 
@@ -47,12 +48,14 @@ UNKNOWN = Family("unknown")
 
 def _row(
     pattern: str, name: str, capabilities: str, context: int, quality: int, reasoning: int, size: float | None = None
-) -> tuple[re.Pattern[str], Family]:
-    return re.compile(pattern), Family(name, frozenset(capabilities.split()), context, quality, reasoning, size)
+) -> tuple[str, Family]:
+    return pattern, Family(name, frozenset(capabilities.split()), context, quality, reasoning, size)
 
 
 _CHAT = "code vision files tools parallel_tools json"
 _CLOSED = "code reasoning vision files tools parallel_tools json"
+
+_compiled = cache(re.compile)  # when a name first gets as far as to a row: few tables have models of all of them
 
 # The first row that matches the start of the name wins: the particular before the general.
 FAMILIES = (
@@ -133,7 +136,7 @@ def family(name: str) -> Family:
     Takes any form of the name: `qwen2.5-coder:7b`, `@cf/meta/llama-3.3-70b-instruct-fp8-fast`, `org/Llama-3.1-8B`.
     """
     short = name.lower().rsplit("/", 1)[-1]
-    found = next((family for pattern, family in FAMILIES if pattern.match(short)), UNKNOWN)
+    found = next((family for pattern, family in FAMILIES if _compiled(pattern).match(short)), UNKNOWN)
     if found.size is None or not (sized := _SIZE.search(short)):
         return found
     size = float(sized[2]) * int(sized[1] or 1) / (1_000 if sized[3] == "m" else 1)

@@ -40,8 +40,6 @@ DATA = Path(__file__).parents[1] / "data"
 
 _IDEOGRAMS = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _MARKS = "\x00-/:-@\\[-`{-\xbf\u2000-\u206f\u3000-\u303f\uff00-\uffef"
-# A word, a run of marks such as `):`, or an ideogram. The word is said by exclusion: Hindi's vowel signs are no \w.
-TOKEN = re.compile(rf"[^\s{_MARKS}{_IDEOGRAMS}]+|[^\s\w{_IDEOGRAMS}]+|_+|[{_IDEOGRAMS}]")
 DIGITS = re.compile(r"\d+")
 CAMEL = re.compile(r"[a-z][A-Z][a-z]")
 SPEAKER = re.compile(r"^[\w .@-]{1,24}: ", re.MULTILINE)
@@ -188,8 +186,15 @@ def features(text: str, size: int | None = None) -> list[str]:
     return found
 
 
+@cache
+def _token() -> re.Pattern[str]:
+    """A word, a run of marks such as `):`, or an ideogram. The word is said by exclusion: vowel signs of Hindi are no
+    letters. It takes 3 ms to compile, which only who classifies has to."""
+    return re.compile(rf"[^\s{_MARKS}{_IDEOGRAMS}]+|[^\s\w{_IDEOGRAMS}]+|_+|[{_IDEOGRAMS}]")
+
+
 def _tokens(piece: str) -> list[str]:
-    tokens: list[str] = TOKEN.findall(DIGITS.sub("0", piece.lower()))
+    tokens: list[str] = _token().findall(DIGITS.sub("0", piece.lower()))
     if len(tokens) > MOST_TOKENS:
         return tokens[: MOST_TOKENS // 2] + tokens[-MOST_TOKENS // 2 :]
     return tokens
@@ -284,4 +289,4 @@ def _keys(entry: str) -> tuple[str, ...]:
     """An entry as it appears among a text's features: `summa*` is that stem and the bare word."""
     if entry.endswith("*"):
         return entry, entry[:-1]
-    return (" ".join(TOKEN.findall(entry)),)
+    return (" ".join(_token().findall(entry)),)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import tempfile
@@ -11,11 +12,13 @@ import pytest
 from gateway import Start, provider, whole
 from upstream import ScriptedUpstream
 
+from proxy import app as composing
 from proxy.app import App
 from proxy.errors import UpstreamRefusedKey
 from proxy.routing.names import Candidate
 from proxy.routing.problems import TableRejected
 from proxy.server.daemon import Notifier
+from proxy.wire.splice import member_pattern
 
 
 async def test_a_second_gateway_on_the_same_state_leaves_the_firsts_admin_socket(
@@ -60,3 +63,18 @@ async def test_whoever_waits_for_a_start_is_asked_for_patience_before_the_ledger
         await app.stop(drain=0)
         said = [manager.recv(4096).partition(b"\n")[0] for _ in range(3)]
     assert said == [b"EXTEND_TIMEOUT_USEC=30000000", b"READY=1", b"STOPPING=1"]
+
+
+async def test_what_the_first_answers_need_not_wait_for_is_made_soon_afterwards(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(composing, "SETTLED", 0)
+    config = home / "routes.toml"
+    config.write_text(whole(""))
+    member_pattern.cache_clear()
+    app = App(config, env={"STATE_DIRECTORY": str(home / "state")})
+    await app.start()
+    async with asyncio.timeout(20):
+        while not member_pattern.cache_info().currsize:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    await app.stop(drain=0)
