@@ -347,7 +347,8 @@ class Gateway:
         peer = call.request.remote or None
         if track is not None and (brief := track.brief_of(call)) is not None:
             self.ledger.record(brief)
-            self.express.tidings.add((track, brief, duration, overhead, peer, call.snapshot.proxies))
+            read = brief.usage.input_total
+            self.express.tidings.add((track, brief, read, duration, overhead, peer, call.snapshot.proxies))
             return
         decision.facts = call.facts
         self.ledger.record(decision)

@@ -116,7 +116,7 @@ def settle(
 ) -> None:  # fmt: skip
     """Gives back, settles and tells of an answer that has left, of so many bytes."""
     gateway, track, call, snapshot = ride.gateway, ride.track, ride.call, ride.snapshot
-    charged, conversation, permit = cost or 0, ride.conversation, ride._permit
+    charged, conversation, permit, read = cost or 0, ride.conversation, ride._permit, usage.input_total
     if conversation == NOT_YET:
         conversation = ride.recognized()
     if charged > billing.MOST_CHARGED:
@@ -134,7 +134,7 @@ def settle(
         try:
             gateway.ended(call or ride, snapshot, ride.size, True)
         finally:
-            used = (usage.input_total or 0) + (usage.output or 0)
+            used = (read or 0) + (usage.output or 0)
             if permit is not None:
                 alerts = permit.settle(charged, used, now)
             else:
@@ -143,4 +143,4 @@ def settle(
         snapshot.world.affinity.pin(conversation, track.candidate, now)
     for alert in alerts:
         gateway.alerts.tell(alert)
-    gateway.express.tidings.add((track, brief, duration, overhead, ride.request.remote or None, snapshot.proxies))
+    gateway.express.tidings.add((track, brief, read, duration, overhead, ride.request.remote or None, snapshot.proxies))

@@ -5,17 +5,14 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from operator import attrgetter
 
 from proxy import ir
 from proxy.metrics import TOKENS_OF, Answers, Histogram, Metrics
 from proxy.metrics.specs import TOKEN_CLASSES
 
 MOST = 64  # answers
-FEW = 8  # values that are sooner put into a histogram one by one
 ENDED = 200, "ok"
 INPUT, OUTPUT = map(TOKEN_CLASSES.index, ("input", "output"))
-IN_CLASSES = attrgetter(*[name for name in TOKEN_CLASSES if name not in ("input", "output")])
 
 
 class Tally:
@@ -33,15 +30,16 @@ class Tally:
         self._intent = intent
         self._streamed = streamed
         self.unqueued = 0  # streams that have begun, and waited for no connection
-        self._gathered: list[tuple[float, float, ir.Usage, int | None, float]] = []
+        self._gathered: list[tuple[float, float, ir.Usage, int | None, int | None, float]] = []
 
     def add(
-        self, duration_s: float, overhead_s: float, usage: ir.Usage, cost_nanos: int | None, ttft_s: float = 0.0
-    ) -> None:
+        self, duration_s: float, overhead_s: float, usage: ir.Usage, read: int | None, cost_nanos: int | None,
+        ttft_s: float = 0.0,
+    ) -> None:  # fmt: skip
         """As `Metrics.request_done` and `attempt_done`; and of a plain one, which waited for no connection,
-        `queued`."""
+        `queued`. `read` is the usage's `input_total`."""
         gathered = self._gathered
-        gathered.append((duration_s, overhead_s, usage, cost_nanos, ttft_s))
+        gathered.append((duration_s, overhead_s, usage, read, cost_nanos, ttft_s))
         if len(gathered) >= MOST:
             self.fold()
 
@@ -54,7 +52,7 @@ class Tally:
             queued.counts[bisect_left(queued.bounds, 0.0)] += unqueued
         if not gathered:
             return
-        durations, overheads, usages, costs, first_tokens = zip(*gathered, strict=True)
+        durations, overheads, usages, reads, costs, first_tokens = zip(*gathered, strict=True)
         series, ending = metrics.bind(*self._key), (self._intent, *ENDED)
         ended = series.requests.get(ending)
         if ended is not None:
@@ -64,55 +62,61 @@ class Tally:
                 metrics.ended(series, *ending).value += 1
         metrics.attempted(self._provider, "ok").value += count
         _observe(series.duration, durations)
-        _observe(series.overhead, [overhead if overhead > 0 else 0.0 for overhead in overheads])
-        if series.answers is not None:
-            _count(series.answers, usages)
-            _charge(series.answers, costs)
-            if self._streamed:
-                _observe(series.answers.first_token, first_tokens)
-                _observe(
-                    series.answers.per_token,
-                    [
-                        max(0.0, duration - ttft) / (usage.output - 1)
-                        for duration, _, usage, _, ttft in gathered
-                        if usage.output is not None and usage.output > 1
-                    ],
-                )
+        _observe(series.overhead, [overhead if overhead > 0.0 else 0.0 for overhead in overheads])
+        if series.answers is None:
+            return
+        writes = [usage.output for usage in usages]
+        _count(series.answers, usages, reads, writes)
+        _charge(series.answers, costs)
+        if self._streamed:
+            _observe(series.answers.first_token, first_tokens)
+            told = zip(durations, first_tokens, writes, strict=True)
+            _observe(
+                series.answers.per_token,
+                [
+                    (duration - ttft if duration > ttft else 0.0) / (wrote - 1)
+                    for duration, ttft, wrote in told
+                    if wrote is not None and wrote > 1
+                ],
+            )
 
 
-def _count(answers: Answers, usages: Sequence[ir.Usage]) -> None:
+def _count(
+    answers: Answers, usages: Sequence[ir.Usage], reads: Sequence[int | None], writes: Sequence[int | None]
+) -> None:
     """As `Answers.count` of each."""
-    if any(map(any, map(IN_CLASSES, usages))):
+    inputs = sorted([read for read in reads if read is not None])
+    outputs = sorted([wrote for wrote in writes if wrote is not None])
+    if any([it.cache_read or it.cache_write_5m or it.cache_write_1h or it.reasoning for it in usages]):
         for number, told in zip(answers.tokens, zip(*map(TOKENS_OF, usages), strict=True), strict=True):
             number.value += sum([tokens for tokens in told if tokens and tokens > 0])
-        reads = [read for usage in usages if (read := usage.input_total) is not None]
-        writes = [usage.output for usage in usages if usage.output is not None]
     else:  # most tell no more than what was read and written
-        reads = [usage.input for usage in usages if usage.input is not None]
-        writes = [usage.output for usage in usages if usage.output is not None]
-        answers.tokens[INPUT].value += sum([tokens for tokens in reads if tokens > 0])
-        answers.tokens[OUTPUT].value += sum([tokens for tokens in writes if tokens > 0])
-    _observe(answers.inputs, reads)
-    _observe(answers.outputs, writes)
+        answers.tokens[INPUT].value += _above_zero(inputs)
+        answers.tokens[OUTPUT].value += _above_zero(outputs)
+    _observe(answers.inputs, inputs)
+    _observe(answers.outputs, outputs)
+
+
+def _above_zero(ordered: list[int]) -> int:
+    return sum(ordered[bisect_right(ordered, 0) :])
 
 
 def _charge(answers: Answers, costs: Sequence[int | None]) -> None:
-    known = [cost for cost in costs if cost is not None]
-    answers.cost.value += sum([cost for cost in known if cost > 0])
+    known = sorted([cost for cost in costs if cost is not None])
+    answers.cost.value += _above_zero(known)
     answers.unknown_cost.value += len(costs) - len(known)
 
 
 def _observe(histogram: Histogram, values: Sequence[float]) -> None:
-    """As `Histogram.observe` of each. Of values in order the borders are looked for, of which there are fewer."""
-    counts, bounds, before = histogram.counts, histogram.bounds, 0
+    """As `Histogram.observe` of each. Of values in order the borders between the least and the most are looked for, of
+    which there are few."""
     histogram.sum += sum(values)
-    if len(values) < FEW:
-        for value in values:
-            counts[bisect_left(bounds, value)] += 1
+    if not values:
         return
-    ordered = sorted(values)
-    for place, bound in enumerate(bounds):
-        after = bisect_right(ordered, bound, before)
+    counts, bounds, ordered, before = histogram.counts, histogram.bounds, sorted(values), 0
+    most = bisect_left(bounds, ordered[-1])
+    for place in range(bisect_left(bounds, ordered[0]), most):
+        after = bisect_right(ordered, bounds[place], before)
         counts[place] += after - before
         before = after
-    counts[-1] += len(ordered) - before
+    counts[most] += len(ordered) - before

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 MOST = 16  # answers that nothing was told of
 
-# How long one took, in seconds, how much of that was not the provider's, and the address that asked.
-Ended = tuple["Track", Brief, float, float, str | None, "Proxies"]
+# How many tokens one read, how long it took, in seconds, how much of that was not the provider's, and the address that
+# asked.
+Ended = tuple["Track", Brief, int | None, float, float, str | None, "Proxies"]
 
 
 class Tidings:
@@ -54,10 +55,9 @@ class Tidings:
         self._gateway.relay.agenda.strike(self, self._page)
         waiting, self._waiting, self._page = self._waiting, [], None
         tell = self._gateway.tell_brief
-        for track, brief, duration, overhead, peer, proxies in waiting:
-            usage = brief.usage
+        for track, brief, read, duration, overhead, peer, proxies in waiting:
             try:
-                track.tally.add(duration, overhead, usage, brief.cost_nanos, brief.ttfb_ms / 1000)
-                tell(track, brief, usage.input_total, track.visitor.client(peer, proxies))
+                track.tally.add(duration, overhead, brief.usage, read, brief.cost_nanos, brief.ttfb_ms / 1000)
+                tell(track, brief, read, track.visitor.client(peer, proxies))
             except Exception as exc:
                 log.exception("internal_error", error=type(exc).__name__)

@@ -7,8 +7,9 @@ from prometheus_client import CollectorRegistry
 
 from proxy.ir import Usage
 from proxy.metrics import SPECS, Metrics
+from proxy.metrics.specs import TOKEN_CLASSES
 from proxy.server.express import tally
-from proxy.server.express.tally import IN_CLASSES, Tally
+from proxy.server.express.tally import Tally
 
 Answer = tuple[float, float, Usage, int | None]
 BOUNDS = SPECS["pointsman_request_duration_seconds"].buckets
@@ -29,7 +30,7 @@ def counted(*, at_once: bool, known: bool = True, streamed: bool = False, answer
     for duration, overhead, usage, cost in answers * 3:
         if at_once:
             gathering.unqueued += streamed  # which is noted when it begins
-            gathering.add(duration, overhead, usage, cost, 0.1)
+            gathering.add(duration, overhead, usage, usage.input_total, cost, 0.1)
             continue
         metrics.queued("p", 0.0)
         metrics.attempt_done(provider="p", outcome="ok")
@@ -43,7 +44,8 @@ def counted(*, at_once: bool, known: bool = True, streamed: bool = False, answer
 GATHERED: dict[str, list[Answer]] = {
     "of all kinds": ANSWERS,
     "few of all kinds": ANSWERS[:1],
-    "what was read and written alone": [it for it in ANSWERS if not any(IN_CLASSES(it[2]))],
+    "what was read and written alone": [ANSWERS[place] for place in (0, 2, 3)],
+    "of a single class each": [(0.2, 0.0, Usage(**{name: 7}), 1) for name in TOKEN_CLASSES],
     "at the bounds": [
         (bound, bound, Usage(input=1), 1) for bound in SPECS["pointsman_request_duration_seconds"].buckets
     ],
@@ -75,7 +77,7 @@ def test_no_more_than_so_many_wait() -> None:
     metrics = Metrics(CollectorRegistry())
     gathering = Tally(metrics, "chat", "m", "p", "model")
     for _ in range(tally.MOST - 1):
-        gathering.add(*ANSWERS[0])
+        gathering.add(0.2, 0.0004, Usage(), None, None)
     assert not metrics.attempted.children
-    gathering.add(*ANSWERS[0])
+    gathering.add(0.2, 0.0004, Usage(), None, None)
     assert metrics.attempted("p", "ok").value == tally.MOST
