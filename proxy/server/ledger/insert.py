@@ -120,10 +120,11 @@ def statement(into: Into, rows: int) -> str:
 @lru_cache(maxsize=256)
 def few_statement(into: Into, shared: int, rows: int) -> str:
     """The same for a few, which takes longer to prepare and is quicker where it is prepared. The file numbers them,
-    behind those that it has."""
+    behind those that it has. A row that breaks the tables' rules ends the transaction: to undo the statement alone
+    SQLite would copy each page before it writes there."""
     columns = [name for name in into.columns if name != "id"]
     row = f"({', '.join([*(f'?{n}' for n in range(1, shared + 1)), *'?' * (len(columns) - shared)])})"
-    return f"{into.verb} INTO {into.table} ({', '.join(columns)}) VALUES {', '.join([row] * rows)}"
+    return f"{into.verb} OR ROLLBACK INTO {into.table} ({', '.join(columns)}) VALUES {', '.join([row] * rows)}"
 
 
 @lru_cache(maxsize=256)

@@ -310,6 +310,6 @@ def test_of_many_under_way_a_batch_of_few_rows_writes_rows_and_sums_alone(path: 
     statements.clear()
     assert ledger._few()
     assert [said.split(" (")[0] for said in statements if not said.startswith("--")] == [
-        "BEGIN IMMEDIATE", "INSERT INTO decision_rows", "INSERT INTO spend", "COMMIT",
+        "BEGIN IMMEDIATE", "INSERT OR ROLLBACK INTO decision_rows", "INSERT INTO spend", "COMMIT",
     ]  # fmt: skip
     assert count(path, "leases") == 1
