@@ -192,6 +192,27 @@ def test_an_end_that_differs_in_a_byte_is_what_its_frames_say_or_is_not_known(
         assert (told.usage, len(told.out)) == (usage, ending.size)
 
 
+# What stands in the place of a count, and is none, or is not read.
+NO_COUNTS: dict[str, bytes] = {
+    "nothing": b"", "zero": b"0", "a zero before it": b"0200", "a plus": b"+200", "a minus": b"-200",
+    "digits apart": b"2_00", "a blank before it": b" 200", "a blank behind it": b"200 ", "hexadecimal": b"0xc8",
+    "other digits": "\u0662\u0660\u0660".encode(), "a fraction": b"200.0", "13 digits": b"1" * 13,
+    "thousands of digits": b"1" * 5000,
+}  # fmt: skip
+
+
+@each("count", NO_COUNTS.values(), ids=NO_COUNTS)
+@each("name", [b"prompt", b"completion", b"total"])
+def test_an_end_is_known_by_plain_counts_alone(name: bytes, count: bytes) -> None:
+    usual, frames = Usual(), [STOP, used(201, 102, **ZEROS), END]
+    ended(usual, frames, strips=False)
+    (ending,) = usual.endings.values()
+    data, head = chunks(*frames) + LAST, preamble_of(STOP)
+    told = {b"prompt": b"201", b"completion": b"102", b"total": b"303"}[name]
+    assert ending.usage(data.replace(told, b"999"), b"", head) is not None
+    assert ending.usage(data.replace(told, count), b"", head) is None
+
+
 def test_an_end_of_frames_with_a_longer_beginning_is_not_known() -> None:
     usual, frames = Usual(), [STOP, used(200, 100), END]
     ended(usual, frames, strips=False)

@@ -19,7 +19,7 @@ from proxy.wire.head_shape import Head
 from proxy.wire.mould import PLAIN
 
 MOST_ENDINGS = 16  # of a kind: one for each length
-MOST_DIGITS = 12  # of a count: of more, not all is read
+TOO_MANY = 10**12  # of tokens: of a count of as many digits, not all is read
 LARGEST = 4 << 10  # bytes of a read that is learnt from
 MOST_FUTILE, SELDOM = 64, 16  # endings learnt in vain, behind which one in so many is
 TRIED = (123_456, 7_891), (3, 20)  # what was asked and what was written, to show what a usage hangs on
@@ -73,8 +73,7 @@ class Ending:
     """The last read of an answer, each of its frames a chunk, but for three counts."""
 
     __slots__ = (
-        "_around", "_behind", "_cut", "_first", "_head", "_like", "_marks", "_second", "_turned", "_until", "edits",
-        "size",
+        "_around", "_behind", "_cut", "_first", "_head", "_like", "_second", "_turned", "_until", "edits", "size",
     )  # fmt: skip
 
     edits: Mapping[str, int]
@@ -93,7 +92,6 @@ class Ending:
         written."""
         self._around = around
         self._first, self._second = between
-        self._marks = between[0][:1], between[1][:1]
         self._behind, self._until, self._head = behind, -len(behind), head
         self._like, self._turned = like, turned
         self.size, self.edits = 0, UNTOUCHED  # bytes of the body that leave
@@ -102,25 +100,19 @@ class Ending:
     def usage(self, data: bytes, front: bytes, head: bytes) -> ir.Usage | None:
         """What a stream took whose frames begin with `head`; None where `data` is not `front` and this end."""
         said, first, second = head.join(self._around), self._first, self._second
-        at = len(front) + len(said)
-        end = data.find(self._marks[0], at)
-        asked = data[at:end]
-        at = end + len(first)
-        end = data.find(self._marks[1], at)
-        middle = data[at:end]
-        last = data[end + len(second) : self._until]
-        written = last if self._turned else middle
-        if (
-            b"".join((front, said, asked, first, middle, second, last, self._behind)) != data
-            or len(head) != self._head
-            or len(asked) > MOST_DIGITS or len(middle) > MOST_DIGITS or len(last) > MOST_DIGITS
-            or not (asked.isdigit() and middle.isdigit() and last.isdigit())
-            or asked[0] == ZERO or middle[0] == ZERO or last[0] == ZERO
-        ):  # fmt: skip
+        before, _, rest = data[len(front) + len(said) : self._until].partition(first)
+        between, _, behind = rest.partition(second)
+        try:
+            counts = asked, middle, last = int(before), int(between), int(behind)
+        except ValueError:
             return None
-        like = self._like
+        # A number that is written in any other way, with a zero before it or a sign, is not what comes out here.
+        told = b"%b%b%d%b%d%b%d%b" % (front, said, asked, first, middle, second, last, self._behind)
+        if told != data or len(head) != self._head or min(counts) <= 0 or max(counts) >= TOO_MANY:
+            return None
+        like, written = self._like, last if self._turned else middle
         return ir.Usage(
-            int(asked), like.cache_read, like.cache_write_5m, like.cache_write_1h, int(written), like.reasoning,
+            asked, like.cache_read, like.cache_write_5m, like.cache_write_1h, written, like.reasoning,
             like.audio_input, like.audio_output,
         )  # fmt: skip
 
