@@ -96,7 +96,7 @@ class _Read:
         self._frames = self._texts = 0
         self._done = False
         self._place: dict[_Value, int] = {}
-        self._sums_made: list[Pick] = []
+        self._summed: dict[tuple[int, ...], int] = {}  # values that are added up, and the place of their sum
         self._numbers = stage.numbers
 
     def hears(self, chunk: bytes) -> bool:
@@ -185,14 +185,16 @@ class _Read:
         self._numbers = stage.numbers.union(place for it, place in self._place.items() if it.pattern is _NUMBER)
         made = Passage()
         made.form, made.cut = _cut(read)
-        made.ids = [at for at, it in enumerate(own) if it.pattern is _IDENTIFIER]
-        made.sizes = [(at, size, at + 1 + count) for it, size, count in self._chunks for at in (own.index(it),)]
+        made.ids = [place for it, place in self._place.items() if it.pattern is _IDENTIFIER]
+        made.sizes = [
+            (at, size, slice(at + 1, at + 1 + count)) for it, size, count in self._chunks for at in (own.index(it),)
+        ]
         made.committed, made.done = step.committed, ends
         made.usage, made.counted = None, []
-        made.sums = self._sums_made
         out = self._written()
         if out is None or (ends and not self._counts(made)):
             return None
+        made.sums = [itemgetter(*places) for places in self._summed]
         made.out, made.pick = _template(out)
         made.chunked = self._text.chunked if self._text is not None else None
         made.opening = (*_template(self._at(self._stem)), self._text.tail if self._text is not None else b"")
@@ -230,16 +232,17 @@ class _Read:
     def _sum(self, places: tuple[int, ...]) -> int:
         if len(places) == 1:
             return places[0]
-        self._sums_made.append(itemgetter(*places))
-        self._values.append(b"%d" % sum(int(self._values[place]) for place in places))
-        return len(self._values) - 1
+        if places not in self._summed:
+            self._summed[places] = len(self._values)
+            self._values.append(b"%d" % sum(int(self._values[place]) for place in places))
+        return self._summed[places]
 
     def _counts(self, made: Passage) -> bool:
         sums = self._sums(len(self._told))
         if sums is None:
             return False
         made.usage = [None if isinstance(it, tuple) else it for it in sums.fields]
-        made.counted = [(at, it) for at, it in enumerate(sums.fields) if isinstance(it, tuple)]
+        made.counted = [(at, self._sum(it)) for at, it in enumerate(sums.fields) if isinstance(it, tuple)]
         return True
 
 

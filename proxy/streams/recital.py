@@ -51,15 +51,15 @@ class Passage:
 
     cut: Callable[[bytes], Any]
     form: bytes
-    sizes: Sequence[tuple[int, int, int]]  # where the size of a chunk is that has values, what it is without, their end
-    ids: Sequence[int]  # which of its values are identifiers
+    sizes: Sequence[tuple[int, int, slice]]  # where the size of a chunk is that has values, what it is without, these
+    ids: Sequence[int]  # which of a stream's values, its own among them, are identifiers that it brings
     sums: Sequence[Pick]  # of numbers, that are values as well, behind its own
     out: bytes
     pick: Pick | None
     committed: bool
     done: bool
     usage: list[int | None] | None  # as `ir.Usage` has it, known behind the passage, but for
-    counted: Sequence[tuple[int, Sequence[int]]]  # members that are sums of values
+    counted: Sequence[tuple[int, int]]  # members that are values
     chunked: ChunkedRun | None  # of the run that goes on behind it
     opening: tuple[bytes, Pick | None, bytes]  # what stands around a text of that, as `out` and `pick`, and behind it
     following: Stage
@@ -95,12 +95,12 @@ class Recital:
         match = passage.cut(data)
         if match is None or passage.form % (own := match.groups()) != data:
             return False
-        for at, size, end in passage.sizes:
-            if int(own[at], 16) != size + sum(map(len, own[at + 1 : end])):
+        for at, size, within in passage.sizes:
+            if int(own[at], 16) != size + len(b"".join(own[within])):
                 return False
         values = [*self.values, *own]
-        for at in passage.ids:  # one that came before may be the same thing that goes on, where another was begun
-            if values.index(own[at]) < len(values) - len(own) + at:
+        for place in passage.ids:  # one that came before may be the same thing that goes on, where another was begun
+            if values.index(values[place]) < place:
                 return False
         for places in passage.sums:
             values.append(b"%d" % sum(map(int, places(values))))
@@ -109,8 +109,8 @@ class Recital:
         self.out = passage.out if pick is None else passage.out % pick(values)
         if passage.usage is not None:
             members = passage.usage.copy()
-            for member, counted in passage.counted:
-                members[member] = sum([int(values[place]) for place in counted])
+            for member, place in passage.counted:
+                members[member] = int(values[place])
             self.usage = ir.Usage(*members)
         return True
 
