@@ -17,7 +17,7 @@ from ways import ENDED, SOURCE, USAGES, WAYS, Way
 from proxy import ir
 from proxy.dialects import DIALECTS
 from proxy.errors import UpstreamError
-from proxy.streams import Translation, learnt, recital, rote
+from proxy.streams import Translation, learnt, recital_of, rote
 from proxy.streams.recital import Passage, Stage
 from proxy.streams.sums import sums_of
 from proxy.wire import http1
@@ -47,7 +47,7 @@ class Told:
 
     def __init__(self, way: Way, number: int) -> None:
         self.way, self.voice = way, way.voice(number)
-        made = recital(way.theirs, way.ours, self.voice.model, self.voice.include_usage, self.voice.created)
+        made = recital_of(way.theirs, way.ours, self.voice.model, self.voice.include_usage, self.voice.created)
         assert made is not None
         self.recital = made
         self.stream: Translation | None = None

@@ -15,7 +15,7 @@ from proxy.streams.by_heart import learnt
 from proxy.streams.familiar import AtOnce, Familiar, at_once, familiar, says
 from proxy.streams.passthrough import Passthrough
 from proxy.streams.recital import Recital
-from proxy.streams.rote import recital
+from proxy.streams.rote import recital_of
 from proxy.streams.runs import Retelling
 from proxy.streams.stream import HELD_BYTES, HELD_EVENTS, Stream
 from proxy.streams.translation import Translation
@@ -26,5 +26,5 @@ from proxy.streams.whole import events_of
 
 __all__ = [
     "HELD_BYTES", "HELD_EVENTS", "AtOnce", "Familiar", "Passthrough", "Recital", "Retelling", "Stream", "Translation",
-    "Unjudged", "Usual", "UsualOpening", "at_once", "events_of", "familiar", "learnt", "recital", "says",
+    "Unjudged", "Usual", "UsualOpening", "at_once", "events_of", "familiar", "learnt", "recital_of", "says",
 ]  # fmt: skip

@@ -130,7 +130,7 @@ def memory_of(dialect: Dialect, spoken: Dialect, voice: Voice) -> Memory:
     return memory
 
 
-def recital(dialect: Dialect, spoken: Dialect, model: str, include_usage: bool, created: int) -> Recital | None:
+def recital_of(dialect: Dialect, spoken: Dialect, model: str, include_usage: bool, created: int) -> Recital | None:
     """Of a stream that began in that second, if others did, for a client who asked for that."""
     memory = _memories.get((dialect.name, spoken.name, include_usage, model))
     return Recital(memory, created) if memory is not None else None

@@ -19,7 +19,7 @@ from proxy.server.express.reading import LARGE
 from proxy.server.express.telling import LARGEST
 from proxy.server.flow import LAST
 from proxy.server.upstream.lean import UNREAD
-from proxy.streams import Recital, at_once, familiar, learnt, recital
+from proxy.streams import Recital, at_once, familiar, learnt, recital_of
 from proxy.streams.familiar import UNTOUCHED
 from proxy.wire.answer_head import BadHttp
 from proxy.wire.chunked_run import LONGEST, NO_LINE, SIZE_LINES
@@ -152,7 +152,7 @@ class Course(Passing):
         post(ride.request, transport, answer)
         self._heard, self._edits, self._out = head, stream.edits, size
         self._learn(first_byte_s, now)
-        self._ended(ends=True)
+        self._ended()
         return True
 
     def _read(self, data: bytes) -> None:
@@ -161,14 +161,17 @@ class Course(Passing):
                 return
             self._unread = False
             data = self._behind_head(data)
-        head = self._heard
+        head, recital = self._heard, self._recital
         if head is not None:
-            begun = self._first_byte_s is not None
-            if not data or (self._ends_as_usual(data) if begun else self._goes_on_as_usual(data)):
+            if not data:
                 return
-            if self._opening is not None:
-                self._meets(self._opening)
-            if len(data) <= LAST and self._is_known(data):
+            if recital is not None:
+                known = len(data) <= LAST and self._is_recited(recital, data)
+            elif self._first_byte_s is None:
+                known = self._goes_on_as_usual(data) or self._is_known(data)
+            else:
+                known = self._ends_as_usual(data) or self._is_known(data)
+            if known:
                 return
             self._take_parser(head)
         self._read_on(data)
@@ -182,12 +185,12 @@ class Course(Passing):
         if found[0].__class__ is Head and len(data) <= LARGEST_OPENING:
             self._first = data  # to be learnt from
         self._heard, data = found
-        self._last = self._agenda.now()
+        self._last = self._agenda.tick
         if prepared.native and isinstance(prepared.dialect, Dialect):
             self._familiar = familiar(prepared.dialect, strip_usage=prepared.asked_usage)
         elif isinstance(prepared.dialect, Dialect):
             ride, track, self._edits = self._ride, self._ride.track, UNTOUCHED
-            self._recital = recital(
+            self._recital = recital_of(
                 prepared.dialect, track.surface.spoken, track.facts.wanted[0], track.wants_usage, ride.at_ms // 1000
             )
         if self._familiar is None and self._recital is None:
@@ -196,9 +199,9 @@ class Course(Passing):
 
     def _is_known(self, data: bytes) -> bool:
         """Whether these are whole chunks, and seen to."""
-        if self._recital is not None:
-            return self._is_recited(self._recital, data)
-        found, stream = chunks_of(data), self._familiar
+        if self._opening is not None:
+            self._meets(self._opening)
+        found, stream = chunks_of(data) if len(data) <= LAST else None, self._familiar
         if found is None:
             return False
         chunks, ends = found
@@ -229,35 +232,43 @@ class Course(Passing):
             passage = learnt(recital, streamed.dialect, spoken, data)
             if passage is None:
                 return False
-        if passage.committed and not self._may_leave(recital, ends=passage.done):
-            return False
-        self._last = self._agenda.now()
-        recital.goes_on(passage, data)
         if not passage.committed:
+            self._last = self._agenda.tick
+            recital.goes_on(passage, data)
             self._size += len(data)
             return True
-        if self._first_byte_s is None:
-            self._begin(recital.out, whole=passage.done, ends=passage.done)
-        elif passage.done:
-            self._end(recital.out, ends=True)
+        begun, done, out = self._first_byte_s is not None, passage.done, recital.out
+        if not self._may_leave(recital, done):
+            return False
+        self._last = self._agenda.tick if begun else self._agenda.now()
+        recital.goes_on(passage, data)
+        if done:
+            if begun:
+                self._end(out)
+            else:
+                self._begin(out, whole=True, ends=True)
+            return True
+        if begun:
+            self._say(out)
         else:
-            self._say(recital.out)
+            self._begin(out)
         if not self._over:
             self._retelling = recital.retelling
         return True
 
-    def _may_leave(self, recital: Recital, *, ends: bool) -> bool:
-        """Whether what was found may, where it is; see `_is_unusual`."""
-        transport, out = self._client.transport, recital.out
-        if transport is None or transport.is_closing() or self._client.writing_paused:
+    def _may_leave(self, recital: Recital, done: bool) -> bool:
+        """Whether what was found may, where it is, the stream being `done` with it or not; see `_is_unusual`."""
+        client, size = self._client, len(recital.out)
+        transport, out = client.transport, self._out + size
+        if transport is None or transport.is_closing() or client.writing_paused:
             return False
-        if self._outgrows(self._out + len(out)):
+        if out > self._most and self._outgrows(out):
             return False
-        if not ends:
+        if not done:
             return True
         if self._first_byte_s is None:
-            return len(out) <= LARGEST and self._costs(recital.usage)
-        return len(out) <= LAST and not transport.get_write_buffer_size() and self._costs(recital.usage)
+            return size <= LARGEST and self._costs(recital.usage)
+        return size <= LAST and not transport.get_write_buffer_size() and self._costs(recital.usage)
 
     def lost(self, exc: BaseException | None) -> None:
         self._hand_over()

@@ -110,7 +110,7 @@ class Passing(Reading):
         self._out, self._edits = out, ending.edits
         usual.futile = 0
         self._write(ending.leaves(data, len(front)) if ending.edits else data)
-        self._ended(ends=True)
+        self._ended()
         return True
 
     # -- frame by frame ----------------------------------------------------------------------------------------
@@ -177,7 +177,7 @@ class Passing(Reading):
         self._last, self._edits = self._agenda.now(), ended.edits
         if not stream.has_told:
             self._learn_ending(stream, chunks, data, ended.usage)
-        self._end(ended.out, ends=True)
+        self._end(ended.out)
         return True
 
     # -- learning ----------------------------------------------------------------------------------------------

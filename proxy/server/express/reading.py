@@ -119,7 +119,7 @@ class Reading(Telling):
         elif self._first_byte_s is None:
             self._begin(out, whole=stream.done, ends=ends)
         elif stream.done:
-            self._end(out, ends=ends)
+            self._end(out, ends)
         else:
             self._say(out)
 

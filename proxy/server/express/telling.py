@@ -146,7 +146,7 @@ class Telling(_Steady):
         post(ride.request, transport, b"%b%x\r\n%b\r\n0\r\n\r\n" % (head, len(out), out))
         self._said = self._last
         self._learn(first_byte_s, now)
-        self._ended(ends=ends)
+        self._ended(ends)
 
     def _begin_with(self, chunks: bytes) -> None:
         """The same, of one of which there is more to come; the bytes of its body are counted."""
@@ -205,13 +205,13 @@ class Telling(_Steady):
         if self._client.writing_paused:
             self._hand_over()
 
-    def _end(self, out: bytes, *, ends: bool) -> None:
+    def _end(self, out: bytes, ends: bool = True) -> None:
         """`ends` says whether the provider's answer does."""
         self._out += len(out)
         self._write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(out), out) if out else b"0\r\n\r\n")
-        self._ended(ends=ends)
+        self._ended(ends)
 
-    def _ended(self, *, ends: bool) -> None:
+    def _ended(self, ends: bool = True) -> None:
         ride = self._ride
         ride.left = STAYS if ride.request.keep_alive else CLOSES
         if ride.found is not None:
