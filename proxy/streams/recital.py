@@ -70,16 +70,17 @@ class Recital:
 
     __slots__ = ("_around", "_found", "memory", "out", "retelling", "script", "stage", "usage", "values")
 
+    _found: list[bytes]  # the values, with those of the passage that was found,
+    out: bytes  # what leaves for that,
+    usage: ir.Usage | None  # and what is known behind it, if the stream ends with it
+    _around: tuple[bytes, bytes]  # what stands around a text of the run that goes on
+
     def __init__(self, memory: Memory, created: int) -> None:
         self.memory = memory
         self.stage = memory.stage
         self.values = [b"%d" % created]
-        self._found = self.values  # with those of the passage that was found
         self.script: list[bytes | int] = []  # the reads, and how many characters of text left behind one
-        self.retelling: Retelling | None = None  # of the run that goes on,
-        self._around = b"", b""  # and what stands around a text of it
-        self.out = b""  # what leaves for the passage that was found,
-        self.usage: ir.Usage | None = None  # and what is known behind it, if that is to be asked
+        self.retelling: Retelling | None = None  # of the run that goes on
 
     def finds(self, data: bytes) -> Passage | None:
         """The passage that `data` is. Nothing goes on by that yet."""

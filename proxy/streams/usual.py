@@ -32,7 +32,7 @@ class Opening:
     that stand before a text. And how the first text came."""
 
     __slots__ = (
-        "_at", "_between", "_first", "_id", "_last", "_length", "_preamble", "_time", "before", "behind", "head",
+        "_between", "_first", "_id", "_last", "_length", "_preamble", "_time", "at", "before", "behind", "head",
         "least", "size",
     )  # fmt: skip
 
@@ -41,13 +41,13 @@ class Opening:
     ) -> None:
         """`at` is where the chunk begins in `data`; `spans`, where in its frame an id and a time begin and end; None is
         the head of one that differs each time."""
-        self.head = head
+        self.head, self.at = head, at
         frame = data.find(b"\n", at) + 1
         self.size = len(data) - frame - 2  # bytes of the body
         self.before = self.behind = b""  # what stands around the text of a frame, behind the preamble; with its chunk's
         self.least = 0  # end, which does not count here
         id_at, id_end, time_at, time_end = (frame + it for it in spans)
-        self._length, self._at = len(data), at
+        self._length = len(data)
         self._first, self._between, self._last = data[:id_at], data[id_end:time_at], data[time_end:]
         self._id, self._time = slice(id_at, id_end), slice(time_at, time_end)
         self._preamble = slice(frame, frame + preamble)
@@ -63,10 +63,6 @@ class Opening:
         ):  # fmt: skip
             return data[self._preamble]
         return None
-
-    def chunk(self, data: bytes) -> bytes:
-        """Of such a read."""
-        return data[self._at :]
 
 
 class Ending:

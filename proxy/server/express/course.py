@@ -182,20 +182,21 @@ class Course(Passing):
         if found is None or prepared is None or not self._is_good(found[0]):
             self._parser = self._reply.parsing()
             return data
-        if found[0].__class__ is Head and len(data) <= LARGEST_OPENING:
-            self._first = data  # to be learnt from
-        self._heard, data = found
-        self._last = self._agenda.tick
-        if prepared.native and isinstance(prepared.dialect, Dialect):
-            self._familiar = familiar(prepared.dialect, strip_usage=prepared.asked_usage)
-        elif isinstance(prepared.dialect, Dialect):
+        head, body = found
+        self._heard, self._last, dialect = head, self._agenda.tick, prepared.dialect
+        if not isinstance(dialect, Dialect):
+            pass
+        elif prepared.native:
+            self._familiar = familiar(dialect, strip_usage=prepared.asked_usage)
+            if head.__class__ is Head and len(data) <= LARGEST_OPENING:
+                self._first = data  # to be learnt from
+        else:
             ride, track, self._edits = self._ride, self._ride.track, UNTOUCHED
-            self._recital = recital_of(
-                prepared.dialect, track.surface.spoken, track.facts.wanted[0], track.wants_usage, ride.at_ms // 1000
-            )
+            model, created = track.facts.wanted[0], ride.at_ms // 1000
+            self._recital = recital_of(dialect, track.surface.spoken, model, track.wants_usage, created)
         if self._familiar is None and self._recital is None:
             self._make_stream()
-        return data
+        return body
 
     def _is_known(self, data: bytes) -> bool:
         """Whether these are whole chunks, and seen to."""

@@ -55,7 +55,7 @@ class Passing(Reading):
             return False
         self._last = self._agenda.tick
         self._opening, self._preamble, self._familiar = opening, preamble, None
-        self._body.append(opening.chunk(data))
+        self._body.append(data[opening.at :])
         self._before, self._behind, self._least = preamble + opening.before, opening.behind, opening.least
         self._out = opening.size
         self._write = self._is_written_to
@@ -63,10 +63,10 @@ class Passing(Reading):
 
     def _is_written_to(self, data: Data) -> None:
         """The first text, which has been counted; if it is one that a stream may be committed to."""
-        opening, behind = self._opening, self._behind
+        opening = self._opening
         assert opening is not None
         assert isinstance(data, bytes)
-        text = data[len(data) - len(behind) - (self._out - opening.size - self._least) : -len(behind)]
+        text = data[: -len(self._behind)].rpartition(b'"')[2]
         if not says(text):
             self._meets(opening)
             self._is_looked_at(data)

@@ -187,9 +187,11 @@ class Ride(Fare):
     def ends(self) -> None:
         """All of the answer has left. The task sleeps on, if its connection waits for another request."""
         request, waiter = self.request, self.waiter
-        sleeps = waiter is not None and not waiter.done() and (request.ride is self or self.call is not None)
-        if not (sleeps and waiter is not None and self.left is STAYS and request.rests(waiter)):
-            self.wakes()
+        if waiter is None or waiter.done():
+            return
+        knows = request.ride is self or self.call is not None
+        if not (knows and self.left is STAYS and request.rests(waiter)):
+            waiter.set_result(None)
 
     def wakes(self) -> None:
         """The task, for what is left to do."""
