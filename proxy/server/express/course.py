@@ -147,7 +147,7 @@ class Course(Passing):
             return False
         self._last = self._agenda.now()
         first_byte_s, now = time.monotonic() - ride.started, ride.gateway.clock()
-        answer = b"%b%x\r\n%b\r\n0\r\n\r\n" % (self._head(self._passed, now), size, out)
+        answer = b"%b%x\r\n%b\r\n0\r\n\r\n" % (self._head(now), size, out)
         ride.left = STAYS if ride.request.keep_alive else CLOSES  # from here on no other may follow
         post(ride.request, transport, answer)
         self._heard, self._edits, self._out = head, stream.edits, size

@@ -111,8 +111,8 @@ class Fare:
 
 
 def settle(
-    ride: Ride, usage: ir.Usage, cost: int | None, size: int, upstream_id: str | None, ttfb_ms: int, duration: float,
-    overhead: float, now: float,
+    ride: Ride, usage: ir.Usage, cost: int | None, size: int, upstream_id: str | None, ttfb_ms: int, duration_ms: int,
+    duration: float, overhead: float, now: float,
 ) -> None:  # fmt: skip
     """Gives back, settles and tells of an answer that has left, of so many bytes."""
     gateway, track, call, snapshot = ride.gateway, ride.track, ride.call, ride.snapshot
@@ -123,7 +123,7 @@ def settle(
         charged = billing.MOST_CHARGED
     brief = _new(Brief, (
         track, ride.request_id, ride.at_ms, ride.tokens, conversation, ride.pinned is not None, usage, cost,
-        charged, ttfb_ms, int(duration * 1000), size, upstream_id, ride.started_ms,
+        charged, ttfb_ms, duration_ms, size, upstream_id, ride.started_ms,
     ))  # fmt: skip
     try:
         gateway.ledger.record(brief)

@@ -263,7 +263,7 @@ class Ride(Fare):
         world, took_ms = self.snapshot.world, int(duration * 1000)
         world.health.answered(track.candidate, track.credential.index, now)
         world.latencies.note(track.candidate, took_ms - self.started_ms, now, True)
-        settle(self, usage, cost, len(body), track.upstream_id, took_ms, duration, overhead, now)
+        settle(self, usage, cost, len(body), track.upstream_id, took_ms, took_ms, duration, overhead, now)
         if self.call is not None:
             self.forget()  # its task may wait for the connection's next request
         self.ends()

@@ -142,7 +142,7 @@ class Telling(_Steady):
             self._begin_with(b"%x\r\n%b\r\n" % (len(out), out))
             return
         first_byte_s, now = time.monotonic() - ride.started, ride.gateway.clock()
-        head = self._head(self._passed, now)
+        head = self._head(now)
         post(ride.request, transport, b"%b%x\r\n%b\r\n0\r\n\r\n" % (head, len(out), out))
         self._said = self._last
         self._learn(first_byte_s, now)
@@ -157,7 +157,7 @@ class Telling(_Steady):
         if ride.request.outbox is not None:
             ride.request.outbox.flush()  # what follows goes straight to the connection
         transport.set_write_buffer_limits(UNSENT)
-        transport.write(self._head(self._passed, now) + chunks)
+        transport.write(self._head(now) + chunks)
         self._write = transport.write
         self._said = self._last
         self._learn(first_byte_s, now)
@@ -167,11 +167,11 @@ class Telling(_Steady):
         else:
             self._reply.direct()
 
-    def _head(self, passed: bytes, now: float) -> bytes:
-        """Of the answer; `passed` are the provider's headers in it."""
+    def _head(self, now: float) -> bytes:
+        """Of the answer."""
         ride = self._ride
         stays = ride.request.keep_alive
-        return ride.track.letterhead.stream(ride.request_id, passed, now, ride.gateway.now(), stays)
+        return ride.track.letterhead.stream(ride.request_id, self._passed, now, ride.gateway.now(), stays)
 
     def _learn(self, first_byte_s: float, now: float) -> None:
         """That it has begun; see `Relay`."""
@@ -370,12 +370,14 @@ class Telling(_Steady):
         ride, first_byte_s = self._ride, self._first_byte_s
         assert first_byte_s is not None
         (usage, cost), duration = self._told, time.monotonic() - ride.started
-        gateway, ttfb_ms = ride.gateway, int(first_byte_s * 1000)
+        gateway, ttfb_ms, duration_ms = ride.gateway, int(first_byte_s * 1000), int(duration * 1000)
         if edits := self._edits:
             for kind, count in edits.items():
                 gateway.metrics.stream_edited(kind, count)
-        if (rate := pace(usage.output, int(duration * 1000) - ttfb_ms)) is not None:
+        if (rate := pace(usage.output, duration_ms - ttfb_ms)) is not None:
             ride.snapshot.world.latencies.observe_rate(ride.track.candidate, rate)
         ride.off_course()
         overhead = first_byte_s - self._upstream_wait
-        settle(ride, usage, cost, self._out, self._upstream_id, ttfb_ms, duration, overhead, gateway.clock())
+        settle(
+            ride, usage, cost, self._out, self._upstream_id, ttfb_ms, duration_ms, duration, overhead, gateway.clock()
+        )
