@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from proxy.server.gateway import Gateway
 
 LARGEST = 12 << 10  # bytes of an answer that a connection takes in one, whatever was set for it: see `UNSENT`
+Good = tuple[bytes, bytes, ir.Usage, int | None]  # an answer: its body for the client, headers that pass, usage, cost
 
 
 class Ride(Fare):
@@ -151,7 +152,7 @@ class Ride(Fare):
             good = self._judged(head, came[1])
             if good is not None:
                 self.reply.has_come(head)
-                self._delivered(*good)
+                self._delivered(good)
                 return
         except BaseException as exc:
             self.fails(exc)
@@ -170,7 +171,7 @@ class Ride(Fare):
             told = self.reply.at_once()
             good = self._judged(*told) if told is not None else None
             if good is not None:
-                self._delivered(*good)
+                self._delivered(good)
                 return
         except BaseException as exc:
             self.fails(exc)
@@ -214,9 +215,8 @@ class Ride(Fare):
         """See `Call.interrupt`."""
         self.request.interrupt()
 
-    def _judged(self, head: Head, body: bytes) -> tuple[bytes, bytes, ir.Usage, int | None] | None:
-        """Of a good answer: its body for the client, the provider's headers that pass, usage and cost; None for any
-        other."""
+    def _judged(self, head: Head, body: bytes) -> Good | None:
+        """None for an answer that is not good."""
         protocol, track = self.request.protocol, self.track
         passed = track.passed if track.heard is head else heard(track, head, self.snapshot.scrubber)
         if passed is None or len(body) > LARGEST or protocol.writing_paused:
@@ -247,7 +247,8 @@ class Ride(Fare):
         """The request's document, as long as it is kept; without the data of media that was not read."""
         return NOTHING if self.found is None else said(self.found)
 
-    def _delivered(self, body: bytes, passed: bytes, usage: ir.Usage, cost: int | None) -> None:
+    def _delivered(self, good: Good) -> None:
+        body, passed, usage, cost = good
         gateway, track, request = self.gateway, self.track, self.request
         transport = request.protocol.transport
         agenda = gateway.relay.agenda

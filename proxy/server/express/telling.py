@@ -48,7 +48,7 @@ class Telling(_Steady):
     __slots__ = (
         "_body", "_done", "_edits", "_familiar", "_first", "_first_byte_s", "_heard", "_line", "_opening", "_over",
         "_page", "_parser", "_passed", "_preamble", "_recast", "_recital", "_reply", "_reserved", "_ride", "_run",
-        "_size", "_stream", "_told", "_unread", "_unsent", "_upstream_id", "_upstream_wait", "_whole",
+        "_size", "_stream", "_told", "_ttfb_ms", "_unread", "_unsent", "_upstream_id", "_upstream_wait", "_whole",
     )  # fmt: skip
 
     _stream: Stream
@@ -57,7 +57,8 @@ class Telling(_Steady):
     _passed: bytes  # of the provider's headers, lines
     _preamble: bytes  # what the frames of one begin with that began as usual, or ends so
     _upstream_id: str | None
-    _upstream_wait: float  # of one that has begun
+    _upstream_wait: float  # of one that has begun,
+    _ttfb_ms: int  # and its first byte, from the start of the request
     _told: tuple[ir.Usage, int | None]  # usage and cost of one that has ended
 
     def __init__(self, ride: Ride) -> None:
@@ -178,9 +179,10 @@ class Telling(_Steady):
         ride = self._ride
         track, world = ride.track, ride.snapshot.world
         self._first_byte_s, self._upstream_wait = first_byte_s, self._last - ride.began
+        ttfb_ms = self._ttfb_ms = int(first_byte_s * 1000)
         del self._line[self]
         world.health.answered(track.candidate, track.credential.index, now)
-        world.latencies.note(track.candidate, int(first_byte_s * 1000) - ride.started_ms, now, False)
+        world.latencies.note(track.candidate, ttfb_ms - ride.started_ms, now, False)
         track.tally.unqueued += 1
 
     def _say(self, out: bytes) -> None:
@@ -346,7 +348,7 @@ class Telling(_Steady):
         first_byte_s, ride, track, reply = self._first_byte_s, self._ride, self._ride.track, self._reply
         if first_byte_s is None or track.streamed is None:
             return None
-        ttfb_ms = int(first_byte_s * 1000)
+        ttfb_ms = self._ttfb_ms
         call.phase, call.answer.begun = "stream", True
         call.first_byte_s, call.upstream_wait, call.decision.ttfb_ms = first_byte_s, self._upstream_wait, ttfb_ms
         call.decision.queue_ms = 0
@@ -370,7 +372,7 @@ class Telling(_Steady):
         ride, first_byte_s = self._ride, self._first_byte_s
         assert first_byte_s is not None
         (usage, cost), duration = self._told, time.monotonic() - ride.started
-        gateway, ttfb_ms, duration_ms = ride.gateway, int(first_byte_s * 1000), int(duration * 1000)
+        gateway, ttfb_ms, duration_ms = ride.gateway, self._ttfb_ms, int(duration * 1000)
         if edits := self._edits:
             for kind, count in edits.items():
                 gateway.metrics.stream_edited(kind, count)

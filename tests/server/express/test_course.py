@@ -65,9 +65,9 @@ def courses(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
         seen.append(False)
         return opening(self, *args)
 
-    def noted_end(self: Course, *, ends: bool) -> None:
+    def noted_end(self: Course, *args: Any) -> None:
         seen.append(True)
-        ended(self, ends=ends)
+        ended(self, *args)
 
     monkeypatch.setattr(Course, "opening", noted)
     monkeypatch.setattr(Course, "_ended", noted_end)
