@@ -87,7 +87,7 @@ def _count(
     """As `Answers.count` of each."""
     inputs = sorted([read for read in reads if read is not None])
     outputs = sorted([wrote for wrote in writes if wrote is not None])
-    if any([it.cache_read or it.cache_write_5m or it.cache_write_1h or it.reasoning for it in usages]):
+    if [it for it in usages if it.cache_read or it.cache_write_5m or it.cache_write_1h or it.reasoning]:
         for number, told in zip(answers.tokens, zip(*map(TOKENS_OF, usages), strict=True), strict=True):
             number.value += sum([tokens for tokens in told if tokens and tokens > 0])
     else:  # most tell no more than what was read and written
