@@ -48,8 +48,8 @@ class Observed:
     recent: deque[float] = field(factory=lambda: deque(maxlen=WINDOW), repr=False)
 
     def add(self, ttft_ms: float, now: float) -> None:
-        good = ttft_ms < GOOD_NEWS * self.ttft_ms
-        self.ttft_ms = ttft_ms if good else self.ttft_ms + NEWEST * (ttft_ms - self.ttft_ms)
+        believed = self.ttft_ms
+        self.ttft_ms = ttft_ms if ttft_ms < GOOD_NEWS * believed else believed + NEWEST * (ttft_ms - believed)
         self.at = now
         self.count += 1
         self.recent.append(ttft_ms)
@@ -106,19 +106,21 @@ class Latencies:
 
     def _take_in(self) -> None:
         noted, self._noted = self._noted, []
-        last: tuple[Candidate, bool] | None = None
+        last: Candidate | None = None
         seen: Observed | None = None
+        of_whole = False
         for candidate, value, now, whole in noted:
+            if candidate is not last or whole is not of_whole:
+                last, of_whole, seen = candidate, whole, None
             if now is None:
-                if seen is None or (candidate, whole) != last:
-                    times = self._known.get((candidate.provider, candidate.model))
-                    last, seen = (candidate, whole), None if times is None else times.streams
+                if seen is None and (times := self._known.get((candidate.provider, candidate.model))) is not None:
+                    seen = times.streams
                 if seen is not None:
                     seen.streamed(value)
-                continue
-            if seen is None or now - seen.at > STALE or (candidate, whole) != last:
-                last, seen = (candidate, whole), self._seen(candidate, value, now, whole)
-            seen.add(value, now)
+            else:
+                if seen is None or now - seen.at > STALE:
+                    seen = self._seen(candidate, value, now, whole)
+                seen.add(value, now)
 
     def observe(
         self,
