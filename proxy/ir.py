@@ -44,7 +44,6 @@ class Usage:
     audio_input: int | None = None
     audio_output: int | None = None
 
-    @property
     def in_part(self) -> bool:
         """Whether some of it is of a class with a price of its own."""
         return bool(

@@ -16,6 +16,7 @@ from proxy.record import define, frozen
 
 MINUTE = 60  # seconds
 NEARLY = 59.5  # seconds that are told as a minute
+NEVER = float("-inf")
 
 _most = validators.optional(validators.ge(1))
 
@@ -37,7 +38,7 @@ class Window:
     used: int = 0
     turns_at: float = MINUTE
     _seconds: deque[list[float]] = field(factory=deque)  # oldest first: when the last of it came, and how much
-    _newest: list[float] = field(factory=list)
+    _newest: list[float] = field(factory=lambda: [NEVER, 0])  # the last of them, or one that is long gone
     _ends: float = 0.0  # the newest second
 
     def turn(self, now: float) -> None:
@@ -61,7 +62,7 @@ class Window:
 
     def idle_in(self, now: float) -> float:
         """Seconds until nothing is used any more."""
-        left = self._newest[0] + MINUTE - now if self._seconds else 0.0
+        left = self._newest[0] + MINUTE - now
         return left if left > 0.0 else 0.0
 
     def until(self, surplus: int, now: float) -> float | None:
@@ -180,8 +181,6 @@ class Meter:
         terms, requests, tokens = self.terms, self.requests, self.tokens
         rpm, tpm = terms.rpm, terms.tpm
         if rpm is None or tpm is None or now >= requests.turns_at or now >= tokens.turns_at:
-            return None
-        if not (requests._seconds and tokens._seconds):
             return None
         if requests._newest[0] + MINUTE - now < NEARLY or tokens._newest[0] + MINUTE - now < NEARLY:
             return None

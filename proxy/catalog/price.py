@@ -111,7 +111,7 @@ class Price:
         fresh, written = usage.input, usage.output
         if fresh is None:
             return None
-        if self.plain is not None and written is not None and not usage.in_part:
+        if self.plain is not None and written is not None and not usage.in_part():
             reading, writing, fee = self.plain
             nanos, rest = divmod(fresh * reading + written * writing + fee, PICO_PER_NANO)
             return nanos if rest < HALF else nanos + (rest > HALF or nanos & 1)

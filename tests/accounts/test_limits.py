@@ -80,7 +80,10 @@ def test_what_was_used_lately_is_told_as_ever(terms: LimitTerms, steps: list[tup
 
 def test_what_was_used_lately_is_known() -> None:
     meter = Meter("project:a", LimitTerms(rpm=3, tpm=30))
+    assert meter.lately_left(0.25) is None
     assert meter.boards(5, 100.0)
+    assert meter.lately_left(100.0) is None
+    assert meter.tokens.idle_in(0.25) == 0
     meter.leave(5, 4, 101.0)
     assert meter.lately_left(100.5) == meter.left(100.5) == (2, 26)
     assert meter.lately_left(100.75) is None
