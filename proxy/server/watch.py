@@ -17,7 +17,7 @@ from contextlib import aclosing, suppress
 from pathlib import Path
 
 import structlog
-from watchfiles import awatch
+from watchfiles._rust_notify import RustNotify
 
 from proxy.record import frozen
 
@@ -97,25 +97,37 @@ async def _wakings(directories: set[Path], debounce_s: float, stop: asyncio.Even
     """
     yield
     step = max(10, int(debounce_s * 1000))  # milliseconds from one look of watchfiles' thread to the next
-    events = awatch(
-        *sorted(directories),
-        watch_filter=None,
-        debounce=step * 2,
-        step=step,
-        rust_timeout=int(POLL_S * 1000),
-        yield_on_timeout=True,
-        recursive=False,
-        stop_event=stop,
-    )
     try:
-        async with aclosing(events):
-            async for changes in events:
+        # The core of watchfiles, as https://watchfiles.helpmanual.io/api/rust_backend/ has it. Its `awatch` would bring
+        # anyio for a thread to wait in: 1 MB, and 10 ms in which the loop stands still just when it begins to serve.
+        with RustNotify(
+            [str(directory) for directory in sorted(directories)],
+            debug=False,
+            force_polling=False,
+            poll_delay_ms=0,
+            recursive=False,
+            ignore_permission_denied=False,
+        ) as events:
+            while (changes := await _changes(events, step, stop)) is not None:
                 yield
-                if not directories.isdisjoint(Path(name) for _, name in changes):
+                if not directories.isdisjoint(changes):
                     return
     except (OSError, RuntimeError) as exc:  # a directory that has just gone; no inotify instance left for this user
         log.debug("watch_polling", exc_info=exc)
         await _pause(stop, POLL_S)
+
+
+async def _changes(events: RustNotify, step: int, stop: asyncio.Event) -> set[Path] | None:
+    """What has changed; nothing after POLL_S, None with `stop`, which a cancelled wait sets: else its thread would go
+    on waiting."""
+    try:
+        found = await asyncio.to_thread(events.watch, step * 2, step, int(POLL_S * 1000), stop)
+    except asyncio.CancelledError:
+        stop.set()
+        raise
+    if isinstance(found, str):
+        return None if found == "stop" else set()
+    return {Path(name) for _, name in found}
 
 
 async def _rest(path: Path, target: Target, debounce_s: float, stop: asyncio.Event) -> Target:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import shutil
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -233,24 +233,34 @@ async def test_other_files_do_not_matter(table: Path) -> None:
         assert file.found == ["one", "two"]
 
 
-async def test_a_file_system_without_events_is_looked_at(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def silent(*_: object, stop_event: asyncio.Event, **__: Any) -> AsyncGenerator[set[tuple[Any, str]]]:
-        while not stop_event.is_set():
-            await asyncio.sleep(0)
-            yield set()
+def told(answer: Callable[[asyncio.Event], str]) -> Callable[..., Any]:
+    """In the place of watchfiles' core, what it says of any directory."""
 
-    monkeypatch.setattr(watching, "awatch", silent)
+    class Told:
+        def __enter__(self) -> Told:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def watch(self, _: int, __: int, ___: int, stop: asyncio.Event) -> str:
+            return answer(stop)
+
+    return lambda _, **__: Told()
+
+
+async def test_a_file_system_without_events_is_looked_at(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "RustNotify", told(lambda stop: "stop" if stop.is_set() else "timeout"))
     async with watched(table) as file:
         table.write_text("two")
         await file.shows("two")
 
 
 async def test_a_machine_without_watches_left_is_looked_at(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def exhausted(*_: object, **__: Any) -> AsyncGenerator[set[tuple[Any, str]]]:
-        yield set()
+    def exhausted(_: asyncio.Event) -> str:
         raise OSError("OS file watch limit reached.")
 
-    monkeypatch.setattr(watching, "awatch", exhausted)
+    monkeypatch.setattr(watching, "RustNotify", told(exhausted))
     monkeypatch.setattr(watching, "POLL_S", 0.01)
     async with watched(table) as file:
         table.write_text("two")
@@ -272,6 +282,7 @@ async def test_the_watch_can_be_cancelled(table: Path) -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    assert stop.is_set()  # for the thread that waits
 
 
 # -- reading -----------------------------------------------------------------------------------------------------
