@@ -37,38 +37,40 @@ class Window:
 
     used: int = 0
     turns_at: float = MINUTE
-    _seconds: deque[list[float]] = field(factory=deque)  # oldest first: when the last of it came, and how much
-    _newest: list[float] = field(factory=lambda: [NEVER, 0])  # the last of them, or one that is long gone
-    _ends: float = 0.0  # the newest second
+    _seconds: deque[tuple[float, int]] = field(factory=deque)  # oldest first: when the last of it came, and how much
+    _last: float = NEVER  # when the last of the newest second came, which is not among them,
+    _ends: float = 0.0  # that second's end,
+    _before: int = 0  # and what was used before it
 
     def turn(self, now: float) -> None:
         if now < self.turns_at:
             return
         seconds, minute_ago = self._seconds, now - MINUTE
         while seconds and seconds[0][0] <= minute_ago:
-            self.used -= int(seconds.popleft()[1])
-        self.turns_at = (seconds[0][0] if seconds else now) + MINUTE
+            _, amount = seconds.popleft()
+            self.used -= amount
+            self._before -= amount
+        if self._last <= minute_ago:
+            self.used = self._before = 0
+        self.turns_at = (seconds[0][0] if seconds else self._last if self.used else now) + MINUTE
 
     def add(self, amount: int, now: float) -> None:
-        if now < self._ends:
-            newest = self._newest
-            newest[0] = now
-            newest[1] += amount
-        else:
-            self._newest = [now, amount]
-            self._seconds.append(self._newest)
-            self._ends = int(now) + 1
+        if now >= self._ends:
+            if self.used != self._before:
+                self._seconds.append((self._last, self.used - self._before))
+            self._ends, self._before = int(now) + 1, self.used
+        self._last = now
         self.used += amount
 
     def idle_in(self, now: float) -> float:
         """Seconds until nothing is used any more."""
-        left = self._newest[0] + MINUTE - now
+        left = self._last + MINUTE - now
         return left if left > 0.0 else 0.0
 
     def until(self, surplus: int, now: float) -> float | None:
         """Seconds until at least so much is used no more; None where it is not even all that is used."""
-        left: float = surplus
-        for last, amount in self._seconds:
+        left = surplus
+        for last, amount in (*self._seconds, (self._last, self.used - self._before)):
             left -= amount
             if left <= 0:
                 return max(last + MINUTE - now, 0.0)
@@ -150,9 +152,7 @@ class Meter:
         self.running, self.reserved = running + 1, reserved
         if terms.rpm is not None:
             if now < requests._ends:  # as `Window.add` has it
-                newest = requests._newest
-                newest[0] = now
-                newest[1] += 1
+                requests._last = now
                 requests.used += 1
             else:
                 requests.add(1, now)
@@ -182,7 +182,7 @@ class Meter:
         rpm, tpm = terms.rpm, terms.tpm
         if rpm is None or tpm is None or now >= requests.turns_at or now >= tokens.turns_at:
             return None
-        if requests._newest[0] + MINUTE - now < NEARLY or tokens._newest[0] + MINUTE - now < NEARLY:
+        if requests._last + MINUTE - now < NEARLY or tokens._last + MINUTE - now < NEARLY:
             return None
         used, reserved = requests.used, tokens.used + self.reserved
         return rpm - used if rpm > used else 0, tpm - reserved if tpm > reserved else 0
@@ -207,9 +207,7 @@ class Meter:
         if self.terms.tpm is not None and used:
             tokens = self.tokens
             if now < tokens._ends:  # as `Window.add` has it
-                newest = tokens._newest
-                newest[0] = now
-                newest[1] += used
+                tokens._last = now
                 tokens.used += used
             else:
                 tokens.add(used, now)

@@ -44,6 +44,15 @@ def test_a_window_knows_when_there_will_be_room() -> None:
     assert window.idle_in(80.0) == 0
 
 
+def test_a_count_below_zero_goes_as_it_came() -> None:
+    window = Window()
+    for amount, now in ((-5, 10.0), (7, 20.0), (2, 30.0)):  # a provider may say anything
+        window.add(amount, now)
+    for now, used in ((69.0, 4), (70.0, 9), (80.0, 2), (90.0, 0)):
+        window.turn(now)
+        assert window.used == used
+
+
 @given(st.floats(0, 10**6), st.lists(st.floats(0, 3), max_size=20))
 def test_nobody_is_told_to_wait_for_more_than_a_minute_nor_too_short_a_time(began: float, steps: list[float]) -> None:
     meter, now = Meter("key:a", LimitTerms(rpm=3)), began
