@@ -25,7 +25,7 @@ WORTH_PARTING = 8  # chunks as long as the first that have to be there before th
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?")
 
 _sizes: dict[bytes, int] = {}
-_wholes: dict[bytes, Parser] = {}  # heads -> what stands behind an answer of which it was told at once
+_wholes: dict[bytes, tuple[Parser, int]] = {}  # heads -> what stands behind an answer, and how long its body is
 _marks: dict[bytes, int] = {}  # size lines behind their LF -> how long the chunk is behind its own; none for the last
 
 
@@ -71,16 +71,24 @@ def whole(data: bytes) -> tuple[Parser, bytes] | None:
     """A parser that stands behind `data`, and the body, if `data` is all of an answer whose head is known, and has a
     length. What had the same head may have the same parser: it is given nothing more."""
     end = data.find(b"\r\n\r\n")
-    raw = data[:end] if end > 0 else b""
-    parser = _wholes.get(raw)
-    head = known_head(raw) if parser is None else parser.head
-    if head is None or head.framing != "length" or not head.length or head.length != len(data) - end - 4:
+    if end < 0:
         return None
-    if parser is None:
-        parser = Parser(head, done=True, framing="length")
-        if head.__class__ is Head:  # one that has come before as it is
-            keep(_wholes, raw, parser, MOST_HEADS)
-    return parser, data[end + 4 :]
+    raw = data[:end]
+    found = _wholes.get(raw) or _behind(raw)
+    if found is None or found[1] != len(data) - end - 4:
+        return None
+    return found[0], data[end + 4 :]
+
+
+def _behind(raw: bytes) -> tuple[Parser, int] | None:
+    """As `_wholes`, of a head that is known, and tells of a body of some length."""
+    head = known_head(raw)
+    if head is None or head.framing != "length" or not head.length:
+        return None
+    found = Parser(head, done=True, framing="length"), head.length
+    if head.__class__ is Head:  # one that has come before as it is
+        keep(_wholes, raw, found, MOST_HEADS)
+    return found
 
 
 @define
