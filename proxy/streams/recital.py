@@ -117,17 +117,17 @@ class Recital:
 
     def goes_on(self, passage: Passage, data: bytes) -> None:
         """By that, which was found last."""
-        script, retelling = self.script, self.retelling
-        if retelling is not None and retelling.chars:
-            script.append(retelling.chars)
-        script.append(data)
-        self.values, self.stage = self._found, passage.following
-        if passage.chunked is None:
+        retelling = self.retelling
+        if retelling is not None:
             self.retelling = None
-            return
-        head, pick, tail = passage.opening
-        self._around = (head if pick is None else head % pick(self.values)), tail
-        self.retelling = Retelling(passage.chunked, self._around)
+            if retelling.chars:
+                self.script.append(retelling.chars)
+        self.script.append(data)
+        self.values, self.stage = self._found, passage.following
+        if passage.chunked is not None:
+            head, pick, tail = passage.opening
+            self._around = around = (head if pick is None else head % pick(self.values)), tail
+            self.retelling = Retelling(passage.chunked, around)
 
     def missed(self) -> list[bytes | int]:
         """By a stream that is to go on with it: see `script`."""

@@ -18,8 +18,9 @@ class Retelling:
 
     def __init__(self, run: ChunkedRun, cast: tuple[bytes, bytes]) -> None:
         self._before, self._behind, self._least = run.mould.head, run.end, run.least
-        self._opening, self._ending = cast[0], cast[1] + b"\r\n"
-        self._around = len(cast[0]) + len(cast[1])
+        opening, ending = cast
+        self._opening, self._ending = opening, ending + b"\r\n"
+        self._around = len(opening) + len(ending)
         self.chars = 0
         self.size = 0  # of the body that the last chunk has
 
