@@ -250,10 +250,6 @@ class OrdinaryRequest(Body):
     def transport(self) -> asyncio.Transport | None:
         return self.protocol.transport
 
-    def rests(self, waiter: asyncio.Future[None]) -> bool:
-        """Whether its task may go on waiting for `waiter` until the connection's next request is here."""
-        return self.protocol.rests(self, waiter)
-
     def interrupt(self) -> None:
         """Ends the wait of whoever serves it, whatever is waited for."""
         if self.protocol._task_handler is not None:

@@ -61,11 +61,13 @@ class Outbox:
 
     def _end(self) -> None:
         self._begun, self._crowded = False, self._pieces >= CROWD
-        if self._waiting:
-            self.flush()
+        self.flush()
 
     def flush(self) -> None:
-        waiting, self._waiting = self._waiting, []
+        waiting = self._waiting
+        if not waiting:
+            return
+        self._waiting = []
         for transport, data in waiting:
             if not transport.is_closing():
                 transport.write(data)

@@ -191,7 +191,7 @@ class Ride(Fare):
         if waiter is None or waiter.done():
             return
         knows = request.ride is self or self.call is not None
-        if not (knows and self.left is STAYS and request.rests(waiter)):
+        if not (knows and self.left is STAYS and request.protocol.rests(request, waiter)):
             waiter.set_result(None)
 
     def wakes(self) -> None:
