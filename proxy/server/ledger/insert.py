@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from proxy.server.ledger.building import Into, Kind, Row
 from proxy.server.ledger.rows import Value
+from proxy.server.ledger.trickle import Few
 
 T = TypeVar("T")
 File = sqlite3.Connection | sqlite3.Cursor
@@ -32,6 +33,21 @@ def insert_rows(connection: sqlite3.Connection, rows: Sequence[Row], last: int) 
     numbered = list(enumerate(rows, last + 1))
     _put(connection, [(row.kind, id, row.values) for id, row in numbered])
     _insert_rest(connection, numbered)
+
+
+def insert_few(cursor: sqlite3.Cursor, few: Few) -> int:
+    """The same for those that are all of one kind. The file numbers them, behind those that it has: the last one's id.
+    """
+    kind, values, count = few.alike.ordinary, few.values, len(few.requests)
+    into, shared = kind.into, len(kind.shared)
+    if count <= MANY:
+        cursor.execute(few_statement(into, shared, count), values)
+    else:
+        first, own = values[:shared], len(into.columns) - shared - 1
+        for part in _cut(range(count)):
+            rest = values[shared + part[0] * own : shared + (part[-1] + 1) * own]
+            cursor.execute(few_statement(into, shared, len(part)), first + rest)
+    return cursor.lastrowid or 0
 
 
 def insert_each(
@@ -119,8 +135,7 @@ def statement(into: Into, rows: int) -> str:
 
 @lru_cache(maxsize=256)
 def few_statement(into: Into, shared: int, rows: int) -> str:
-    """The same for a few, which takes longer to prepare and is quicker where it is prepared. The file numbers them,
-    behind those that it has. A row that breaks the tables' rules ends the transaction: to undo the statement alone
+    """The same for rows of one kind, which takes longer to prepare and is quicker where it is prepared. A row that breaks the tables' rules ends the transaction: to undo the statement alone
     SQLite would copy each page before it writes there."""
     columns = [name for name in into.columns if name != "id"]
     row = f"({', '.join([*(f'?{n}' for n in range(1, shared + 1)), *'?' * (len(columns) - shared)])})"

@@ -14,7 +14,7 @@ import structlog
 from proxy.server.ledger.booking import Bookings
 from proxy.server.ledger.building import Row
 from proxy.server.ledger.checkpoints import Checkpoints
-from proxy.server.ledger.insert import BAD_ROW, File, few_statement, insert_each, insert_rows, last_id
+from proxy.server.ledger.insert import BAD_ROW, File, insert_each, insert_few, insert_rows, last_id
 from proxy.server.ledger.reserves import Reserves
 from proxy.server.ledger.retention import STEP_PAGES, Retention, cascading, sweep
 from proxy.server.ledger.schema import inode_of
@@ -23,7 +23,7 @@ from proxy.server.ledger.trickle import Few
 log = structlog.get_logger()
 
 BATCH_PAGES, ROW_PAGE = 12, 6_000  # pages that a batch writes of itself, and bytes of rows for one more
-FEW_PAGES = 8
+FEW_PAGES, PAGE_ROWS = 8, 6  # the same of rows that are alike
 
 OLD_LEASE = "SELECT 1 FROM leases WHERE until_ms < ? LIMIT 1"
 DROP_LEASES = "DELETE FROM leases WHERE until_ms < ?"
@@ -61,24 +61,22 @@ class Transactions:
         return len(rows) - refused
 
     def write_few(self, few: Few) -> bool:
-        """The same for a few rows as they trickle while the file takes them. False where it is not so: nothing is
-        written then."""
+        """The same for rows that are alike, while the file takes them. False where it is not so: nothing is written
+        then."""
         connection = self._connection
         if connection is None or self._last_id is None or inode_of(self._place) != self._inode:
             return False
         if (cursor := self._cursor) is None:
             self._cursor = cursor = connection.cursor()
-        kind, requests = few.alike.ordinary, few.requests
         self._checkpoints.give_way()
         cursor.execute("BEGIN IMMEDIATE")
         try:
-            cursor.execute(few_statement(kind.into, len(kind.shared), len(requests)), few.values)
+            self._last_id = insert_few(cursor, few)
         except OverflowError:
             cursor.execute("ROLLBACK")
             return False
-        self._last_id = cursor.lastrowid
         self._bookings.book_few(cursor, few)
-        self._commit(cursor, requests, FEW_PAGES)
+        self._commit(cursor, few.requests, FEW_PAGES + len(few.requests) // PAGE_ROWS)
         return True
 
     def _commit(self, file: File, requests: Iterable[str], pages: int) -> None:

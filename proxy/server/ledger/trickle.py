@@ -1,7 +1,7 @@
-"""A few briefs that are alike, as most are that trickle, as the values of one statement.
+"""Briefs that are alike, as those of most batches are, as the values of few statements.
 
-Between two batches the processor has forgotten all of this, so what counts is how little of it there is: one pass, and
-nothing made for each but its values. What they come to is what `building` makes of each.
+Where rows trickle, the processor has forgotten all of this between two batches, so what counts is how little of it
+there is: one pass, and nothing made for each but its values. What they come to is what `building` makes of each.
 """
 
 from __future__ import annotations

@@ -31,8 +31,8 @@ from proxy.server.ledger.trickle import together
 log = structlog.get_logger()
 
 BATCH_ROWS = 512
-FEW = 8  # rows that trickle, at most: beyond these they are sorted by their kinds
 THICK = 16  # rows of a batch, from which on the next one is due in half the time
+MIXED = 16  # thick batches that are not looked at for being alike, after one that was not
 RECORDED = (Decision, Brief)
 BACKOFF_FIRST, BACKOFF_MOST = 0.05, 5.0  # seconds between tries while the file takes nothing
 TIDY_SECONDS = 60.0
@@ -85,6 +85,7 @@ class Ledger:
         self._rows = Rows()
         self._file = Transactions(path, connect, Retention(retain_days, retain_bytes), self._row_refused)
         self._pending: deque[Row] = deque()
+        self._mixed = 0  # so many to come
         self._young: list[str] = []  # requests whose leases were there at the last look
         self._stalled_at: float | None = None
         self._retry_at, self._backoff = 0.0, BACKOFF_FIRST
@@ -250,23 +251,27 @@ class Ledger:
         return bool(self._queue or self._leases) or self._hurry or self._ending
 
     def _few(self) -> bool:
-        """A turn as most are: a few rows of known kinds, which the file takes, and nothing else. They stand in the
-        queue until they are written. False where anything is unusual, for the way of all."""
+        """A turn as most are: rows that are alike, which the file takes, and nothing else. They stand in the queue
+        until they are written. False where anything is unusual, for the way of all."""
         queue, now = self._queue, time.monotonic()
-        count = len(queue)
+        count = min(len(queue), BATCH_ROWS)
         if (
-            not 0 < count <= FEW
+            not count
             or self._pending
             or self._stalled_at is not None
             or self._ending
             or now >= self._tidy_at
         ):
             return False
+        if count >= THICK and self._mixed:
+            self._mixed -= 1
+            return False
         try:
             few = together(list(queue)[:count])
         except Exception:  # as in `_built`, which tells whose row is none
             return False
         if few is None:
+            self._mixed = MIXED
             return False
         if self._leases or self._young:
             self._take_leases()
@@ -278,7 +283,8 @@ class Ledger:
             if not isinstance(exc, sqlite3.Error | OSError | LedgerRefused):
                 self._report("ledger_batch_failed", exc, few.requests[0])
             return False
-        self._written_at, self._naps, self._pause_s = now, 0, self._flush_s
+        self._written_at, self._naps = now, 0
+        self._pause_s = self._flush_s if count < THICK else self._flush_s / 2
         with self._lock:
             for _ in range(count):
                 queue.popleft()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
+from itertools import count as count_from
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,6 +14,7 @@ from past import world_of
 from proxy.routing.forms import form_of
 from proxy.server.ledger import Brief, Lease, Ledger
 from proxy.server.ledger.schema import open_writer
+from proxy.server.ledger.writer import MIXED, THICK
 
 from .conftest import Events
 from .samples import NOON, count, sql
@@ -102,6 +104,35 @@ def test_rows_that_trickle_are_written_as_a_crowds_are(tmp_path: Path, kind: Kin
     assert told(trickling) == told(crowded)
     assert count(trickling) == 39
     assert sql(trickling, "SELECT key_id, project, nanos FROM leases") == [("k", "team", 6 * 5)]
+
+
+@pytest.mark.parametrize("rows", [9, 374, 512])
+def test_a_crowd_that_is_alike_is_written_as_any_other(tmp_path: Path, kind: Kind, rows: int) -> None:
+    alike, any = tmp_path / "alike.db", tmp_path / "any.db"
+    for path, take in ((alike, a_turn), (any, way_of_all)):
+        kind.rows, ledger = None, ledger_at(path)
+        for i in range(2):
+            ledger.record(brief(kind, i))
+            way_of_all(ledger)
+        for i in range(rows):
+            ledger.record(brief(kind, i + 2, at_ms=NOON + 9 * i, bytes_committed=i))
+        assert take(ledger) in (True, None)
+        assert (ledger.queued, ledger.written) == (0, rows + 2)
+    assert told(alike) == told(any)
+
+
+def test_a_crowd_that_is_mixed_is_not_looked_at_each_time(path: Path, kind: Kind) -> None:
+    ledger, came = ledger_at(path), count_from(0)
+    for _ in range(2):
+        ledger.record(brief(kind, next(came)))
+        way_of_all(ledger)
+    ways = []
+    for turn in range(MIXED + 2):
+        for _ in range(THICK):
+            ledger.record(brief(kind, next(came), started_ms=0 if turn else 2))
+        ways.append(a_turn(ledger))
+    assert ways == [False] * (MIXED + 1) + [True]
+    assert ledger.written == next(came)
 
 
 def a_file_that_takes_nothing(ledger: Ledger, _: Brief) -> None:
