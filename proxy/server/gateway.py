@@ -347,8 +347,9 @@ class Gateway:
         peer = call.request.remote or None
         if track is not None and (brief := track.brief_of(call)) is not None:
             self.ledger.record(brief)
-            read = brief.usage.input_total
-            self.express.tidings.add((track, brief, read, duration, overhead, peer, call.snapshot.proxies))
+            usage, read = brief.usage, brief.usage.input_total
+            counted = duration, overhead, usage, read, brief.cost_nanos, brief.ttfb_ms
+            self.express.tidings.add((track, brief, read, counted, peer, call.snapshot.proxies))
             return
         decision.facts = call.facts
         self.ledger.record(decision)

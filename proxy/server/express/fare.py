@@ -143,4 +143,5 @@ def settle(
         snapshot.world.affinity.pin(conversation, track.candidate, now)
     for alert in alerts:
         gateway.alerts.tell(alert)
-    gateway.express.tidings.add((track, brief, read, duration, overhead, ride.request.remote or None, snapshot.proxies))
+    counted = duration, overhead, usage, read, cost, ttfb_ms
+    gateway.express.tidings.add((track, brief, read, counted, ride.request.remote or None, snapshot.proxies))

@@ -12,6 +12,9 @@ from proxy.metrics.specs import TOKEN_CLASSES
 
 MOST = 64  # answers
 ENDED = 200, "ok"
+# How long an answer took, in seconds, how much of that was not the provider's, its usage and the `input_total` of that,
+# its cost, and after how many milliseconds it began.
+Counted = tuple[float, float, ir.Usage, int | None, int | None, int]
 INPUT, OUTPUT = map(TOKEN_CLASSES.index, ("input", "output"))
 
 
@@ -30,16 +33,13 @@ class Tally:
         self._intent = intent
         self._streamed = streamed
         self.unqueued = 0  # streams that have begun, and waited for no connection
-        self._gathered: list[tuple[float, float, ir.Usage, int | None, int | None, float]] = []
+        self._gathered: list[Counted] = []
 
-    def add(
-        self, duration_s: float, overhead_s: float, usage: ir.Usage, read: int | None, cost_nanos: int | None,
-        ttft_s: float = 0.0,
-    ) -> None:  # fmt: skip
+    def add(self, answer: Counted) -> None:
         """As `Metrics.request_done` and `attempt_done`; and of a plain one, which waited for no connection,
-        `queued`. `read` is the usage's `input_total`."""
+        `queued`."""
         gathered = self._gathered
-        gathered.append((duration_s, overhead_s, usage, read, cost_nanos, ttft_s))
+        gathered.append(answer)
         if len(gathered) >= MOST:
             self.fold()
 
@@ -52,7 +52,7 @@ class Tally:
             queued.counts[bisect_left(queued.bounds, 0.0)] += unqueued
         if not gathered:
             return
-        durations, overheads, usages, reads, costs, first_tokens = zip(*gathered, strict=True)
+        durations, overheads, usages, reads, costs, began_ms = zip(*gathered, strict=True)
         series, ending = metrics.bind(*self._key), (self._intent, *ENDED)
         ended = series.requests.get(ending)
         if ended is not None:
@@ -69,6 +69,7 @@ class Tally:
         _count(series.answers, usages, reads, writes)
         _charge(series.answers, costs)
         if self._streamed:
+            first_tokens = [ms / 1000 for ms in began_ms]
             _observe(series.answers.first_token, first_tokens)
             told = zip(durations, first_tokens, writes, strict=True)
             _observe(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from proxy.server.express.tally import Counted
 from proxy.server.ledger import Brief
 
 if TYPE_CHECKING:
@@ -20,9 +21,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 MOST = 16  # answers that nothing was told of
 
-# How many tokens one read, how long it took, in seconds, how much of that was not the provider's, and the address that
-# asked.
-Ended = tuple["Track", Brief, int | None, float, float, str | None, "Proxies"]
+# How many tokens one read, how it is counted, and the address that asked.
+Ended = tuple["Track", Brief, int | None, Counted, str | None, "Proxies"]
 
 
 class Tidings:
@@ -55,9 +55,9 @@ class Tidings:
         self._gateway.relay.agenda.strike(self, self._page)
         waiting, self._waiting, self._page = self._waiting, [], None
         tell = self._gateway.tell_brief
-        for track, brief, read, duration, overhead, peer, proxies in waiting:
+        for track, brief, read, counted, peer, proxies in waiting:
             try:
-                track.tally.add(duration, overhead, brief.usage, read, brief.cost_nanos, brief.ttfb_ms / 1000)
+                track.tally.add(counted)
                 tell(track, brief, read, track.visitor.client(peer, proxies))
             except Exception as exc:
                 log.exception("internal_error", error=type(exc).__name__)

@@ -30,7 +30,7 @@ def counted(*, at_once: bool, known: bool = True, streamed: bool = False, answer
     for duration, overhead, usage, cost in answers * 3:
         if at_once:
             gathering.unqueued += streamed  # which is noted when it begins
-            gathering.add(duration, overhead, usage, usage.input_total, cost, 0.1)
+            gathering.add((duration, overhead, usage, usage.input_total, cost, 100))
             continue
         metrics.queued("p", 0.0)
         metrics.attempt_done(provider="p", outcome="ok")
@@ -77,7 +77,7 @@ def test_no_more_than_so_many_wait() -> None:
     metrics = Metrics(CollectorRegistry())
     gathering = Tally(metrics, "chat", "m", "p", "model")
     for _ in range(tally.MOST - 1):
-        gathering.add(0.2, 0.0004, Usage(), None, None)
+        gathering.add((0.2, 0.0004, Usage(), None, None, 0))
     assert not metrics.attempted.children
-    gathering.add(0.2, 0.0004, Usage(), None, None)
+    gathering.add((0.2, 0.0004, Usage(), None, None, 0))
     assert metrics.attempted("p", "ok").value == tally.MOST
