@@ -70,14 +70,10 @@ def chunks_of(body: bytes) -> tuple[list[bytes], bool] | None:
 def whole(data: bytes) -> tuple[Parser, bytes] | None:
     """A parser that stands behind `data`, and the body, if `data` is all of an answer whose head is known, and has a
     length. What had the same head may have the same parser: it is given nothing more."""
-    end = data.find(b"\r\n\r\n")
-    if end < 0:
-        return None
-    raw = data[:end]
-    found = _wholes.get(raw) or _behind(raw)
-    if found is None or found[1] != len(data) - end - 4:
-        return None
-    return found[0], data[end + 4 :]
+    # `find` by itself would take longer: its arguments Python 3.11 reads by a format.
+    raw, end, body = data.partition(b"\r\n\r\n")
+    found = (_wholes.get(raw) or _behind(raw)) if end else None
+    return (found[0], body) if found is not None and found[1] == len(body) else None
 
 
 def _behind(raw: bytes) -> tuple[Parser, int] | None:
