@@ -36,8 +36,8 @@ def insert_rows(connection: sqlite3.Connection, rows: Sequence[Row], last: int) 
 
 
 def insert_few(cursor: sqlite3.Cursor, few: Few) -> int:
-    """The same for those that are all of one kind. The file numbers them, behind those that it has: the last one's id.
-    """
+    """The same for those that are alike, by their values. The file numbers them, behind those that it has: the last
+    one's id."""
     kind, values, count = few.alike.ordinary, few.values, len(few.requests)
     into, shared = kind.into, len(kind.shared)
     if count <= MANY:
@@ -135,8 +135,9 @@ def statement(into: Into, rows: int) -> str:
 
 @lru_cache(maxsize=256)
 def few_statement(into: Into, shared: int, rows: int) -> str:
-    """The same for rows of one kind, which takes longer to prepare and is quicker where it is prepared. A row that breaks the tables' rules ends the transaction: to undo the statement alone
-    SQLite would copy each page before it writes there."""
+    """The same for rows of one kind, which takes longer to prepare and is quicker where it is prepared. A row that
+    breaks the tables' rules ends the transaction: to undo the statement alone SQLite would copy each page before it
+    writes there."""
     columns = [name for name in into.columns if name != "id"]
     row = f"({', '.join([*(f'?{n}' for n in range(1, shared + 1)), *'?' * (len(columns) - shared)])})"
     return f"{into.verb} OR ROLLBACK INTO {into.table} ({', '.join(columns)}) VALUES {', '.join([row] * rows)}"
