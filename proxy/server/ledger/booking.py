@@ -69,9 +69,9 @@ class Bookings:
             self._book(file, {alike: (charged, few.last_ms)}, {(alike, block) for block in few.blocks})
         elif charged and accounts:
             spent: list[Value] = []
+            nanos = integer(charged)
             for account in accounts:
-                spent += account
-                spent.append(integer(charged))
+                spent += (*account, nanos)
             file.execute(statement(SPEND, len(accounts)), spent)
 
     def _book(self, file: File, sums: Mapping[Alike, Sequence[int]], unmarked: set[tuple[Alike, int]]) -> None:

@@ -138,9 +138,9 @@ class Reserves:
         return [sum for sum in self._changed if sum.due(now)]
 
     def write(self, file: File) -> None:
-        self._writing = [(sum, sum.lease() if sum.requests else None) for sum in self.due()]
-        if not self._writing:
+        if not (due := self.due()):
             return
+        self._writing = [(sum, sum.lease() if sum.requests else None) for sum in due]
         insert(file, LEASES, [lease for _, lease in self._writing if lease is not None])
         gone = [sum.id for sum, lease in self._writing if lease is None and sum.kept]
         for part in parts(gone):

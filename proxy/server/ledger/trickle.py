@@ -7,10 +7,10 @@ there is: one pass, and nothing made for each but its values. What they come to 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from proxy.routing.facts import RECORDED_DIGITS
-from proxy.server.ledger.building import Alike, Known
+from proxy.server.ledger.building import ORDINARY, SOLE, Alike, Known
 from proxy.server.ledger.records import Brief, Decision
 from proxy.server.ledger.rows import BLOCK_BITS, NAME, Value
 
@@ -34,7 +34,7 @@ def together(briefs: Iterable[Decision | Brief]) -> Few | None:
     """None where one of them is not as the others, has to be learnt, or holds what needs a look."""
     kind = alike = None
     values: list[Value] = []
-    requests, blocks = [], []
+    blocks = []
     since_ms = until_ms = last_ms = charged = 0
     block = -1
     for b in briefs:
@@ -60,11 +60,13 @@ def together(briefs: Iterable[Decision | Brief]) -> Few | None:
         values += (
             id, at_ms, u.input, u.cache_read, u.output, u.reasoning, cost, pays, ttfb, took, 0, size, own, said
         )  # fmt: skip
-        requests.append(id)
         charged += pays
         if at_ms > last_ms:
             last_ms = at_ms
         if at_ms >> BLOCK_BITS != block:
             block = at_ms >> BLOCK_BITS
             blocks.append(block)
-    return _few(Few, (alike, values, requests, blocks, last_ms, charged)) if alike is not None else None
+    if alike is None:
+        return None
+    requests: list[Any] = values[len(alike.ordinary.shared) :: len(ORDINARY) + len(SOLE)]
+    return _few(Few, (alike, values, requests, blocks, last_ms, charged))

@@ -255,13 +255,7 @@ class Ledger:
         until they are written. False where anything is unusual, for the way of all."""
         queue, now = self._queue, time.monotonic()
         count = min(len(queue), BATCH_ROWS)
-        if (
-            not count
-            or self._pending
-            or self._stalled_at is not None
-            or self._ending
-            or now >= self._tidy_at
-        ):
+        if not count or self._pending or self._stalled_at is not None or self._ending or now >= self._tidy_at:
             return False
         if count >= THICK and self._mixed:
             self._mixed -= 1
@@ -316,8 +310,9 @@ class Ledger:
     def _take_leases(self) -> None:
         """Those that are there for the second time: most requests end sooner than a kill would lose their leases."""
         if self._young:
-            taken = [self._leases.pop(request, None) for request in self._young]
-            self._file.reserves.begin([lease for lease in taken if lease is not None])
+            leases = self._leases
+            taken = [lease for request in self._young if (lease := leases.pop(request, None)) is not None]
+            self._file.reserves.begin(taken)
         self._young = list(self._leases)
 
     def _hold(self, rows: int, weight: int) -> None:
