@@ -11,6 +11,7 @@ has left.
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from proxy.dialects.dialect import Dialect
 from proxy.server.clients.downstream import CLOSES, STAYS, Left, post
@@ -27,13 +28,27 @@ from proxy.wire.head_shape import Head
 from proxy.wire.http1 import all_of, begun, chunks_of
 from proxy.wire.mould import BARE
 
+if TYPE_CHECKING:
+    from proxy.server.express.ride import Ride
+    from proxy.server.upstream.handler import Handler
+
 LAST_CHUNK = b"\r\n0\r\n\r\n"
 
 
 class Course(Passing):
-    """One stream's, from the moment that the provider was asked."""
+    """One stream's at a time, from the moment that the provider was asked. One whose stream went to its end as most do
+    rests with the provider's connection, whose ear it remains, until the next stream comes there."""
 
     __slots__ = ()
+
+    @classmethod
+    def of(cls, ride: Ride, handler: Handler) -> Course:
+        """For its stream: the one that rests, or a new one."""
+        course, handler.rests = handler.rests, None
+        if not isinstance(course, cls):
+            course = cls(handler, ride.gateway.relay.agenda)
+        course.serves(ride)
+        return course
 
     async def finished(self) -> Left | None:
         """For the task, which was woken before the record: None where the way of all has to go on."""
@@ -87,18 +102,9 @@ class Course(Passing):
                 if self._client.writing_paused:
                     self._hand_over()
                 return
-            if self._run is not None and self._recast is not None:
-                said = self._recast(data)
-                if said is None:
-                    self._read(data)
-                else:
-                    self._last = self._agenda.now()
-                    if self._outgrows(self._out + len(said)):
-                        self._hand_over(said)
-                    else:
-                        self._say(said)
-            else:
+            if self._handler.reply is self:
                 self._read(data)
+                return
         except BaseException as exc:  # a fault of ours is for whoever serves the request, not for the loop
             if self._ride.left is not None:
                 self._ride.fails(exc)
@@ -109,6 +115,8 @@ class Course(Passing):
             self._hand_over()
             if begun or lost:  # else the same is found again
                 self._told_of(exc)
+            return
+        self._handler.passes_on(data)  # of an answer that is another's to take
 
     def _told_of(self, fault: BaseException) -> None:
         """Nobody has the bytes at which it came: whoever goes on raises it, rather than to tell of a broken answer."""
@@ -156,6 +164,14 @@ class Course(Passing):
         return True
 
     def _read(self, data: bytes) -> None:
+        """What is no more of a run that leaves as it came."""
+        if self._run is not None and self._recast is not None and (said := self._recast(data)) is not None:
+            self._last = self._agenda.now()
+            if self._outgrows(self._out + len(said)):
+                self._hand_over(said)
+            else:
+                self._say(said)
+            return
         if self._unread:
             if self._begins_as_usual(data) or self._came_at_once(data):
                 return

@@ -72,7 +72,7 @@ def departs(ride: Ride) -> bool:
             if track.streamed is None:
                 ride.reply.lend(ride)
             else:
-                ride.course = course = Course(ride)
+                ride.course = course = Course.of(ride, place[1])
                 ride.reply.lend(course)
                 if ride.call is not None:
                     ride.call.course = course

@@ -9,6 +9,7 @@ from __future__ import annotations
 from proxy import ir
 from proxy.dialects.dialect import Dialect
 from proxy.server.express.reading import Reading
+from proxy.server.express.telling import Data
 from proxy.streams import Familiar, UsualOpening, says
 from proxy.wire.chunked_run import LONGEST, SIZE_LINES
 from proxy.wire.head_shape import Head
@@ -19,7 +20,6 @@ from proxy.wire.sse import CR, LF, is_text
 MOST_HELD = 16  # frames before the commit that are known; of more, others know
 LARGEST_OPENING = 4 << 10  # bytes of a first read that is learnt from
 HEAD_ENDS = b"\r\n\r\n"
-Data = bytes | bytearray | memoryview  # as a transport takes it
 
 
 class Passing(Reading):

@@ -20,17 +20,25 @@ from proxy.server.clients.downstream import CLOSES, STAYS, UNSENT, post
 from proxy.server.early import KEEP_ALIVE
 from proxy.server.express.fare import settle
 from proxy.server.flow import GREAT, QUIET
-from proxy.server.watchdog import STUCK_WRITE, Watchdog
+from proxy.server.upstream.handler import Handler
+from proxy.server.watchdog import STUCK_WRITE, Agenda, Watchdog
 from proxy.streams import Familiar, Recital, Retelling, Stream, Translation, UsualOpening, familiar
 from proxy.wire.chunked_run import ChunkedRun
 from proxy.wire.head_shape import Head
 from proxy.wire.http1 import Parser
 
 if TYPE_CHECKING:
+    from proxy.server.clients.connection import Connection
     from proxy.server.express.ride import Ride
+    from proxy.server.upstream.lean import LeanReply
 
 LARGEST = 12 << 10  # bytes of a stream that leaves in one; see `express.LARGEST`
 NEVER = 1 << 62  # no frame is so long
+Data = bytes | bytearray | memoryview  # as a transport takes it
+
+
+def _unheard(data: Data) -> None:
+    """Nobody is written to before the commit."""
 
 
 class _Steady:
@@ -46,11 +54,16 @@ class Telling(_Steady):
     """What the client's side and the provider's know of one stream."""
 
     __slots__ = (
-        "_body", "_done", "_edits", "_familiar", "_first", "_first_byte_s", "_heard", "_line", "_opening", "_over",
-        "_page", "_parser", "_passed", "_preamble", "_recast", "_recital", "_reply", "_reserved", "_ride", "_run",
-        "_size", "_stream", "_told", "_ttfb_ms", "_unread", "_unsent", "_upstream_id", "_upstream_wait", "_whole",
+        "_body", "_done", "_edits", "_familiar", "_first", "_first_byte_s", "_handler", "_heard", "_line", "_opening",
+        "_over", "_page", "_parser", "_passed", "_preamble", "_recast", "_recital", "_reply", "_reserved", "_ride",
+        "_run", "_size", "_stream", "_told", "_ttfb_ms", "_unread", "_unsent", "_upstream_id", "_upstream_wait",
+        "_whole",
     )  # fmt: skip
 
+    _ride: Ride
+    _reply: LeanReply
+    _client: Connection
+    _write: Callable[[Data], None]
     _stream: Stream
     _edits: Mapping[str, int]  # of that, or of one that came at once
     _parser: Parser
@@ -61,15 +74,10 @@ class Telling(_Steady):
     _ttfb_ms: int  # and its first byte, from the start of the request
     _told: tuple[ir.Usage, int | None]  # usage and cost of one that has ended
 
-    def __init__(self, ride: Ride) -> None:
-        track, reply, agenda = ride.track, ride.reply, ride.gateway.relay.agenda
-        self._ride = ride
-        self._reply = reply
-        self._client = ride.request.protocol
+    def __init__(self, handler: Handler, agenda: Agenda) -> None:
+        """`serves` comes next."""
+        self._handler = handler
         self._agenda = agenda
-        self._last = self._said = ride.began  # when the provider was heard of, and the client something said
-        self._page: int | None = agenda.put(self, ride.began + track.first_due)
-        self._line = ride.snapshot.world.latencies.waits(track.candidate, self, ride.asked_at)
         self._first_byte_s: float | None = None  # from the start of the request; None until the commit
         self._heard: Head | None = None  # the provider's, while no parser was needed for what came behind it,
         self._done = False  # and whether that was all
@@ -87,10 +95,33 @@ class Telling(_Steady):
         self._before = self._behind = b""
         self._retelling: Retelling | None = None  # of the run, where they leave in other words
         self._out = 0  # bytes of the body that the client got
+        self._unsent = b""  # what of the answer may leave and has not, when the way of all goes on
+
+    def serves(self, ride: Ride) -> None:
+        """The stream that its provider was asked for just now."""
+        track = ride.track
+        self._ride = ride
+        self._reply = ride.reply
+        self._client = ride.request.protocol
+        self._last = self._said = ride.began  # when the provider was heard of, and the client something said
         self._most = track.most_bytes
         self._reserved = track.output  # tokens
-        self._unsent = b""  # what of the answer may leave and has not, when the way of all goes on
         self._over = False  # the reply is whoever's it was
+        self._page: int | None = self._agenda.put(self, ride.began + track.first_due)
+        self._line = ride.snapshot.world.latencies.waits(track.candidate, self, ride.asked_at)
+
+    def _rests(self) -> None:
+        """It is as it was made, but for what `serves` says, and may serve the next stream of its connection; unless it
+        had a stream of its own. Nobody else knows it any more."""
+        if not self._unread and self._opening is None and self._familiar is None and self._recital is None:
+            return
+        del self._ride, self._reply, self._client
+        self._write = _unheard
+        self._first_byte_s = self._heard = self._familiar = self._recital = self._opening = None
+        self._unread, self._first, self._size, self._out = True, b"", 0, 0
+        self._before = self._behind = b""
+        self._body.clear()
+        self._handler.rests = self
 
     @property
     def committed(self) -> bool:
@@ -224,8 +255,11 @@ class Telling(_Steady):
         if self._heard is not None:  # past any parser
             self._parts()
             self._reply.has_come(self._heard)
-        else:
-            self._gives_back(b"")
+            self._record()
+            ride.ends()
+            self._rests()
+            return
+        self._gives_back(b"")
         self._record()
         ride.ends()
 

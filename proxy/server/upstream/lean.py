@@ -184,8 +184,8 @@ class LeanReply:
     def direct(self) -> None:
         """To whom it is lent gets it by one call less, until it is given back: for a stream of many reads."""
         handler = self._handler
-        if self._ours and handler.reply is not None and not handler.is_direct:
-            handler.direct(handler.reply.received)
+        if self._ours and handler.reply is not None and handler.ear is not handler.reply:
+            handler.direct(handler.reply)
 
     def returned(self, who: Waits | None) -> None:
         """What comes is its own to take again, and nothing has come so far. `who` is told, once, as `came` tells."""
@@ -201,7 +201,7 @@ class LeanReply:
         if not self._ours:
             return
         self._handler.reply = self
-        if self._handler.is_direct:
+        if self._handler.ear is not None:
             self._handler.direct(None)
         if body:
             self._parts.append(body)
@@ -246,8 +246,6 @@ class LeanReply:
     def _goes(self, reusable: bool) -> None:
         handler, connection = self._handler, self._connection
         handler.reply = None
-        if handler.is_direct:
-            handler.direct(None)
         if not reusable:
             connection.close()
         elif self._home is not None:
@@ -381,8 +379,6 @@ class LeanReply:
             return
         handler = self._handler
         handler.reply = None
-        if handler.is_direct:
-            handler.direct(None)
         if handler.transport is not None:
             handler.transport.abort()  # what of the request has not left does not leave any more
         self._connection.close()

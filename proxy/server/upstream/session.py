@@ -117,6 +117,8 @@ class LeanUpstream(PlainUpstream):
         request, clock = self._rendered(outgoing), asyncio.get_running_loop().time
         for last in (*[False] * tries, True):
             connection, handler, reused = await self._acquired(outgoing.timeouts.connect)
+            if handler.ear is not None:
+                handler.direct(None)  # past one that would give it all back
             reply, began = LeanReply(connection, handler, self._outbox, self._at_hand), clock()
             try:
                 await reply.begin(request, outgoing.body)

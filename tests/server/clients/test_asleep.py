@@ -21,6 +21,7 @@ from proxy.server.clients.ordinary import OrdinaryRequest
 from proxy.server.express.course import Course
 from proxy.server.express.ride import Ride
 from proxy.server.gateway import Gateway
+from proxy.server.upstream import LeanUpstream
 from proxy.server.watchdog import Watchdog
 
 LOOPS = ("uvloop",)
@@ -129,7 +130,16 @@ async def test_of_who_rode_nothing_is_left_to_the_collector(upstream: ScriptedUp
         for stream in (False, True):
             await good(client, stream=stream)
         await gw.quiet()
-        assert not [it for it in gc.get_objects() if isinstance(it, Course | Ride | OrdinaryRequest)]
+        left = [it for it in gc.get_objects() if isinstance(it, Course | Ride | OrdinaryRequest)]
+        assert [it.__class__ for it in left] == [Course]  # which rests with its connection
+        assert not any(hasattr(left[0], of_one_stream) for of_one_stream in ("_ride", "_reply", "_client"))
+        left.clear()
+        there = gateway_of(gw).current.upstreams["first"]
+        assert isinstance(there, LeanUpstream)
+        ((_, handler, _),) = there._at_hand._pile
+        assert handler.transport is not None
+        handler.transport.abort()
+        await settles(lambda: not any(isinstance(it, Course) for it in gc.get_objects()))
     finally:
         gc.enable()
 

@@ -13,9 +13,10 @@ import pytest
 from gateway import RawClient, Running, Start, provider, sent_behind, settles
 from keyed import make
 from playbook import CHAT, MESSAGES, Tongue
-from riding import OWN, TOLD, frames, rides
+from riding import OWN, TOLD, answer, frames, rides
 from structlog.testing import capture_logs
 from upstream import LAST, SILENCE, STREAM_HEAD, Script, ScriptedUpstream, piece, streamed, within
+from upstream import plain as whole
 
 from proxy.server.billing import STREAM_BYTES_PER_TOKEN
 from proxy.server.call import NOTHING
@@ -23,7 +24,8 @@ from proxy.server.clients.connection import Connection
 from proxy.server.express.course import Course
 from proxy.server.express.ride import Ride
 from proxy.server.gateway import Gateway
-from proxy.server.upstream import plain
+from proxy.server.upstream import LeanUpstream, plain
+from proxy.server.upstream.handler import Handler, Receiver
 from proxy.wire.head_shape import Head
 
 LOOPS = ("uvloop",)
@@ -162,6 +164,83 @@ async def test_a_task_that_waits_for_the_next_request_keeps_nothing_of_the_last(
         assert kept == (b"", None, (), None, call and (b"", NOTHING))
 
 
+def slowly(theirs: Tongue) -> Script:
+    *said, last = map(piece, frames(theirs))
+    return [STREAM_HEAD, *(step for it in said for step in (it, 0.01)), last + LAST]
+
+
+@pytest.mark.parametrize("theirs", [CHAT, MESSAGES], ids=["passing", "translated"])
+async def test_the_streams_of_a_connection_have_one_course_and_its_transport_is_told_once(
+    theirs: Tongue, upstream: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gw = await start(provider("first", upstream, theirs, models=PRICED))
+    upstream.answers(lambda seen: slowly(theirs))
+    served, told = list[Course](), list[object]()
+    serves, direct = Course.serves, Handler.direct
+
+    def noted(self: Course, ride: Ride) -> None:
+        served.append(self)
+        serves(self, ride)
+
+    def noted_ear(self: Handler, ear: Receiver | None) -> None:
+        told.append(ear)
+        direct(self, ear)
+
+    client = await gw.connect()
+    said = []
+    for number in range(8):
+        if number == 3:  # what was learnt from the first ones makes the next ones all alike
+            monkeypatch.setattr(Course, "serves", noted)
+            monkeypatch.setattr(Handler, "direct", noted_ear)
+        await asks(client)
+        said.append((await taken(client)).count(b"data: "))
+    await gw.quiet()
+    assert len(served) == 5
+    assert len(set(served)) == 1
+    assert told in ([], served[:1])
+    assert len(set(said)) == 1
+    await held_is_nothing(gw)
+
+
+async def test_what_comes_for_others_passes_a_course_that_rests(upstream: ScriptedUpstream, start: Start) -> None:
+    gw = await start(provider("first", upstream, models=PRICED))
+    upstream.answers(lambda seen: slowly(CHAT) if b'"stream":true' in seen.body else whole(CHAT.answer("Hello.")))
+    client = await gw.connect()
+    for stream in (True, True, False, False, True, False, True):  # of each kind the first goes the way of all
+        await client.request(CHAT, CHAT.request("first", stream=stream))
+        if stream:
+            assert (await taken(client)).count(b"data: ") == len(GOOD) - 1
+        else:
+            assert (await answer(client))[0] == b"HTTP/1.1 200 OK"
+    await gw.quiet()
+    assert len({seen.connection for seen in upstream.seen}) == 1
+    assert [row["outcome"] for row in await gw.rows(7)] == ["ok"] * 7
+
+
+@pytest.mark.parametrize("theirs", [CHAT, MESSAGES], ids=["passing", "translated"])
+@pytest.mark.parametrize("slow", [False, True], ids=["at once", "slowly"])
+async def test_a_course_that_rests_is_as_a_new_one(
+    theirs: Tongue, slow: bool, upstream: ScriptedUpstream, start: Start
+) -> None:
+    gw = await start(provider("first", upstream, theirs, models=PRICED))
+    script = slowly(theirs) if slow else [b"".join([STREAM_HEAD, *map(piece, frames(theirs)), LAST])]
+    upstream.answers(lambda seen: script)
+    client = await gw.connect()
+    gateway, rests = the_gateway(gw), None
+    for _ in range(5):
+        await asks(client)
+        await taken(client)
+        await gw.quiet()
+        there = gateway.current.upstreams["first"]
+        assert isinstance(there, LeanUpstream)
+        for _, handler, _ in there._at_hand._pile:
+            if (rests := handler.rests) is not None:
+                new = Course(handler, gateway.relay.agenda)
+                names = [it for kind in Course.__mro__ for it in getattr(kind, "__slots__", ()) if hasattr(new, it)]
+                assert {it: getattr(rests, it) for it in names} == {it: getattr(new, it) for it in names}
+    assert rests is not None
+
+
 async def held_is_nothing(gw: Running) -> None:
     assert gw.app is not None
     gateway = gw.app.gateway
@@ -169,7 +248,7 @@ async def held_is_nothing(gw: Running) -> None:
     assert (gateway.turnstile.inside, gateway.turnstile.held, gateway.current.users) == (0, 0, 0)
     assert track.in_flight.value == 0
     assert not any(gateway.current.world.latencies._waiting.values())
-    assert not any(handler.is_direct for _, handler, _ in track.upstream._at_hand._pile)
+    assert all(handler.ear in (None, handler.rests) for _, handler, _ in track.upstream._at_hand._pile)
     await settles(lambda: track.upstream._slots.take_at_once())
     assert not any(gateway.relay.agenda._pages.values())
 

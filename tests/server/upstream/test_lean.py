@@ -138,7 +138,7 @@ async def test_who_is_lent_an_answer_directly_is_told_of_its_end(upstream: Scrip
     go_on.set()
     while await lent.got.get() is not None:
         pass
-    assert not reply._handler.is_direct
+    assert reply._handler.ear is None
     with pytest.raises(UpstreamBroken):
         await read_up_to(100, reply)
     await client.close()
@@ -264,7 +264,7 @@ class Wire:
 
     def __init__(self) -> None:
         self.reply: LeanReply | None = None
-        self.is_direct = False
+        self.ear = None
         self.transport = self
         self.paused = False
         self.ended = ""
