@@ -19,5 +19,7 @@ def step_back() -> None:
 
 
 def executor() -> ThreadPoolExecutor:
-    """For what the loop has done elsewhere: as many threads as its own would have."""
-    return ThreadPoolExecutor(thread_name_prefix="backstage", initializer=step_back)
+    """For what the loop has done elsewhere: as many threads as its own would have, and the one in which the watch over
+    the table waits for good."""
+    threads = min(32, (os.cpu_count() or 1) + 4) + 1
+    return ThreadPoolExecutor(threads, thread_name_prefix="backstage", initializer=step_back)

@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import Queue
 from types import ModuleType
@@ -59,6 +60,11 @@ def test_where_it_is_forbidden_nothing_changes(monkeypatch: pytest.MonkeyPatch) 
 def test_the_loop_has_its_work_done_backstage() -> None:
     with backstage.executor() as workers:
         assert workers.submit(os.sched_getscheduler, 0).result() == os.SCHED_BATCH
+
+
+def test_the_watch_over_the_table_takes_no_thread_from_others() -> None:
+    with ThreadPoolExecutor() as ordinary, backstage.executor() as workers:
+        assert workers._max_workers == ordinary._max_workers + 1
 
 
 @each("module", [writer, lines])
