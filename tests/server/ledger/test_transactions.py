@@ -108,8 +108,8 @@ def test_rows_that_trickle_are_written_as_a_crowds_are(tmp_path: Path, kind: Kin
 
 @pytest.mark.parametrize("rows", [9, 374, 512])
 def test_a_crowd_that_is_alike_is_written_as_any_other(tmp_path: Path, kind: Kind, rows: int) -> None:
-    alike, any = tmp_path / "alike.db", tmp_path / "any.db"
-    for path, take in ((alike, a_turn), (any, way_of_all)):
+    alike, of_all = tmp_path / "alike.db", tmp_path / "of_all.db"
+    for path, take in ((alike, a_turn), (of_all, way_of_all)):
         kind.rows, ledger = None, ledger_at(path)
         for i in range(2):
             ledger.record(brief(kind, i))
@@ -118,7 +118,7 @@ def test_a_crowd_that_is_alike_is_written_as_any_other(tmp_path: Path, kind: Kin
             ledger.record(brief(kind, i + 2, at_ms=NOON + 9 * i, bytes_committed=i))
         assert take(ledger) in (True, None)
         assert (ledger.queued, ledger.written) == (0, rows + 2)
-    assert told(alike) == told(any)
+    assert told(alike) == told(of_all)
 
 
 def test_a_crowd_that_is_mixed_is_not_looked_at_each_time(path: Path, kind: Kind) -> None:
