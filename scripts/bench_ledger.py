@@ -130,8 +130,8 @@ class Clocked(Ledger):
         super()._settle(written, failed, weight)
         self.taken.append((time.monotonic(), self.written))
 
-    def _few(self) -> bool:
-        if written := super()._few():
+    def _sheaf(self) -> bool:
+        if written := super()._sheaf():
             self.taken.append((time.monotonic(), self.written))
         return written
 

@@ -16,7 +16,7 @@ from proxy.record import define
 from proxy.server.ledger.building import Alike, Into, Row
 from proxy.server.ledger.insert import SIZES, File, insert, statement
 from proxy.server.ledger.rows import BLOCK_BITS, Value, integer
-from proxy.server.ledger.trickle import Few
+from proxy.server.ledger.trickle import Sheaf
 
 T = TypeVar("T")
 
@@ -55,18 +55,18 @@ class Bookings:
             unmarked.add((alike, at_ms >> BLOCK_BITS))
         self._book(file, sums, unmarked)
 
-    def book_few(self, file: File, few: Few) -> None:
+    def book_sheaf(self, file: File, sheaf: Sheaf) -> None:
         """The same, where they mostly bring nothing new but what they were charged."""
-        alike, charged = few.alike, few.charged_nanos
+        alike, charged = sheaf.alike, sheaf.charged_nanos
         key, form, accounts, marked = alike.key_id, alike.form, alike.accounts, self._marked
         plain = form is None or form[0] in self._forms
-        if key is not None and few.last_ms >= self._used.get(key, 0) + USED_MS:
+        if key is not None and sheaf.last_ms >= self._used.get(key, 0) + USED_MS:
             plain = False
-        for block in few.blocks:
+        for block in sheaf.blocks:
             if (alike, block) not in marked:
                 plain = False
         if not plain:
-            self._book(file, {alike: (charged, few.last_ms)}, {(alike, block) for block in few.blocks})
+            self._book(file, {alike: (charged, sheaf.last_ms)}, {(alike, block) for block in sheaf.blocks})
         elif charged and accounts:
             spent: list[Value] = []
             nanos = integer(charged)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from proxy.server.ledger.building import Into, Kind, Row
 from proxy.server.ledger.rows import Value
-from proxy.server.ledger.trickle import Few
+from proxy.server.ledger.trickle import Sheaf
 
 T = TypeVar("T")
 File = sqlite3.Connection | sqlite3.Cursor
@@ -35,18 +35,18 @@ def insert_rows(connection: sqlite3.Connection, rows: Sequence[Row], last: int) 
     _insert_rest(connection, numbered)
 
 
-def insert_few(cursor: sqlite3.Cursor, few: Few) -> int:
+def insert_sheaf(cursor: sqlite3.Cursor, sheaf: Sheaf) -> int:
     """The same for those that are alike, by their values. The file numbers them, behind those that it has: the last
     one's id."""
-    kind, values, count = few.alike.ordinary, few.values, len(few.requests)
+    kind, values, count = sheaf.alike.ordinary, sheaf.values, len(sheaf.requests)
     into, shared = kind.into, len(kind.shared)
     if count <= MANY:
-        cursor.execute(few_statement(into, shared, count), values)
+        cursor.execute(sheaf_statement(into, shared, count), values)
     else:
         first, own = values[:shared], len(into.columns) - shared - 1
         for part in _cut(range(count)):
             rest = values[shared + part[0] * own : shared + (part[-1] + 1) * own]
-            cursor.execute(few_statement(into, shared, len(part)), first + rest)
+            cursor.execute(sheaf_statement(into, shared, len(part)), first + rest)
     return cursor.lastrowid or 0
 
 
@@ -134,7 +134,7 @@ def statement(into: Into, rows: int) -> str:
 
 
 @lru_cache(maxsize=256)
-def few_statement(into: Into, shared: int, rows: int) -> str:
+def sheaf_statement(into: Into, shared: int, rows: int) -> str:
     """The same for rows of one kind, which takes longer to prepare and is quicker where it is prepared. A row that
     breaks the tables' rules ends the transaction: to undo the statement alone SQLite would copy each page before it
     writes there."""

@@ -14,16 +14,16 @@ import structlog
 from proxy.server.ledger.booking import Bookings
 from proxy.server.ledger.building import Row
 from proxy.server.ledger.checkpoints import Checkpoints
-from proxy.server.ledger.insert import BAD_ROW, File, insert_each, insert_few, insert_rows, last_id
+from proxy.server.ledger.insert import BAD_ROW, File, insert_each, insert_rows, insert_sheaf, last_id
 from proxy.server.ledger.reserves import Reserves
 from proxy.server.ledger.retention import STEP_PAGES, Retention, cascading, sweep
 from proxy.server.ledger.schema import inode_of
-from proxy.server.ledger.trickle import Few
+from proxy.server.ledger.trickle import Sheaf
 
 log = structlog.get_logger()
 
 BATCH_PAGES, ROW_PAGE = 12, 6_000  # pages that a batch writes of itself, and bytes of rows for one more
-FEW_PAGES, PAGE_ROWS = 8, 6  # the same of rows that are alike
+SHEAF_PAGES, PAGE_ROWS = 8, 6  # the same of rows that are alike
 
 OLD_LEASE = "SELECT 1 FROM leases WHERE until_ms < ? LIMIT 1"
 DROP_LEASES = "DELETE FROM leases WHERE until_ms < ?"
@@ -60,7 +60,7 @@ class Transactions:
         self._commit(connection, [row.request_id for row in rows], BATCH_PAGES + weight // ROW_PAGE)
         return len(rows) - refused
 
-    def write_few(self, few: Few) -> bool:
+    def write_sheaf(self, sheaf: Sheaf) -> bool:
         """The same for rows that are alike, while the file takes them. False where it is not so: nothing is written
         then."""
         connection = self._connection
@@ -71,12 +71,12 @@ class Transactions:
         self._checkpoints.give_way()
         cursor.execute("BEGIN IMMEDIATE")
         try:
-            self._last_id = insert_few(cursor, few)
+            self._last_id = insert_sheaf(cursor, sheaf)
         except OverflowError:
             cursor.execute("ROLLBACK")
             return False
-        self._bookings.book_few(cursor, few)
-        self._commit(cursor, few.requests, FEW_PAGES + len(few.requests) // PAGE_ROWS)
+        self._bookings.book_sheaf(cursor, sheaf)
+        self._commit(cursor, sheaf.requests, SHEAF_PAGES + len(sheaf.requests) // PAGE_ROWS)
         return True
 
     def _commit(self, file: File, requests: Iterable[str], pages: int) -> None:

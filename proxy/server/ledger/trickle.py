@@ -15,7 +15,7 @@ from proxy.server.ledger.records import Brief, Decision
 from proxy.server.ledger.rows import BLOCK_BITS, NAME, Value
 
 
-class Few(NamedTuple):
+class Sheaf(NamedTuple):
     """Ordinary rows without attempts of their own. Their ids are the file's to give. A number may be more than a column
     holds."""
 
@@ -27,10 +27,10 @@ class Few(NamedTuple):
     charged_nanos: int
 
 
-_few = tuple.__new__  # as in `building`
+_sheaf = tuple.__new__  # as in `building`
 
 
-def together(briefs: Iterable[Decision | Brief]) -> Few | None:
+def together(briefs: Iterable[Decision | Brief]) -> Sheaf | None:
     """None where one of them is not as the others, has to be learnt, or holds what needs a look."""
     kind = alike = None
     values: list[Value] = []
@@ -69,4 +69,4 @@ def together(briefs: Iterable[Decision | Brief]) -> Few | None:
     if alike is None:
         return None
     requests: list[Any] = values[len(alike.ordinary.shared) :: len(ORDINARY) + len(SOLE)]
-    return _few(Few, (alike, values, requests, blocks, last_ms, charged))
+    return _sheaf(Sheaf, (alike, values, requests, blocks, last_ms, charged))

@@ -182,7 +182,7 @@ class Ledger:
         step_back()
         while not self._finished():
             self._wait()
-            if self._few():
+            if self._sheaf():
                 continue
             self._gather()
             if self._unwritten() and (self._ending or time.monotonic() >= self._retry_at):
@@ -250,7 +250,7 @@ class Ledger:
     def _came(self) -> bool:
         return bool(self._queue or self._leases) or self._hurry or self._ending
 
-    def _few(self) -> bool:
+    def _sheaf(self) -> bool:
         """A turn as most are: rows that are alike, which the file takes, and nothing else. They stand in the queue
         until they are written. False where anything is unusual, for the way of all."""
         queue, now = self._queue, time.monotonic()
@@ -261,21 +261,21 @@ class Ledger:
             self._mixed -= 1
             return False
         try:
-            few = together(list(queue)[:count])
+            sheaf = together(list(queue)[:count])
         except Exception:  # as in `_built`, which tells whose row is none
             return False
-        if few is None:
+        if sheaf is None:
             self._mixed = MIXED
             return False
         if self._leases or self._young:
             self._take_leases()
         try:
-            if not self._file.write_few(few):
+            if not self._file.write_sheaf(sheaf):
                 return False
         except Exception as exc:  # as in `_write`, which tries again, and tells what ails the file
             self._file.failed()
             if not isinstance(exc, sqlite3.Error | OSError | LedgerRefused):
-                self._report("ledger_batch_failed", exc, few.requests[0])
+                self._report("ledger_batch_failed", exc, sheaf.requests[0])
             return False
         self._written_at, self._naps = now, 0
         self._pause_s = self._flush_s if count < THICK else self._flush_s / 2

@@ -304,11 +304,11 @@ def test_of_many_under_way_a_batch_of_few_rows_writes_rows_and_sums_alone(path: 
         ledger.record(brief(kind, i))
         way_of_all(ledger)
     ledger.record(brief(kind, 2))
-    assert ledger._few()
+    assert ledger._sheaf()
     ledger.lease(("req_40", "k", "team", 5, NOON))
     ledger.record(brief(kind, 3))
     statements.clear()
-    assert ledger._few()
+    assert ledger._sheaf()
     assert [said.split(" (")[0] for said in statements if not said.startswith("--")] == [
         "BEGIN IMMEDIATE", "INSERT OR ROLLBACK INTO decision_rows", "INSERT INTO spend", "COMMIT",
     ]  # fmt: skip

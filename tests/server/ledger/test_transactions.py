@@ -69,8 +69,8 @@ def way_of_all(ledger: Ledger) -> None:
 
 
 def a_turn(ledger: Ledger) -> bool:
-    if few := ledger._few():
-        return few
+    if ledger._sheaf():
+        return True
     way_of_all(ledger)
     return False
 
@@ -96,9 +96,9 @@ def told(path: Path) -> dict[str, list[Any]]:
 
 def test_rows_that_trickle_are_written_as_a_crowds_are(tmp_path: Path, kind: Kind) -> None:
     trickling, crowded = tmp_path / "trickling.db", tmp_path / "crowded.db"
-    few = list(turns(ledger_at(trickling), kind, a_turn))
-    assert few.count(True) > len(few) / 2
-    assert False in few
+    ways = list(turns(ledger_at(trickling), kind, a_turn))
+    assert ways.count(True) > len(ways) / 2
+    assert False in ways
     kind.rows = None
     list(turns(ledger_at(crowded), kind, way_of_all))
     assert told(trickling) == told(crowded)
@@ -175,10 +175,10 @@ def test_what_is_unusual_is_left_to_the_way_of_all(
         ledger.record(brief(kind, i))
         way_of_all(ledger)
     ledger.record(brief(kind, 2))
-    assert ledger._few()
+    assert ledger._sheaf()
     spoil(ledger, brief(kind, 2))
     ledger.record(brief(kind, 3))
-    assert not ledger._few()
+    assert not ledger._sheaf()
     assert ledger.queued == len(ledger._queue) > 0
     way_of_all(ledger)
     assert (ledger.queued, ledger.stalled, ledger.failed) == (0, False, 0)
@@ -193,7 +193,7 @@ def test_rows_that_trickle_go_on_behind_those_of_another_process(path: Path, kin
     for i in (2, 3):
         rows_of_another_process(ledger, brief(kind, i))
         ledger.record(brief(kind, i))
-        assert ledger._few()
+        assert ledger._sheaf()
     assert [id for (id,) in sql(path, "SELECT request_id FROM decisions ORDER BY id")] == [
         "req_0", "req_1", "req_theirs_2", "req_2", "req_theirs_3", "req_3",
     ]  # fmt: skip
@@ -210,7 +210,7 @@ def test_a_row_that_cannot_be_told_is_left_to_the_way_of_all(path: Path, kind: K
     broken: Any = None
     ledger.record(brief(kind, 2, usage=broken))
     ledger.record(brief(kind, 3))
-    assert not ledger._few()
+    assert not ledger._sheaf()
     way_of_all(ledger)
     assert (ledger.queued, ledger.stalled, ledger.failed) == (0, False, 1)
     assert count(path) == 3
@@ -221,8 +221,8 @@ def test_a_fault_of_ours_is_told_once_and_costs_no_row(path: Path, kind: Kind, e
     for i in range(4):
         ledger.record(brief(kind, i))
         if i > 1:
-            ledger._file.write_few = None  # type: ignore[assignment,method-assign]  # cannot be called
-            assert not ledger._few()
+            ledger._file.write_sheaf = None  # type: ignore[assignment,method-assign]  # cannot be called
+            assert not ledger._sheaf()
         way_of_all(ledger)
     assert (ledger.queued, ledger.stalled, ledger.failed) == (0, False, 0)
     assert count(path) == 4

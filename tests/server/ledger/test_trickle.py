@@ -10,7 +10,7 @@ from past import world_of
 from proxy.server.ledger.building import Rows
 from proxy.server.ledger.records import Brief
 from proxy.server.ledger.rows import BLOCK_BITS
-from proxy.server.ledger.trickle import Few, together
+from proxy.server.ledger.trickle import Sheaf, together
 
 from .samples import NOON, decision
 from .test_building import BRIEFS, TABLE, Kind, brief, planned, unreadable
@@ -30,24 +30,24 @@ def learnt() -> tuple[Kind, Rows]:
     return kind, rows
 
 
-def rows_as_one(rows: Rows, briefs: list[Brief]) -> Few:
+def rows_as_one(rows: Rows, briefs: list[Brief]) -> Sheaf:
     made = [rows.row_of(it, unreadable) for it in briefs]
     alike = made[0].alike
     assert all(row.alike is alike and not row.attempts and row.plan is None for row in made)
     values = [*alike.ordinary.shared, *(value for row in made for value in row.values)]
     blocks = list(dict.fromkeys(row.at_ms >> BLOCK_BITS for row in made))
     last_ms, charged = max(row.at_ms for row in made), sum(row.charged_nanos for row in made)
-    return Few(alike, values, [row.request_id for row in made], blocks, last_ms, charged)
+    return Sheaf(alike, values, [row.request_id for row in made], blocks, last_ms, charged)
 
 
 @pytest.mark.parametrize("name", BRIEFS)
 def test_briefs_come_to_what_the_rows_of_each_come_to(name: str) -> None:
     kind, rows = learnt()
     briefs = [brief(kind, 7), brief(kind, 8, **BRIEFS[name]), brief(kind, 1500)]
-    few = together(briefs)
-    assert (few is not None) is (name in AS_THEY_ARE)
-    if few is not None and "column" not in name:
-        assert few == rows_as_one(rows, briefs)
+    sheaf = together(briefs)
+    assert (sheaf is not None) is (name in AS_THEY_ARE)
+    if sheaf is not None and "column" not in name:
+        assert sheaf == rows_as_one(rows, briefs)
 
 
 def test_one_that_waited_before_it_was_asked_is_for_the_way_of_all() -> None:
