@@ -38,7 +38,8 @@ Data = bytes | bytearray | memoryview  # as a transport takes it
 
 
 def _unheard(data: Data) -> None:
-    """Nobody is written to before the commit."""
+    """It would be lost without a word."""
+    raise AssertionError("nobody is written to before the commit")
 
 
 class _Steady:
@@ -111,10 +112,11 @@ class Telling(_Steady):
         self._line = ride.snapshot.world.latencies.waits(track.candidate, self, ride.asked_at)
 
     def _rests(self) -> None:
-        """It is as it was made, but for what `serves` says, and may serve the next stream of its connection; unless it
-        had a stream of its own. Nobody else knows it any more."""
+        """It is as it was made, but for what `serves` says, and may serve the next stream of its connection. Nobody
+        else knows it any more."""
         if not self._unread and self._opening is None and self._familiar is None and self._recital is None:
-            return
+            del self._stream  # which read it
+            self._recast, self._done = None, False
         del self._ride, self._reply, self._client
         self._write = _unheard
         self._first_byte_s = self._heard = self._familiar = self._recital = self._opening = None

@@ -26,6 +26,7 @@ from proxy.server.express.ride import Ride
 from proxy.server.gateway import Gateway
 from proxy.server.upstream import LeanUpstream, plain
 from proxy.server.upstream.handler import Handler, Receiver
+from proxy.streams import rote
 from proxy.wire.head_shape import Head
 
 LOOPS = ("uvloop",)
@@ -239,6 +240,34 @@ async def test_a_course_that_rests_is_as_a_new_one(
                 names = [it for kind in Course.__mro__ for it in getattr(kind, "__slots__", ()) if hasattr(new, it)]
                 assert {it: getattr(rests, it) for it in names} == {it: getattr(new, it) for it in names}
     assert rests is not None
+
+
+async def test_a_course_whose_stream_was_read_keeps_nothing_of_it(
+    upstream: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or its connection would keep a ride for as long as nobody asks."""
+    monkeypatch.setattr(rote, "_memories", {})
+    gw = await start(provider("first", upstream, MESSAGES, models=PRICED))
+    upstream.answers(lambda seen: slowly(MESSAGES))
+    client, rode = await gw.connect(), rides(monkeypatch)
+    said = []
+    for _ in range(4):
+        rote._memories.clear()  # so each is read
+        await asks(client)
+        said.append(OWN.sub(b"", await taken(client)))
+        await gw.quiet()
+    assert None not in rode[1:]
+    assert said == said[:1] * 4
+    there = the_gateway(gw).current.upstreams["first"]
+    assert isinstance(there, LeanUpstream)
+    ((_, handler, _),) = there._at_hand._pile
+    rests = handler.rests
+    assert isinstance(rests, Course)
+    assert handler.ear is rests
+    assert not any(hasattr(rests, of_one_stream) for of_one_stream in ("_ride", "_reply", "_client", "_stream"))
+    assert (rests._recast, rests._done) == (None, False)
+    with pytest.raises(AssertionError):
+        rests._write(b"before the commit")
 
 
 async def held_is_nothing(gw: Running) -> None:
