@@ -13,6 +13,7 @@ from past import world_of
 
 from proxy.routing.forms import form_of
 from proxy.server.ledger import Brief, Lease, Ledger
+from proxy.server.ledger.insert import MANY, SIZES
 from proxy.server.ledger.schema import open_writer
 from proxy.server.ledger.writer import MIXED, THICK
 
@@ -119,6 +120,24 @@ def test_a_crowd_that_is_alike_is_written_as_any_other(tmp_path: Path, kind: Kin
         assert take(ledger) in (True, None)
         assert (ledger.queued, ledger.written) == (0, rows + 2)
     assert told(alike) == told(of_all)
+
+
+ODD = {"one that is there": ({"request_id": "req_0"}, 0), "one without an id": ({"request_id": None}, 1)}
+
+
+@pytest.mark.parametrize(("odd", "failed"), ODD.values(), ids=ODD)
+def test_a_crowd_whose_later_statement_is_refused_is_written_but_for_one_row(
+    path: Path, kind: Kind, odd: dict[str, Any], failed: int
+) -> None:
+    ledger, rows = ledger_at(path), SIZES[0] + MANY
+    for i in range(2):
+        ledger.record(brief(kind, i))
+        way_of_all(ledger)
+    for i in range(rows):
+        ledger.record(brief(kind, i + 2, charged_nanos=5, **(odd if i == rows - 1 else {})))
+    assert not a_turn(ledger)
+    assert (ledger.queued, ledger.failed, count(path)) == (0, failed, rows + 1)
+    assert sql(path, "SELECT DISTINCT nanos FROM spend") == sql(path, "SELECT sum(charged_nanos) FROM decisions")
 
 
 def test_a_crowd_that_is_mixed_is_not_looked_at_each_time(path: Path, kind: Kind) -> None:
