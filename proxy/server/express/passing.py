@@ -91,9 +91,9 @@ class Passing(Reading):
             return False
         front, size, ending = b"", 0, endings.get(len(data))
         if ending is None:  # maybe behind a text
-            line, _, rest = data.partition(self._before)
+            lead, _, rest = data.partition(self._before)
             text = rest.partition(b'"')[0]
-            at = len(line) + len(self._before) + len(text) + len(self._behind)
+            at = len(lead) + len(self._before) + len(text) + len(self._behind)
             ending = endings.get(len(data) - at)
             if ending is None or at > LONGEST or not (text.translate(BARE) == text or is_within(text)):
                 return False
