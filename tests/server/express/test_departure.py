@@ -14,6 +14,7 @@ from upstream import Script, ScriptedUpstream, plain, streamed
 
 from proxy.accounts.limits import Meter
 from proxy.server.express import departure
+from proxy.server.express.course import Course
 from proxy.server.express.fare import Fare
 from proxy.server.express.ride import Ride
 from proxy.server.express.strangers import Strangers
@@ -36,7 +37,8 @@ STEPS: dict[str, tuple[Any, str, bool]] = {
     "when it has begun": (departure, "_begun", True),
     "before a note of what is reserved": (Ledger, "lease", False),
     "behind a note of what is reserved": (Ledger, "lease", True),
-    "before the course of a stream": (departure, "Course", False),
+    "before the course of a stream": (Course, "of", False),
+    "before a course has the stream": (Course, "serves", False),
     "before the answer is for it": (LeanReply, "lend", False),
     "when the answer is for it": (LeanReply, "lend", True),
     "before its conversation is known": (Ride, "recognizes", False),
@@ -44,7 +46,7 @@ STEPS: dict[str, tuple[Any, str, bool]] = {
     "when its conversation is to be known": (Strangers, "add", True),
 }
 OF_BOTH = ("board", "boards", "put")  # the way of all has taken these, or another one comes first, behind a head
-OF_STREAMS = ("Course", "add")
+OF_STREAMS = ("of", "serves", "add")
 KINDS = {"plain": False, "streamed": True}
 BODIES = {"body with its head": False, "body behind its head": True}
 
