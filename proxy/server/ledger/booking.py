@@ -16,7 +16,7 @@ from proxy.record import define
 from proxy.server.ledger.building import Alike, Into, Row
 from proxy.server.ledger.insert import SIZES, File, insert, statement
 from proxy.server.ledger.rows import BLOCK_BITS, Value, integer
-from proxy.server.ledger.trickle import Sheaf
+from proxy.server.ledger.sheaf import Sheaf
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from proxy.server.ledger.building import Into, Kind, Row
 from proxy.server.ledger.rows import Value
-from proxy.server.ledger.trickle import Sheaf
+from proxy.server.ledger.sheaf import Sheaf
 
 T = TypeVar("T")
 File = sqlite3.Connection | sqlite3.Cursor

@@ -18,7 +18,7 @@ from proxy.server.ledger.insert import BAD_ROW, File, insert_each, insert_rows, 
 from proxy.server.ledger.reserves import Reserves
 from proxy.server.ledger.retention import STEP_PAGES, Retention, cascading, sweep
 from proxy.server.ledger.schema import inode_of
-from proxy.server.ledger.trickle import Sheaf
+from proxy.server.ledger.sheaf import Sheaf
 
 log = structlog.get_logger()
 

@@ -25,8 +25,8 @@ from proxy.server.ledger.building import ATTEMPT_BYTES, ROW_BYTES, Row, Rows
 from proxy.server.ledger.records import Brief, Decision, Leased
 from proxy.server.ledger.retention import Retention
 from proxy.server.ledger.schema import LedgerRefused, check, open_writer, refusal
+from proxy.server.ledger.sheaf import together
 from proxy.server.ledger.transactions import Transactions
-from proxy.server.ledger.trickle import together
 
 log = structlog.get_logger()
 

@@ -10,7 +10,7 @@ from past import world_of
 from proxy.server.ledger.building import Rows
 from proxy.server.ledger.records import Brief
 from proxy.server.ledger.rows import BLOCK_BITS
-from proxy.server.ledger.trickle import Sheaf, together
+from proxy.server.ledger.sheaf import Sheaf, together
 
 from .samples import NOON, decision
 from .test_building import BRIEFS, TABLE, Kind, brief, planned, unreadable
