@@ -49,6 +49,7 @@ class Shaped(Head):
 
     def __init__(self, shape: Shape, values: tuple[bytes, ...], length: int) -> None:
         self.shape, self.values = shape, values
+        # Records are frozen for the type checker alone; see `proxy.record`.
         self.status, self.framing, self.reusable = 200, shape.framing, shape.reusable  # type: ignore[misc]
         self.length = length  # type: ignore[misc]
 

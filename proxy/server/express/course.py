@@ -200,13 +200,11 @@ class Course(Passing):
             return data
         head, body = found
         self._heard, self._last, dialect = head, self._agenda.tick, prepared.dialect
-        if not isinstance(dialect, Dialect):
-            pass
-        elif prepared.native:
+        if prepared.native and isinstance(dialect, Dialect):
             self._familiar = familiar(dialect, strip_usage=prepared.asked_usage)
             if head.__class__ is Head and len(data) <= LARGEST_OPENING:
                 self._first = data  # to be learnt from
-        else:
+        elif isinstance(dialect, Dialect):
             ride, track, self._edits = self._ride, self._ride.track, UNTOUCHED
             model, created = track.facts.wanted[0], ride.at_ms // 1000
             self._recital = recital_of(dialect, track.surface.spoken, model, track.wants_usage, created)
