@@ -9,7 +9,7 @@ from each import each
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.wire.thin import KEPT, STEP, Cuts, lightened, stretched, thinned
+from proxy.wire.thin import KEPT, PIECE, STEP, Cuts, lightened, stretched, thinned
 
 LONG = b"aBcD" * 8
 
@@ -68,6 +68,14 @@ def test_a_body_is_read_lightly_if_what_is_left_out_says_itself(body: bytes, lig
             assert body[since:until] in PICTURE
         longer = json.loads(stretched(text, cuts))
         assert json.dumps(longer).count("A") > json.dumps(json.loads(text)).count("A")
+
+
+def test_no_byte_is_passed_over_where_pieces_meet() -> None:
+    body = b'{"a":"%b"}' % (b"x" * (2 * PIECE))
+    assert lightened(body) is not None
+    borders = 6, 8, PIECE, 2 * PIECE, len(body) - KEPT - 2
+    for at in [border + off for border in borders for off in (-1, 0, 1) if 6 <= border + off < len(body) - KEPT - 2]:
+        assert lightened(b"%b\n%b" % (body[:at], body[at + 1 :])) is None, at
 
 
 @given(
