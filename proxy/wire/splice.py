@@ -18,7 +18,7 @@ from contextlib import suppress
 from functools import cache, lru_cache, partial
 from typing import Any, NamedTuple
 
-from proxy.wire.thin import Cuts, thinned
+from proxy.wire.thin import Cuts, Thin, thinned
 
 _SPACE = rb"[ \t\n\r]*+"
 # Nearly every string ends at the first quote that no backslash stands before; `[^"]*+` alone is ten times as fast as
@@ -117,11 +117,29 @@ def lead(body: bytes, model: str) -> tuple[bytes, bytes] | None:
 
 def asking_usage(body: bytes) -> bytes:
     """As `rewrite` with nothing but `include_usage`, of a body that has members and no `stream_options`."""
-    end = len(body[: body.rindex(b"}")].rstrip(b" \t\n\r"))
+    end = _end_of_members(body)
     return b"".join((body[:end], _ASKED, body[end:]))
 
 
-def members(body: bytes, thin: tuple[bytes, Cuts] | None = None) -> list[Member]:
+def renamed_around(body: bytes, thin: Thin, model: str, *, include_usage: bool) -> Parts | None:
+    """As `renamed`, and `asking_usage`, of a body whose thin text shows that they can be told: its parts."""
+    text, cuts = thin
+    match = _MODEL.search(text)
+    if match is None:
+        return None
+    start, end = map(cuts.place, match.span(1))
+    edits = [(start, end, _dumps(model))]
+    if include_usage:
+        last = cuts.place(_end_of_members(text))
+        edits.append((last, last, _ASKED))
+    return _parts(body, edits)
+
+
+def _end_of_members(body: bytes) -> int:
+    return len(body[: body.rindex(b"}")].rstrip(b" \t\n\r"))
+
+
+def members(body: bytes, thin: Thin | None = None) -> list[Member]:
     """The top-level members, in order, with those that stand twice; `thin` is the body as `thinned` has it, where that
     is known. Raises ValueError if there is no object."""
     text, cuts = thin or thinned(body)

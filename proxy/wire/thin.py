@@ -37,7 +37,10 @@ class Cuts:
         return position + self._before[bisect_left(self.at, position)]
 
 
-def thinned(text: bytes, step: int = STEP, kept: int = KEPT) -> tuple[bytes, Cuts]:
+Thin = tuple[bytes, Cuts]  # what is left of a text, and what is not
+
+
+def thinned(text: bytes, step: int = STEP, kept: int = KEPT) -> Thin:
     """`text` is JSON; of anything else what is left may be anything shorter. Looks at the last quote of every `step`
     bytes: only where there is none, the one behind is searched for."""
     pieces: list[bytes] = []
@@ -60,7 +63,7 @@ def thinned(text: bytes, step: int = STEP, kept: int = KEPT) -> tuple[bytes, Cut
     return (b"".join((*pieces, text[begun:])), Cuts(places, sizes)) if pieces else (text, Cuts([], []))
 
 
-def lightened(body: bytes) -> tuple[bytes, Cuts] | None:
+def lightened(body: bytes) -> Thin | None:
     """`thinned`, of a body that is little else than long strings, as pictures are: it is JSON if what is left of it is.
     None for any other."""
     thin = thinned(body)

@@ -22,7 +22,9 @@ from proxy.wire.splice import (
     each_once,
     members,
     renamed,
+    renamed_around,
     rewrite,
+    whole,
 )
 from proxy.wire.thin import thinned
 
@@ -460,3 +462,31 @@ def test_the_short_way_leads_where_the_long_one_does(model: Any, more: dict[str,
 @pytest.mark.parametrize("body", [b'{"a":1}', b' { "a" : [1, {"b": "}"}] } \n', b'{"a":"x"\t\r\n}'])
 def test_usage_is_asked_for_at_the_end_without_a_scan(body: bytes) -> None:
     assert asking_usage(body) == rewrite(body, include_usage=True)
+
+
+LONG = "iVBORw0KGgo/" * 1000
+AROUND = {
+    "behind it": {"messages": [LONG], "model": "a"},
+    "before it": {"model": "a", "messages": [LONG]},
+    "between two": {"messages": [LONG], "model": "a", "input": LONG, "n": 1},
+}
+
+
+@pytest.mark.parametrize("include_usage", [False, True])
+@pytest.mark.parametrize("indent", [None, 1])
+@each("document", AROUND.values(), ids=AROUND)
+def test_the_model_is_renamed_around_what_is_left_out(
+    document: dict[str, Any], indent: int | None, include_usage: bool
+) -> None:
+    body = json.dumps(document, indent=indent).encode() + b" "
+    thin = thinned(body)
+    assert thin[1]
+    parts = renamed_around(body, thin, "new/name", include_usage=include_usage)
+    assert parts is not None
+    assert whole(parts) == rewrite(body, model="new/name", include_usage=include_usage)
+    assert any(isinstance(it, memoryview) and it.obj is body for it in parts)  # no copy
+
+
+def test_a_name_that_is_no_plain_string_is_not_renamed_around() -> None:
+    body = json.dumps({"model": 1, "messages": [LONG]}).encode()
+    assert renamed_around(body, thinned(body), "new", include_usage=False) is None

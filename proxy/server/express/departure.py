@@ -33,9 +33,9 @@ def departs(ride: Ride) -> bool:
     gateway, track, found, snapshot = ride.gateway, ride.track, ride.found, ride.snapshot
     assert found is not None
     now = gateway.clock()
-    _, talk, setting, _, written, _, _, _, light = found
+    _, talk, setting, _, written, _, _, _, thin = found
     chars, media, _, _, turns = talk
-    text = light or ride.body
+    text = ride.body if thin is None else thin[0]
     if media or not text.isascii():
         tokens = estimated_tokens(chars, 0 if text.isascii() else intake.wide(text), media)
     else:
@@ -122,7 +122,7 @@ def _stays(ride: Ride, place: Place) -> None:
 def _put(ride: Ride, found: Found) -> Parts | None:
     """The body for the provider; None where more than a look is needed."""
     track, body = ride.track, ride.body
-    _, _, _, _, _, _, beside, members, _ = found
+    _, _, _, _, _, _, beside, members, thin = found
     if track.hop is not None:
         try:
             asked = track.hop.asked(said(found), beside)
@@ -132,6 +132,8 @@ def _put(ride: Ride, found: Found) -> Parts | None:
     asks = track.streamed is not None and track.streamed.asked_usage
     if members is not None:
         return splice.rewritten(body, members, model=track.native, include_usage=asks)
+    if thin is not None:
+        return splice.renamed_around(body, thin, track.native, include_usage=asks)
     renamed = splice.renamed(body, track.native)
     if asks and renamed is not None:
         renamed = splice.asking_usage(renamed)

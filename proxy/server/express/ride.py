@@ -277,8 +277,8 @@ class Ride(Fare):
         call.answer.begun = call.answer.begun or self.left is not None
         call.body, found = self.body, self.found
         if found is not None:
-            _, _, setting, _, _, _, _, members, light = found
-            call.document = said(found) if light is None else json_text.read(self.body)
+            _, _, setting, _, _, _, _, members, thin = found
+            call.document = said(found) if thin is None else json_text.read(self.body)
             call.members, call.once = members, setting is None and members is None
         call.decision.requested = track.requested
         if track.standing.budgeted:

@@ -27,7 +27,7 @@ from proxy.server.express.track import Track, kind_of, wants_of
 from proxy.server.snapshot import Snapshot
 from proxy.wire import splice
 from proxy.wire.splice import Member
-from proxy.wire.thin import lightened, stretched
+from proxy.wire.thin import Thin, lightened, stretched
 
 MOST = 512  # settings of a snapshot, and requests of which one may be kept
 MOST_ENDS = 4  # that a request may have which begins like others
@@ -53,7 +53,7 @@ Talk = tuple[int, int, str, str, int]
 # beginnings and the ends of these.
 Found = tuple[
     Track, Talk, "Setting | None", list[Any], bytes, dict[str, Any] | None, bytes | None, list[Member] | None,
-    bytes | None,
+    Thin | None,
 ]  # fmt: skip
 
 
@@ -184,10 +184,15 @@ def _read_lightly(snapshot: Snapshot, visitor: Visitor, surface: Surface, body: 
     track: Track | None = snapshot.tracks.get(looked[0]) if looked is not None else None
     if looked is None or track is None or track.hop is not None or len(body) > track.longest:
         return None
-    if looked != _looked(visitor, surface, orjson.loads(stretched(text, cuts))):
-        return None  # some of it is a text
-    members = members_once(body, document, thin)
-    return (track, talk_of(looked[1]), None, [], b"", document, None, members, text) if members else None
+    _, shape, outline = looked
+    # What is left of a string is longer than any word that we know: it has a say as a text, or as the model's name.
+    longer = orjson.loads(stretched(text, cuts))
+    if longer["model"] != document["model"] or surface.spoken.read_shape(longer) != shape:
+        return None
+    members = None
+    if not stands_once(text, outline) and (members := members_once(body, document, thin)) is None:
+        return None
+    return track, talk_of(shape), None, [], b"", document, None, members, thin
 
 
 def keep(

@@ -161,6 +161,10 @@ def pictured(tongue: Tongue, data: str = DATA) -> list[dict[str, Any]]:
     return [{"role": "user", "content": [{"type": "text", "text": "What is on it? \u2026"}, picture]}]
 
 
+def turn_of(role: str, text: str, **more: str) -> dict[str, str]:
+    return {"role": role, "content": text} | more
+
+
 def written(tongue: Tongue, text: str) -> list[dict[str, Any]]:
     """A long text without a blank, and a picture beside it, so that it is of the same kind."""
     first = {"type": "text", "text": text}
@@ -171,6 +175,8 @@ PICTURES: dict[str, tuple[Callable[[Tongue], Any], bool | None]] = {  # and whet
     "the same": (pictured, True),
     "another picture": (lambda tongue: pictured(tongue, DATA[::-1]), True),
     "a small one": (lambda tongue: pictured(tongue, "AAAA"), True),
+    "behind many words": (lambda tongue: [turn_of("user", "Look. " * 1000), *pictured(tongue)], True),
+    "behind another model's name": (lambda tongue: [turn_of("user", "Look.", model="x"), *pictured(tongue)], None),
     "a long text": (lambda tongue: written(tongue, DATA), True),
     "a long text of other letters": (lambda tongue: written(tongue, DATA + "\u00e4"), True),
     "a picture that is none": (lambda tongue: pictured(tongue, DATA + "\\n" + DATA), None),  # a translation minds

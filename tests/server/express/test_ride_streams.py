@@ -191,13 +191,15 @@ async def test_the_short_way_shows_what_the_way_of_all_would(
 
 JOINED = ("a good stream", "503", "cut behind content", "closed without an answer")
 LONG = {"messages": [{"role": "user", "content": "Say hello. " * 500}]}
+PICTURE = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{'iVBORw0KGgo/' * 10_000}"}}
+PICTURED = {"messages": [{"role": "user", "content": [PICTURE]}]}
 
 
 @pytest.mark.parametrize(
     ("turn", "more", "hop"),
     product_of(
         {name: TURNS[name] for name in JOINED},
-        {"short": {}, "long": LONG, "long, usage too": LONG | USAGE_TOO},
+        {"short": {}, "long": LONG, "long, usage too": LONG | USAGE_TOO, "a picture": PICTURED},
         {"native": HOPS["chat"], "translated": HOPS["chat put into messages"]},
         fast=1,
         of=2,
