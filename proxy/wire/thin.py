@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import orjson
 
@@ -77,14 +77,13 @@ def _says_itself(text: bytes, cuts: Cuts) -> bool:
     for since, until in cuts.spans():
         start = since - KEPT
         # A piece that begins where a word of memory does is looked at and copied in one pass, any other in two.
-        for at in range(start - start % PIECE, until, PIECE):
-            piece = view[max(at, start) : min(at + PIECE, until)]
+        for at, end in pairwise((start, *range(start - start % PIECE + PIECE, until, PIECE), until)):
             try:
-                said = str(piece, "utf-8")  # a third sooner than by the decoder that knows nothing but ASCII
+                piece = str(view[at:end], "utf-8")  # sooner told than what is "ascii"
             except UnicodeDecodeError:
                 return False
             # But for its quotes it is written as it stands.
-            if not said.isascii() or len(orjson.dumps(said)) != len(piece) + 2:
+            if not piece.isascii() or len(orjson.dumps(piece)) != len(piece) + 2:
                 return False
     return True
 
