@@ -51,12 +51,12 @@ def read_shape(body: Mapping[str, Any]) -> ir.Shape:
             texts, chars = [content], chars + len(content)
         else:
             texts, kinds = _content(content, marked)
-            calls = list(dicts(message.get("tool_calls")))
-            needs.update(_MEDIA[kind] for kind in kinds)
-            if calls:
-                needs.update(("tools", "parallel_tools") if len(calls) > 1 else ("tools",))
+            needs.update(map(_MEDIA.__getitem__, kinds))
             media += len(kinds)
-            chars += sum(map(len, texts)) + sum(_call_chars(call) for call in calls)
+            chars += sum(map(len, texts))
+            if "tool_calls" in message and (calls := list(dicts(message["tool_calls"]))):
+                needs.update(("tools", "parallel_tools") if len(calls) > 1 else ("tools",))
+                chars += sum(map(_call_chars, calls))
         if role == "user":
             turns.append("\n".join(texts))
         elif role in SYSTEM_ROLES:
@@ -120,7 +120,9 @@ def _content(content: Any, marked: list[Mapping[str, Any]]) -> tuple[list[str], 
     if isinstance(content, str):
         return [content], []
     texts, kinds = [], []
-    for part in dicts(content):
+    for part in content if isinstance(content, list) else ():
+        if not isinstance(part, dict):
+            continue
         if not _MARKERS.isdisjoint(part):
             marked.append(part)
         if isinstance(text := part.get("text"), str):
