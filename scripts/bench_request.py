@@ -175,18 +175,19 @@ def _chunk(delta: dict[str, Any], finish: str | None = None, **more: Any) -> byt
     return b"data: %b\n\n" % orjson.dumps(said)
 
 
-CHAT_STREAM = b"".join(
-    (_chunk({"role": "assistant", "content": ""}), _chunk({"content": "Hello"}), _chunk({}, "stop"),
-     _chunk({}, usage=USAGE), b"data: [DONE]\n\n")
+CHAT_STREAM = (
+    _chunk({"role": "assistant", "content": ""}), _chunk({"content": "Hello"}), _chunk({}, "stop"),
+    _chunk({}, usage=USAGE), b"data: [DONE]\n\n",
 )  # fmt: skip
 PLAIN, EVENTS = "application/json", "text/event-stream"
 
 
-def _answer(kind: str, body: bytes) -> bytes:
-    """On the wire; a stream in one chunk."""
+def _answer(kind: str, body: bytes | tuple[bytes, ...]) -> bytes:
+    """On the wire; of a stream each frame in a chunk of its own, as nearly every provider sends them."""
     head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nx-request-id: req_0123456789abcdef\r\n".encode()
-    if kind == EVENTS:
-        return b"%bTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (head, len(body), body)
+    if isinstance(body, tuple):
+        chunks = b"".join(b"%x\r\n%b\r\n" % (len(frame), frame) for frame in body)
+        return b"%bTransfer-Encoding: chunked\r\n\r\n%b0\r\n\r\n" % (head, chunks)
     return b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body)
 
 
@@ -197,7 +198,7 @@ def _asked(model: str, text: str = WORDS, **more: Any) -> bytes:
 
 BEHIND = " behind"  # of a kind whose body comes in a packet behind its head, as most clients send it
 # name -> the request's body; what each dialect's providers answer
-KINDS: dict[str, tuple[bytes, str, bytes, bytes]] = {
+KINDS: dict[str, tuple[bytes, str, bytes | tuple[bytes, ...], bytes]] = {
     "chat": (_asked("gpt"), PLAIN, CHAT_ANSWER, b""),
     "chat behind": (_asked("gpt"), PLAIN, CHAT_ANSWER, b""),
     "long": (_asked("gpt", text=WORDS * 32), PLAIN, CHAT_ANSWER, b""),

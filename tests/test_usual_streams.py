@@ -12,7 +12,7 @@ from playbook import CHAT, chunk
 from proxy import ir
 from proxy.dialects import DIALECTS
 from proxy.dialects.dialect import Voice
-from proxy.streams import Familiar, Passthrough, Usual, familiar
+from proxy.streams import Familiar, Passthrough, Usual, at_once, familiar
 from proxy.wire.head_shape import Head
 from proxy.wire.http1 import Parser
 from proxy.wire.sse import raw_frames
@@ -230,3 +230,91 @@ def test_ends_that_never_come_again_are_learnt_seldom() -> None:
         ended(usual, [STOP, used(200, 100), END], strips=False)
         learnt += len(usual.endings)
     assert 64 <= learnt < 64 + 1000 // 16 + 1
+
+
+def said(*texts: bytes) -> list[bytes]:
+    return [TEXT.replace(b"Hello", text) for text in texts]
+
+
+def at(id: bytes, *frames: bytes) -> bytes:
+    """In one read."""
+    return HEAD + chunks(*own(id, b"1760000001", *frames)) + LAST
+
+
+USAGE, OTHER_ID = used(200, 100, **ZEROS), b"chatcmpl-b_-1"
+# A stream that came in one read, behind one of two texts -> whether it is known.
+WHOLE: dict[str, tuple[bytes, bool]] = {
+    "the same": (at(b"chatcmpl-aaaa", ROLE, *said(b"Hello", b" you"), STOP, USAGE, END), True),
+    "another id": (at(OTHER_ID, ROLE, *said(b"Hello", b" you"), STOP, USAGE, END), True),
+    "one text": (at(OTHER_ID, ROLE, *said(b"Hello"), STOP, USAGE, END), True),
+    "eight texts": (at(OTHER_ID, ROLE, *said(*[b"and more of it"] * 8), STOP, USAGE, END), True),
+    "too many texts": (at(OTHER_ID, ROLE, *said(*[b"and more of it"] * 20), STOP, USAGE, END), False),
+    "no text": (at(OTHER_ID, ROLE, STOP, USAGE, END), False),
+    "an empty text": (at(OTHER_ID, ROLE, *said(b"Hello", b""), STOP, USAGE, END), False),
+    "a text with escapes": (at(OTHER_ID, ROLE, *said(b"a\\n\\u0041"), STOP, USAGE, END), True),
+    "a text with a quote": (at(OTHER_ID, ROLE, *said(b'a\\"b'), STOP, USAGE, END), False),
+    "a text beyond ASCII": (at(OTHER_ID, ROLE, *said("日本".encode()), STOP, USAGE, END), True),
+    "a text that is no JSON": (at(OTHER_ID, ROLE, *said(b"Hello", b"a\\"), STOP, USAGE, END), False),
+    "a text of two lines": (at(OTHER_ID, ROLE, *said(b"a\nb"), STOP, USAGE, END), False),
+    "a text that is no UTF-8": (at(OTHER_ID, ROLE, *said(b"Hell\xff"), STOP, USAGE, END), False),
+    "half a letter in each of two": (at(OTHER_ID, ROLE, *said(b"\xe6\x97", b"\xa5"), STOP, USAGE, END), False),
+    "two texts in a chunk": (
+        HEAD + chunks(*own(OTHER_ID, b"1760000001", ROLE, b"".join(said(b"a", b"b")), STOP, USAGE, END)) + LAST, False
+    ),
+    "other counts": (at(OTHER_ID, ROLE, *said(b"Hello"), STOP, used(345, 178, **ZEROS), END), True),
+    "a longer count": (at(OTHER_ID, ROLE, *said(b"Hello"), STOP, used(1200, 178, **ZEROS), END), False),
+    "another end": (at(OTHER_ID, ROLE, *said(b"Hello"), STOP.replace(b"stop", b"okay"), USAGE, END), False),
+    "no usage": (at(OTHER_ID, ROLE, *said(b"Hello"), STOP, END), False),
+    "the end twice": (at(OTHER_ID, ROLE, *said(b"Hello"), STOP, USAGE, END, END), False),
+    "a text behind the end": (at(OTHER_ID, ROLE, *said(b"Hello"), STOP, USAGE, END, *said(b"Hello")), False),
+    "another text's id": (
+        at(OTHER_ID, ROLE, *said(b"Hello")).removesuffix(LAST) + at(b"chatcmpl-cccc", STOP, USAGE, END)[len(HEAD) :],
+        False,
+    ),
+    "a size too large": (
+        at(OTHER_ID, ROLE, *said(b"Hello"), STOP, USAGE, END).replace(b"e\r\ndata: [", b"f\r\ndata: ["), False
+    ),
+    "nothing behind its beginning": (HEAD + chunks(*own(OTHER_ID, b"1760000001", ROLE)) + LAST, False),
+    "its beginning alone": (HEAD + chunks(*own(OTHER_ID, b"1760000001", ROLE)), False),
+}  # fmt: skip
+
+
+@each(("data", "known"), WHOLE.values(), ids=WHOLE)
+@each("strips", [False, True])
+@each("behind", [False, True])  # the head
+def test_all_of_a_stream_is_known_by_its_beginning_its_end_and_texts_between(
+    data: bytes, known: bool, strips: bool, behind: bool
+) -> None:
+    usual = opened(None, chunks(FIRST), FIRST) if behind else opened(HEARD, HEAD + chunks(FIRST), FIRST)
+    ended(usual, own(b"chatcmpl-aaaa", b"1760000001", STOP, USAGE, END), strips=strips)
+    body = data.removeprefix(HEAD)
+    assert usual.opening is not None
+    whole = usual.whole(usual.opening, body if behind else data)
+    assert (whole is not None) == known
+    if whole is not None:
+        told = at_once(OPENAI, raw_frames(Parser(HEARD, framing="chunked").feed(body)), strip_usage=strips)
+        assert told is not None
+        out, size, usage, edits = whole
+        assert (size, usage, edits) == (len(told.out), told.usage, told.edits)
+        parser = Parser(HEARD, framing="chunked")
+        assert parser.feed(out) == told.out
+        assert parser.done
+        assert not parser.surplus
+
+
+@given(st.data(), st.booleans())
+def test_all_of_a_stream_that_differs_in_a_byte_is_what_its_frames_say_or_is_not_known(
+    draw: st.DataObject, strips: bool
+) -> None:
+    usual = opened(None, chunks(FIRST), FIRST)
+    ended(usual, own(b"chatcmpl-aaaa", b"1760000001", STOP, USAGE, END), strips=strips)
+    data = bytearray(WHOLE["another id"][0].removeprefix(HEAD))
+    data[draw.draw(st.integers(0, len(data) - 1))] = draw.draw(st.sampled_from([*b'09a"\\ \r\n,:}{.-\x00\xff']))
+    assert usual.opening is not None
+    whole = usual.whole(usual.opening, bytes(data))
+    if whole is not None:
+        parser = Parser(HEARD, framing="chunked")
+        told = at_once(OPENAI, raw_frames(parser.feed(bytes(data))), strip_usage=strips)
+        assert parser.done
+        assert told is not None
+        assert (whole[1], whole[2]) == (len(told.out), told.usage)

@@ -14,7 +14,7 @@ from attrs import evolve
 
 from proxy import ir
 from proxy.dialects.dialect import Dialect
-from proxy.streams.familiar import UNTOUCHED, USAGE_REMOVED
+from proxy.streams.familiar import MOST_AT_ONCE, UNTOUCHED, USAGE_REMOVED, says
 from proxy.wire.head_shape import Head
 from proxy.wire.mould import PLAIN
 
@@ -25,6 +25,8 @@ MOST_FUTILE, SELDOM = 64, 16  # endings learnt in vain, behind which one in so m
 TRIED = (123_456, 7_891), (3, 20)  # what was asked and what was written, to show what a usage hangs on
 ZERO = b"0"[0]
 LAST_CHUNK = b"0\r\n\r\n"
+# What leaves of a stream that came in one read, chunks and all, how much of that is the body's, and what it took.
+Whole = tuple[bytes, int, ir.Usage, Mapping[str, int]]
 
 
 class Opening:
@@ -32,8 +34,8 @@ class Opening:
     that stand before a text. And how the first text came."""
 
     __slots__ = (
-        "_between", "_first", "_id", "_last", "_length", "_preamble", "_time", "at", "before", "behind", "head",
-        "least", "size",
+        "_between", "_first", "_id", "_last", "_preamble", "_time", "at", "before", "behind", "head", "least",
+        "length", "size",
     )  # fmt: skip
 
     def __init__(
@@ -47,14 +49,14 @@ class Opening:
         self.before = self.behind = b""  # what stands around the text of a frame, behind the preamble; with its chunk's
         self.least = 0  # end, which does not count here
         id_at, id_end, time_at, time_end = (frame + it for it in spans)
-        self._length = len(data)
+        self.length = len(data)
         self._first, self._between, self._last = data[:id_at], data[id_end:time_at], data[time_end:]
         self._id, self._time = slice(id_at, id_end), slice(time_at, time_end)
         self._preamble = slice(frame, frame + preamble)
 
     def preamble(self, data: bytes) -> bytes | None:
         """What all frames of a stream begin with whose first read this is; None where it is another one."""
-        if len(data) != self._length:
+        if len(data) != self.length:
             return None
         id, time = data[self._id], data[self._time]
         if (
@@ -144,6 +146,30 @@ class Usual:
         self.opening: Opening | None = None  # the last, if it may come again
         self.endings: dict[int, Ending] = {}  # by how many bytes they have
         self.futile = 0  # ends of which one was learnt in a row, and none came again
+
+    def whole(self, opening: Opening, data: bytes) -> Whole | None:
+        """A stream that came in one read, from what `opening` begins with on; None where it did not begin so, or ends
+        as none did before, or has other things between than texts."""
+        start = data[: opening.length]
+        preamble = opening.preamble(start)
+        if preamble is None:
+            return None
+        before, behind = preamble + opening.before, opening.behind
+        _, *parts = data[opening.length :].split(before, MOST_AT_ONCE)
+        front, size, least = start, opening.size, opening.least
+        for part in parts:
+            text = part.partition(b'"')[0]
+            if not says(text):
+                return None
+            long = least + len(text)
+            front = b"%b%x\r\n%b%b%b" % (front, long, before, text, behind)
+            size += long
+        ending = self.endings.get(len(data) - len(front)) if parts else None
+        usage = ending.usage(data, front, preamble) if ending is not None else None
+        if ending is None or usage is None:
+            return None
+        self.futile = 0
+        return ending.leaves(data, len(front))[opening.at :], size + ending.size, usage, ending.edits
 
     def learn_opening(
         self, dialect: Dialect, head: Head | None, data: bytes, at: int, preamble: bytes, shape: tuple[bytes, bytes]

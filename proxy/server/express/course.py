@@ -11,8 +11,10 @@ has left.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from proxy import ir
 from proxy.dialects.dialect import Dialect
 from proxy.server.clients.downstream import CLOSES, STAYS, Left, post
 from proxy.server.express.passing import LARGEST_OPENING, Passing, is_within
@@ -128,17 +130,35 @@ class Course(Passing):
 
     def _came_at_once(self, data: bytes) -> bool:
         """Whether this is a stream from its first byte to its last, and has left."""
-        if data[-len(LAST_CHUNK) :] != LAST_CHUNK or len(data) > LARGE:
+        if len(data) > LARGE:
             return False
         self._whole = data
-        left = self._leaves(data)
+        left = self._leaves_as_usual(data) or self._leaves(data)
         self._whole = b""
         return left
 
+    def _leaves_as_usual(self, data: bytes) -> bool:
+        """All of a stream that is as others of its kind but for its texts; else nothing was done."""
+        usual = self._ride.track.usual
+        opening = usual.opening
+        if opening is None:
+            return False
+        head = opening.head
+        if head is None and (found := begun(data)) is not None:
+            head, data = found
+        whole = usual.whole(opening, data) if head is not None and self._is_good(head) else None
+        if head is None or whole is None:
+            return False
+        out, size, usage, edits = whole
+        if not self._may_leave_whole(size, usage):
+            return False
+        self._leave_whole(head, out, size, edits)
+        self._ended()
+        return True
+
     def _leaves(self, data: bytes) -> bool:
         """All of a good stream, if each of its frames is known; else nothing was done."""
-        ride, track, client = self._ride, self._ride.track, self._client
-        prepared, transport = track.streamed, client.transport
+        prepared = self._ride.track.streamed
         if prepared is None or not prepared.native or not isinstance(prepared.dialect, Dialect):
             return False
         try:
@@ -148,20 +168,33 @@ class Course(Passing):
         stream = at_once(prepared.dialect, found[1], strip_usage=prepared.asked_usage) if found is not None else None
         if found is None or stream is None:
             return False
-        head, out, size = found[0], stream.out, len(stream.out)
-        if not self._is_good(head) or size > LARGEST or size > self._most or not self._costs(stream.usage):
+        (head, chunks), size = found, len(stream.out)
+        if not self._is_good(head) or not self._may_leave_whole(size, stream.usage):
             return False
-        if transport is None or transport.is_closing() or client.writing_paused:
-            return False
-        self._last = self._agenda.now()
-        first_byte_s, now = time.monotonic() - ride.started, ride.gateway.clock()
-        answer = b"%b%x\r\n%b\r\n0\r\n\r\n" % (self._head(now), size, out)
-        ride.left = STAYS if ride.request.keep_alive else CLOSES  # from here on no other may follow
-        post(ride.request, transport, answer)
-        self._heard, self._edits, self._out = head, stream.edits, size
-        self._learn(first_byte_s, now)
+        self._leave_whole(head, b"%x\r\n%b\r\n0\r\n\r\n" % (size, stream.out), size, stream.edits)
+        self._learn_whole(head, chunks, data, stream.usage)
         self._ended()
         return True
+
+    def _may_leave_whole(self, size: int, usage: ir.Usage | None) -> bool:
+        """Whether a stream of so many bytes may, that took so much."""
+        client = self._client
+        transport = client.transport
+        if size > LARGEST or size > self._most or not self._costs(usage):
+            return False
+        return transport is not None and not transport.is_closing() and not client.writing_paused
+
+    def _leave_whole(self, head: Head, chunks: bytes, size: int, edits: Mapping[str, int]) -> None:
+        """All of an answer, the last chunk too. It is still to be ended."""
+        ride, transport = self._ride, self._client.transport
+        assert transport is not None
+        self._last = self._agenda.now()
+        first_byte_s, now = time.monotonic() - ride.started, ride.gateway.clock()
+        answer = self._head(now) + chunks
+        ride.left = STAYS if ride.request.keep_alive else CLOSES  # from here on no other may follow
+        post(ride.request, transport, answer)
+        self._heard, self._edits, self._out = head, edits, size
+        self._learn(first_byte_s, now)
 
     def _read(self, data: bytes) -> None:
         """What is no more of a run that leaves as it came."""
@@ -173,7 +206,7 @@ class Course(Passing):
                 self._say(said)
             return
         if self._unread:
-            if self._begins_as_usual(data) or self._came_at_once(data):
+            if self._came_at_once(data) if data[-len(LAST_CHUNK) :] == LAST_CHUNK else self._begins_as_usual(data):
                 return
             self._unread = False
             data = self._behind_head(data)

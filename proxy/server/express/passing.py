@@ -10,7 +10,7 @@ from proxy import ir
 from proxy.dialects.dialect import Dialect
 from proxy.server.express.reading import Reading
 from proxy.server.express.telling import Data
-from proxy.streams import Familiar, UsualOpening, says
+from proxy.streams import Familiar, UsualOpening, familiar, says
 from proxy.wire.chunked_run import LONGEST, SIZE_LINES
 from proxy.wire.head_shape import Head
 from proxy.wire.http1 import chunks_of
@@ -181,6 +181,22 @@ class Passing(Reading):
         return True
 
     # -- learning ----------------------------------------------------------------------------------------------
+
+    def _learn_whole(self, head: Head, chunks: list[bytes], data: bytes, usage: ir.Usage | None) -> None:
+        """Of a good stream that came in one read, which was `data`: how it begins and ends, if it is one frame, then
+        texts, then others."""
+        streamed, usual, role = self._ride.track.streamed, self._ride.track.usual, chunks[0]
+        assert streamed is not None
+        assert isinstance(streamed.dialect, Dialect)
+        stream = familiar(streamed.dialect, strip_usage=streamed.asked_usage) if len(chunks) > 1 else None
+        if stream is None or not stream.begins(chunks[:2]) or not stream.behind:
+            return
+        size = data.index(HEAD_ENDS) + len(HEAD_ENDS) + len(b"%x\r\n%b\r\n" % (len(role), role))
+        begun, opening = data[:size], usual.opening
+        if opening is None or opening.head is not head or opening.preamble(begun) is None:
+            self._body, self._first = chunks[:2], begun if head.__class__ is Head and size <= LARGEST_OPENING else b""
+            self._learn_opening(stream, 1)
+        self._learn_ending(stream, chunks[1:], data[size:], usage)
 
     def _learn_opening(self, stream: Familiar, texts: int) -> None:
         """What came before those texts, if it was one frame."""

@@ -106,6 +106,30 @@ async def test_what_goes_otherwise_shows_what_the_way_of_all_would(
     await same_either_way(monkeypatch, home, lambda home: played(home, timeouts, CHAT, scripts, second, exchange))
 
 
+def at_once(script: Script) -> Script:
+    """In one read, up to where something else happens than that bytes come."""
+    steps = [step for step in script if step != PAUSE]
+    ends = next((at for at, step in enumerate(steps) if not isinstance(step, bytes)), len(steps))
+    return [b"".join(steps[:ends]), *steps[ends:]]  # type: ignore[arg-type]
+
+
+AT_ONCE = {name: at_once(turn) for name, turn in TURNS.items()}
+BEFORE_AT_ONCE: dict[str, Callable[[int], Script]] = {
+    "all at once": lambda number: at_once(slow()),
+    "all at once, heads that differ": lambda number: at_once(
+        slow(begins=DIFFERS.replace(b"{}", b"own-%d" % number) + ROLE)
+    ),
+    "one by one": lambda number: slow(),
+}
+
+
+@pytest.mark.parametrize(("turn", "before", "more"), [*product_of(AT_ONCE, BEFORE_AT_ONCE, ASKED, fast=1, of=8)])
+async def test_what_comes_at_once_shows_what_the_way_of_all_would(
+    turn: Script, before: Callable[[int], Script], more: dict[str, Any], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await test_what_goes_otherwise_shows_what_the_way_of_all_would(turn, before, more, home, monkeypatch)
+
+
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """Reads of which each frame was looked at."""
     seen: list[bytes] = []
@@ -171,6 +195,94 @@ async def test_no_frame_is_looked_at_of_a_stream_like_those_before(
     await gw.quiet()
     *_, last, row = await gw.rows(KNOWN_BY + 2)
     assert told(row) == told(last)
+
+
+LEARNT: dict[str, tuple[Callable[[int], Script], Script]] = {
+    "from others": (BEFORE_AT_ONCE["all at once"], at_once(slow())),
+    "from slow ones": (BEFORE_AT_ONCE["one by one"], at_once(slow())),
+    "from one of another length": (
+        BEFORE_AT_ONCE["all at once"], at_once([STREAM_HEAD + ROLE, *[THERE] * 5, STOP + USED + END + LAST])
+    ),
+    "where heads differ": (
+        BEFORE_AT_ONCE["all at once, heads that differ"],
+        at_once(slow(begins=DIFFERS.replace(b"{}", b"own") + ROLE)),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("before", "then"), LEARNT.values(), ids=LEARNT)
+@pytest.mark.parametrize("more", ASKED.values(), ids=ASKED)
+async def test_no_frame_is_looked_at_of_a_stream_that_came_at_once_like_those_before(
+    before: Callable[[int], Script],
+    then: Script,
+    more: dict[str, Any],
+    start: Start,
+    upstream: ScriptedUpstream,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gw = await start(provider("first", upstream, models=PRICES))
+    client = await gw.connect()
+    looked = list[bytes]()
+    leaves = Course._leaves
+
+    def noted(self: Course, data: bytes) -> bool:
+        looked.append(data)
+        return leaves(self, data)
+
+    upstream.plays(*map(before, range(KNOWN_BY + 1)), then)
+    for number in range(KNOWN_BY + 2):
+        if number > KNOWN_BY:
+            monkeypatch.setattr(Course, "_leaves", noted)
+        await client.request(CHAT, CHAT.request("first", stream=True, **more))
+        status, _, body = await answer(client)
+    (sent,) = then
+    assert isinstance(sent, bytes)
+    assert (status, body.count(b"data: ")) == (b"HTTP/1.1 200 OK", sent.count(b"data: ") - (not more))
+    assert looked == []
+    await gw.quiet()
+    *_, last, row = await gw.rows(KNOWN_BY + 2)
+    assert (row["outcome"], row["cost_nanos"]) == ("ok", last["cost_nanos"])
+    assert row["bytes_committed"] == len(body)
+
+
+async def test_what_was_learnt_from_a_stream_that_came_at_once_holds_for_a_slow_one(
+    start: Start, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gw = await start(provider("first", upstream, models=PRICES))
+    client = await acquainted(gw, BEFORE_AT_ONCE["all at once"], upstream)
+    looked = looks(monkeypatch)
+    await reads(gw, client, upstream, STREAM_HEAD + ROLE, HELLO, THERE, STOP + USED + END + LAST)
+    await answer(client)
+    assert looked == []
+
+
+FAULTS = {  # what fails -> what becomes of the request: before anything has left, the way of all finds the same
+    "_may_leave_whole": "ok", "_leave_whole": "ok", "_learn_whole": "internal_error", "_ended": "internal_error",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("at", "outcome"), FAULTS.items(), ids=FAULTS)
+async def test_a_fault_of_ours_ends_a_stream_that_came_at_once_as_any(
+    at: str, outcome: str, start: Start, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gw = await start(provider("first", upstream, models=PRICES))
+    client = await acquainted(gw, BEFORE_AT_ONCE["all at once"], upstream)
+
+    def fails(self: Course, *args: Any, **more: Any) -> None:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(Course, at, fails)
+    if at == "_learn_whole":
+        for track in the_gateway(gw).current.tracks.values():
+            track.usual.opening = None
+    upstream.plays(at_once(slow()))
+    await client.request(CHAT, CHAT.request("first", stream=True))
+    status, _, body = await answer(client)
+    assert (status, body.count(b"data: ")) == (b"HTTP/1.1 200 OK", 5)
+    await gw.quiet()
+    row = (await gw.rows(KNOWN_BY + 2))[-1]
+    assert row["outcome"] == outcome
+    assert not the_gateway(gw).calls
 
 
 async def test_texts_that_are_worded_otherwise_from_some_day_on_are_usual_from_then_on(
