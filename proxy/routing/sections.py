@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime, time
 from decimal import Decimal, InvalidOperation
 from difflib import get_close_matches
+from functools import cache, partial
 from typing import Any, Literal, get_args, get_origin
 
 import attrs
 import cattrs
 from attrs import field
+from cattrs.cols import is_mapping
 
 from proxy.record import frozen
 from proxy.routing import table
@@ -228,6 +230,18 @@ def _literal(value: Any, kind: Any) -> Any:
     return value
 
 
+def _when_met(make: Callable[[Any], Callable[[Any, Any], Any]]) -> Callable[[Any], Callable[[Any, Any], Any]]:
+    """What `make` makes, made when a table first has such a section: cattrs writes and compiles a function for each,
+    and most tables have few of those there are."""
+
+    @cache
+    def reader(kind: Any) -> Callable[[Any, Any], Any]:
+        made = cache(partial(make, kind))
+        return lambda value, kind: made()(value, kind)
+
+    return reader
+
+
 def _is(kind: Any) -> Callable[[Any], bool]:
     return lambda wanted: bool(wanted is kind)
 
@@ -238,6 +252,8 @@ def _is_literal(wanted: Any) -> bool:
 
 def _converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
+    converter.register_structure_hook_factory(attrs.has, _when_met(converter.gen_structure_attrs_fromdict))
+    converter.register_structure_hook_factory(is_mapping, _when_met(converter.gen_structure_mapping))
     # Registered by class: a hook by predicate does not reach the plain types inside attrs classes, which cattrs would
     # convert with str() and int().
     converter.register_structure_hook(str, _exactly(str, "a string"))
