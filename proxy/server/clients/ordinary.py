@@ -120,26 +120,26 @@ class Body:
 
     def feed(self, data: bytes) -> bytes:
         """Gives back what is not of this body."""
-        size, needs = len(data), self.needs
+        size, needs, hold = len(data), self.needs, self._hold
         rest = b""
         if size > needs:
             data, rest = data[:needs], data[needs:]
             size = needs
-        self.needs = needs - size
+        self.needs = needs = needs - size
         self.total_bytes += size
-        if self._hold is not None:
+        if hold is not None:
             try:
-                self._hold(size)
+                hold(size)
             except GatewayError as exc:  # for whoever waits to raise
                 self.fail(exc)
         if self._broken is None:
             self._parts.append(data)
         waiter = self._waiter
         if waiter is None:
-            if self.needs and self.total_bytes > AHEAD:
+            if needs and self.total_bytes > AHEAD:
                 self._paused = True
                 self.protocol._pause_transport_reading()
-        elif not waiter.done() and (self._hold is None or not self.needs):
+        elif (not needs or hold is None) and not waiter.done():
             waiter.set_result(None)
         return rest
 
