@@ -88,7 +88,7 @@ def _structure(salvage: Salvage, state: Loading) -> sections.File | None:
     """The sections; broken keys are told and left out, and entries that cannot stand without them go as a whole."""
     for round_ in range(ROUNDS):
         try:
-            return sections.CONVERTER.structure(salvage.document, sections.File)
+            return sections.structure(salvage.document)
         except cattrs.BaseValidationError as exc:
             told = sections.explain(exc)
         if round_ == 0:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from random import Random
 from typing import Any
 
+import cattrs
 from attrs import AttrsInstance, fields
 from each import each
 from hypothesis import given, settings
@@ -19,7 +21,15 @@ from proxy.routing.loading import load
 from proxy.routing.models import Models
 from proxy.routing.plan import resolve
 from proxy.routing.problems import TableRejected
-from proxy.routing.sections import ModelSection, ProjectSection, ProviderSection
+from proxy.routing.sections import (
+    CONVERTER,
+    QUICK,
+    File,
+    ModelSection,
+    ProjectSection,
+    ProviderSection,
+    parse_toml,
+)
 from proxy.routing.table import Industry, Profile, Retry, Rule, Server, Timeouts
 from proxy.routing.world import World
 
@@ -67,6 +77,18 @@ def toml(value: Any) -> str:
     return str(value) if not isinstance(value, float) else f"{value:f}"
 
 
+def written(document: dict[str, Any]) -> bytes:
+    return "\n".join(f"{toml(key)} = {toml(value)}" for key, value in document.items()).encode()
+
+
+def read(converter: cattrs.Converter, document: dict[str, Any]) -> File | None:
+    """None where it is refused, for whatever reason."""
+    try:
+        return converter.structure(document, File)
+    except Exception:
+        return None
+
+
 def survives(raw: bytes) -> None:
     """Loads, or is refused; and what loads can be used."""
     try:
@@ -108,7 +130,15 @@ documents = st.fixed_dictionaries(
 @fewer
 @given(documents | st.dictionaries(keys, values, max_size=4))
 def test_any_document_loads_or_is_refused(document: dict[str, Any]) -> None:
-    survives("\n".join(f"{toml(key)} = {toml(value)}" for key, value in document.items()).encode())
+    survives(written(document))
+
+
+@fewer
+@given(documents.map(written) | st.just(SHIPPED))
+def test_the_quick_reader_takes_what_the_one_with_places_takes(raw: bytes) -> None:
+    with suppress(ValueError, ArithmeticError):  # no TOML
+        document = parse_toml(raw)
+        assert read(QUICK, document) == read(CONVERTER, document)
 
 
 @fewer
