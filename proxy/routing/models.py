@@ -254,8 +254,8 @@ def _of_table(entry: PriceEntry) -> Price:
 
 
 def _prior(*names: str) -> Family:
-    """Of the first name that tells a family."""
-    return next((prior for prior in map(family, names) if prior is not UNKNOWN), UNKNOWN)
+    """Of the first name that tells a family. No name at all would be compared with the pattern of every one."""
+    return next((prior for prior in map(family, filter(None, names)) if prior is not UNKNOWN), UNKNOWN)
 
 
 def _capabilities(prior: Family) -> frozenset[str] | None:

@@ -9,7 +9,7 @@ import pytest
 from each import each
 
 from proxy import ir
-from proxy.catalog import Listed, Price, PriceBook, load_prices
+from proxy.catalog import Listed, Price, PriceBook, families, load_prices
 from proxy.catalog.lists import read_ollama
 from proxy.errors import UnknownModel
 from proxy.routing.facts import Facts
@@ -221,6 +221,13 @@ def test_what_a_list_is_silent_on_the_family_tells() -> None:
 def test_a_name_of_ones_own_ranks_by_what_is_behind_it() -> None:
     catalog = models(Discovered("ollama", Listed("helpdesk:latest", kin="qwen2:7.6b")))
     assert catalog.listed["helpdesk:latest"].quality == models(*ollama("qwen2:7.6b")).listed["qwen2:7.6b"].quality
+
+
+def test_names_alone_are_compared_with_the_families_patterns_and_only_up_to_their_own() -> None:
+    families._compiled.cache_clear()
+    Models.build(table(PROVIDERS + '[models.gpt-4o]\nprovider = "openai"\n'), PriceBook())
+    before = [it.name for _, it in families.FAMILIES].index("gpt-4o")
+    assert families._compiled.cache_info().currsize == before + 1
 
 
 def test_a_native_name_behind_its_provider_is_described_by_the_list() -> None:
