@@ -11,8 +11,9 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -133,13 +134,27 @@ async def second() -> AsyncIterator[ScriptedUpstream]:
         yield started
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest itself reads the marks
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A module that names several EXCHANGES runs over each, over the ones that are not the default when all is run."""
+    if metafunc.config.option.markexpr == "not slow":  # what is left out anyhow takes its time to collect
+        metafunc.parametrize = functools.partial(parametrize_fast, metafunc.parametrize)  # type: ignore[method-assign]
     if "start" in metafunc.fixturenames and (exchanges := getattr(metafunc.module, "EXCHANGES", ())):
         first, *others = exchanges
-        fast_alone = metafunc.config.option.markexpr == "not slow"  # what is left out anyhow takes its time to collect
-        slow = [] if fast_alone else [pytest.param(other, marks=pytest.mark.slow) for other in others]
+        slow = [pytest.param(other, marks=pytest.mark.slow) for other in others]
         metafunc.parametrize("exchange", [first, *slow], indirect=True)
+
+
+def parametrize_fast(
+    parametrize: Callable[..., None], names: Any, values: Iterable[Any], *more: Any, ids: Any = None, **named: Any
+) -> None:
+    """Without the rows that are slow; where all are, with all: none at all would be told as a test skipped."""
+    rows = list(values)
+    fast = [not any(mark.name == "slow" for mark in getattr(row, "marks", ())) for row in rows]
+    if any(fast) and not all(fast):
+        rows = list(compress(rows, fast))
+        ids = list(compress(ids, fast)) if isinstance(ids, Iterable) else ids
+    parametrize(names, rows, *more, ids=ids, **named)
 
 
 @pytest.fixture
