@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from proxy.dialects.dialect import Upstream
-from proxy.wire.chunked_run import ChunkedRun
+from proxy.wire.chunked_run import LINES, ChunkedRun
 from proxy.wire.mould import PLAIN, Mould, length
 from proxy.wire.sse import CR
 
@@ -33,11 +33,11 @@ class Retelling:
             return b""
         text, size = data.removeprefix(line).removeprefix(self._before), self._around + chars
         text = text.removesuffix(self._behind)
-        if len(text) != chars or text.translate(PLAIN) != text or size > most:
+        if len(text) != chars or text.translate(PLAIN) != text or size > most or size >= len(LINES):
             return b""
         self.chars += chars
         self.size = size
-        return b"%x\r\n%b%b%b" % (size, self._opening, text, self._ending)
+        return b"".join((LINES[size], self._opening, text, self._ending))  # a third of what a form takes
 
 
 class Runs:

@@ -84,6 +84,7 @@ def _size_lines() -> list[tuple[bytes, int]]:
 
 
 SIZE_LINES = _size_lines()  # see `size_line`, up to `LONGEST`
+LINES = [b"", *(line for line, size in SIZE_LINES if size > 0)]  # by size, up to the largest of those
 
 
 def size_line(length: int) -> tuple[bytes, int]:
