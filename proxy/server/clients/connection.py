@@ -31,6 +31,7 @@ from proxy.server.clients.ordinary import AHEAD, Body, Known, OrdinaryRequest
 from proxy.server.clients.place import Place, changes
 from proxy.server.identity import request_id
 from proxy.server.respond import error_answer, id_headers
+from proxy.wire.request_head import END
 
 if TYPE_CHECKING:
     from proxy.server.clients.listener import Listener
@@ -214,29 +215,27 @@ class Connection(RequestHandler):
     def _begin(self, data: bytes) -> None:
         """`data` is the first since the request before, or since ever."""
         known = self._known
-        match = known.match(data) if known is not None else None
-        if known is None or match is None:
-            found = self._listener.heads.find(data)
-            if found is None:
-                self._hand_over(data)
+        if known is not None:
+            raw, end, body = data.partition(END)
+            if end and (length := known.length(raw)) is not None:
+                self._take(known, length, body)
                 return
-            known, length, start = found
-        else:
-            length, start = match
-        self._take(data, known, length, start)
+        found = self._listener.heads.find(data)
+        if found is None:
+            self._hand_over(data)
+            return
+        self._known, length, start = found
+        self._take(self._known, length, data[start:])
 
-    def _take(self, data: bytes, known: Known, length: int, start: int) -> None:
-        self._known = known
-        end = start + length
-        if len(data) > end:
-            self._ahead = data[end:]
+    def _take(self, known: Known, length: int, first: bytes) -> None:
+        """`first` is what has come behind its head."""
+        if len(first) > length:
+            first, self._ahead = first[:length], first[length:]
         self.head_since = None
         self._request_count += 1
         listener = self._listener
         listener.requests_count += 1
-        self._body = request = OrdinaryRequest(
-            known, data[start:end], length, self, self.remote, not listener.stopping, listener.outbox
-        )
+        self._body = request = OrdinaryRequest(known, first, length, self, not listener.stopping, listener.outbox)
         waiter = self._waiter
         if waiter is not None and not (request.needs or self._rests or waiter.done()):
             request.tried = True
@@ -268,7 +267,8 @@ class Connection(RequestHandler):
             return False
         self._returns = self.lean = True
         self._waiter.cancel()
-        self._take(data, *found)
+        self._known, length, start = found
+        self._take(self._known, length, data[start:])
         return True
 
     def _wake(self) -> None:

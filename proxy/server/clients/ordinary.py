@@ -51,25 +51,23 @@ Ways = Mapping[str, Way]  # of POST, by path without query
 class Known:
     """A head that came before."""
 
-    __slots__ = ("after", "before", "head", "start", "way")
+    __slots__ = ("_after", "_around", "_before", "head", "way")
 
     def __init__(self, before: bytes, after: bytes, head: Head, way: Way) -> None:
-        self.before = before
-        self.after = after
-        self.start = len(before)
+        self._before = before
+        self._after = after.removesuffix(END)
+        self._around = len(before) + len(self._after)
         self.head = head
         self.way = way
 
-    def match(self, data: bytes) -> tuple[int, int] | None:
-        """Length of the body and where it starts, if `data` begins with this head."""
-        if not data.startswith(self.before):
+    def length(self, raw: bytes) -> int | None:
+        """Of the body, if `raw`, up to its blank line, is this head."""
+        # `startswith` and `find` would take longer: their arguments Python 3.11 reads by a format.
+        digits = raw.removeprefix(self._before).removesuffix(self._after)
+        size = len(digits)
+        if size + self._around != len(raw) or size > MOST_DIGITS or not digits.isdigit() or digits[0] == 0x30:
             return None
-        start = self.start
-        end = data.find(b"\r", start, start + MOST_DIGITS + 1)
-        digits = data[start:end]
-        if end < 0 or not digits.isdigit() or digits[0] == 0x30 or not data.startswith(self.after, end):
-            return None
-        return int(digits), end + len(self.after)
+        return int(digits)
 
 
 class Heads:
@@ -205,7 +203,7 @@ class OrdinaryRequest(Body):
     """See `inbound.Request`. It is its own content: there is one object less to be made for each."""
 
     __slots__ = (
-        "content_length", "document", "head", "keep_alive", "known", "outbox", "protocol", "remote", "ride", "tried",
+        "document", "head", "keep_alive", "known", "outbox", "protocol", "ride", "tried",
     )  # fmt: skip
 
     protocol: Connection
@@ -213,9 +211,8 @@ class OrdinaryRequest(Body):
     version: HttpVersion = HttpVersion11
 
     def __init__(
-        self, known: Known, first: bytes, length: int, connection: Connection, remote: str | None,
-        keep_alive: bool, outbox: Outbox,
-    ) -> None:  # fmt: skip
+        self, known: Known, first: bytes, length: int, connection: Connection, keep_alive: bool, outbox: Outbox
+    ) -> None:
         """`first` is what has come of a body of that length."""
         size = len(first)
         self._parts = [first] if first else []
@@ -225,11 +222,9 @@ class OrdinaryRequest(Body):
         self.needs = length - size
         self.known = known
         self.head = known.head
-        self.content_length: int | None = length
         self.protocol = connection
-        self.remote = remote
         self.keep_alive = keep_alive
-        self.outbox: Outbox | None = outbox
+        self.outbox = outbox
         self.document: object = None
         self.tried = False
         self.ride: Ride | None = None
@@ -245,6 +240,14 @@ class OrdinaryRequest(Body):
     @property
     def raw_path(self) -> str:
         return self.head.raw_path
+
+    @property
+    def content_length(self) -> int | None:
+        return self.total_bytes + self.needs
+
+    @property
+    def remote(self) -> str | None:
+        return self.protocol.remote
 
     @property
     def transport(self) -> asyncio.Transport | None:

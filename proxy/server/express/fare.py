@@ -144,4 +144,4 @@ def settle(
     for alert in alerts:
         gateway.alerts.tell(alert)
     counted = duration, overhead, usage, read, cost, ttfb_ms
-    gateway.express.tidings.add((track, brief, read, counted, ride.request.remote or None, snapshot.proxies))
+    gateway.express.tidings.add((track, brief, read, counted, ride.request.protocol.remote or None, snapshot.proxies))
