@@ -153,6 +153,7 @@ class Ride(Fare):
             if good is not None:
                 self.reply.has_come(head)
                 self._delivered(good)
+                self.reply.rests()
                 return
         except BaseException as exc:
             self.fails(exc)

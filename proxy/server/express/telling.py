@@ -117,6 +117,7 @@ class Telling(_Steady):
         if not self._unread and self._opening is None and self._familiar is None and self._recital is None:
             del self._stream  # which read it
             self._recast, self._done = None, False
+        self._reply.rests()
         del self._ride, self._reply, self._client
         self._write = _unheard
         self._first_byte_s = self._heard = self._familiar = self._recital = self._opening = None

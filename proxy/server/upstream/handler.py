@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from aiohttp.client_proto import ResponseHandler
+
+if TYPE_CHECKING:
+    from proxy.server.upstream.lean import LeanReply
 
 
 class Receiver(Protocol):
@@ -18,7 +21,7 @@ class Receiver(Protocol):
 class Handler(ResponseHandler):
     """One connection. While a lean reply runs on it, all that happens to it is the reply's, or a borrower's."""
 
-    __slots__ = ("ear", "reply", "rests", "used")  # quicker than in its dictionary, which `direct` changes
+    __slots__ = ("ear", "reply", "rests", "spare", "used")  # quicker than in its dictionary, which `direct` changes
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
@@ -26,6 +29,7 @@ class Handler(ResponseHandler):
         self.used = False
         self.ear: Receiver | None = None  # is handed what comes by the transport itself
         self.rests: object = None  # took a stream to its end, and may take another one
+        self.spare: LeanReply | None = None  # whose answer has come, for the next request
 
     def direct(self, ear: Receiver | None) -> None:
         """What comes is handed to that one by the transport itself, until another is named, and it gives to `passes_on`
@@ -55,7 +59,7 @@ class Handler(ResponseHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         reply = self.reply
         super().connection_lost(exc)
-        self.rests = None  # which knows this one: as a ring they would wait for the collector
+        self.rests = self.spare = None  # which know this one: as rings they would wait for the collector
         if self.ear is not None:
             self.direct(None)
         if reply is not None:

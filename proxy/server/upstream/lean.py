@@ -41,7 +41,8 @@ class Waits(Protocol):
 
 
 class LeanReply:
-    """One answer on a connection that is ours until its end."""
+    """One answer on a connection that is ours until its end. A reply whose answer went past it stays with its
+    connection for the next request."""
 
     __slots__ = (
         "_begun", "_connection", "_direct", "_enough", "_error", "_fault", "_handler", "_home", "_narrow", "_ours",
@@ -213,6 +214,16 @@ class LeanReply:
         """All of the answer, to whom it was lent, past the parser and without a byte behind it."""
         if self._ours:
             self._goes(head.reusable)
+
+    def rests(self) -> None:
+        """It `has_come`, and nobody knows it any more: it is as it was made, and may serve the next request."""
+        self._handler.spare = self
+
+    def serves(self, connection: Connection, slot: Slots) -> None:
+        """The request that is asked on its handler now, by that connection and in that place."""
+        self._connection, self._slot, self._ours = connection, slot, True
+        handler = self._handler
+        handler.spare, handler.reply = None, self
 
     def raises(self, exc: BaseException) -> None:
         """Where somebody pours, or asks for more than has come."""

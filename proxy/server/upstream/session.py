@@ -87,8 +87,8 @@ class LeanUpstream(PlainUpstream):
             transport.writelines((b"%b%d\r\n\r\n" % (head, size), *body))
         else:
             self._outbox.post(transport, b"".join((head, b"%d\r\n\r\n" % size, *body)))
-        reply = LeanReply(connection, handler, self._outbox, self._at_hand)
-        reply._slot = self._slots
+        reply = handler.spare or LeanReply(connection, handler, self._outbox, self._at_hand)
+        reply.serves(connection, self._slots)
         return reply
 
     async def resumed(self, reply: LeanReply, began: float, outgoing: Outgoing) -> Reply:

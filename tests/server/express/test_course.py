@@ -26,6 +26,7 @@ from proxy.server.express.ride import Ride
 from proxy.server.gateway import Gateway
 from proxy.server.upstream import LeanUpstream, plain
 from proxy.server.upstream.handler import Handler, Receiver
+from proxy.server.upstream.lean import LeanReply
 from proxy.streams import rote
 from proxy.wire.head_shape import Head
 
@@ -268,6 +269,38 @@ async def test_a_course_whose_stream_was_read_keeps_nothing_of_it(
     assert (rests._recast, rests._done) == (None, False)
     with pytest.raises(AssertionError):
         rests._write(b"before the commit")
+
+
+@pytest.mark.parametrize("theirs", [CHAT, MESSAGES], ids=["passing", "translated"])
+@pytest.mark.parametrize("kind", ["plain", "at once", "slowly"])
+async def test_a_reply_that_rests_is_as_a_new_one(
+    theirs: Tongue, kind: str, upstream: ScriptedUpstream, start: Start
+) -> None:
+    gw = await start(provider("first", upstream, theirs, models=PRICED))
+    at_once = [b"".join([STREAM_HEAD, *map(piece, frames(theirs)), LAST])]
+    script = {"plain": whole(theirs.answer("Hello.")), "at once": at_once, "slowly": slowly(theirs)}[kind]
+    upstream.answers(lambda seen: script)
+    client = await gw.connect()
+    spares = set()
+    for _ in range(5):
+        await client.request(CHAT, CHAT.request("first", stream=kind != "plain"))
+        await (answer(client) if kind == "plain" else taken(client))
+        await gw.quiet()
+        there = the_gateway(gw).current.upstreams["first"]
+        assert isinstance(there, LeanUpstream)
+        ((connection, handler, _),) = there._at_hand._pile
+        if (spare := handler.spare) is not None:
+            spares.add(spare)
+            assert handler.reply is None
+            new = LeanReply(connection, handler, there._outbox, there._at_hand)
+            handler.reply = None
+            names = {it for it in LeanReply.__slots__ if hasattr(new, it)} - {"_ours", "_slot"}  # see `serves`
+            assert {it: getattr(spare, it) for it in names} == {it: getattr(new, it) for it in names}
+            assert (spare._ours, spare._slot) == (False, None)
+    assert len(spares) == 1
+    assert handler.transport is not None
+    handler.transport.abort()
+    await settles(lambda: handler.spare is None)
 
 
 async def held_is_nothing(gw: Running) -> None:
