@@ -455,7 +455,7 @@ def rested(gw: Running) -> None:
     health._latest = 0.0
 
 
-KNOWN_STEPS = ("_opens", "_says", "_ends")
+KNOWN_STEPS = ("_opens", "_says", "_ends", "_ends_as_usual")  # an end is known by its frames, or as one that others had
 
 
 def known_steps(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
@@ -513,7 +513,9 @@ async def test_slow_streams_are_the_same_either_way(
     steps = known_steps(monkeypatch)
     short = await played(home / "short", *hop, True, seed, slow)
     if hop == (CHAT, CHAT):
-        assert {name for name, known in steps if known} == set(KNOWN_STEPS)
+        known = {name for name, known in steps if known}
+        assert known >= {"_opens", "_says"}
+        assert known & {"_ends", "_ends_as_usual"}
         assert not all(known for _, known in steps)
     nobody_boards(monkeypatch)
     of_all = await played(home / "of-all", *hop, True, seed, slow)
