@@ -144,8 +144,6 @@ def _read(
 ) -> Found | None:
     """Raises what is wrong with its turns, and ValueError for what is no JSON."""
     document = request.document = orjson.loads(body)
-    if document.__class__ is not dict:
-        return None
     looked = _looked(visitor, surface, document)
     track: Track | None = snapshot.tracks.get(looked[0]) if looked is not None else None
     if looked is None or track is None:
@@ -160,11 +158,9 @@ def _read(
     return track, talk_of(shape), None, [], b"", document, beside, members, None
 
 
-def _looked(
-    visitor: Visitor, surface: Surface, document: dict[str, Any]
-) -> tuple[Hashable, ir.Shape, tuple[bytes, ...]] | None:
+def _looked(visitor: Visitor, surface: Surface, document: Any) -> tuple[Hashable, ir.Shape, tuple[bytes, ...]] | None:
     """The kind of a request, its shape and its outline. Raises as above."""
-    outline = outline_of(document, surface.spoken)
+    outline = outline_of(document, surface.spoken) if document.__class__ is dict else None
     if outline is None or (wants := wants_of(document)) is None:
         return None
     intake.check_turns(document, surface.dialect)

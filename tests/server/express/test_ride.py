@@ -286,6 +286,25 @@ async def test_only_ordinary_requests_of_a_known_kind_board(
     assert [ride is not None for ride in boarded] == [False, *[True] * (before - 1), boards]
 
 
+@pytest.mark.parametrize("cuts", PICTURES_COME.values(), ids=PICTURES_COME)
+@pytest.mark.parametrize("asked", [b"[%b]", b"%b"], ids=["a list", "a text"])
+async def test_a_large_body_that_is_no_object_is_refused_as_a_small_one_is(
+    asked: bytes, cuts: tuple[int, ...], upstream: ScriptedUpstream, start: Start
+) -> None:
+    gw = await start(provider("first", upstream))
+    upstream.answers(lambda seen: good(CHAT))
+    client = await gw.connect()
+    answers = []
+    with capture_logs() as logs:
+        for document, at in ((ASKED, ()), (asked % b'"a"', ()), (asked % orjson.dumps(DATA), cuts)):
+            await (sent_behind(gw, client, CHAT, document, *at) if at else client.request(CHAT, document))
+            answers.append(await client.answer())
+    (_, _, small), (status, _, large) = answers[1:]
+    assert status == 400
+    assert OWN.sub(b"", large) == OWN.sub(b"", small)
+    assert not [it for it in logs if it["log_level"] == "error"]
+
+
 async def test_a_reload_begins_anew(upstream: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     gw = await start(provider("first", upstream))
     upstream.answers(lambda seen: good(CHAT))
