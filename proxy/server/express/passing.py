@@ -191,6 +191,8 @@ class Passing(Reading):
         stream = familiar(streamed.dialect, strip_usage=streamed.asked_usage) if len(chunks) > 1 else None
         if stream is None or not stream.begins(chunks[:2]) or not stream.behind:
             return
+        if stream.goes_on([role]):
+            return  # a text, for which whoever came next would be held back
         size = data.index(HEAD_ENDS) + len(HEAD_ENDS) + len(b"%x\r\n%b\r\n" % (len(role), role))
         begun, opening = data[:size], usual.opening
         if opening is None or opening.head is not head or opening.preamble(begun) is None:

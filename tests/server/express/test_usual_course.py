@@ -130,6 +130,23 @@ async def test_what_comes_at_once_shows_what_the_way_of_all_would(
     await test_what_goes_otherwise_shows_what_the_way_of_all_would(turn, before, more, home, monkeypatch)
 
 
+SPEAKS = STREAM_HEAD + HELLO  # from its first frame on
+SPOKEN: dict[str, Script] = {
+    "an end": [SPEAKS, PAUSE, STOP + USED + END + LAST],
+    "another text and an end": [SPEAKS, PAUSE, THERE + STOP + USED + END + LAST],
+    "another text": [SPEAKS, PAUSE, THERE, PAUSE, STOP + USED + END + LAST],
+    "a cut": [SPEAKS, PAUSE, CUT],
+}
+
+
+@pytest.mark.parametrize("turn", SPOKEN.values(), ids=SPOKEN)
+async def test_a_text_that_others_began_with_leaves_at_once(
+    turn: Script, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = at_once([SPEAKS, THERE, STOP + USED + END + LAST])
+    await test_what_goes_otherwise_shows_what_the_way_of_all_would(turn, lambda number: before, {}, home, monkeypatch)
+
+
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """Reads of which each frame was looked at."""
     seen: list[bytes] = []
