@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from gateway import RawClient, Running, Start, provider, sent_behind, settles
+from gateway import RawClient, Running, Start, listener_of, provider, sent_behind, settles
 from keyed import make
 from playbook import CHAT, MESSAGES, Tongue
 from riding import OWN, TOLD, answer, frames, rides
@@ -301,6 +301,48 @@ async def test_a_reply_that_rests_is_as_a_new_one(
     assert handler.transport is not None
     handler.transport.abort()
     await settles(lambda: handler.spare is None)
+
+
+@pytest.mark.parametrize("by", ["board", "join"])
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+async def test_a_client_that_leaves_behind_its_answer_does_nothing_to_who_has_its_reply_now(
+    stream: bool, by: str, upstream: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gw = await start(provider("first", upstream, models=PRICED))
+    held = asyncio.Event()
+    at_once = b"".join([STREAM_HEAD, *map(piece, GOOD), LAST])
+    said = [at_once] if stream else whole(CHAT.answer("Hello."))
+    upstream.answers(lambda seen: said if len(upstream.seen) < 5 else [held, *said])
+    one, other = await gw.connect(), await gw.connect()
+    rode = rides(monkeypatch, by)
+
+    async def ask(client: RawClient) -> None:
+        if by == "join":
+            await sent_behind(gw, client, CHAT, CHAT.request("first", stream=stream), 0)
+        else:
+            await client.request(CHAT, CHAT.request("first", stream=stream))
+
+    for _ in range(4):  # each of which has its answer when the next one is asked
+        await ask(one)
+        await (taken(one) if stream else answer(one))
+        await gw.quiet()
+    await ask(other)
+    await upstream.asked(5)
+    over, runs = rode[-2:]
+    assert over is not None
+    assert runs is not None
+    assert runs.reply is over.reply
+    with pytest.raises(asyncio.CancelledError):
+        over.interrupted(asyncio.CancelledError())
+    one.leave()
+    await settles(lambda: len(listener_of(gw).connections) == 1)
+    assert runs.reply._ours
+    held.set()
+    await (taken(other) if stream else answer(other))
+    await gw.quiet()
+    assert {seen.connection for seen in upstream.seen} == {1}
+    assert [row["outcome"] for row in await gw.rows(5)] == ["ok"] * 5
+    await held_is_nothing(gw)
 
 
 async def held_is_nothing(gw: Running) -> None:
