@@ -94,7 +94,7 @@ class Gateway:
         except GatewayError as error:
             return self._refused(call, error)
         except asyncio.CancelledError:
-            if call.cut is not None and call.interrupted():
+            if call.cut is not None and not call.recorded and call.interrupted():
                 return await self._cut_off(call, call.cut)
             if not call.delivered:
                 self._left(call)

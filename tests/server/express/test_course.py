@@ -345,6 +345,36 @@ async def test_a_client_that_leaves_behind_its_answer_does_nothing_to_who_has_it
     await held_is_nothing(gw)
 
 
+@pytest.mark.parametrize("by", ["board", "join"])
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+async def test_an_answer_that_leaves_while_the_gateway_is_cut_off_is_the_only_one(
+    stream: bool, by: str, upstream: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gw = await start(provider("first", upstream, models=PRICED))
+    at_once = b"".join([STREAM_HEAD, *map(piece, GOOD), LAST])
+    said: Script = [at_once] if stream else whole(CHAT.answer("Hello."))
+    upstream.answers(lambda seen: said if len(upstream.seen) < 5 else [SILENCE])
+    client, rode = await gw.connect(), rides(monkeypatch, by)
+    for number in range(5):
+        document = CHAT.request("first", stream=stream)
+        if by == "join":
+            await sent_behind(gw, client, CHAT, document, 0)
+        else:
+            await client.request(CHAT, document)
+        if number < 4:
+            await (taken(client) if stream else answer(client))
+            await gw.quiet()
+    await upstream.asked(5)
+    ride = rode[-1]
+    assert ride is not None
+    the_gateway(gw).cut()  # its task is cancelled, and has not run yet when the answer comes
+    assert isinstance(said[0], bytes)
+    ride.reply._handler.passes_on(said[0])
+    assert (await client.rest()).count(b"HTTP/1.1 ") == 1
+    await gw.quiet()
+    assert [row["outcome"] for row in await gw.rows(5)] == ["ok"] * 5
+
+
 async def held_is_nothing(gw: Running) -> None:
     assert gw.app is not None
     gateway = gw.app.gateway
