@@ -141,13 +141,16 @@ class Course(Passing):
         """All of a stream that is as others of its kind but for its texts; else nothing was done."""
         usual = self._ride.track.usual
         opening = usual.opening
-        if opening is None:
+        if opening is None or not usual.endings:
             return False
         head = opening.head
-        if head is None and (found := begun(data)) is not None:
+        if head is None:
+            found = begun(data)
+            if found is None:
+                return False
             head, data = found
-        whole = usual.whole(opening, data) if head is not None and self._is_good(head) else None
-        if head is None or whole is None:
+        whole = usual.whole(opening, data)
+        if whole is None or not self._is_good(head):
             return False
         out, size, usage, edits = whole
         if not self._may_leave_whole(size, usage):
