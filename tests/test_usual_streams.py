@@ -105,7 +105,8 @@ def ended(usual: Usual, frames: list[bytes], *, strips: bool) -> ir.Usage | None
     told = stream.ends(frames)
     if told is None or told.usage is None:
         return None
-    usual.learn_ending(OPENAI, data, frames, stream.preamble, told.usage, strips=strips)
+    if not usual.tires():
+        usual.learn_ending(OPENAI, data, frames, stream.preamble, told.usage, strips=strips)
     return told.usage
 
 

@@ -145,7 +145,7 @@ class Usual:
     def __init__(self) -> None:
         self.opening: Opening | None = None  # the last, if it may come again
         self.endings: dict[int, Ending] = {}  # by how many bytes they have
-        self.futile = 0  # ends of which one was learnt in a row, and none came again
+        self.futile = 0  # ends that came in a row, and none of them again
 
     def whole(self, opening: Opening, data: bytes) -> Whole | None:
         """A stream that came in one read, from what `opening` begins with on; None where it did not begin so, or ends
@@ -171,6 +171,11 @@ class Usual:
         self.futile = 0
         return ending.leaves(data, len(front))[opening.at :], size + ending.size, usage, ending.edits
 
+    def tires(self) -> bool:
+        """Whether so many were learnt from in vain that the next one, whose end has come, is not."""
+        self.futile += 1
+        return self.futile > MOST_FUTILE and self.futile % SELDOM > 0
+
     def learn_opening(
         self, dialect: Dialect, head: Head | None, data: bytes, at: int, preamble: bytes, shape: tuple[bytes, bytes]
     ) -> None:
@@ -189,8 +194,7 @@ class Usual:
         self, dialect: Dialect, data: bytes, frames: list[bytes], head: bytes, usage: ir.Usage, *, strips: bool
     ) -> None:
         """Of a stream that ended well with these frames and told that usage in one of them; `data` are their chunks."""
-        self.futile += 1
-        if len(data) > LARGEST or (self.futile > MOST_FUTILE and self.futile % SELDOM):
+        if len(data) > LARGEST:
             return
         ending = _ending(dialect, frames, head, usage, strips=strips)
         if ending is not None and ending.usage(data, b"", head) == usage:

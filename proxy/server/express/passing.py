@@ -175,7 +175,7 @@ class Passing(Reading):
         if transport is None or transport.is_closing() or transport.get_write_buffer_size() > 0:
             return False
         self._last, self._edits = self._agenda.now(), ended.edits
-        if not stream.has_told:
+        if not stream.has_told and not self._ride.track.usual.tires():
             self._learn_ending(stream, chunks, data, ended.usage)
         self._end(ended.out)
         return True
@@ -186,6 +186,8 @@ class Passing(Reading):
         """Of a good stream that came in one read, which was `data`: how it begins and ends, if it is one frame, then
         texts, then others."""
         streamed, usual, role = self._ride.track.streamed, self._ride.track.usual, chunks[0]
+        if usual.tires():
+            return
         assert streamed is not None
         assert isinstance(streamed.dialect, Dialect)
         stream = familiar(streamed.dialect, strip_usage=streamed.asked_usage) if len(chunks) > 1 else None

@@ -15,9 +15,11 @@ from riding import KNOWN_BY, answer, asking, frames, played, same_either_way, to
 from shares import product_of
 from upstream import CUT, LAST, RESET, SILENCE, STREAM_HEAD, Script, ScriptedUpstream, head, piece, streamed
 
+from proxy import ir
 from proxy.server.express.course import Course
 from proxy.server.express.ride import Ride
 from proxy.server.gateway import Gateway
+from proxy.streams import Familiar
 
 LOOPS = ("uvloop",)
 PRICES = {"first": "price = { input = 2.5, output = 10 }"}
@@ -271,6 +273,26 @@ async def test_what_was_learnt_from_a_stream_that_came_at_once_holds_for_a_slow_
     await reads(gw, client, upstream, STREAM_HEAD + ROLE, HELLO, THERE, STOP + USED + END + LAST)
     await answer(client)
     assert looked == []
+
+
+async def test_streams_that_come_at_once_and_never_again_are_learnt_from_seldom(
+    start: Start, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gw = await start(provider("first", upstream, models=PRICES))
+    client, learnt = await gw.connect(), list[bytes]()
+    learn_ending = Course._learn_ending
+
+    def noted(self: Course, stream: Familiar, chunks: list[bytes], data: bytes, usage: ir.Usage | None) -> None:
+        learnt.append(data)
+        learn_ending(self, stream, chunks, data, usage)
+
+    monkeypatch.setattr(Course, "_learn_ending", noted)
+    cached = {"prompt_tokens": 9, "completion_tokens": 8, "prompt_tokens_details": {"cached_tokens": 4}}
+    upstream.plays(at_once(other(cached)))
+    for _ in range(200):
+        await client.request(CHAT, CHAT.request("first", stream=True))
+        await answer(client)
+    assert 64 <= len(learnt) < 64 + 200 // 16 + 1
 
 
 FAULTS = {  # what fails -> what becomes of the request: before anything has left, the way of all finds the same
