@@ -233,6 +233,17 @@ def test_ends_that_never_come_again_are_learnt_seldom() -> None:
     assert 64 <= learnt < 64 + 1000 // 16 + 1
 
 
+def test_an_end_that_is_known_is_not_learnt_again() -> None:
+    usual = Usual()
+    ended(usual, [STOP, used(200, 100), END], strips=False)
+    learnt = dict(usual.endings)
+    ended(usual, [STOP, used(201, 101), END], strips=False)
+    assert usual.endings == learnt
+    ended(usual, [STOP, USAGES["the sum before what was written"], END], strips=False)  # as long
+    assert usual.endings.keys() == learnt.keys()
+    assert usual.endings != learnt
+
+
 def said(*texts: bytes) -> list[bytes]:
     return [TEXT.replace(b"Hello", text) for text in texts]
 

@@ -194,8 +194,9 @@ class Usual:
         self, dialect: Dialect, data: bytes, frames: list[bytes], head: bytes, usage: ir.Usage, *, strips: bool
     ) -> None:
         """Of a stream that ended well with these frames and told that usage in one of them; `data` are their chunks."""
-        if len(data) > LARGEST:
-            return
+        known = self.endings.get(len(data))
+        if len(data) > LARGEST or (known is not None and known.usage(data, b"", head) == usage):
+            return  # of one that is known, it was the beginning that differed
         ending = _ending(dialect, frames, head, usage, strips=strips)
         if ending is not None and ending.usage(data, b"", head) == usage:
             if len(self.endings) >= MOST_ENDINGS:
