@@ -84,15 +84,22 @@ class Express:
 
     def join(self, call: Call) -> Ride | None:
         """As `board`, for one whose body came behind its head, as most clients send it: the way of all has admitted it
-        meanwhile. What is left stays that way's."""
-        request, snapshot, permit = call.request, call.snapshot, call.permit
-        if not snapshot.tracks or call.operation is not None or not isinstance(request, OrdinaryRequest):
+        meanwhile. What is left stays that way's. Raises what comes once it has a place in the process: that way would
+        take another one."""
+        request, snapshot, permit, surface = call.request, call.snapshot, call.permit, call.surface
+        try:
+            if not snapshot.tracks or call.operation is not None or not isinstance(request, OrdinaryRequest):
+                return None
+            if permit is None or not call.visitor.ordinary or not self.gateway.own.empty:
+                return None
+            visitor, body = call.visitor, call.body
+            found = recalled(snapshot.settings, visitor, body) or found_by(snapshot, visitor, surface, request, body)
+            if found is None or found[0].standing is not permit.standing or len(body) > found[0].longest:
+                return None
+            ride = Ride(self.gateway, request, snapshot, found, body, call.decision.at_ms, call.started, call)
+            return ride if departs(ride) else None
+        except Exception:
+            if call.inside:
+                raise
+            log.exception("internal_error", request_id=call.request_id, surface=surface.name)
             return None
-        if permit is None or not call.visitor.ordinary or not self.gateway.own.empty:
-            return None
-        visitor, body = call.visitor, call.body
-        found = recalled(snapshot.settings, visitor, body) or found_by(snapshot, visitor, call.surface, request, body)
-        if found is None or found[0].standing is not permit.standing or len(body) > found[0].longest:
-            return None
-        ride = Ride(self.gateway, request, snapshot, found, body, call.decision.at_ms, call.started, call)
-        return ride if departs(ride) else None

@@ -319,16 +319,17 @@ async def test_a_reload_begins_anew(upstream: ScriptedUpstream, start: Start, mo
     assert [ride is not None for ride in boarded] == [False, True, False, True]
 
 
+@pytest.mark.parametrize("at", CUTS.values(), ids=CUTS)
 @pytest.mark.parametrize("where", ["boarding.found_by", "departure.splice"])
 async def test_a_fault_of_ours_before_anything_was_done_leaves_the_request_to_the_way_of_all(
-    where: str, upstream: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch
+    where: str, at: tuple[int, ...], upstream: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gw = await start(provider("first", upstream))
     upstream.answers(lambda seen: good(CHAT))
     client = await gw.connect()
     with capture_logs() as logs:
         for _ in range(2):
-            await client.request(CHAT, ASKED)
+            await (sent_behind(gw, client, CHAT, ASKED, *at) if at else client.request(CHAT, ASKED))
             assert (await client.answer())[0] == 200
             monkeypatch.setattr(f"proxy.server.express.{where}", None)  # cannot be called
     assert [it["event"] for it in logs if it["log_level"] == "error"] == ["internal_error"]
