@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -17,6 +20,7 @@ from proxy.server.express.setting import LONGEST, MOST, Setting, Settings, keep,
 from proxy.server.express.setting import said as document_of
 from proxy.server.intake import check_turns
 from proxy.wire import splice
+from proxy.wire.thin import KEPT
 
 VISITOR: Any = object()
 TURNS = [{"role": "user", "content": "Hello."}]
@@ -203,3 +207,17 @@ def test_what_only_looks_like_one_is_none(body: bytes) -> None:
     known: Settings = {}
     assert kept(known, ASKED) is not None
     assert recalled(known, VISITOR, body) is None
+
+
+PACKAGE = Path(__file__).parents[3] / "proxy"
+READERS = ("ir.py", "routing/facts.py", "server/intake.py", "server/express/outline.py", "server/express/track.py")
+
+
+def test_what_is_left_of_a_cut_string_is_longer_than_any_word() -> None:
+    """So a text whose middle is not read is never taken for one of those by which a request is judged."""
+    readers = [*PACKAGE.glob("dialects/**/*.py"), *(PACKAGE / name for name in READERS)]
+    trees = [ast.parse(path.read_text()) for path in readers]
+    said = {str(it.value) for tree in trees for it in ast.walk(tree) if isinstance(it, ast.Constant)}
+    words = {it for it in said if re.fullmatch(r"[\w./-]+", it)}
+    assert {"messages", "image_url", "cache_control", "ephemeral"} <= words
+    assert max(map(len, words)) < 2 * KEPT
