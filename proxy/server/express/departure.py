@@ -14,7 +14,7 @@ from proxy.routing.table import OFF
 from proxy.server import intake
 from proxy.server.billing import LEASE_MS
 from proxy.server.express.course import Course
-from proxy.server.express.setting import Found, Talk, said
+from proxy.server.express.setting import Document, Found, Setting, Talk, said
 from proxy.server.express.strangers import NOT_YET
 from proxy.server.identity import request_id
 from proxy.server.upstream.session import Place
@@ -33,9 +33,9 @@ def departs(ride: Ride) -> bool:
     gateway, track, found, snapshot = ride.gateway, ride.track, ride.found, ride.snapshot
     assert found is not None
     now = gateway.clock()
-    _, talk, setting, _, written, _, _, _, thin = found
+    _, talk, known, _, written = found
     chars, media, _, _, turns = talk
-    text = ride.body if thin is None else thin[0]
+    text = ride.body if isinstance(known, Setting) or known.thin is None else known.thin[0]
     if media or not text.isascii():
         tokens = estimated_tokens(chars, 0 if text.isascii() else intake.wide(text), media)
     else:
@@ -51,8 +51,8 @@ def departs(ride: Ride) -> bool:
     goes_on = (turns > 1 or track.session is not None) and track.lifetime != OFF
     if goes_on and not _is_at_home(ride, talk, now):
         return False
-    if setting is not None and track.hop is None:
-        before, behind = setting.lead
+    if isinstance(known, Setting) and track.hop is None:
+        before, behind = known.lead
         sent: Parts | None = (before, written, behind)
         size = len(before) + len(written) + len(behind)
     else:
@@ -122,18 +122,19 @@ def _stays(ride: Ride, place: Place) -> None:
 def _put(ride: Ride, found: Found) -> Parts | None:
     """The body for the provider; None where more than a look is needed."""
     track, body = ride.track, ride.body
-    _, _, _, _, _, _, beside, members, thin = found
+    _, _, known, _, _ = found
     if track.hop is not None:
         try:
-            asked = track.hop.asked(said(found), beside)
+            asked = track.hop.asked(said(found), known.beside)
         except (ValueError, GatewayError):
             return None  # for the way of all to tell
         return None if asked is None else (asked,)
+    assert isinstance(known, Document)
     asks = track.streamed is not None and track.streamed.asked_usage
-    if members is not None:
-        return splice.rewritten(body, members, model=track.native, include_usage=asks)
-    if thin is not None:
-        return splice.renamed_around(body, thin, track.native, include_usage=asks)
+    if known.members is not None:
+        return splice.rewritten(body, known.members, model=track.native, include_usage=asks)
+    if known.thin is not None:
+        return splice.renamed_around(body, known.thin, track.native, include_usage=asks)
     renamed = splice.renamed(body, track.native)
     if asks and renamed is not None:
         renamed = splice.asking_usage(renamed)

@@ -30,7 +30,7 @@ from proxy.server.express.course import Course
 from proxy.server.express.departure import LATE, NOTHING_TAKEN
 from proxy.server.express.fare import Fare, settle
 from proxy.server.express.hearing import heard
-from proxy.server.express.setting import Found, Talk, said
+from proxy.server.express.setting import Document, Found, Talk, said
 from proxy.server.ledger import Decision
 from proxy.server.outgoing import with_body
 from proxy.server.respond import cost_line
@@ -278,9 +278,12 @@ class Ride(Fare):
         call.answer.begun = call.answer.begun or self.left is not None
         call.body, found = self.body, self.found
         if found is not None:
-            _, _, setting, _, _, _, _, members, thin = found
-            call.document = said(found) if thin is None else json_text.read(self.body)
-            call.members, call.once = members, setting is None and members is None
+            _, _, known, _, _ = found
+            call.document = said(found)
+            if isinstance(known, Document):
+                call.members, call.once = known.members, known.members is None
+                if known.thin is not None:
+                    call.document = json_text.read(self.body)
         call.decision.requested = track.requested
         if track.standing.budgeted:
             call.output_reserved = track.output

@@ -17,7 +17,7 @@ from attrs import field
 
 from proxy import ir
 from proxy.errors import GatewayError
-from proxy.record import define
+from proxy.record import define, frozen
 from proxy.server import intake
 from proxy.server.call import Surface
 from proxy.server.clients.ordinary import OrdinaryRequest
@@ -47,14 +47,19 @@ Settings = MutableMapping[Key, "tuple[Setting, ...]"]
 # first of the user's turns, and how many of these there are.
 Talk = tuple[int, int, str, str, int]
 
-# What is known of a request that may be ordinary: its track and its talk. Of one whose setting is known that, its turns
-# as they were read and as they are written, and no document; of any other its document, what it says beside the turns,
-# the members of a long body, and what of it was read where the data of its media was not: its document has only the
-# beginnings and the ends of these.
-Found = tuple[
-    Track, Talk, "Setting | None", list[Any], bytes, dict[str, Any] | None, bytes | None, list[Member] | None,
-    Thin | None,
-]  # fmt: skip
+# What is known of a request that may be ordinary: its track, its talk, and all that it says: a document; or a setting,
+# and its turns as they were read and as they are written.
+Found = tuple[Track, Talk, "Document | Setting", list[Any], bytes]
+
+
+@frozen
+class Document:
+    """What a request says whose setting is not known."""
+
+    said: dict[str, Any]
+    beside: bytes | None = None  # its turns, as we write it
+    members: list[Member] | None = None  # of a long body
+    thin: Thin | None = None  # what of it was read, if not the data of its media: beginnings and ends of texts are said
 
 
 def talk_of(shape: ir.Shape) -> Talk:
@@ -62,12 +67,9 @@ def talk_of(shape: ir.Shape) -> Talk:
 
 
 def said(found: Found) -> dict[str, Any]:
-    """The document."""
-    _, _, setting, turns, _, document, _, _, _ = found
-    if document is not None:
-        return document
-    assert setting is not None
-    return setting.said | {TURNS: turns}
+    """As a document."""
+    _, _, known, turns, _ = found
+    return known.said if isinstance(known, Document) else known.said | {TURNS: turns}
 
 
 @define(eq=False)
@@ -111,7 +113,7 @@ class Setting:
         if not turns:
             return None
         talk = chars, 0, "\n".join(system), first, count
-        return self.track, talk, self, turns, written, None, self.beside, None, None
+        return self.track, talk, self, turns, written
 
 
 def found_by(
@@ -155,7 +157,7 @@ def _read(
     beside = beside_turns(document) if len(body) <= LARGE else None
     if beside is not None:
         keep(snapshot.settings, (visitor, beside), track, document, body, shape)
-    return track, talk_of(shape), None, [], b"", document, beside, members, None
+    return track, talk_of(shape), Document(document, beside, members), [], b""
 
 
 def _looked(visitor: Visitor, surface: Surface, document: Any) -> tuple[Hashable, ir.Shape, tuple[bytes, ...]] | None:
@@ -188,7 +190,7 @@ def _read_lightly(snapshot: Snapshot, visitor: Visitor, surface: Surface, body: 
     members = None
     if not stands_once(text, outline) and (members := members_once(body, document, thin)) is None:
         return None
-    return track, talk_of(shape), None, [], b"", document, None, members, thin
+    return track, talk_of(shape), Document(document, members=members, thin=thin), [], b""
 
 
 def keep(

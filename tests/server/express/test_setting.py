@@ -47,7 +47,10 @@ def kept(known: Settings, asked: dict[str, Any], dialect: str = "openai-chat", b
     for _ in range(2):
         keep(known, (VISITOR, beside), track, asked, body, track.spoken.read_shape(asked))
     found = recalled(known, VISITOR, body)
-    return found and found[2]
+    if found is None:
+        return None
+    assert isinstance(found[2], Setting)
+    return found[2]
 
 
 SAID: dict[str, dict[str, Any]] = {
