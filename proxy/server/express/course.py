@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from proxy import ir
 from proxy.dialects.dialect import Dialect
 from proxy.server.clients.downstream import CLOSES, STAYS, Left, post
-from proxy.server.express.passing import LARGEST_OPENING, Passing, is_within
+from proxy.server.express.learning import LARGEST_OPENING, learn_whole
+from proxy.server.express.passing import Passing, is_within
 from proxy.server.express.reading import LARGE
 from proxy.server.express.telling import LARGEST
 from proxy.server.flow import LAST
@@ -175,8 +176,9 @@ class Course(Passing):
         if not self._is_good(head) or not self._may_leave_whole(size, stream.usage):
             return False
         self._leave_whole(head, b"%x\r\n%b\r\n0\r\n\r\n" % (size, stream.out), size, stream.edits)
-        self._learn_whole(head, chunks, data, stream.usage)
+        track = self._ride.track
         self._ended()
+        learn_whole(track, head, chunks, data, stream.usage)
         return True
 
     def _may_leave_whole(self, size: int, usage: ir.Usage | None) -> bool:

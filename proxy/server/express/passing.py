@@ -6,20 +6,16 @@ whole and in its own chunks. Then frame by frame (`proxy.streams.familiar`), and
 
 from __future__ import annotations
 
-from proxy import ir
-from proxy.dialects.dialect import Dialect
+from proxy.server.express.learning import learn_ending, learn_opening
 from proxy.server.express.reading import Reading
 from proxy.server.express.telling import Data
-from proxy.streams import Familiar, UsualOpening, familiar, says
+from proxy.streams import Familiar, UsualOpening, says
 from proxy.wire.chunked_run import LONGEST, SIZE_LINES
-from proxy.wire.head_shape import Head
 from proxy.wire.http1 import chunks_of
 from proxy.wire.mould import BARE, QUOTE
 from proxy.wire.sse import CR, LF, is_text
 
 MOST_HELD = 16  # frames before the commit that are known; of more, others know
-LARGEST_OPENING = 4 << 10  # bytes of a first read that is learnt from
-HEAD_ENDS = b"\r\n\r\n"
 
 
 class Passing(Reading):
@@ -142,8 +138,12 @@ class Passing(Reading):
         if self._outgrows(len(out)) or self._has_left() or self._client.writing_paused:
             self._hand_over()
             return True
-        self._learn_opening(stream, len(chunks))
+        track, head, first, held = self._ride.track, self._heard, self._first, self._body[: -len(chunks)]
+        assert head is not None
+        self._first = b""
         self._begin(out)
+        if len(held) == 1:
+            learn_opening(track, stream, head, held[0], first)
         if not self._over:
             self._before, self._behind = stream.before, stream.behind + b"\r\n"
             self._least = len(stream.before) + len(stream.behind)
@@ -174,60 +174,11 @@ class Passing(Reading):
             return False
         if transport is None or transport.is_closing() or transport.get_write_buffer_size() > 0:
             return False
-        self._last, self._edits = self._agenda.now(), ended.edits
-        if not stream.has_told and not self._ride.track.usual.tires():
-            self._learn_ending(stream, chunks, data, ended.usage)
+        self._last, self._edits, track = self._agenda.now(), ended.edits, self._ride.track
         self._end(ended.out)
+        if not stream.has_told and not track.usual.tires():
+            learn_ending(track, stream, chunks, data, ended.usage)
         return True
-
-    # -- learning ----------------------------------------------------------------------------------------------
-
-    def _learn_whole(self, head: Head, chunks: list[bytes], data: bytes, usage: ir.Usage | None) -> None:
-        """Of a good stream that came in one read, which was `data`: how it begins and ends, if it is one frame, then
-        texts, then others."""
-        streamed, usual, role = self._ride.track.streamed, self._ride.track.usual, chunks[0]
-        if usual.tires():
-            return
-        assert streamed is not None
-        assert isinstance(streamed.dialect, Dialect)
-        stream = familiar(streamed.dialect, strip_usage=streamed.asked_usage) if len(chunks) > 1 else None
-        if stream is None or not stream.begins(chunks[:2]) or not stream.behind:
-            return
-        if stream.goes_on([role]):
-            return  # a text, for which whoever came next would be held back
-        size = data.index(HEAD_ENDS) + len(HEAD_ENDS) + len(b"%x\r\n%b\r\n" % (len(role), role))
-        begun, opening = data[:size], usual.opening
-        if opening is None or opening.head is not head or opening.preamble(begun) is None:
-            self._body, self._first = chunks[:2], begun if head.__class__ is Head and size <= LARGEST_OPENING else b""
-            self._learn_opening(stream, 1)
-        self._learn_ending(stream, chunks[1:], data[size:], usage)
-
-    def _learn_opening(self, stream: Familiar, texts: int) -> None:
-        """What came before those texts, if it was one frame."""
-        track, head, first = self._ride.track, self._heard, self._first
-        self._first = b""
-        if not first and head.__class__ is Head:
-            return  # it is known already, or large
-        if len(self._body) - texts != 1 or track.streamed is None or not isinstance(track.streamed.dialect, Dialect):
-            return
-        frame, preamble = self._body[0], stream.preamble
-        chunk = b"%x\r\n%b\r\n" % (len(frame), frame)
-        if not first.endswith(HEAD_ENDS + chunk):
-            head, first = None, chunk
-        shape = stream.before[len(preamble) :], stream.behind
-        track.usual.learn_opening(track.streamed.dialect, head, first, len(first) - len(chunk), preamble, shape)
-
-    def _learn_ending(self, stream: Familiar, chunks: list[bytes], data: bytes, usage: ir.Usage | None) -> None:
-        """Of the last read, which was `data`: what is behind its texts."""
-        streamed, texts = self._ride.track.streamed, 0
-        while stream.goes_on([chunks[texts]]):
-            texts += 1
-        if usage is None or streamed is None or not isinstance(streamed.dialect, Dialect):
-            return
-        at = sum(len(it) + len(b"%x\r\n\r\n" % len(it)) for it in chunks[:texts])
-        self._ride.track.usual.learn_ending(
-            streamed.dialect, data[at:], chunks[texts:], stream.preamble, usage, strips=streamed.asked_usage
-        )
 
 
 def is_within(text: bytes) -> bool:

@@ -13,13 +13,14 @@ from gateway import RawClient, Running, Start, provider, settles
 from playbook import CHAT, chunk
 from riding import KNOWN_BY, answer, asking, frames, played, same_either_way, told
 from shares import product_of
+from structlog.testing import capture_logs
 from upstream import CUT, LAST, RESET, SILENCE, STREAM_HEAD, Script, ScriptedUpstream, head, piece, streamed
 
-from proxy import ir
+from proxy.dialects import Dialect
 from proxy.server.express.course import Course
 from proxy.server.express.ride import Ride
 from proxy.server.gateway import Gateway
-from proxy.streams import Familiar
+from proxy.streams import Usual
 
 LOOPS = ("uvloop",)
 PRICES = {"first": "price = { input = 2.5, output = 10 }"}
@@ -280,13 +281,13 @@ async def test_streams_that_come_at_once_and_never_again_are_learnt_from_seldom(
 ) -> None:
     gw = await start(provider("first", upstream, models=PRICES))
     client, learnt = await gw.connect(), list[bytes]()
-    learn_ending = Course._learn_ending
+    learn_ending = Usual.learn_ending
 
-    def noted(self: Course, stream: Familiar, chunks: list[bytes], data: bytes, usage: ir.Usage | None) -> None:
+    def noted(self: Usual, dialect: Dialect, data: bytes, *of: Any, strips: bool) -> None:
         learnt.append(data)
-        learn_ending(self, stream, chunks, data, usage)
+        learn_ending(self, dialect, data, *of, strips=strips)
 
-    monkeypatch.setattr(Course, "_learn_ending", noted)
+    monkeypatch.setattr(Usual, "learn_ending", noted)
     cached = {"prompt_tokens": 9, "completion_tokens": 8, "prompt_tokens_details": {"cached_tokens": 4}}
     upstream.plays(at_once(other(cached)))
     for _ in range(200):
@@ -296,7 +297,7 @@ async def test_streams_that_come_at_once_and_never_again_are_learnt_from_seldom(
 
 
 FAULTS = {  # what fails -> what becomes of the request: before anything has left, the way of all finds the same
-    "_may_leave_whole": "ok", "_leave_whole": "ok", "_learn_whole": "internal_error", "_ended": "internal_error",
+    "_may_leave_whole": "ok", "_leave_whole": "ok", "_ended": "internal_error",
 }  # fmt: skip
 
 
@@ -311,9 +312,6 @@ async def test_a_fault_of_ours_ends_a_stream_that_came_at_once_as_any(
         raise RuntimeError("a fault")
 
     monkeypatch.setattr(Course, at, fails)
-    if at == "_learn_whole":
-        for track in the_gateway(gw).current.tracks.values():
-            track.usual.opening = None
     upstream.plays(at_once(slow()))
     await client.request(CHAT, CHAT.request("first", stream=True))
     status, _, body = await answer(client)
@@ -322,6 +320,38 @@ async def test_a_fault_of_ours_ends_a_stream_that_came_at_once_as_any(
     row = (await gw.rows(KNOWN_BY + 2))[-1]
     assert row["outcome"] == outcome
     assert not the_gateway(gw).calls
+
+
+LESSONS = {
+    "how one begins that came at once": (at_once(slow()), "learn_opening"),
+    "how one ends that came at once": (at_once(slow()), "learn_ending"),
+    "how a slow one begins": (slow(), "learn_opening"),
+    "how a slow one ends": (slow(), "learn_ending"),
+}
+
+
+@pytest.mark.parametrize(("stream", "lesson"), LESSONS.values(), ids=LESSONS)
+async def test_a_fault_of_ours_in_what_is_learnt_is_told_and_ends_no_stream(
+    stream: Script, lesson: str, start: Start, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gw = await start(provider("first", upstream, models=PRICES))
+    client = await acquainted(gw, BEFORE_AT_ONCE["all at once"], upstream)
+    for track in the_gateway(gw).current.tracks.values():
+        track.usual.opening = None
+        track.usual.endings.clear()
+
+    def fails(self: Usual, *args: Any, **more: Any) -> None:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(Usual, lesson, fails)
+    upstream.plays(stream)
+    with capture_logs() as logs:
+        await client.request(CHAT, CHAT.request("first", stream=True))
+        status, _, body = await answer(client)
+        await gw.quiet()
+    assert (status, body.count(b"data: ")) == (b"HTTP/1.1 200 OK", 5)
+    assert [it["event"] for it in logs if it["log_level"] == "error"] == ["internal_error"]
+    assert (await gw.rows(KNOWN_BY + 2))[-1]["outcome"] == "ok"
 
 
 async def test_texts_that_are_worded_otherwise_from_some_day_on_are_usual_from_then_on(
