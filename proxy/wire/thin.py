@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator
-from itertools import accumulate, pairwise
+from itertools import accumulate
 
 import orjson
 
 STEP = 4096  # bytes without a quote, from which on the middle of what stands between two is left out
 PIECE = 128 << 10  # bytes that are looked at at a time: they are written down for it, in room for eight times as many
 KEPT = 32  # bytes that stay at either end of it
+WORD = 8
 _OUTSIDE = b" \t\n\r[]{},:0123456789+-.eEtrufalsn"  # all that may stand between strings
 
 
@@ -64,28 +65,59 @@ def thinned(text: bytes, step: int = STEP, kept: int = KEPT) -> Thin:
 
 
 def lightened(body: bytes) -> Thin | None:
-    """`thinned`, of a body that is little else than long strings, as pictures are: it is JSON if what is left of it is.
-    None for any other."""
-    thin = thinned(body)
-    return thin if len(thin[0]) * 4 < len(body) and _says_itself(body, thin[1]) else None
+    """What `thinned` leaves of a body that is little else than long strings, as pictures are: it is JSON if that is.
+    None for any other. What is left out, and whatever stands in its string, is looked at on the way."""
+    size = len(body)
+    pieces: list[bytes] = []
+    places: list[int] = []
+    sizes: list[int] = []
+    begun = at = length = 0
+    while at + STEP < size and (length + at - begun) * 4 < size:
+        window = body[at : at + STEP]
+        quote = window.rfind(b'"')
+        if quote >= 0:
+            at += quote + 1
+        elif not window[:KEPT].translate(None, _OUTSIDE):
+            at += STEP  # it may be in a string or in none
+        else:
+            end = _end_of_plain(body, at)
+            if end is None:
+                return None
+            pieces.append(body[begun : at + KEPT])
+            length += at + KEPT - begun
+            begun = end - KEPT
+            places.append(length)
+            sizes.append(begun - at - KEPT)
+            at = end + 1
+    if (length + size - begun) * 4 >= size:
+        return None
+    return b"".join((*pieces, body[begun:])), Cuts(places, sizes)
 
 
-def _says_itself(text: bytes, cuts: Cuts) -> bool:
-    """Whether all that was left out of the strings of `text`, and what stands in them before it, is ASCII without an
-    escape, and without what must not stand in a string at all: so it is JSON where the thin text is."""
-    view = memoryview(text)
-    for since, until in cuts.spans():
-        start = since - KEPT
+def _end_of_plain(body: bytes, at: int) -> int | None:
+    """Where the string that is begun at `at` has its closing quote; None where something before it is not ASCII, is an
+    escape, or must not stand in a string at all. Each piece is looked at while the search has it at hand."""
+    view, end = memoryview(body), at + STEP
+    while at < len(body):
         # A piece that begins where a word of memory does is looked at and copied in one pass, any other in two.
-        for at, end in pairwise((start, *range(start - start % PIECE + PIECE, until, PIECE), until)):
-            try:
-                piece = str(view[at:end], "utf-8")  # sooner told than what is "ascii"
-            except UnicodeDecodeError:
-                return False
-            # But for its quotes it is written as it stands.
-            if not piece.isascii() or len(orjson.dumps(piece)) != len(piece) + 2:
-                return False
-    return True
+        end &= -WORD
+        quote = body.find(b'"', at, end)
+        if not _says_itself(view[at : end if quote < 0 else quote]):
+            return None
+        if quote >= 0:
+            return quote
+        at, end = end, end + PIECE
+    return None
+
+
+def _says_itself(text: memoryview) -> bool:
+    """Whether this is ASCII, and what it stands for if it is within a JSON string."""
+    try:
+        piece = str(text, "utf-8")  # sooner told than what is "ascii"
+    except UnicodeDecodeError:
+        return False
+    # But for its quotes it is written as it stands.
+    return piece.isascii() and len(orjson.dumps(piece)) == len(piece) + 2
 
 
 def stretched(thin: bytes, cuts: Cuts) -> bytes:
