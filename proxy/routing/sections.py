@@ -13,7 +13,7 @@ from contextlib import suppress
 from datetime import date, datetime, time
 from decimal import Decimal, InvalidOperation
 from difflib import get_close_matches
-from functools import cache, partial
+from functools import cache
 from typing import Any, Literal, get_args, get_origin
 
 import attrs
@@ -232,15 +232,14 @@ def _literal(value: Any, kind: Any) -> Any:
 
 
 def _when_met(make: Callable[[Any], Callable[[Any, Any], Any]]) -> Callable[[Any], Callable[[Any, Any], Any]]:
-    """What `make` makes, made when a table first has such a section: cattrs writes and compiles a function for each,
-    and most tables have few of those there are."""
+    """Reads by what `make` makes, once a table has such a section: cattrs writes and compiles a function for each, and
+    most tables have few of those there are."""
+    made = cache(make)
 
-    @cache
-    def reader(kind: Any) -> Callable[[Any, Any], Any]:
-        made = cache(partial(make, kind))
-        return lambda value, kind: made()(value, kind)
+    def read(value: Any, kind: Any) -> Any:
+        return made(kind)(value, kind)
 
-    return reader
+    return lambda kind: read
 
 
 def _is(kind: Any) -> Callable[[Any], bool]:
