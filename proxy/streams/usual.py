@@ -161,9 +161,9 @@ class Usual:
             text = part.partition(b'"')[0]
             if not says(text):
                 return None
-            long = least + len(text)
-            front = b"%b%x\r\n%b%b%b" % (front, long, before, text, behind)
-            size += long
+            said = least + len(text)
+            front = b"%b%x\r\n%b%b%b" % (front, said, before, text, behind)
+            size += said
         ending = self.endings.get(len(data) - len(front)) if parts else None
         usage = ending.usage(data, front, preamble) if ending is not None else None
         if ending is None or usage is None:

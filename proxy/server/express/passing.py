@@ -10,7 +10,6 @@ from proxy.server.express.learning import learn_ending, learn_opening
 from proxy.server.express.reading import Reading
 from proxy.server.express.telling import Data
 from proxy.streams import Familiar, UsualOpening, says
-from proxy.wire.chunked_run import LONGEST, SIZE_LINES
 from proxy.wire.http1 import chunks_of
 from proxy.wire.mould import BARE, QUOTE
 from proxy.wire.sse import CR, LF, is_text
@@ -87,14 +86,12 @@ class Passing(Reading):
             return False
         front, size, ending = b"", 0, endings.get(len(data))
         if ending is None:  # maybe behind a text
-            lead, _, rest = data.partition(self._before)
-            text = rest.partition(b'"')[0]
-            at = len(lead) + len(self._before) + len(text) + len(self._behind)
-            ending = endings.get(len(data) - at)
-            if ending is None or at > LONGEST or not (text.translate(BARE) == text or is_within(text)):
+            text = data.partition(self._before)[2].partition(b'"')[0]
+            size = self._least + len(text)
+            front = b"%x\r\n%b%b%b" % (size, self._before, text, self._behind)
+            ending = endings.get(len(data) - len(front))
+            if ending is None or not (text.translate(BARE) == text or is_within(text)):
                 return False
-            line, size = SIZE_LINES[at]
-            front = b"".join((line, self._before, text, self._behind))
         usage, transport, out = ending.usage(data, front, preamble), self._client.transport, self._out
         if usage is None or not self._costs(usage):
             return False
