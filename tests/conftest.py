@@ -37,8 +37,6 @@ LOOPS: Mapping[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "uvloop": uvloop.new_event_loop,  # what the process runs on
 }
 
-fuzz.load_profile()
-
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -48,8 +46,14 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[]
     return {name: LOOPS[name] for name in named}
 
 
+def _is_fast(config: pytest.Config) -> bool:
+    """The run is that of `make test`."""
+    return bool(config.option.markexpr == "not slow")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Files of tests lie in memory where there is room: a third of the time would be waiting for a disk to sync."""
+    fuzz.load_profile(fast=_is_fast(config))
     if "TMPDIR" in os.environ or not MEMORY.is_dir() or shutil.disk_usage(MEMORY).free < ROOM:
         return
     scratch = tempfile.mkdtemp(prefix="pm-", dir=MEMORY)
@@ -137,7 +141,7 @@ async def second() -> AsyncIterator[ScriptedUpstream]:
 @pytest.hookimpl(tryfirst=True)  # before pytest itself reads the marks
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A module that names several EXCHANGES runs over each, over the ones that are not the default when all is run."""
-    if metafunc.config.option.markexpr == "not slow":  # what is left out anyhow takes its time to collect
+    if _is_fast(metafunc.config):  # what is left out anyhow takes its time to collect
         metafunc.parametrize = functools.partial(parametrize_fast, metafunc.parametrize)  # type: ignore[method-assign]
     if "start" in metafunc.fixturenames and (exchanges := getattr(metafunc.module, "EXCHANGES", ())):
         first, *others = exchanges

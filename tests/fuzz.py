@@ -1,4 +1,5 @@
-"""How long property tests look: the fast suite takes hypothesis' own number of examples, `make fuzz` many more.
+"""How long property tests look: `make test-slow` takes hypothesis' own number of examples, the fast suite a quarter of
+it, `make fuzz` many more.
 
 python fuzz.py MINUTES
 
@@ -18,18 +19,31 @@ from hypothesis import HealthCheck, settings
 
 TESTS = ("test_fuzz.py", "test_fuzz_answers.py", "test_giant_frames.py", "wire", "server/express/test_ride_fuzz.py")
 A_ROUND = 300  # examples
+FULL, QUICK = 100, 25  # examples: hypothesis' own number, and that of the fast suite
+LEAST = 10  # of any property that has as many
 EXAMPLES = int(os.environ.get("POINTSMAN_FUZZ", "0"))
 SEED = int(os.environ.get("POINTSMAN_FUZZ_SEED", "0"))  # of tests that throw dice of their own
 
 
-def load_profile() -> None:
+def load_profile(*, fast: bool) -> None:
+    """`fast` is the suite of `make test`."""
     if EXAMPLES:
         checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example]
         settings.register_profile("fuzz", deadline=None, max_examples=EXAMPLES, suppress_health_check=checks)
         settings.load_profile("fuzz")
     else:
-        settings.register_profile("pointsman", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-        settings.load_profile("pointsman")
+        name, checks = "fast" if fast else "full", [HealthCheck.too_slow]
+        settings.register_profile(
+            name, deadline=None, max_examples=QUICK if fast else FULL, suppress_health_check=checks
+        )
+        settings.load_profile(name)
+
+
+def examples(full: int) -> int:
+    """For `settings(max_examples=...)` of a property that needs more examples than others, or gets by on fewer: its
+    share of them by the profile in force."""
+    assert settings.default is not None
+    return max(min(full, LEAST), full * settings.default.max_examples // FULL)
 
 
 def fuzz(minutes: float) -> int:

@@ -8,6 +8,7 @@ from itertools import pairwise
 from random import Random
 from typing import Any
 
+import fuzz
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -217,7 +218,7 @@ def test_an_id_that_came_before_is_read() -> None:
 
 
 @by_heart
-@settings(max_examples=150)
+@settings(max_examples=fuzz.examples(150))
 @given(usages=st.lists(USAGES, min_size=1, max_size=2), texts=st.lists(st.text(max_size=5), max_size=4), data=st.data())
 def test_any_streams_are_told_as_they_are_read(
     way: Way, usages: list[dict[str, Any]], texts: list[str], data: st.DataObject

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 from zlib import crc32
 
+import fuzz
 import orjson
 import pytest
 from attrs import evolve
@@ -201,7 +202,7 @@ def test_more_behind_the_end_is_dropped(way: Way) -> None:
 
 
 @all_ways
-@settings(max_examples=150)
+@settings(max_examples=fuzz.examples(150))
 @given(usages=st.lists(USAGES, min_size=1, max_size=2), texts=st.lists(st.text(max_size=5), max_size=4), data=st.data())
 def test_any_streams_are_told_as_they_are_read(
     way: Way, usages: list[dict[str, Any]], texts: list[str], data: st.DataObject
@@ -233,7 +234,7 @@ def otherwise(raw: bytes, seed: int) -> bytes:
 
 
 @all_ways
-@settings(max_examples=100)
+@settings(max_examples=fuzz.examples(100))
 @given(seed=st.integers(0, 2**16), text=st.text(min_size=1, max_size=5), data=st.data())
 def test_any_server_is_told_as_it_is_read(way: Way, seed: int, text: str, data: st.DataObject) -> None:
     for number in range(4):

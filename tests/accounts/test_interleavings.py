@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import suppress
 
+import fuzz
 import pytest
 from attrs import define, field
 from hypothesis import settings
@@ -308,4 +309,4 @@ class Interleavings(RuleBasedStateMachine):
 
 
 TestInterleavings = Interleavings.TestCase
-TestInterleavings.settings = settings(deadline=None, max_examples=150, stateful_step_count=60)
+TestInterleavings.settings = settings(deadline=None, max_examples=fuzz.examples(150), stateful_step_count=60)

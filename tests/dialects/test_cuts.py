@@ -14,6 +14,7 @@ from functools import cache
 from itertools import groupby, pairwise
 from typing import Any
 
+import fuzz
 import pytest
 from attrs import frozen
 from conformance.recordings import ABSENT, EVERY, Recording, data_of, frames
@@ -166,7 +167,7 @@ def test_nor_on_being_cut_byte_by_byte(case: Case) -> None:
 
 
 @some((case for case in cases() if case not in FIRST), of=3)
-@settings(max_examples=25)
+@settings(max_examples=fuzz.examples(25))
 @given(data=st.data())
 def test_nor_on_any_cuts_of_a_longer_one(case: Case, data: st.DataObject) -> None:
     places = data.draw(st.lists(st.integers(0, len(case.raw)), max_size=12).map(sorted))

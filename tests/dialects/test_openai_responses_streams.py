@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import fuzz
 import openai
 import orjson
 import pytest
@@ -239,7 +240,7 @@ MEMBERS = st.dictionaries(
 )
 
 
-@settings(max_examples=50)
+@settings(max_examples=fuzz.examples(50))
 @given(st.lists(st.tuples(KINDS, MEMBERS), max_size=4))
 def test_any_events_are_read_or_broken(events: list[tuple[str, dict[str, Any]]]) -> None:
     decoder, tap, encoder = DIALECT.stream_decoder(), DIALECT.tap(), DIALECT.stream_encoder(VOICE)

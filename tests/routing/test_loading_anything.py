@@ -8,6 +8,7 @@ from random import Random
 from typing import Any
 
 import cattrs
+import fuzz
 from attrs import AttrsInstance, fields
 from each import each
 from hypothesis import given, settings
@@ -33,7 +34,7 @@ from proxy.routing.sections import (
 from proxy.routing.table import Industry, Profile, Retry, Rule, Server, Timeouts
 from proxy.routing.world import World
 
-fewer = settings(max_examples=80)
+fewer = settings(max_examples=fuzz.examples(80))
 SHIPPED = (PROJECT / "routes.toml").read_bytes()
 WORDS = sorted(
     {

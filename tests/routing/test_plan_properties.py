@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from random import Random
 
+import fuzz
 import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,7 +27,7 @@ from proxy.routing.steps import STEPS
 from proxy.routing.strategies import SORTS
 from proxy.routing.world import Pick, World
 
-fewer = settings(max_examples=50)
+fewer = settings(max_examples=fuzz.examples(50))
 NOW = 100.0
 TALK = "ab" * 16
 PROVIDERS = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import fuzz
 import pytest
 from each import each
 from hypothesis import given, settings
@@ -54,7 +55,7 @@ def test_what_is_poured_is_what_is_translated(spoken: Dialect, dialect: Any, rol
         assert told(hop, document, anew=False) == told(hop, document, anew=True)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=fuzz.examples(60), deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["user", "assistant", "system"]), st.text(max_size=12)), min_size=1))
 def test_whatever_is_said_is_poured_as_it_is_translated(turns: list[tuple[str, str]]) -> None:
     roles, texts = tuple(role for role, _ in turns), tuple(text for _, text in turns)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import fuzz
 import pytest
 from each import each
 from hypothesis import given, settings
@@ -118,7 +119,7 @@ TOKENS = st.one_of(st.integers(-1, 10**13), st.none(), st.floats(allow_nan=False
 
 
 @pytest.mark.parametrize(("spoken", "dialect"), WAYS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=fuzz.examples(100), deadline=None)
 @given(st.lists(st.tuples(st.text(max_size=6), st.text(max_size=12), st.tuples(TOKENS, TOKENS)), min_size=4))
 def test_so_is_whatever_is_said(spoken: Dialect, dialect: Dialect, said: list[tuple[Any, Any, Any]]) -> None:
     way = Rewording(spoken, dialect)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import fuzz
 import orjson
 import pytest
 from attrs import define, evolve
@@ -115,7 +116,7 @@ def test_a_row_is_the_same_whatever_was_remembered_before_it(
     assert count(tmp_path / "1.db", "plan_forms") > 0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=fuzz.examples(60), deadline=None)
 @given(
     st.integers(0, 200_000), st.integers(1, 4), st.sampled_from([None, "5m", "1h"]),
     st.none() | st.text("0123456789abcdef", min_size=32, max_size=32), st.none() | st.integers(1, 10_000),

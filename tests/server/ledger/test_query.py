@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import fuzz
 import orjson
 import pytest
 from hypothesis import given, settings
@@ -272,7 +273,7 @@ def fits(one: Decision, filters: Filter) -> bool:
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=fuzz.examples(25), deadline=None)
 @given(
     st.lists(
         st.tuples(

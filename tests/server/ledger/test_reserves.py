@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import fuzz
 import pytest
 from attrs import define, field
 from hypothesis import given, settings
@@ -208,7 +209,7 @@ MOVES = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=fuzz.examples(100))
 @given(moves=MOVES)
 def test_whatever_comes_and_fails_the_file_says_enough_and_in_the_end_what_is_so(
     moves: list[tuple[str, int, Owner, int]],

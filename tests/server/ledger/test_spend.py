@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import fuzz
 from attrs import define
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -60,7 +61,7 @@ def test_spend_outlasts_the_rows_that_made_it(path: Path) -> None:
     assert spend(path) == {("key:a", NOON // DAY_MS): 5}
 
 
-@settings(max_examples=10)
+@settings(max_examples=fuzz.examples(10))
 @given(
     st.lists(
         st.tuples(
