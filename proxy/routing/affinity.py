@@ -46,16 +46,35 @@ class Affinity:
         return len(self._pins)
 
 
-def conversation_key(scope: str, session: str | None, system: str, first_turn: str) -> str | None:
-    """`scope` is the caller's key or project, so that no two callers share a pin. None: nothing to tell it by.
+class Conversations:
+    """Those of one scope, which is a caller's key or project, and what is asked for: no two callers share a pin.
 
-    `session` is what the client calls its conversation: a session header or `prompt_cache_key`.
-
-    Behind the `STABLE_DIGITS` stand those of Python's own hash, whose secret is the process's: nobody can make two
-    conversations meet. A digest of OpenSSL's tells no more, and of one long request after the other its code, its
-    tables and its objects have left the caches.
+    Behind the `STABLE_DIGITS` of a key stand those of Python's own hash, whose secret is the process's: nobody can make
+    two conversations meet. A digest of OpenSSL's tells no more, and of one long request after the other its code, its
+    tables and its objects have left the caches. Most conversations have what the system says in common with the last
+    one, and of that both are kept.
     """
-    if not session and not first_turn:
-        return None
-    text = f"s\0{scope}\0{session}" if session else f"h\0{scope}\0{system}\0{first_turn}"
-    return _key(crc32(text.encode("utf-8", "surrogatepass")), hash(text)).hex()
+
+    __slots__ = ("_begun", "_scope", "_system")
+
+    def __init__(self, scope: str) -> None:
+        self._scope = scope
+        self._system: str | None = None
+        self._begun = 0, 0
+
+    def key(self, session: str | None, system: str, first_turn: str) -> str | None:
+        """None: nothing to tell it by. `session` is what the client calls its conversation: a session header or
+        `prompt_cache_key`."""
+        if session:
+            stable, secret = _digests(f"s\0{self._scope}\0{session}")
+            return _key(stable, secret).hex()
+        if not first_turn:
+            return None
+        if system != self._system:
+            self._system, self._begun = system, _digests(f"h\0{self._scope}\0{system}\0")
+        stable, secret = self._begun
+        return _key(crc32(first_turn.encode("utf-8", "surrogatepass"), stable), hash((secret, first_turn))).hex()
+
+
+def _digests(text: str) -> tuple[int, int]:
+    return crc32(text.encode("utf-8", "surrogatepass")), hash(text)

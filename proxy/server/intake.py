@@ -18,7 +18,7 @@ from proxy.accounts.permit import Permit
 from proxy.accounts.vault import NOBODY
 from proxy.routing import directive
 from proxy.routing import facts as reading
-from proxy.routing.affinity import conversation_key
+from proxy.routing.affinity import Conversations
 from proxy.routing.facts import Ceiling, Facts, Wishes
 from proxy.routing.names import is_known
 from proxy.routing.table import OFF, is_loopback
@@ -296,7 +296,7 @@ def read_facts(call: Call) -> Facts:
     if surface.endpoint == "chat":
         scope = "\0".join((standing.scope, *wishes.wanted))  # another choice has no claim on the pin
         first_turn = shape.turns[0][:2000] if shape.turns else ""
-        conversation = conversation_key(scope, session, shape.system[:2000], first_turn)
+        conversation = Conversations(scope).key(session, shape.system[:2000], first_turn)
     return Facts(
         surface.name,
         surface.dialect,

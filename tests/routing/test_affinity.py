@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.routing.affinity import STABLE_DIGITS, TRACKED, Affinity, conversation_key
+from proxy.routing.affinity import STABLE_DIGITS, TRACKED, Affinity, Conversations
 from proxy.routing.names import Candidate
 
 WRITTEN = b"h\0scope\0be kind\0hello"
@@ -43,14 +43,18 @@ def test_memory_is_bounded_and_the_one_that_spoke_longest_ago_goes() -> None:
     assert pins.pinned("1", 0.0, 1.0) is None
 
 
+def key(scope: str, session: str | None, system: str, first_turn: str) -> str | None:
+    return Conversations(scope).key(session, system, first_turn)
+
+
 def test_a_conversation_is_told_by_its_session_or_its_beginning() -> None:
-    key = conversation_key("scope", None, "be kind", "hello")
-    assert key is not None
-    assert len(key) == 24
-    assert key[:STABLE_DIGITS] == f"{crc32(WRITTEN):08x}"
-    assert key == conversation_key("scope", "", "be kind", "hello")
-    assert conversation_key("scope", "s1", "be kind", "hello") == conversation_key("scope", "s1", "other", "words")
-    assert conversation_key("scope", None, "be kind", "") is None
+    found = key("scope", None, "be kind", "hello")
+    assert found is not None
+    assert len(found) == 24
+    assert found[:STABLE_DIGITS] == f"{crc32(WRITTEN):08x}"
+    assert found == key("scope", "", "be kind", "hello")
+    assert key("scope", "s1", "be kind", "hello") == key("scope", "s1", "other", "words")
+    assert key("scope", None, "be kind", "") is None
 
 
 texts = st.text(st.characters(exclude_categories=()), min_size=1, max_size=20)
@@ -58,14 +62,21 @@ texts = st.text(st.characters(exclude_categories=()), min_size=1, max_size=20)
 
 @given(texts, texts, texts, texts)
 def test_callers_and_kinds_of_keys_never_meet(scope: str, other: str, session: str, words: str) -> None:
-    by_session = conversation_key(scope, session, "", words)
-    by_words = conversation_key(scope, None, "", words)
+    by_session = key(scope, session, "", words)
+    by_words = key(scope, None, "", words)
     assert by_session != by_words
     if other != scope and "\0" not in scope + other:
-        assert conversation_key(other, session, "", words) != by_session
-        assert conversation_key(other, None, "", words) != by_words
+        assert key(other, session, "", words) != by_session
+        assert key(other, None, "", words) != by_words
+
+
+@given(st.lists(st.tuples(st.none() | texts, st.sampled_from(["", "a", "b", "\0", "\ud800"]), st.text(max_size=2))))
+def test_a_conversation_s_key_hangs_on_no_other(conversations: list[tuple[str | None, str, str]]) -> None:
+    one_after_the_other = Conversations("scope")
+    for it in conversations:
+        assert one_after_the_other.key(*it) == key("scope", *it)
 
 
 @pytest.mark.parametrize("words", ["\ud800", "\x00", "ü" * 5_000])
 def test_any_words_make_a_key(words: str) -> None:
-    assert conversation_key("", None, words, words) is not None
+    assert key("", None, words, words) is not None

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 from proxy import ir
 from proxy.dialects.dialect import Voice
 from proxy.errors import GatewayError
-from proxy.routing.affinity import conversation_key
 from proxy.routing.plan import Plan
 from proxy.server.call import NOTHING, Call
 from proxy.server.clients.downstream import CLOSES, STAYS, Left, post
@@ -88,8 +87,8 @@ class Ride(Fare):
 
     def recognizes(self, talk: Talk) -> str | None:
         _, _, system, first, _ = talk
-        conversation = conversation_key(self.track.scope, self.track.session, system[:2000], first[:2000])
-        self.conversation = conversation
+        track = self.track
+        conversation = self.conversation = track.conversations.key(track.session, system[:2000], first[:2000])
         return conversation
 
     def forget(self) -> None:

@@ -18,6 +18,7 @@ from proxy.catalog.price import Price, worst_case_line
 from proxy.dialects.dialect import Dialect
 from proxy.metrics import Number
 from proxy.record import define
+from proxy.routing.affinity import Conversations
 from proxy.routing.facts import NO_PREFERENCES, Facts
 from proxy.routing.names import Candidate
 from proxy.routing.plan import Plan, recalled
@@ -94,7 +95,7 @@ class Track:
     passing: dict[Shape, Passing] = field(factory=dict, init=False, repr=False)  # the same of all heads of a shape
     native: str = field(init=False)
     session: str | None = field(init=False)
-    scope: str = field(init=False)  # of conversations
+    conversations: Conversations = field(init=False, repr=False)
     pins: bool = field(init=False)
     lasts: bool = field(init=False)  # the caller's key
     leased: tuple[str, str | None] | None = field(init=False)  # whose budgets: key and project
@@ -106,7 +107,7 @@ class Track:
     def __attrs_post_init__(self) -> None:
         standing = self.standing
         self.native, self.session = self.candidate.native, self.visitor.session
-        self.scope = "\0".join((standing.scope, *self.facts.wanted))
+        self.conversations = Conversations("\0".join((standing.scope, *self.facts.wanted)))
         self.lasts = standing.key is not None and standing.key.lasts
         self.pins = len(self.plan.chain) > 1 and self.lifetime != OFF
         terms = [meter.terms for meter in standing.meters]

@@ -374,7 +374,7 @@ DEPARTS = (
     "proxy.server.express.fare.boards",
     "proxy.server.upstream.session.LeanUpstream.asked",
     "proxy.server.express.departure.request_id",
-    "proxy.server.express.ride.conversation_key",
+    "proxy.server.express.ride.Ride.recognizes",
     "proxy.server.upstream.lean.LeanReply.lend",
 )
 
