@@ -9,10 +9,11 @@ import asyncio
 import os
 import re
 import signal
+import sqlite3
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
@@ -32,7 +33,7 @@ from proxy.server.clients.connection import Connection
 from proxy.server.clients.inbound import Content
 from proxy.server.clients.listener import Listener
 from proxy.server.ledger import Decisions, Filter
-from proxy.server.ledger.schema import open_writer
+from proxy.server.ledger.schema import open_reader, open_writer
 from proxy.server.starting import LEDGER, make_state
 
 SERVER = """
@@ -112,15 +113,12 @@ class Running:
 
     async def rows(self, times: int = 1) -> list[dict[str, Any]]:
         """The newest so many decisions with their attempts, oldest first, once they are written."""
-        decisions = Decisions(self.state / LEDGER)
         async with asyncio.timeout(GUARD_S):
             while True:
                 await self.settled()
-                page = await asyncio.to_thread(decisions.page, Filter(), 1000)
-                if len(page.rows) >= times:
-                    break
-        found = [await asyncio.to_thread(decisions.one, row["request_id"]) for row in page.rows[:times]]
-        return [row for row in reversed(found) if row is not None]
+                rows = await asyncio.to_thread(newest, self.state / LEDGER, times)
+                if len(rows) == times:
+                    return rows
 
     async def row(self, request_id: str | None = None) -> dict[str, Any]:
         """One decision, by its request's id or the newest."""
@@ -173,6 +171,27 @@ async def settles(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(GUARD_S):
         while not holds():  # noqa: ASYNC110
             await asyncio.sleep(0)
+
+
+@frozen
+class OneLook(Decisions):
+    """Reads all by one connection: for each SQLite reads the schema anew, and the decision in a third of that time."""
+
+    connection: sqlite3.Connection
+
+    @contextmanager
+    def _connected(self) -> Iterator[sqlite3.Connection]:
+        yield self.connection
+        if self.connection.in_transaction:
+            self.connection.rollback()
+
+
+def newest(ledger: Path, times: int) -> list[dict[str, Any]]:
+    """As many of the newest decisions with their attempts as there are, oldest first."""
+    with closing(open_reader(ledger)) as connection:
+        decisions = OneLook(ledger, connection)
+        found = [decisions.one(row["request_id"]) for row in decisions.page(Filter(), times).rows]
+    return [row for row in reversed(found) if row is not None]
 
 
 class Start(Protocol):
