@@ -96,11 +96,11 @@ async def await_body(
     if seconds == OFF:
         return await request.whole(hold)
     patience = Patience(request, seconds)
-    page = agenda.put(patience, agenda.now() + seconds)
+    agenda.put(patience, agenda.now() + seconds)
     try:
         return await request.whole(hold)
     finally:
-        agenda.strike(patience, page)
+        agenda.strike(patience)
 
 
 async def read_body(

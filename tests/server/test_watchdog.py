@@ -215,6 +215,40 @@ def test_a_fault_in_one_answers_end_keeps_no_other_from_its_own() -> None:
     assert [line["event"] for line in lines] == ["internal_error"] * 3
 
 
+class Looker:
+    """Notes when it is looked at, and does something then."""
+
+    def __init__(self, agenda: Agenda, does: Callable[[], None] = lambda: None) -> None:
+        self.agenda, self.does, self.looked = agenda, does, list[float]()
+
+    def look(self, now: float) -> None:
+        self.looked.append(now)
+        self.does()
+
+
+@pytest.mark.parametrize("late", [0, 10], ids=["one page after the other", "all at once"])
+def test_who_is_struck_or_put_off_by_another_one_looked_at_is_looked_at_no_sooner(late: int) -> None:
+    clock = Clock()
+    loop: Any = clock
+    agenda = Agenda(loop)
+    struck, put_off, twice = Looker(agenda), Looker(agenda), Looker(agenda)
+
+    def does() -> None:
+        agenda.strike(struck)
+        agenda.put(put_off, 1060)
+
+    first = Looker(agenda, does)
+    twice.does = lambda: agenda.put(twice, agenda.tick) if len(twice.looked) < 2 else None
+    for who, when in ((struck, 1001.0), (put_off, 1001.0), (first, 1000.5), (twice, 1000.5)):
+        agenda.put(who, when)
+    clock.leap(late)
+    clock.move(40)
+    assert (len(struck.looked), len(put_off.looked), len(first.looked), len(twice.looked)) == (0, 0, 1, 2)
+    clock.move(21)
+    assert len(put_off.looked) == 1
+    assert clock.due == []
+
+
 def test_the_first_event_is_due_at_its_time() -> None:
     watched = Watched()
     watched.dog()

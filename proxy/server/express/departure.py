@@ -103,8 +103,7 @@ def _stays(ride: Ride, place: Place) -> None:
         else:
             track.upstream.drops(place)
     finally:
-        if ride.page is not None:
-            gateway.relay.agenda.strike(ride, ride.page)
+        gateway.relay.agenda.strike(ride)
         if stage == BEGUN:
             track.in_flight.value -= 1
         if ride.call is None and stage >= HAS_LEAVE:  # else the way of all has what was taken, or nothing was
@@ -159,7 +158,7 @@ def _begun(ride: Ride) -> None:
         ride.request_id = call.request_id
         ride.started_ms, at_ms = call.elapsed_ms(), int(gateway.now() * 1000)
     if track.streamed is None:
-        ride.page = agenda.put(ride, began + track.due)
+        agenda.put(ride, began + track.due)
     if call is None:
         ride.snapshot.users += 1
         gateway.calls.add(ride)

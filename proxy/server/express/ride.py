@@ -51,7 +51,7 @@ class Ride(Fare):
     """One request under way."""
 
     __slots__ = (
-        "asked_at", "began", "body", "course", "cut", "found", "left", "page", "raised", "reply", "sent", "stage",
+        "asked_at", "began", "body", "course", "cut", "found", "left", "raised", "reply", "sent", "stage",
         "waiter",
     )  # fmt: skip
 
@@ -70,7 +70,6 @@ class Ride(Fare):
         self.found: Found | None = found  # until nobody else will be asked
         self.track = found[0]
         self.stage = NOTHING_TAKEN  # see `departure`
-        self.page: int | None = None  # of the agenda
         self.body = body
         self.size = len(body)
         self.at_ms = at_ms
@@ -259,8 +258,7 @@ class Ride(Fare):
         assert transport is not None  # or it was not judged to be deliverable
         self.left = STAYS if stays else CLOSES
         post(request, transport, answer)
-        if self.page is not None:
-            agenda.strike(self, self.page)
+        agenda.strike(self)
         world, took_ms = self.snapshot.world, int(duration * 1000)
         world.health.answered(track.candidate, track.credential.index, now)
         world.latencies.note(track.candidate, took_ms - self.started_ms, now, True)
@@ -300,8 +298,7 @@ class Ride(Fare):
 
     def _gives_way(self) -> None:
         """Neither waited for nor under way here any more."""
-        if self.page is not None:
-            self.gateway.relay.agenda.strike(self, self.page)
+        self.gateway.relay.agenda.strike(self)
         self.track.in_flight.value -= 1
 
     def _as_call(self) -> Call:

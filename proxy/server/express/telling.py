@@ -56,7 +56,7 @@ class Telling(_Steady):
 
     __slots__ = (
         "_body", "_done", "_edits", "_familiar", "_first", "_first_byte_s", "_handler", "_heard", "_line", "_opening",
-        "_over", "_page", "_parser", "_passed", "_preamble", "_recast", "_recital", "_reply", "_reserved", "_ride",
+        "_over", "_parser", "_passed", "_preamble", "_recast", "_recital", "_reply", "_reserved", "_ride",
         "_run", "_size", "_stream", "_told", "_ttfb_ms", "_unread", "_unsent", "_upstream_id", "_upstream_wait",
         "_whole",
     )  # fmt: skip
@@ -108,7 +108,7 @@ class Telling(_Steady):
         self._most = track.most_bytes
         self._reserved = track.output  # tokens
         self._over = False  # the reply is whoever's it was
-        self._page: int | None = self._agenda.put(self, ride.began + track.first_due)
+        self._agenda.put(self, ride.began + track.first_due)
         self._line = ride.snapshot.world.latencies.waits(track.candidate, self, ride.asked_at)
 
     def _rests(self) -> None:
@@ -268,15 +268,12 @@ class Telling(_Steady):
 
     def look(self, now: float) -> None:
         """Its time on the agenda has come."""
-        if self._page is None:
-            return
-        self._page = None
         idle, total = self._ride.track.limits_of_stream
         due = min(self._last + idle, self._ride.began + total)
         if self._first_byte_s is None or now >= due:
             self._hand_over()
         else:
-            self._page = self._agenda.put(self, min(due, now + STUCK_WRITE))
+            self._agenda.put(self, min(due, now + STUCK_WRITE))
 
     # -- the end, here or elsewhere ----------------------------------------------------------------------------
 
@@ -284,9 +281,7 @@ class Telling(_Steady):
         """Whatever else comes is nothing to it."""
         self._over = True
         self._runs_no_more()
-        if self._page is not None:
-            self._agenda.strike(self, self._page)
-            self._page = None
+        self._agenda.strike(self)
 
     def ends(self) -> None:
         """Nobody goes on with it."""

@@ -28,20 +28,20 @@ Ended = tuple["Track", Brief, int | None, Counted, str | None, "Proxies"]
 class Tidings:
     """Of one gateway. What is left to be told is told at the end of a tenth of a second."""
 
-    __slots__ = ("_gateway", "_page", "_waiting")
+    __slots__ = ("_gateway", "_waiting")
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._waiting: list[Ended] = []
-        self._page: int | None = None  # of the agenda
 
     def add(self, ended: Ended) -> None:
         waiting = self._waiting
         waiting.append(ended)
-        if self._page is None:
+        count = len(waiting)
+        if count == 1:
             agenda = self._gateway.relay.agenda
-            self._page = agenda.put(self, agenda.tick)
-        elif len(waiting) >= MOST:
+            agenda.put(self, agenda.tick)
+        elif count >= MOST:
             self.tell()
 
     def look(self, now: float) -> None:
@@ -50,10 +50,10 @@ class Tidings:
 
     def tell(self) -> None:
         """All that there is. A fault of ours in one keeps nothing of the others."""
-        if self._page is None:
+        if not self._waiting:
             return
-        self._gateway.relay.agenda.strike(self, self._page)
-        waiting, self._waiting, self._page = self._waiting, [], None
+        self._gateway.relay.agenda.strike(self)
+        waiting, self._waiting = self._waiting, []
         tell = self._gateway.tell_brief
         for track, brief, read, counted, peer, proxies in waiting:
             try:
