@@ -77,7 +77,7 @@ $(VENV)/.clients: requirements/clients.txt | $(BIN)/python
 
 # Property tests are among the fast ones, too, with a quarter of their examples: tests/fuzz.py.
 test-slow: $(VENV)/.test $(VENV)/.local $(VENV)/.clients ## the tests that `make test` leaves out: eight to sixteen minutes on two cores
-	@$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m "slow or hypothesis"
+	@$(PYTEST) -n 3 --dist loadfile --no-loadscope-reorder -m "slow or hypothesis"
 
 # By what .venv has installed. No process is started by its name in these.
 READERS := tests/wire tests/dialects $(addprefix tests/test_,streams.py familiar_frames.py giant_frames.py fuzz.py)
