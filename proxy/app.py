@@ -9,10 +9,10 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from aiohttp import web
@@ -25,11 +25,10 @@ from proxy.record import define
 from proxy.routing.table import Table
 from proxy.secret import Scrubber, Secret
 from proxy.server import log as logging
-from proxy.server.admin import Admin
 from proxy.server.alerts import Alerts
 from proxy.server.backstage import executor
+from proxy.server.behind import read_behind
 from proxy.server.bookkeeping import fill
-from proxy.server.byok.admin import VaultAdmin
 from proxy.server.byok.store import VaultStore
 from proxy.server.byok.vault import Masters, Vault
 from proxy.server.clients.listener import Listener
@@ -45,17 +44,14 @@ from proxy.server.daemon import (
     parse_listen,
     raise_open_files,
 )
-from proxy.server.discovery import Discovery
 from proxy.server.endpoints import data_paths, ordinary_paths
 from proxy.server.gateway import Gateway
-from proxy.server.keys.admin import KeyAdmin
 from proxy.server.keys.changes import Keys
 from proxy.server.keys.store import KeyStore
-from proxy.server.ledger import Decisions, Ledger
+from proxy.server.ledger import Ledger
 from proxy.server.overload import watch_memory
-from proxy.server.probing import Probing
 from proxy.server.relay import Relay
-from proxy.server.reload import Builder, Reloader, load_table
+from proxy.server.reload import Builder, Reloader, load_table, read_dialects
 from proxy.server.snapshot import Snapshot
 from proxy.server.starting import (
     ADMIN_SOCKET,
@@ -67,8 +63,12 @@ from proxy.server.starting import (
     reach_refused,
     state_directory,
 )
-from proxy.server.watch import read_table, watch
+from proxy.server.table_file import read_table
 from proxy.wire.splice import member_pattern
+
+if TYPE_CHECKING:  # read when data is served: see `_build_beside`
+    from proxy.server.discovery import Discovery
+    from proxy.server.probing import Probing
 
 log = structlog.get_logger()
 LONGEST_SOCKET = 107  # bytes of a Unix socket's path, as the kernel has it
@@ -99,12 +99,15 @@ class App:
     hung_up: asyncio.Event = field(factory=asyncio.Event)  # SIGHUP has come
     addresses: list[str] = field(factory=list)  # where data is served, as it was bound
     admin_addresses: list[str] = field(factory=list)
+    _sockets: list[socket.socket] = field(factory=list)
+    _admin_sockets: list[socket.socket] = field(factory=list)
     _runners: list[web.ServerRunner] = field(factory=list)
     _tasks: set[asyncio.Task[Any]] = field(factory=set)
     _admin_socket: Path | None = None
     _open_files: int = 0  # that the process may have
     _shared: tuple[int, int] = (0, 0)  # how many clients may connect, and be served
     _data: Listener | None = None
+    _moved: tuple[Callable[[], None], ...] = ()  # to be told that another table serves
     _secrets: dict[Secret, None] = field(factory=dict, repr=False)  # of every table that has served
 
     async def start(self) -> None:
@@ -132,25 +135,18 @@ class App:
             await asyncio.to_thread(self.vault.load)
             check_reach(server, keys=bool(self.keys.ring))
             await asyncio.to_thread(fill, self.books, state / LEDGER, self.keys.ring, self.keys.now_ms())
-            self._build(table, state)
-            await self._listen(table, state)
+            self._build(table)
+            self._open(table, state)
+            data = await self._serve_data(table)
+            await read_behind(lambda: bool(self.gateway.running))
+            await asyncio.to_thread(read_dialects, table)
+            await self._serve_beside(table, state, data)
         except BaseException:
             await self.stop(drain=0)
             raise
-        self._begin(watch(self.config, self._file_changed, stop=self.stopping))
-        self._begin(self._follow_hang_ups())
-        self._begin(self.reloader.sweep())
-        self._begin(self.keys.follow())
-        self._begin(self.vault.follow())
-        self._begin(self.gateway.alerts.run())
-        self._begin(self.discovery.run())
-        self._begin(self.probing.run())
-        self._begin(feed_watchdog(self.notifier))
-        self._begin(watch_memory(self.gateway.turnstile))
-        self._begin(self._prepare())
         self._announce(table)
 
-    def _build(self, table: Table, state: Path) -> None:
+    def _build(self, table: Table) -> None:
         builder = Builder(load_prices(), self.keys.ring, self.books)
         snapshot = builder.build(table)
         dice = random.SystemRandom().random
@@ -164,20 +160,45 @@ class App:
         if self.log is not None:
             self.gateway.tell, self.gateway.tell_brief = self.log.request_done, self.log.brief_done
         self.reloader = Reloader(self.config, builder, current, self._apply, self.metrics.reloaded, self.env)
-        self.discovery = Discovery(current, self.reloader.rebuild, self.metrics, dice, relay.instance)
-        self.reloader.discovered = self.discovery.models
-        self.probing = Probing(current, self.metrics, dice, time.monotonic, relay.instance)
         self._apply(snapshot)
         self.metrics.reloaded(table.revision, True)
         self._collect()
+
+    def _build_beside(self, state: Path) -> Listener:
+        """What no answer to a client waits for. Gives the admin listener."""
+        from proxy.server.admin import Admin
+        from proxy.server.byok.admin import VaultAdmin
+        from proxy.server.discovery import Discovery
+        from proxy.server.keys.admin import KeyAdmin
+        from proxy.server.ledger.query import Decisions
+        from proxy.server.probing import Probing
+
+        def current() -> Snapshot:
+            return self.gateway.current
+
+        dice, instance = self.gateway.dice, self.gateway.relay.instance
+        self.discovery = Discovery(current, self.reloader.rebuild, self.metrics, dice, instance)
+        self.reloader.discovered = self.discovery.models
+        self.probing = Probing(current, self.metrics, dice, time.monotonic, instance)
+        self.metrics.collect_from("pointsman_probe_up", self.probing.up)
+        self._moved = (self.discovery.moved, self.probing.moved)
+        keys, vault, decisions = (
+            KeyAdmin(self.keys, current),
+            VaultAdmin(self.vault, current),
+            Decisions(state / LEDGER),
+        )
+        admin = Admin(self.gateway, self.reloader, decisions, self.metrics, keys, vault, self.probing)
+        admins = Listener(admin.paths(), keep_alive=self.gateway.current.table.server.keep_alive)
+        admins.most = ADMIN_CONNECTIONS
+        return admins
 
     def _apply(self, snapshot: Snapshot) -> None:
         """From here on new requests take this snapshot."""
         self.gateway.current = snapshot
         self.gateway.turnstile.under(snapshot.table.server)
         snapshot.world.health.limits = snapshot.table.health
-        self.discovery.moved()
-        self.probing.moved()
+        for tell in self._moved:
+            tell()
         self.metrics.known(models=snapshot.world.models.listed, providers=snapshot.table.providers)
         self.vault.masters = Masters.of(snapshot.table)
         self._share_descriptors(snapshot.table)
@@ -200,7 +221,6 @@ class App:
         self.metrics.collect_from("pointsman_budget_used_ratio", self._budgets_used)
         self.metrics.collect_from("pointsman_affinity_pins", lambda: len(world.affinity))
         self.metrics.collect_from("pointsman_cooldown_seconds", lambda: world.health.cooldowns(time.monotonic()))
-        self.metrics.collect_from("pointsman_probe_up", self.probing.up)
         self.metrics.collect_from("pointsman_client_connections", self._connections)
         turnstile = self.gateway.turnstile
         self.metrics.collect_from("pointsman_requests_under_way", lambda: turnstile.inside)
@@ -221,39 +241,54 @@ class App:
 
     # -- listening -------------------------------------------------------------------------------------------
 
-    async def _listen(self, table: Table, state: Path) -> None:
+    def _open(self, table: Table, state: Path) -> None:
+        """Every socket, so that whatever one lacks is told before anybody is served."""
         server = table.server
-        sockets = [s for address in server.listen for s in open_listeners(parse_listen(address), self.env)]
-        admin_sockets = [*open_listeners(parse_listen(server.admin), self.env), *self._open_admin_socket(state)]
+        self._sockets = [s for address in server.listen for s in open_listeners(parse_listen(address), self.env)]
+        self._admin_sockets = open_listeners(parse_listen(server.admin), self.env)
+        self._admin_sockets += self._open_admin_socket(state)
         exposed = [
-            it for it in (*sockets, *admin_sockets) if not is_loopback_socket(it) and it.family != socket.AF_UNIX
+            it
+            for it in (*self._sockets, *self._admin_sockets)
+            if not is_loopback_socket(it) and it.family != socket.AF_UNIX
         ]
         if exposed and (server.auth == "none" or not self.keys.ring):
-            address = _address(exposed[0])
-            for opened in (*sockets, *admin_sockets):
-                opened.close()
-            raise StartRefused(reach_refused(address, server.auth))
+            raise StartRefused(reach_refused(_address(exposed[0]), server.auth))
         self.reloader.builder.exposed = bool(exposed)
-        room = KeyAdmin(self.keys, lambda: self.gateway.current)
-        vaults = VaultAdmin(self.vault, lambda: self.gateway.current)
-        admin = Admin(self.gateway, self.reloader, Decisions(state / LEDGER), self.metrics, room, vaults, self.probing)
+
+    async def _serve_data(self, table: Table) -> Listener:
         data = Listener(
             data_paths(self.gateway),
-            keep_alive=server.keep_alive,
+            keep_alive=table.server.keep_alive,
             ordinary=ordinary_paths(self.gateway),
             lean=lambda: self.gateway.current.table.server.exchange == "lean",
         )
         self._data = data
         self._share_descriptors(table)
         self.metrics.collect_from("pointsman_connections_turned_away_total", lambda: data.turned_away)
-        admins = Listener(admin.paths(), keep_alive=server.keep_alive)
-        admins.most = ADMIN_CONNECTIONS
-        self.addresses = await self._serve(data, sockets)
-        self.admin_addresses = await self._serve(admins, admin_sockets)
-        self._begin(data.close_slow_heads(server.header_timeout))
-        self._begin(admins.close_slow_heads(server.header_timeout))
-        self._begin(Stalled(lambda: [*data.connections, *admins.connections]).run())
+        self.addresses = await self._serve(data, self._sockets)
+        self._begin(data.close_slow_heads(table.server.header_timeout))
         self._begin(hang_up_on_leavers(lambda: data.unread))
+        self._begin(self.reloader.sweep())
+        self._begin(self.keys.follow())
+        self._begin(self.vault.follow())
+        self._begin(self.gateway.alerts.run())
+        self._begin(feed_watchdog(self.notifier))
+        self._begin(watch_memory(self.gateway.turnstile))
+        self._begin(self._prepare())
+        return data
+
+    async def _serve_beside(self, table: Table, state: Path, data: Listener) -> None:
+        from proxy.server.watch import watch
+
+        admins = self._build_beside(state)
+        self.admin_addresses = await self._serve(admins, self._admin_sockets)
+        self._begin(admins.close_slow_heads(table.server.header_timeout))
+        self._begin(Stalled(lambda: [*data.connections, *admins.connections]).run())
+        self._begin(watch(self.config, self._file_changed, stop=self.stopping))
+        self._begin(self._follow_hang_ups())
+        self._begin(self.discovery.run())
+        self._begin(self.probing.run())
 
     def _share_descriptors(self, table: Table) -> None:
         """Between clients and providers, as many as the table in force lets those have."""
@@ -384,6 +419,8 @@ class App:
         for runner in self._runners:
             await runner.cleanup()
         self._runners.clear()
+        for opened in (*self._sockets, *self._admin_sockets):  # those that nobody was served on yet
+            opened.close()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

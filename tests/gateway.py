@@ -32,7 +32,7 @@ from proxy.server import log as logging
 from proxy.server.clients.connection import Connection
 from proxy.server.clients.inbound import Content
 from proxy.server.clients.listener import Listener
-from proxy.server.ledger import Decisions, Filter
+from proxy.server.ledger.query import Decisions, Filter
 from proxy.server.ledger.schema import open_reader, open_writer
 from proxy.server.starting import LEDGER, make_state
 

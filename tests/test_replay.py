@@ -21,7 +21,8 @@ from proxy.ir import Usage
 from proxy.routing.models import Discovered, Models
 from proxy.routing.whatif import Report
 from proxy.routing.world import World
-from proxy.server.ledger import Attempt, Decision, Decisions, Filter
+from proxy.server.ledger import Attempt, Decision
+from proxy.server.ledger.query import Decisions, Filter
 from proxy.server.replay import PAGE, Replay
 from proxy.server.starting import LEDGER
 

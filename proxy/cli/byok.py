@@ -10,13 +10,14 @@ import shutil
 import sys
 from collections.abc import Callable
 
-from proxy.cli.words import Commands, add_verb, print_json, table_and_state, told
+from proxy.cli.state import table_and_state, told
+from proxy.cli.words import Commands, add_verb, print_json
 from proxy.secret import MASTER_KEY_BYTES
 from proxy.server.byok.command import Direct, Remote, VaultDesk
 from proxy.server.byok.store import VaultStore
 from proxy.server.byok.vault import Masters, Vault
 from proxy.server.keys.command import runs
-from proxy.server.ledger import Column, render_table
+from proxy.server.ledger.render import Column, render_table
 from proxy.server.starting import ADMIN_SOCKET, LEDGER
 
 COLUMNS = (

@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from proxy.cli.words import Commands, add_verb, ledger_of, print_json, seconds
+from proxy.cli.state import ledger_of
+from proxy.cli.words import Commands, add_verb, print_json, seconds
 from proxy.server.keys.command import DeskRefused, runs
-from proxy.server.ledger import Filter, care, export
+from proxy.server.ledger import care, export
+from proxy.server.ledger.query import Filter
 from proxy.server.starting import ADMIN_SOCKET
 
 MIB = 1 << 20

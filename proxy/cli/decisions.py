@@ -7,8 +7,10 @@ import shutil
 import sys
 import time
 
-from proxy.cli.words import Commands, config_option, ledger_of, print_json, seconds, state_option, whole
-from proxy.server.ledger import Filter, SearchTooLong, render_table
+from proxy.cli.state import ledger_of
+from proxy.cli.words import Commands, config_option, print_json, seconds, state_option, whole
+from proxy.server.ledger.query import Filter, SearchTooLong
+from proxy.server.ledger.render import render_table
 
 
 def decisions(options: argparse.Namespace) -> int:

@@ -11,7 +11,8 @@ from typing import Any
 
 from proxy.catalog import load_prices
 from proxy.cli.past import told_decision
-from proxy.cli.words import Commands, config_option, ledger_of, print_json, state_option, table_of
+from proxy.cli.state import ledger_of
+from proxy.cli.words import Commands, config_option, print_json, state_option, table_of
 from proxy.dialects import DIALECTS
 from proxy.errors import GatewayError
 from proxy.routing.facts import Ceiling, Facts, estimate_tokens
@@ -19,7 +20,8 @@ from proxy.routing.models import Models
 from proxy.routing.plan import Plan, resolve
 from proxy.routing.table import Table
 from proxy.routing.world import World
-from proxy.server.ledger import SearchTooLong, clean
+from proxy.server.ledger.query import SearchTooLong
+from proxy.server.ledger.render import clean
 
 
 def explain(options: argparse.Namespace) -> int:

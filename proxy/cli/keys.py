@@ -14,11 +14,12 @@ from typing import Any
 from proxy.accounts.asking import DEFAULT_GRACE
 from proxy.accounts.keys import SCOPES
 from proxy.accounts.periods import PERIODS
-from proxy.cli.words import Commands, add_verb, print_json, seconds, table_and_state, told, whole
+from proxy.cli.state import table_and_state, told
+from proxy.cli.words import Commands, add_verb, print_json, seconds, whole
 from proxy.server.keys.changes import Keys
 from proxy.server.keys.command import Desk, Direct, Remote, runs
 from proxy.server.keys.store import KeyStore
-from proxy.server.ledger import Column, render_table
+from proxy.server.ledger.render import Column, render_table
 from proxy.server.starting import ADMIN_SOCKET, LEDGER
 
 UNKNOWN = "-"

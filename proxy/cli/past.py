@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from proxy.server.ledger import clean
+from proxy.server.ledger.render import clean
 
 Row = Mapping[str, Any]
 NANOS = 1_000_000_000

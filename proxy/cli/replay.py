@@ -13,12 +13,14 @@ from typing import Any
 
 from proxy.catalog import load_prices
 from proxy.cli.past import usd
-from proxy.cli.words import Commands, config_option, ledger_of, print_json, seconds, state_option, table_of
+from proxy.cli.state import ledger_of
+from proxy.cli.words import Commands, config_option, print_json, seconds, state_option, table_of
 from proxy.record import frozen
 from proxy.routing.models import Models
 from proxy.routing.table import Table
 from proxy.routing.whatif import Group, Report, cost_json, with_all_keys
-from proxy.server.ledger import Column, Filter, SearchTooLong, clean, render_table
+from proxy.server.ledger.query import Filter, SearchTooLong
+from proxy.server.ledger.render import Column, clean, render_table
 from proxy.server.replay import Replay
 
 SHOWN = 40  # groups in the table for a person

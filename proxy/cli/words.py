@@ -1,4 +1,4 @@
-"""What the commands share: the words that mean the same in each, and how they find a table and the ledger."""
+"""What the commands share: the words that mean the same in each, and how they find a table."""
 
 from __future__ import annotations
 
@@ -13,16 +13,14 @@ from typing import Any
 
 import orjson
 
-from proxy.errors import GatewayError
 from proxy.record import frozen
 from proxy.routing.problems import TableRejected
 from proxy.routing.table import Table
 from proxy.server.daemon import ListenRefused
-from proxy.server.keys.command import DeskRefused
-from proxy.server.ledger import Decisions, LedgerRefused
+from proxy.server.ledger import LedgerRefused
 from proxy.server.reload import load_table
-from proxy.server.starting import LEDGER, StartRefused, state_directory
-from proxy.server.watch import TableUnreadable, read_table
+from proxy.server.starting import StartRefused
+from proxy.server.table_file import TableUnreadable, read_table
 
 LONGEST_SPAN = 100 * 366 * 86_400.0  # seconds
 REFUSED = (StartRefused, TableUnreadable, ListenRefused, LedgerRefused)
@@ -55,30 +53,6 @@ def table_of(path: Path) -> Table:
     """Raises BadTable or TableUnreadable."""
     with reading(path):
         return load_table(asyncio.run(read_table(path)))
-
-
-def ledger_of(options: argparse.Namespace) -> Decisions:
-    """The ledger that `--state` names, else the one that the daemon with this table would write."""
-    if options.state is not None:
-        return Decisions(options.state / LEDGER)
-    table = table_of(options.config) if options.config.exists() else None
-    return Decisions(state_directory(table, os.environ) / LEDGER)
-
-
-def table_and_state(options: argparse.Namespace) -> tuple[Table, Path]:
-    """Of the daemon that a command is about; an empty table where there is no file."""
-    table = table_of(options.config) if options.config.exists() else Table(revision="")
-    return table, options.state or state_directory(table, os.environ)
-
-
-def told(work: Callable[[], None]) -> int:
-    """The exit code of work that may be refused; why is said in a sentence."""
-    try:
-        work()
-    except (DeskRefused, GatewayError) as refused:
-        print(f"pointsman: {refused}", file=sys.stderr)
-        return 1
-    return 0
 
 
 def whole(text: str) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from attrs import field
 
 from proxy import ir
-from proxy.dialects.anthropic.words import part_path
+from proxy.dialects.words import part_path
 from proxy.record import define
 
 _SIGNED = (ir.Text, ir.ToolCall)

@@ -25,9 +25,11 @@ from proxy.server.byok.admin import VaultAdmin
 from proxy.server.clients.inbound import PlainRequest
 from proxy.server.clients.listener import Paths, json_response, raw_path, refusal
 from proxy.server.clients.visitor import presented_by
+from proxy.server.endpoints import health_paths
 from proxy.server.gateway import Gateway
 from proxy.server.keys.admin import KeyAdmin
-from proxy.server.ledger import Decisions, Filter, LedgerRefused, SearchTooLong
+from proxy.server.ledger import LedgerRefused
+from proxy.server.ledger.query import Decisions, Filter, SearchTooLong
 from proxy.server.probing import Probing
 from proxy.server.reload import Reloader
 from proxy.server.respond import SERVER
@@ -182,20 +184,6 @@ def _admin_key(request: PlainRequest, gate: Gate, now_ms: int, scopes: frozenset
             "curl --unix-socket STATE/admin.sock http://localhost/admin/decisions"
         )
     return gate.known(presented, now_ms, scopes)
-
-
-def health_paths(gateway: Gateway) -> Paths:
-    """Of both listeners. Ready while a table serves; that the ledger takes no rows is told, and a provider that is down
-    is no reason to be taken out."""
-
-    async def alive(request: PlainRequest) -> web.StreamResponse:
-        return json_response({"status": "ok"})
-
-    async def ready(request: PlainRequest) -> web.StreamResponse:
-        ledger = "stalled" if gateway.ledger.stalled else "ok"
-        return json_response({"status": "ok", "config": gateway.current.table.revision, "ledger": ledger})
-
-    return {"/healthz": {"GET": alive}, "/health": {"GET": alive}, "/readyz": {"GET": ready}}
 
 
 def read_filter(query: dict[str, str]) -> tuple[Filter, int, str | None]:

@@ -50,16 +50,6 @@ class Surface:
     operation: str = "chat"
     form: bool = False
     default_model: str | None = None
-    spoken: Dialect = field(init=False, repr=False)
-    asked: Operation | None = field(init=False, repr=False)  # None is a conversation
-
-    @spoken.default
-    def _spoken(self) -> Dialect:
-        return DIALECTS[self.dialect]
-
-    @asked.default
-    def _asked(self) -> Operation | None:
-        return self.spoken.operations.get(self.operation)
 
 
 @define(eq=False)
@@ -116,7 +106,8 @@ class Call:
 
     def __attrs_post_init__(self) -> None:
         surface, server = self.surface, self.snapshot.table.server
-        self.dialect, self.operation, self.prefix = surface.spoken, surface.asked, server.header_prefix
+        self.dialect, self.prefix = DIALECTS[surface.dialect], server.header_prefix
+        self.operation = self.dialect.operations.get(surface.operation)
         self.answer = answer_to(self.request, lean=server.exchange == "lean")
 
     def asks_stream(self, stream: bool) -> None:

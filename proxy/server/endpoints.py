@@ -13,7 +13,6 @@ from proxy.errors import GatewayError, InvalidRequest
 from proxy.record import frozen
 from proxy.routing.facts import MOST_ENTRIES
 from proxy.server import intake
-from proxy.server.admin import health_paths
 from proxy.server.call import Call, Surface
 from proxy.server.clients.inbound import PlainRequest, Request
 from proxy.server.clients.listener import Handler, Paths, dialect_of, json_response, refusal
@@ -74,6 +73,20 @@ def data_paths(gateway: Gateway) -> Paths:
         "/api/hello": {"HEAD": _here},
         **health_paths(gateway),
     }
+
+
+def health_paths(gateway: Gateway) -> Paths:
+    """Of both listeners. Ready while a table serves; that the ledger takes no rows is told, and a provider that is down
+    is no reason to be taken out."""
+
+    async def alive(request: PlainRequest) -> web.StreamResponse:
+        return json_response({"status": "ok"})
+
+    async def ready(request: PlainRequest) -> web.StreamResponse:
+        ledger = "stalled" if gateway.ledger.stalled else "ok"
+        return json_response({"status": "ok", "config": gateway.current.table.revision, "ledger": ledger})
+
+    return {"/healthz": {"GET": alive}, "/health": {"GET": alive}, "/readyz": {"GET": ready}}
 
 
 def ordinary_paths(gateway: Gateway) -> Ways:

@@ -285,7 +285,7 @@ def read_facts(call: Call) -> Facts:
     """Raises InvalidRequest or MissingModel; looks at members of our own and at the request's shape."""
     body, surface, visitor = call.document, call.surface, call.visitor
     standing = call.permit.standing if call.permit is not None else ANYBODY
-    shape = (surface.asked or surface.spoken).read_shape(body)
+    shape = (call.operation or call.dialect).read_shape(body)
     wishes = reading.of_name(body) if not visitor.steers else None
     if wishes is None:
         wishes = _read_wishes(call)

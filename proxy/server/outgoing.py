@@ -121,8 +121,8 @@ def _way(call: Call, pick: Pick, credential: Credential, hops: str) -> Way:
 def _made_way(call: Call, pick: Pick, credential: Credential, hops: str) -> Way:
     surface, table, candidate = call.surface, call.snapshot.table, pick.candidate
     provider = table.providers[candidate.provider]
-    dialect = choose_dialect(provider, surface.spoken)
-    native = dialect.speaks == surface.spoken.speaks
+    dialect = choose_dialect(provider, call.dialect)
+    native = dialect.speaks == call.dialect.speaks
     runs = dialect.runs_at is not None and dialect.runs_at(provider.base_url)
     if runs and surface.operation != "chat":
         raise Unsupported(f"{provider.name} is asked by its own API, which is spoken here for conversations alone.")
@@ -143,7 +143,7 @@ def _made_way(call: Call, pick: Pick, credential: Credential, hops: str) -> Way:
             call.decision.project,
         ),
         spoken.operations.get(surface.operation) if spoken is not None else None,
-        () if native and spoken is not None else left_behind(call.visitor.sent.items(), surface.spoken.speaks),
+        () if native and spoken is not None else left_behind(call.visitor.sent.items(), call.dialect.speaks),
     )
 
 
@@ -229,7 +229,7 @@ def _headers(
 ) -> tuple[tuple[str, str], ...]:
     """Later ones replace earlier ones: the dialect's defaults, the client's that may pass, the table's, the
     credential."""
-    native = dialect.speaks == call.surface.spoken.speaks
+    native = dialect.speaks == call.dialect.speaks
     passed = request_headers(call.visitor.headers.items(), dialect.name, native, credential.byok)
     kind = JSON if call.form is None else call.request.headers["Content-Type"]
     own = (*passed, *extra, ("Content-Type", kind), ("Accept", _accepted(call)))

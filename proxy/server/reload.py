@@ -30,8 +30,8 @@ from proxy.routing.table import Budget, Limits, Table, is_loopback
 from proxy.routing.world import World
 from proxy.secret import Scrubber
 from proxy.server.snapshot import Snapshot, UpstreamPool
+from proxy.server.table_file import TableUnreadable, read_table
 from proxy.server.upstream import tls
-from proxy.server.watch import TableUnreadable, read_table
 from proxy.wire.forwarded import Proxies
 
 log = structlog.get_logger()
@@ -50,11 +50,14 @@ def read_secret_file(path: str) -> str:
 
 def load_table(raw: bytes, env: Mapping[str, str] = os.environ) -> Table:
     """Raises TableRejected with every problem."""
-    table = load(raw, env=env, read_file=read_secret_file, dialects=UPSTREAMS.keys(), check_files=tls.problems)
+    return load(raw, env=env, read_file=read_secret_file, dialects=UPSTREAMS.keys(), check_files=tls.problems)
+
+
+def read_dialects(table: Table) -> None:
+    """The modules of what its providers speak, so that no request waits for one."""
     for provider in table.providers.values():
         for name in provider.dialects:
-            UPSTREAMS[name]  # read its module now
-    return table
+            UPSTREAMS[name]
 
 
 @define(eq=False)
@@ -168,6 +171,7 @@ class Reloader:
             try:
                 raw = await read_table(self.path)
                 table = await asyncio.to_thread(load_table, raw, self.env)
+                await asyncio.to_thread(read_dialects, table)
                 if not force and table.revision == self.current().table.revision:
                     return True, "unchanged"
                 new = self.builder.build(table, self.discovered(table))

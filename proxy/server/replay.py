@@ -17,7 +17,7 @@ from proxy.routing.recorded import Unreplayable, dice_again, facts_from_record
 from proxy.routing.table import Table
 from proxy.routing.whatif import Move, Report, Unmeasured, compare
 from proxy.routing.world import World
-from proxy.server.ledger import Decisions, Filter
+from proxy.server.ledger.query import Decisions, Filter
 
 PAGE = 500  # rows in memory at a time, each with its plan
 WORLDS = 64  # kept, by what was discovered in them

@@ -13,11 +13,10 @@ from proxy.routing.facts import EXTENSIONS
 from proxy.server.call import Call
 from proxy.wire import json_text
 
-CHAT, RESPONSES = DIALECTS["openai-chat"], DIALECTS["openai-responses"]
-
 
 def is_misplaced(call: Call) -> bool:
-    return call.surface.operation == "chat" and call.dialect is CHAT and _is_response(call.document)
+    surface = call.surface
+    return surface.operation == "chat" and surface.dialect == "openai-chat" and _is_response(call.document)
 
 
 def _is_response(body: Mapping[str, Any]) -> bool:
@@ -29,8 +28,8 @@ def restate(call: Call) -> None:
     ours = {name: value for name, value in call.document.items() if name in EXTENSIONS}
     told = {name: value for name, value in call.document.items() if name not in EXTENSIONS}
     model = told.get("model")
-    request = RESPONSES.decode_request(told)
-    encoded = CHAT.encode_request(request, ir.Target(model if isinstance(model, str) else ""))
+    request = DIALECTS["openai-responses"].decode_request(told)
+    encoded = DIALECTS["openai-chat"].encode_request(request, ir.Target(model if isinstance(model, str) else ""))
     body = {name: value for name, value in encoded.body.items() if name not in ("model", "stream_options")}
     call.document = body | ours | ({} if model is None else {"model": model})
     call.body, call.members, call.once = json_text.write(call.document), None, False

@@ -1,7 +1,7 @@
 """Noticing that a file's content may have changed, in every way a file changes: written in place, replaced by rename,
 its symbolic link swapped, deleted and made again, its whole directory made anew.
 
-Owns the noticing and the reading. Whether the content is any good, and what follows, is `server.reload`'s.
+Owns the noticing; `server.table_file` reads. Whether the content is any good, and what follows, is `server.reload`'s.
 
 Kernel events only wake; what decides is a look at the file. So a lost event costs seconds and no change, and network
 file systems, which send none, are served as well.
@@ -26,24 +26,6 @@ log = structlog.get_logger()
 POLL_S = 2.0
 ROUNDS = 8  # looks at a file that does not come to rest, before it is read all the same
 LINKS = 40  # as the kernel has it
-TABLE_BYTES = 8 << 20
-
-KINDS = {
-    stat.S_IFDIR: "a directory",
-    stat.S_IFIFO: "a FIFO",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
-
-
-class TableUnreadable(Exception):
-    """The file cannot be had. The message is a sentence for the operator."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
-
 
 # Device, inode, size, and the times of content and of attributes; None where there is nothing. The last one gives away
 # a write that puts the old time back, and a file that becomes readable.
@@ -82,11 +64,6 @@ async def watch(
                     await changed()
                 if sight.directories != watched:
                     break
-
-
-async def read_table(path: Path, max_bytes: int = TABLE_BYTES) -> bytes:
-    """The content of a regular file. Never waits for a FIFO's writer. Raises TableUnreadable."""
-    return await asyncio.to_thread(_read, path, max_bytes)
 
 
 async def _wakings(directories: set[Path], debounce_s: float, stop: asyncio.Event) -> AsyncGenerator[None]:
@@ -193,33 +170,3 @@ def _existing(directory: Path) -> tuple[Path, int, int]:
             if stat.S_ISDIR(status.st_mode):
                 return candidate, status.st_dev, status.st_ino
     return Path("/"), 0, 0
-
-
-def _read(path: Path, max_bytes: int) -> bytes:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-        try:
-            mode = os.fstat(fd).st_mode
-            if not stat.S_ISREG(mode):
-                raise TableUnreadable(f"{path} is {KINDS.get(stat.S_IFMT(mode), 'no file')}")
-            with open(fd, "rb", closefd=False) as file:
-                content = file.read(max_bytes + 1)
-        finally:
-            os.close(fd)
-    except (OSError, ValueError) as exc:
-        raise TableUnreadable(f"{path} cannot be read: {_why(exc)}") from exc
-    if len(content) > max_bytes:
-        raise TableUnreadable(f"{path} has more than {max_bytes} bytes")
-    return content
-
-
-def _why(exc: OSError | ValueError) -> str:
-    match exc:
-        case FileNotFoundError():
-            return "it does not exist"
-        case PermissionError():
-            return "permission denied"
-        case OSError(strerror=str() as reason):
-            return reason.lower()
-        case _:
-            return "its name is not valid"

@@ -21,7 +21,7 @@ import uvloop
 from attrs import define, field, frozen
 
 from proxy.app import App
-from proxy.server.ledger import Decisions, Filter
+from proxy.server.ledger.query import Decisions, Filter
 from proxy.server.starting import LEDGER
 
 from .recordings import ABSENT, REPLAY, WIRE

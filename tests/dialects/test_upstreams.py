@@ -93,10 +93,10 @@ def test_a_format_of_providers_alone_is_read_when_a_table_has_it() -> None:
     program = f"""
 import sys, proxy.app
 from proxy.dialects import OF_PROVIDERS
-from proxy.server.reload import load_table
+from proxy.server.reload import load_table, read_dialects
 read = lambda: [name for name in OF_PROVIDERS if "proxy.dialects." + name in sys.modules]
 print(read(), end=" ")
-load_table({table!r}.encode(), {{}})
+read_dialects(load_table({table!r}.encode(), {{}}))
 print(read())
 """
     assert subprocess.check_output([sys.executable, "-c", program], text=True) == "[] ['gemini']\n"

@@ -22,7 +22,7 @@ from gateway import whole
 from playbook import Tongue
 from upstream import GUARD_S, Script, ScriptedUpstream, Seen
 
-from proxy.server.ledger import Decisions, Filter
+from proxy.server.ledger.query import Decisions, Filter
 from proxy.server.starting import LEDGER
 
 START_S = 6 * GUARD_S  # a table of hundreds of providers, on a machine that is busy

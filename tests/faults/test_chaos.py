@@ -19,7 +19,7 @@ from faults.bench import SETTING, Daemon, Misbehaving
 from faults.load import Chaos, Tally, ask, drive, table_of
 from faults.soak import soak
 from faults.sockets import activated, held_socket
-from proxy.server.ledger import Decisions, Filter
+from proxy.server.ledger.query import Decisions, Filter
 from proxy.server.starting import LEDGER
 
 REQUESTS, RESTARTS, HANGUPS = 10_000, 5, 20

@@ -31,7 +31,7 @@ from faults.sockets import activated, held_socket
 from proxy.server.admin import Admin
 from proxy.server.byok.admin import VaultAdmin
 from proxy.server.keys.admin import KeyAdmin
-from proxy.server.ledger import Decisions, Filter
+from proxy.server.ledger.query import Decisions, Filter
 from proxy.server.starting import LEDGER
 
 HERE = "tests/faults/test_process.py"

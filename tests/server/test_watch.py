@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from proxy.server import watch as watching
-from proxy.server.watch import TableUnreadable, read_table, watch
+from proxy.server.table_file import TableUnreadable, read_table
+from proxy.server.watch import watch
 
 GUARD_S = 20  # nothing waits that long unless it is broken
 

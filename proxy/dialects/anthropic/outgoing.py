@@ -11,10 +11,10 @@ from proxy.dialects.anthropic import reasoning
 from proxy.dialects.anthropic.blocks import NAME
 from proxy.dialects.anthropic.claude import Accepts, accepts
 from proxy.dialects.anthropic.turns import TurnWriter, cache_control, short_system
-from proxy.dialects.anthropic.words import word
 from proxy.dialects.places import Places
 from proxy.dialects.rendering import runs_anywhere, strict_of
 from proxy.dialects.unread import put_back
+from proxy.dialects.words import word
 from proxy.errors import Unsupported
 from proxy.record import define
 

@@ -12,12 +12,12 @@ from typing import Any
 from attrs import field
 
 from proxy import ir
-from proxy.dialects.anthropic.words import word
 from proxy.dialects.gemini.thinking import thinking_config
 from proxy.dialects.gemini.turns import TurnWriter
 from proxy.dialects.gemini.vocabulary import SERVER_TOOLS, Accepts, accepts
 from proxy.dialects.places import Places
 from proxy.dialects.rendering import runs_anywhere, strict_of
+from proxy.dialects.words import word
 from proxy.errors import Unsupported
 from proxy.record import define
 

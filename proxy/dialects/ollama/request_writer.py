@@ -16,9 +16,9 @@ from typing import Any
 from attrs import field
 
 from proxy import ir
-from proxy.dialects.anthropic.words import word
 from proxy.dialects.places import Places
 from proxy.dialects.rendering import arguments_of, document_text, spoken, strict_of, unknown_part
+from proxy.dialects.words import word
 from proxy.errors import InvalidRequest, Unsupported
 from proxy.record import define
 

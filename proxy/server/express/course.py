@@ -245,7 +245,7 @@ class Course(Passing):
         elif isinstance(dialect, Dialect):
             ride, track, self._edits = self._ride, self._ride.track, UNTOUCHED
             model, created = track.facts.wanted[0], ride.at_ms // 1000
-            self._recital = recital_of(dialect, track.surface.spoken, model, track.wants_usage, created)
+            self._recital = recital_of(dialect, track.spoken, model, track.wants_usage, created)
         if self._familiar is None and self._recital is None:
             self._make_stream()
         return body
@@ -279,7 +279,7 @@ class Course(Passing):
                 self._last = self._agenda.now()
                 self._say(said)
                 return True
-            streamed, spoken = self._ride.track.streamed, self._ride.track.surface.spoken
+            streamed, spoken = self._ride.track.streamed, self._ride.track.spoken
             assert streamed is not None
             assert isinstance(streamed.dialect, Dialect)
             passage = learnt(recital, streamed.dialect, spoken, data)

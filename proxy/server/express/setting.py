@@ -16,6 +16,7 @@ import orjson
 from attrs import field
 
 from proxy import ir
+from proxy.dialects import DIALECTS
 from proxy.errors import GatewayError
 from proxy.record import define, frozen
 from proxy.server import intake
@@ -162,11 +163,12 @@ def _read(
 
 def _looked(visitor: Visitor, surface: Surface, document: Any) -> tuple[Hashable, ir.Shape, tuple[bytes, ...]] | None:
     """The kind of a request, its shape and its outline. Raises as above."""
-    outline = outline_of(document, surface.spoken) if document.__class__ is dict else None
+    spoken = DIALECTS[surface.dialect]
+    outline = outline_of(document, spoken) if document.__class__ is dict else None
     if outline is None or (wants := wants_of(document)) is None:
         return None
     intake.check_turns(document, surface.dialect)
-    shape = surface.spoken.read_shape(document)
+    shape = spoken.read_shape(document)
     return kind_of(visitor, surface, document["model"], shape, wants), shape, outline
 
 
@@ -185,7 +187,7 @@ def _read_lightly(snapshot: Snapshot, visitor: Visitor, surface: Surface, body: 
     _, shape, outline = looked
     # What is left of a string is longer than any word that we know: it has a say as a text, or as the model's name.
     longer = orjson.loads(stretched(text, cuts))
-    if longer["model"] != document["model"] or surface.spoken.read_shape(longer) != shape:
+    if longer["model"] != document["model"] or DIALECTS[surface.dialect].read_shape(longer) != shape:
         return None
     members = None
     if not stands_once(text, outline) and (members := members_once(body, document, thin)) is None:
@@ -219,7 +221,7 @@ def _setting_of(
     track: Track, document: dict[str, Any], beside: bytes, body: bytes, shape: ir.Shape
 ) -> tuple[bytes, Setting] | None:
     """What stands before its turns, and the setting."""
-    dialect = track.surface.spoken
+    dialect = track.spoken
     roles = dialect.system_roles
     rest = dialect.read_shape({**document, TURNS: []})
     if roles is None or outline_of(document, dialect) is None:

@@ -344,7 +344,7 @@ class Telling(_Steady):
             self._body, self._size = [held], len(held)
 
     def _make_stream(self) -> None:
-        ride, track, spoken = self._ride, self._ride.track, self._ride.track.surface.spoken
+        ride, track, spoken = self._ride, self._ride.track, self._ride.track.spoken
         assert track.streamed is not None
         asked = ride.asked() if spoken.repeats else NOTHING  # see `Call.voice`
         voice = Voice(ride.request_id, track.facts.wanted[0], ride.at_ms // 1000, track.wants_usage, asked)

@@ -15,7 +15,7 @@ from proxy import ir
 from proxy.accounts.admission import Gate
 from proxy.accounts.books import Standing
 from proxy.catalog.price import Price, worst_case_line
-from proxy.dialects.dialect import Dialect
+from proxy.dialects import DIALECTS, Dialect
 from proxy.metrics import Number
 from proxy.record import define
 from proxy.routing.affinity import Conversations
@@ -93,6 +93,7 @@ class Track:
     upstream_id: str | None = field(default=None, init=False)  # and how the provider calls it
     usual: Usual = field(factory=Usual, init=False, repr=False)  # how its streams begin and end
     passing: dict[Shape, Passing] = field(factory=dict, init=False, repr=False)  # the same of all heads of a shape
+    spoken: Dialect = field(init=False, repr=False)  # by the client
     native: str = field(init=False)
     session: str | None = field(init=False)
     conversations: Conversations = field(init=False, repr=False)
@@ -106,6 +107,7 @@ class Track:
 
     def __attrs_post_init__(self) -> None:
         standing = self.standing
+        self.spoken = DIALECTS[self.surface.dialect]
         self.native, self.session = self.candidate.native, self.visitor.session
         self.conversations = Conversations("\0".join((standing.scope, *self.facts.wanted)))
         self.lasts = standing.key is not None and standing.key.lasts

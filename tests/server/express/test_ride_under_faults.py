@@ -20,7 +20,8 @@ from proxy.server import billing
 from proxy.server.express.boarding import Express
 from proxy.server.express.ride import Ride
 from proxy.server.gateway import Gateway
-from proxy.server.ledger import Decisions, Filter, Ledger
+from proxy.server.ledger import Ledger
+from proxy.server.ledger.query import Decisions, Filter
 from proxy.server.overload import Turnstile
 from proxy.server.starting import LEDGER
 from proxy.server.upstream.slots import Slots

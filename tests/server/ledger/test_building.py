@@ -18,10 +18,11 @@ from proxy.routing.facts import Facts
 from proxy.routing.forms import filled, form_of
 from proxy.routing.plan import Plan, recalled, resolve
 from proxy.routing.world import World
-from proxy.server.ledger import Brief, Decision, Decisions, Filter, Ledger
+from proxy.server.ledger import Brief, Decision, Ledger
 from proxy.server.ledger.building import MOST_ALIKE, Rows
 from proxy.server.ledger.care import examine
 from proxy.server.ledger.export import decision_csv, decision_lines, rows
+from proxy.server.ledger.query import Decisions, Filter
 from proxy.server.ledger.rows import CODE, DAY_MS, text
 
 from .samples import NOON, PATIENCE, attempt, count, decision, sql, write

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.server.ledger import Decisions, Filter
+from proxy.server.ledger.query import Decisions, Filter
 
 from .samples import count, sql, write
 

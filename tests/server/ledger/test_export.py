@@ -9,8 +9,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from proxy.server.ledger import Decisions, Filter
 from proxy.server.ledger.export import PAGE, attempt_csv, attempt_lines, decision_csv, decision_lines, rows
+from proxy.server.ledger.query import Decisions, Filter
 from proxy.server.ledger.rows import DECISION
 
 from .samples import NOON, attempt, decision, full_decision, write

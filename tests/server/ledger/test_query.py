@@ -13,9 +13,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.server.ledger import Cursor, Decision, Decisions, Filter, SearchTooLong, rows_as_json
+from proxy.server.ledger import Decision
 from proxy.server.ledger.export import rows as export
-from proxy.server.ledger.query import CONDITIONS, FLAG_CONDITIONS, MARKS, PAGE_MOST, SELECT_PAGE, Search, searched
+from proxy.server.ledger.query import (
+    CONDITIONS,
+    FLAG_CONDITIONS,
+    MARKS,
+    PAGE_MOST,
+    SELECT_PAGE,
+    Cursor,
+    Decisions,
+    Filter,
+    Search,
+    SearchTooLong,
+    rows_as_json,
+    searched,
+)
 from proxy.server.ledger.schema import open_reader
 
 from .samples import NOON, Plan, attempt, decision, locked, write

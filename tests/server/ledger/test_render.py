@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from proxy.ir import Usage
-from proxy.server.ledger import Decisions, Filter, render_table
-from proxy.server.ledger.render import _cells
+from proxy.server.ledger.query import Decisions, Filter
+from proxy.server.ledger.render import _cells, render_table
 
 from .samples import attempt, decision, write
 

@@ -8,8 +8,9 @@ import orjson
 import pytest
 
 from proxy.ir import Usage
-from proxy.server.ledger import Attempt, Decision, Decisions
+from proxy.server.ledger import Attempt, Decision
 from proxy.server.ledger.building import SOLE
+from proxy.server.ledger.query import Decisions
 from proxy.server.ledger.rows import ATTEMPT, DECISION, FACTS_BYTES, PLAN_BYTES, plan_text
 from proxy.server.ledger.schema import open_writer
 

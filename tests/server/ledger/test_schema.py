@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from proxy.server.ledger import Decisions, Filter, Ledger, LedgerRefused
+from proxy.server.ledger import Ledger, LedgerRefused
 from proxy.server.ledger.care import examine
 from proxy.server.ledger.migrations import MIGRATIONS, Migration
+from proxy.server.ledger.query import Decisions, Filter
 from proxy.server.ledger.schema import open_reader, open_writer
 
 from .samples import NOON, count, decision, sql, write

@@ -12,9 +12,10 @@ from attrs import define
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.server.ledger import Decisions, Filter, Lease, Ledger
+from proxy.server.ledger import Lease, Ledger
 from proxy.server.ledger.booking import USED_MS
 from proxy.server.ledger.care import examine
+from proxy.server.ledger.query import Decisions, Filter
 from proxy.server.ledger.retention import Retention
 from proxy.server.ledger.rows import DAY_MS
 from proxy.server.ledger.schema import open_writer

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from attrs import define
 
-from proxy.server.ledger import Decision, Decisions, Filter, Ledger
+from proxy.server.ledger import Decision, Ledger
+from proxy.server.ledger.query import Decisions, Filter
 from proxy.server.ledger.schema import open_writer
 from proxy.server.ledger.writer import NAPS, THICK
 
