@@ -52,8 +52,8 @@ def encoding_of(request: dict[str, Any], dialect: Upstream) -> dict[str, Any]:
     if isinstance(dialect, Dialect) and dialect.speaks == spoken.name:
         return {"body": json.loads(passed(request["body"], dialect, target))}
     try:
-        asked = spoken.decode_request({"model": target.native, **request["body"]})
-        encoded = dialect.encode_request(asked, target)
+        asked = spoken.codec().decode_request({"model": target.native, **request["body"]})
+        encoded = dialect.codec().encode_request(asked, target)
     except Unsupported as refusal:
         return {"refused": refusal.param, "because": refusal.message}
     written: dict[str, Any] = {"body": json.loads(json.dumps(encoded.body))}

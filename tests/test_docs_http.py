@@ -108,7 +108,7 @@ FRAMED = {
 def test_an_error_inside_a_stream_is_told_as_it_comes(surface: Surface) -> None:
     told = {row["surface"]: row for row in rows(section(ERRORS, "## An error inside a stream"))}
     assert told.keys() == FRAMED.keys()
-    encoder = dialects.DIALECTS[surface.dialect].stream_encoder(Voice("req_0", "m", 0))
+    encoder = dialects.DIALECTS[surface.dialect].codec().stream_encoder(Voice("req_0", "m", 0))
     sent = encoder.fail(errors.UpstreamBroken("It broke off.")).decode()
     for line in spans(told[surface.name]["what comes"]):
         assert f"\n{line.partition(' {')[0]}" in f"\n{sent}"

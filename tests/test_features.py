@@ -63,9 +63,9 @@ def test_what_is_sent_can_be_read_again_and_says_the_same(feature: str, dialect:
     said = written(feature, dialect)
     if "refused" in said or said["body"] == {**said["body"], **REQUESTS[feature]["body"]}:
         return
-    heard = spoken.decode_request(said["body"])
-    again = spoken.encode_request(heard, target_of(dialect))
-    assert spoken.decode_request(json.loads(json.dumps(again.body))) == heard
+    heard = spoken.codec().decode_request(said["body"])
+    again = spoken.codec().encode_request(heard, target_of(dialect))
+    assert spoken.codec().decode_request(json.loads(json.dumps(again.body))) == heard
     assert again.dropped == ()
 
 

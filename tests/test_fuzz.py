@@ -106,7 +106,7 @@ members = st.dictionaries(
 @pytest.mark.parametrize("name", CONVERSING)
 @given(document=members)
 def test_a_request_is_read_or_refused(name: str, document: dict[str, Any]) -> None:
-    reading: Callable[[dict[str, Any]], Any] = DIALECTS[name].decode_request
+    reading: Callable[[dict[str, Any]], Any] = DIALECTS[name].codec().decode_request
     try:
         reading({"model": "m", **document})
     except GatewayError:

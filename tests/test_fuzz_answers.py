@@ -187,10 +187,10 @@ def test_a_stream_of_any_shape_passes_or_fails(spoken: str, changes: list[tuple[
 def test_an_answer_of_any_shape_is_read_or_refused(spoken: str, changes: list[tuple[int, int, bool]]) -> None:
     dialect, document = UPSTREAMS[spoken], _sayable(altered(PLAIN[spoken], changes))
     for client in DIALECTS:
-        encode: Callable[..., Any] = DIALECTS[client].encode_answer
+        encode: Callable[..., Any] = DIALECTS[client].codec().encode_answer
         try:
             dialect.check_answer(copy.deepcopy(document))
-            answer = dialect.decode_answer(copy.deepcopy(document))
+            answer = dialect.codec().decode_answer(copy.deepcopy(document))
             assert len(json_text.write(encode(answer, VOICE))) < MOST_GROWN
         except GatewayError:
             continue

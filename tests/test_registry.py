@@ -65,7 +65,7 @@ def sights(dialect: Dialect, raw: bytes) -> list[Sight]:
 
 
 def streamed(dialect: Dialect, answer: ir.Answer) -> bytes:
-    return dialect.stream_encoder(VOICE).feed(events_of(answer))
+    return dialect.codec().stream_encoder(VOICE).feed(events_of(answer))
 
 
 def text_of(events: Iterable[ir.StreamEvent]) -> str:
@@ -178,7 +178,7 @@ def test_nobodys_json_is_not_taken_for_an_error_of_the_dialect(dialect: Dialect,
 @each_dialect
 @each_error
 def test_a_failure_inside_a_stream_is_an_error_to_its_own_tap(dialect: Dialect, kind: type[GatewayError]) -> None:
-    told = dialect.stream_encoder(VOICE).fail(kind("It broke off."))
+    told = dialect.codec().stream_encoder(VOICE).fail(kind("It broke off."))
     tap = dialect.tap()
     assert Sight.ERROR in [tap.look(frame) for frame in frames(dialect, told)]
     assert tap.error is not None
@@ -188,7 +188,7 @@ def test_a_failure_inside_a_stream_is_an_error_to_its_own_tap(dialect: Dialect, 
 
 @each_dialect
 def test_a_failure_after_half_an_answer_is_an_error_too(dialect: Dialect) -> None:
-    encoder = dialect.stream_encoder(VOICE)
+    encoder = dialect.codec().stream_encoder(VOICE)
     half = encoder.feed([ir.Start("id", "some-model"), ir.PartStart(0, ir.Text("")), ir.TextDelta(0, "Bon")])
     told = encoder.fail(errors.UpstreamBroken("It broke off."))
     seen = sights(dialect, half + told)
@@ -213,7 +213,7 @@ def test_the_terminator_ends_a_stream_for_its_own_tap(dialect: Dialect) -> None:
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
 def test_a_stream_of_our_own_is_read_by_its_own_decoder_and_tap(dialect: Dialect, answer: ir.Answer) -> None:
     raw = streamed(dialect, answer)
-    decoder, tap = dialect.stream_decoder(), dialect.tap()
+    decoder, tap = dialect.codec().stream_decoder(), dialect.tap()
     events = [event for frame in frames(dialect, raw) for event in decoder.feed(frame)] + decoder.close()
     seen = [tap.look(frame) for frame in frames(dialect, raw)]
     assert text_of(events) == text_of(events_of(answer))
@@ -248,11 +248,11 @@ def test_a_stream_of_our_own_passes_through_unchanged(dialect: Dialect, answer: 
 @each_dialect
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
 def test_a_whole_answer_comes_back_as_it_went(dialect: Dialect, answer: ir.Answer) -> None:
-    written = orjson.loads(orjson.dumps(dialect.encode_answer(answer, VOICE)))
+    written = orjson.loads(orjson.dumps(dialect.codec().encode_answer(answer, VOICE)))
     usage = dialect.check_answer(written)
     assert usage is not None
     assert (usage.input_total, usage.output) == (11, 7)
-    read = dialect.decode_answer(written)
+    read = dialect.codec().decode_answer(written)
     assert [choice.stop for choice in read.choices] == [choice.stop for choice in answer.choices]
     assert text_of(events_of(read)) == text_of(events_of(answer))
 

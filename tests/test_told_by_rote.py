@@ -56,7 +56,8 @@ def unread(dialect: Dialect) -> Dialect:
     def read() -> Any:
         raise AssertionError("the stream is read")
 
-    return evolve(dialect, stream_decoder=read)
+    codec = evolve(dialect.codec(), stream_decoder=read)
+    return evolve(dialect, codec=lambda: codec)
 
 
 @all_ways

@@ -11,7 +11,6 @@ from proxy import ir
 from proxy.dialects.places import Places
 from proxy.errors import InvalidRequest
 
-_MEDIA = (ir.Image, ir.File, ir.Audio, ir.Video)
 # In either alphabet, with line breaks, as MIME has them, and with or without its padding.
 _BASE64 = re.compile(r"[A-Za-z0-9+/_\-\s]*={0,2}\s*")
 
@@ -37,9 +36,10 @@ def check(request: ir.Request) -> None:
 
 
 def _is_sound(part: ir.Part) -> bool:
-    if not isinstance(part, _MEDIA) or not isinstance(part.source, ir.Blob):
-        return True
-    return bool(part.source.data) and _BASE64.fullmatch(part.source.data) is not None
+    match part:
+        case ir.Image(source=source) | ir.File(source=source) | ir.Audio(source=source) | ir.Video(source=source):
+            return not isinstance(source, ir.Blob) or bool(source.data and _BASE64.fullmatch(source.data))
+    return True
 
 
 def _no_base64(path: str) -> InvalidRequest:

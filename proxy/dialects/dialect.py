@@ -142,6 +142,24 @@ class Operation:
 
 
 @frozen
+class Codec:
+    """What puts conversations into a provider's words, and its answers into the IR."""
+
+    encode_request: Callable[[ir.Request, ir.Target], ir.Encoded]
+    decode_answer: Callable[[Mapping[str, Any]], ir.Answer]
+    stream_decoder: Callable[[], StreamDecoder]
+
+
+@frozen
+class ClientCodec(Codec):
+    """And what reads clients, and answers them."""
+
+    decode_request: Callable[[Mapping[str, Any]], ir.Request]
+    encode_answer: Callable[[ir.Answer, Voice], Mapping[str, Any]]
+    stream_encoder: Callable[[Voice], StreamEncoder]
+
+
+@frozen
 class Upstream:
     """What the gateway asks of a wire format that providers speak: requests go out in it, answers come back.
 
@@ -154,10 +172,8 @@ class Upstream:
     path: Callable[[str, str, bool], str]  # "chat" or an operation, native model, stream -> path behind base_url
     credential: Callable[[str], tuple[tuple[str, str], ...]]  # key -> headers
     fixed_headers: tuple[tuple[str, str], ...]  # sent unless the client sent its own
-    encode_request: Callable[[ir.Request, ir.Target], ir.Encoded]
-    decode_answer: Callable[[Mapping[str, Any]], ir.Answer]
+    codec: Callable[[], Codec]  # whoever translates asks for it each time, and has it read by the first
     check_answer: Callable[[Any], ir.Usage | None]  # of a plain answer; raises UpstreamBroken
-    stream_decoder: Callable[[], StreamDecoder]
     read_error: Callable[[Any], Reading]  # parsed JSON of an error body, or None
     # Whether behind that base URL stands the model's name, instead of a path and the name in the body.
     runs_at: Callable[[str], bool] | None = field(default=None, kw_only=True)
@@ -176,10 +192,8 @@ class Dialect(Upstream):
     `farewell`: data of a frame that some providers send behind the terminal event; it passes, and is never added.
     """
 
+    codec: Callable[[], ClientCodec]
     read_shape: Callable[[Mapping[str, Any]], ir.Shape]
-    decode_request: Callable[[Mapping[str, Any]], ir.Request]
-    encode_answer: Callable[[ir.Answer, Voice], Mapping[str, Any]]
-    stream_encoder: Callable[[Voice], StreamEncoder]
     tap: Callable[[], Tap]
     write_error: Callable[[GatewayError, int, str], dict[str, Any]]  # error, status, request id -> body
     probes: tuple[bytes, ...]

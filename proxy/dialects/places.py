@@ -11,7 +11,6 @@ from proxy import ir
 from proxy.dialects.words import part_path
 from proxy.record import define
 
-_SIGNED = (ir.Text, ir.ToolCall)
 _ITEM = re.compile(r"input\[(\d+)\]")
 
 
@@ -62,7 +61,7 @@ class Places:
         """Of texts and, if so wished, of calls: they are Gemini's, and nobody else is sent them."""
         for at, message in enumerate(self.request.messages):
             for index, part in enumerate(message.parts):
-                if not isinstance(part, _SIGNED) or part.signature is None:
+                if not isinstance(part, ir.Text | ir.ToolCall) or part.signature is None:
                     continue
                 if calls or isinstance(part, ir.Text):
                     yield self._proof(at, index, part)

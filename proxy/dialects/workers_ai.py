@@ -25,8 +25,10 @@ from attrs import evolve
 from proxy import ir
 from proxy.dialects import failures, openai_chat
 from proxy.dialects.dialect import Dialect, Operation, Reading
+from proxy.dialects.openai_chat.chunks import DONE
+from proxy.dialects.openai_chat.codec import CODEC as CHAT
 from proxy.dialects.openai_chat.failure import failure_in
-from proxy.dialects.openai_chat.stream_reader import DONE, StreamDecoder
+from proxy.dialects.openai_chat.stream_reader import StreamDecoder
 from proxy.dialects.openai_chat.tap import Tap
 from proxy.errors import UpstreamBroken
 from proxy.wire import json_text, sse
@@ -195,11 +197,11 @@ def check_answer(parsed: Any) -> ir.Usage | None:
 def decode_answer(parsed: Mapping[str, Any]) -> ir.Answer:
     if failure := native_failure(parsed):
         raise failures.of_stream(failure)
-    return openai_chat.DIALECT.decode_answer(_completion(parsed) or parsed)
+    return CHAT.decode_answer(_completion(parsed) or parsed)
 
 
 def encode_request(request: ir.Request, target: ir.Target) -> ir.Encoded:
-    encoded = openai_chat.DIALECT.encode_request(request, target)
+    encoded = CHAT.encode_request(request, target)
     mended = mend_request(encoded.body)
     return encoded if mended is None else evolve(encoded, body=mended)
 
@@ -254,14 +256,18 @@ def _checked(operation: Operation) -> Operation:
     return evolve(operation, check_answer=check)
 
 
+CODEC = evolve(
+    CHAT,
+    encode_request=encode_request,
+    decode_answer=decode_answer,
+    stream_decoder=partial(StreamDecoder, failure_in=_failure_in),
+)
 DIALECT: Dialect = evolve(
     openai_chat.DIALECT,
     name=NAME,
     read_error=read_error,
-    encode_request=encode_request,
-    decode_answer=decode_answer,
+    codec=lambda: CODEC,
     check_answer=check_answer,
-    stream_decoder=partial(StreamDecoder, failure_in=_failure_in),
     tap=partial(Tap, failure_in=_failure_in),
     mend_request=mend_request,
     runs_at=runs_at,

@@ -342,14 +342,14 @@ def _settle_whole(call: Call, opening: Opening, body: bytes, *, whole: bool) -> 
         return
     opening.usage = dialect.check_answer(document)
     if call.stream:
-        events = events_of(dialect.decode_answer(document))
-        encoder = call.dialect.stream_encoder(call.voice())
+        events = events_of(dialect.codec().decode_answer(document))
+        encoder = call.dialect.codec().stream_encoder(call.voice())
         opening.stream = None
         opening.body = encoder.feed(events)
         return
     if not prepared.native:
-        answer = dialect.decode_answer(document)
-        opening.body = json_text.write(call.dialect.encode_answer(answer, call.voice()))
+        answer = dialect.codec().decode_answer(document)
+        opening.body = json_text.write(call.dialect.codec().encode_answer(answer, call.voice()))
         return
     mend = dialect.mend_answer if isinstance(dialect, Dialect) else None
     opening.body = body if mend is None else mend(body, call.request_id)

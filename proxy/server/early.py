@@ -81,7 +81,7 @@ async def _committed(call: Call, pick: Pick, prepared: Prepared, opening: asynci
 async def tell(call: Call, error: GatewayError) -> web.StreamResponse:
     """In the stream, whose head has left and which has no content yet."""
     call.decision.outcome = error.code
-    call.answer.put(call.dialect.stream_encoder(call.voice()).fail(error))
+    call.answer.put(call.dialect.codec().stream_encoder(call.voice()).fail(error))
     return await call.answer.end()
 
 

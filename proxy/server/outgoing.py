@@ -151,7 +151,7 @@ async def prepare_fetched(call: Call, pick: Pick, credential: Credential, hops: 
     """Again, where the dialect takes a picture's bytes alone and `[fetch]` allows it: they are fetched first, once for
     a request, whoever of its candidates needs them. Else raises what `prepare` did."""
     settings = call.snapshot.table.fetch
-    urls = pictures.urls_in(call.dialect.decode_request(_asked(call, pick))) if settings.pictures else ()
+    urls = pictures.urls_in(call.dialect.codec().decode_request(_asked(call, pick))) if settings.pictures else ()
     if not urls or call.pictures is not None:
         raise refused
     call.pictures = {}
@@ -201,11 +201,11 @@ def _is_renamed_only(call: Call, dialect: Dialect, *, include_usage: bool) -> bo
 
 
 def _encoded(call: Call, dialect: Upstream, pick: Pick) -> ir.Encoded:
-    request = call.dialect.decode_request(_asked(call, pick))
+    request = call.dialect.codec().decode_request(_asked(call, pick))
     coherence.check(request)
     if call.pictures:
         request = pictures.with_pictures(request, call.pictures)
-    encoded = dialect.encode_request(request, target_of(pick))
+    encoded = dialect.codec().encode_request(request, target_of(pick))
     if encoded.dropped and call.facts is not None and call.facts.preferences.require_parameters:
         raise Unsupported(
             f"provider.require_parameters is set, and {pick.candidate.provider} has no word for "

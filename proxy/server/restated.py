@@ -28,8 +28,9 @@ def restate(call: Call) -> None:
     ours = {name: value for name, value in call.document.items() if name in EXTENSIONS}
     told = {name: value for name, value in call.document.items() if name not in EXTENSIONS}
     model = told.get("model")
-    request = DIALECTS["openai-responses"].decode_request(told)
-    encoded = DIALECTS["openai-chat"].encode_request(request, ir.Target(model if isinstance(model, str) else ""))
+    request = DIALECTS["openai-responses"].codec().decode_request(told)
+    target = ir.Target(model if isinstance(model, str) else "")
+    encoded = DIALECTS["openai-chat"].codec().encode_request(request, target)
     body = {name: value for name, value in encoded.body.items() if name not in ("model", "stream_options")}
     call.document = body | ours | ({} if model is None else {"model": model})
     call.body, call.members, call.once = json_text.write(call.document), None, False

@@ -155,7 +155,7 @@ class Passthrough:
 
     def fail(self, error: GatewayError) -> bytes:
         self.done = True
-        return self._unsent + self._dialect.stream_encoder(self._voice).fail(error)
+        return self._unsent + self._dialect.codec().stream_encoder(self._voice).fail(error)
 
     def _misspelt(self, block: bytes) -> bytes:
         """What stands before the frame that is not UTF-8 leaves as if it had come alone, and an error behind it."""
@@ -174,7 +174,7 @@ class Passthrough:
             self.done = True
             return out
         self.failure, self.done = UpstreamBroken(NO_TEXT), True
-        return out + self._dialect.stream_encoder(self._voice).fail(self.failure)
+        return out + self._dialect.codec().stream_encoder(self._voice).fail(self.failure)
 
     def _discreet(self, block: bytes) -> bytes:
         """Less what a client may not read in comments. Runs need no look: what they are made of has had its own."""

@@ -64,8 +64,8 @@ class Translation:
             self._begin_reading()
 
     def _begin_reading(self) -> None:
-        self._decoder: StreamDecoder = self._dialect.stream_decoder()
-        self._encoder: StreamEncoder = self._spoken.stream_encoder(self._voice)
+        self._decoder: StreamDecoder = self._dialect.codec().stream_decoder()
+        self._encoder: StreamEncoder = self._spoken.codec().stream_encoder(self._voice)
         self._held: list[ir.StreamEvent] = []
         if self._runs is None:
             self._runs = Runs(self._dialect)

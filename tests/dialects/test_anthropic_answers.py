@@ -92,18 +92,18 @@ def test_what_is_no_answer_is_a_failed_attempt(body: Any, error: type[GatewayErr
 def test_an_empty_answer_with_a_reason_is_a_success() -> None:
     body = message(content=[], stop_reason="refusal")
     assert DIALECT.check_answer(body) == ir.Usage(input=3, output=2)
-    assert DIALECT.decode_answer(body).choices[0].stop == "refusal"
+    assert DIALECT.codec().decode_answer(body).choices[0].stop == "refusal"
 
 
 @pytest.mark.parametrize("usage", [None, [], "x"])
 def test_an_answer_without_usage_passes(usage: Any) -> None:
     assert DIALECT.check_answer(message(usage=usage)) is None
-    assert DIALECT.decode_answer(message(usage=usage)).usage == ir.Usage()
+    assert DIALECT.codec().decode_answer(message(usage=usage)).usage == ir.Usage()
 
 
 def test_a_block_that_cannot_be_read_breaks_the_answer() -> None:
     with pytest.raises(UpstreamBroken, match=r"content\[0\]\.name"):
-        DIALECT.decode_answer(message(content=[{"type": "tool_use", "id": "a"}]))
+        DIALECT.codec().decode_answer(message(content=[{"type": "tool_use", "id": "a"}]))
 
 
 # -- decoding and encoding ---------------------------------------------------------------------------------------
@@ -122,9 +122,9 @@ STOPS: dict[str, tuple[ir.StopReason, str]] = {
 
 @each(("native", "stops"), STOPS.items(), ids=STOPS)
 def test_stop_reasons_both_ways(native: str, stops: tuple[ir.StopReason, str]) -> None:
-    decoded = DIALECT.decode_answer(message(stop_reason=native))
+    decoded = DIALECT.codec().decode_answer(message(stop_reason=native))
     assert decoded.choices[0].stop == stops[0]
-    assert DIALECT.encode_answer(decoded, VOICE)["stop_reason"] == stops[1]
+    assert DIALECT.codec().encode_answer(decoded, VOICE)["stop_reason"] == stops[1]
 
 
 def test_what_only_this_api_says_comes_back() -> None:
@@ -133,7 +133,7 @@ def test_what_only_this_api_says_comes_back() -> None:
         stop_details={"type": "refusal"},
         usage={"input_tokens": 1, "output_tokens": 1, "server_tool_use": {"web_search_requests": 2}},
     )
-    again = DIALECT.encode_answer(DIALECT.decode_answer(body), VOICE)
+    again = DIALECT.codec().encode_answer(DIALECT.codec().decode_answer(body), VOICE)
     assert dict(again) == body
 
 
@@ -204,13 +204,13 @@ ENCODED: dict[str, tuple[ir.Answer, list[dict[str, Any]], str]] = {
 def test_an_answer_of_another_dialect_becomes_a_message(
     given: ir.Answer, content: list[dict[str, Any]], stop: str
 ) -> None:
-    written = DIALECT.encode_answer(given, VOICE)
+    written = DIALECT.codec().encode_answer(given, VOICE)
     assert (written["content"], written["stop_reason"]) == (content, stop)
     assert read_message(json_text.write(written)).stop == stop
 
 
 def test_a_message_has_all_that_its_sdk_wants() -> None:
-    written = DIALECT.encode_answer(ir.Answer("", "", (ir.Choice((ir.Text("Hi"),), "end"),)), VOICE)
+    written = DIALECT.codec().encode_answer(ir.Answer("", "", (ir.Choice((ir.Text("Hi"),), "end"),)), VOICE)
     assert (written["id"], written["model"]) == ("msg_req_1", "asked-for")
     usage = {"input": 0, "cache_read": None, "cache_write": None, "output": 0}
     assert read_message(json_text.write(written)) == Reading("Hi", (), "end_turn", usage)
@@ -219,7 +219,7 @@ def test_a_message_has_all_that_its_sdk_wants() -> None:
 @pytest.mark.parametrize("arguments", ['{"x', "[1]", "7"])
 def test_a_call_with_broken_arguments_is_a_broken_answer(arguments: str) -> None:
     with pytest.raises(UpstreamBroken, match="look"):
-        DIALECT.encode_answer(answer(ir.ToolCall("c", "look", arguments), stop="tool_call"), VOICE)
+        DIALECT.codec().encode_answer(answer(ir.ToolCall("c", "look", arguments), stop="tool_call"), VOICE)
 
 
 # -- errors ------------------------------------------------------------------------------------------------------
@@ -314,4 +314,4 @@ def test_what_is_no_json_is_refused(data: bytes) -> None:
 @each(("native", "tier"), {"standard": "default", "priority": "priority", "batch": None, "odd": None}.items())
 def test_how_an_answer_was_served_is_told_in_openais_words(native: str, tier: str | None) -> None:
     counts = {"input_tokens": 1, "output_tokens": 1, "service_tier": native}
-    assert DIALECT.decode_answer(message(usage=counts)).service_tier == tier
+    assert DIALECT.codec().decode_answer(message(usage=counts)).service_tier == tier

@@ -187,10 +187,10 @@ FITTED: dict[str, tuple[ir.Request, ir.Target, dict[str, Any], tuple[str, ...]]]
 def test_a_request_is_fitted_to_its_target(
     request_: ir.Request, target: ir.Target, members: dict[str, Any], dropped: tuple[str, ...]
 ) -> None:
-    encoded = DIALECT.encode_request(request_, target)
+    encoded = DIALECT.codec().encode_request(request_, target)
     assert {name: encoded.body.get(name) for name in members} == members
     assert encoded.dropped == dropped
-    assert DIALECT.encode_request(request_, target) == encoded
+    assert DIALECT.codec().encode_request(request_, target) == encoded
 
 
 IMAGE = ir.Image(ir.Blob("aGk=", "image/png"))
@@ -328,7 +328,7 @@ TURNS: dict[str, tuple[tuple[ir.Message, ...], ir.Target, Any, list[Any], tuple[
 def test_turns(
     messages: tuple[ir.Message, ...], target: ir.Target, system: Any, wanted: list[Any], dropped: tuple[str, ...]
 ) -> None:
-    encoded = DIALECT.encode_request(asked(*messages), target)
+    encoded = DIALECT.codec().encode_request(asked(*messages), target)
     assert encoded.body.get("system") == system
     assert encoded.body["messages"] == wanted
     assert encoded.dropped == dropped
@@ -373,7 +373,7 @@ IMPOSSIBLE: dict[str, tuple[ir.Request, type[Exception], str]] = {
 @each(("request_", "error", "param"), IMPOSSIBLE.values(), ids=IMPOSSIBLE)
 def test_what_would_change_the_meaning_is_refused(request_: ir.Request, error: type[Exception], param: str) -> None:
     with pytest.raises(error) as caught:
-        DIALECT.encode_request(request_, OLD if request_.model == "old" else OPUS)
+        DIALECT.codec().encode_request(request_, OLD if request_.model == "old" else OPUS)
     assert getattr(caught.value, "param", None) == param
 
 
@@ -382,11 +382,11 @@ def test_the_beginning_of_a_conversation_is_written_alike_however_it_goes_on() -
     turns = [spoken("system", "S"), *LOOP, spoken("assistant", "done"), spoken("user", "more")]
     before: list[Any] = []
     for end in (2, 4, 6):
-        messages = DIALECT.encode_request(asked(*turns[:end], tools=(LOOK,)), OPUS).body["messages"]
+        messages = DIALECT.codec().encode_request(asked(*turns[:end], tools=(LOOK,)), OPUS).body["messages"]
         assert messages[: len(before)] == before
         before = messages
 
 
 def test_a_lone_surrogate_in_arguments_survives() -> None:
     request = asked(spoken("assistant", ir.ToolCall("c", "a", '{"x":"\\ud83d"}')))
-    assert DIALECT.encode_request(request, OPUS).body["messages"][0]["content"][0]["input"] == {"x": "\ud83d"}
+    assert DIALECT.codec().encode_request(request, OPUS).body["messages"][0]["content"][0]["input"] == {"x": "\ud83d"}

@@ -33,7 +33,7 @@ def first_message(case: dict[str, Any]) -> bytes:
 
 
 def decode(body: bytes, size: int) -> list[ir.StreamEvent]:
-    framer, decoder = Framer(), DIALECT.stream_decoder()
+    framer, decoder = Framer(), DIALECT.codec().stream_decoder()
     pieces = [body[at : at + size] for at in range(0, len(body), size)]
     frames = [frame for piece in pieces for frame in framer.feed(piece)] + framer.close()
     return [event for frame in frames for event in decoder.feed(frame)] + decoder.close()
@@ -82,7 +82,7 @@ def test_a_stream_says_what_the_sdk_reads_in_it(case: dict[str, Any], size: int)
 @pytest.mark.parametrize("case", STREAMS.values(), ids=STREAMS)
 def test_a_stream_decoded_and_encoded_again_reads_the_same(case: dict[str, Any]) -> None:
     body = first_message(case)
-    encoder = DIALECT.stream_encoder(Voice("req_1", "m", 0))
+    encoder = DIALECT.codec().stream_encoder(Voice("req_1", "m", 0))
     assert read_messages_stream(encoder.feed(decode(body, 1 << 20))) == read_messages_stream(body)
 
 
@@ -121,8 +121,8 @@ def test_frames_without_a_probe_tell_the_tap_nothing_it_must_know(case: dict[str
 @each("case", ANSWERS.values(), ids=ANSWERS)
 def test_an_answer_decoded_and_encoded_again_reads_the_same(case: dict[str, Any]) -> None:
     body = json.loads(case["response"]["body_text"])
-    answer = DIALECT.decode_answer(body)
-    again = DIALECT.encode_answer(answer, Voice("req_1", "m", 0))
+    answer = DIALECT.codec().decode_answer(body)
+    again = DIALECT.codec().encode_answer(answer, Voice("req_1", "m", 0))
     assert DIALECT.check_answer(body) == answer.usage
     assert of_message(dict(again)) == of_message(body)
     assert {name: again[name] for name in ("id", "model", "role", "type")} == {
@@ -148,14 +148,14 @@ def normalised(value: Any, key: str = "") -> Any:
 
 @each("body", REQUESTS.values(), ids=REQUESTS)
 def test_a_request_keeps_its_meaning_on_the_way_through_the_ir(body: dict[str, Any]) -> None:
-    encoded = DIALECT.encode_request(DIALECT.decode_request(body), ir.Target(body["model"]))
+    encoded = DIALECT.codec().encode_request(DIALECT.codec().decode_request(body), ir.Target(body["model"]))
     assert encoded.dropped == ()
     assert normalised(dict(encoded.body)) == normalised({k: v for k, v in body.items() if (k, v) != ("stream", False)})
 
 
 @each("body", REQUESTS.values(), ids=REQUESTS)
 def test_the_shape_of_a_request_is_that_of_its_meaning(body: dict[str, Any]) -> None:
-    shape, request = DIALECT.read_shape(body), DIALECT.decode_request(body)
+    shape, request = DIALECT.read_shape(body), DIALECT.codec().decode_request(body)
     assert shape.max_tokens == request.max_tokens
     assert ("tools" in shape.needs) == bool(request.tools)
     assert ("json" in shape.needs) == (request.response_format is not None)

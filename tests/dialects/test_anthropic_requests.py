@@ -102,7 +102,7 @@ REFUSED = {
 @each(("request_body", "param"), REFUSED.values(), ids=REFUSED)
 def test_a_fault_in_a_request_is_named_by_its_path(request_body: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        DIALECT.decode_request(request_body)
+        DIALECT.codec().decode_request(request_body)
     assert caught.value.param == param
     assert caught.value.message.startswith(param)
 
@@ -203,20 +203,20 @@ ASSISTANT_BLOCKS: dict[str, tuple[dict[str, Any], ir.Part]] = {
 
 @each(("block", "part"), BLOCKS.values(), ids=BLOCKS)
 def test_a_users_block_becomes_a_part_and_comes_back(block: dict[str, Any], part: ir.Part) -> None:
-    request = DIALECT.decode_request(said([block]))
+    request = DIALECT.codec().decode_request(said([block]))
     assert request.messages == (ir.Message("user", (part,)),)
-    assert DIALECT.encode_request(request, OPUS).body["messages"][0]["content"] == [block]
+    assert DIALECT.codec().encode_request(request, OPUS).body["messages"][0]["content"] == [block]
 
 
 @each(("block", "part"), ASSISTANT_BLOCKS.values(), ids=ASSISTANT_BLOCKS)
 def test_an_assistants_block_becomes_a_part_and_comes_back(block: dict[str, Any], part: ir.Part) -> None:
-    request = DIALECT.decode_request(said([block], "assistant"))
+    request = DIALECT.codec().decode_request(said([block], "assistant"))
     assert request.messages == (ir.Message("assistant", (part,)),)
-    assert DIALECT.encode_request(request, OPUS).body["messages"][0]["content"] == [block]
+    assert DIALECT.codec().encode_request(request, OPUS).body["messages"][0]["content"] == [block]
 
 
 def test_results_are_a_turn_of_their_own_and_stand_first_again() -> None:
-    request = DIALECT.decode_request(
+    request = DIALECT.codec().decode_request(
         body(
             messages=[
                 {"role": "assistant", "content": [CALL]},
@@ -232,7 +232,7 @@ def test_results_are_a_turn_of_their_own_and_stand_first_again() -> None:
     )
     assert [message.role for message in request.messages] == ["assistant", "tool", "user"]
     assert request.messages[1].parts == (ir.ToolResult("toolu_1", (ir.Text("wet"),), False),)
-    last = DIALECT.encode_request(request, OPUS).body["messages"][-1]
+    last = DIALECT.codec().encode_request(request, OPUS).body["messages"][-1]
     assert [block["type"] for block in last["content"]] == ["tool_result", "text"]
 
 
@@ -244,7 +244,7 @@ def test_members_without_a_field_are_kept_by_their_path_and_come_back() -> None:
         output_config={"effort": "low", "task_budget": {"total": 1}},
         thinking={"type": "adaptive", "display": "omitted"},
     )
-    request = DIALECT.decode_request(given)
+    request = DIALECT.codec().decode_request(given)
     assert request.extra == {
         "tools[0].defer_loading": True,
         "messages[0].content[0].x": 1,
@@ -252,7 +252,7 @@ def test_members_without_a_field_are_kept_by_their_path_and_come_back() -> None:
         "output_config.task_budget": {"total": 1},
         "thinking.display": "omitted",
     }
-    again = DIALECT.encode_request(request, OPUS)
+    again = DIALECT.codec().encode_request(request, OPUS)
     assert again.body["tools"] == given["tools"]
     assert again.body["output_config"] == given["output_config"]
     assert again.body["thinking"] == given["thinking"]
@@ -261,7 +261,7 @@ def test_members_without_a_field_are_kept_by_their_path_and_come_back() -> None:
 
 def test_a_turn_of_instructions_stays_where_its_client_put_it() -> None:
     given = body(messages=[USER, {"role": "system", "content": "Be brief."}])
-    encoded = DIALECT.encode_request(DIALECT.decode_request(given), ir.Target("anything"))
+    encoded = DIALECT.codec().encode_request(DIALECT.codec().decode_request(given), ir.Target("anything"))
     assert (encoded.body["messages"], encoded.dropped) == (given["messages"], ())
 
 
@@ -282,20 +282,20 @@ def test_a_turn_of_instructions_stays_where_its_client_put_it() -> None:
 )
 def test_a_providers_tool_has_a_neutral_kind_and_comes_back_as_it_was(kind: str, neutral: str) -> None:
     tool = {"type": kind, "name": "n", "max_uses": None}
-    request = DIALECT.decode_request(body(tools=[tool]))
+    request = DIALECT.codec().decode_request(body(tools=[tool]))
     assert request.tools == (ir.ServerTool(neutral, tool, "anthropic"),)
-    assert DIALECT.encode_request(request, OPUS).body["tools"] == [tool]
+    assert DIALECT.codec().encode_request(request, OPUS).body["tools"] == [tool]
 
 
 def test_servers_without_a_toolset_are_tools_that_only_this_provider_runs() -> None:
     servers = [{"type": "url", "url": "https://e.org", "name": "s"}]
-    request = DIALECT.decode_request(body(mcp_servers=servers))
+    request = DIALECT.codec().decode_request(body(mcp_servers=servers))
     assert request.tools == (ir.ServerTool("mcp", {"mcp_servers": servers}, "anthropic"),)
-    encoded = DIALECT.encode_request(request, OPUS)
+    encoded = DIALECT.codec().encode_request(request, OPUS)
     assert (encoded.body["mcp_servers"], "tools" in encoded.body) == (servers, False)
     toolset = {"type": "mcp_toolset", "mcp_server_name": "s"}
     given = body(mcp_servers=servers, tools=[toolset])
-    encoded = DIALECT.encode_request(DIALECT.decode_request(given), OPUS)
+    encoded = DIALECT.codec().encode_request(DIALECT.codec().decode_request(given), OPUS)
     assert (encoded.body["mcp_servers"], encoded.body["tools"], encoded.dropped) == (servers, [toolset], ())
 
 
@@ -312,7 +312,7 @@ def test_any_json_object_is_a_request_or_a_fault_with_a_path(members: dict[str, 
     for request_body in (members, body() | members, said([{"type": "text"} | members]), said([members], "assistant")):
         fault: GatewayError | None = None
         try:
-            DIALECT.encode_request(DIALECT.decode_request(request_body), HAIKU)
+            DIALECT.codec().encode_request(DIALECT.codec().decode_request(request_body), HAIKU)
         except (InvalidRequest, Unsupported) as exc:
             fault = exc
         assert fault is None or fault.param

@@ -54,7 +54,7 @@ FINISH = ir.Finish("end", native_stop="end_turn")
 
 
 def decoded(*frames: Frame) -> list[ir.StreamEvent]:
-    decoder = DIALECT.stream_decoder()
+    decoder = DIALECT.codec().stream_decoder()
     return [event for item in frames for event in decoder.feed(item)] + decoder.close()
 
 
@@ -313,7 +313,7 @@ def kinds(out: bytes) -> list[str]:
 
 @each("name", SCRIPTS)
 def test_nothing_waits_that_need_not(name: str) -> None:
-    encoder = DIALECT.stream_encoder(VOICE)
+    encoder = DIALECT.codec().stream_encoder(VOICE)
     sent = b""
     for event, leaving in SCRIPTS[name]:
         out = encoder.feed([event])
@@ -324,7 +324,7 @@ def test_nothing_waits_that_need_not(name: str) -> None:
 
 @each("name", SCRIPTS)
 def test_events_fed_together_give_the_same_bytes(name: str) -> None:
-    one, many = DIALECT.stream_encoder(VOICE), DIALECT.stream_encoder(VOICE)
+    one, many = DIALECT.codec().stream_encoder(VOICE), DIALECT.codec().stream_encoder(VOICE)
     events = [event for event, _ in SCRIPTS[name]]
     assert many.feed(events) == b"".join(one.feed([event]) for event in events)
 
@@ -332,7 +332,7 @@ def test_events_fed_together_give_the_same_bytes(name: str) -> None:
 @each("name", SCRIPTS)
 def test_the_sdk_reads_what_was_said(name: str) -> None:
     events = [event for event, _ in SCRIPTS[name]]
-    reading = read_messages_stream(DIALECT.stream_encoder(VOICE).feed(events))
+    reading = read_messages_stream(DIALECT.codec().stream_encoder(VOICE).feed(events))
     calls = [event.shell.name for event in events if isinstance(event, ir.PartStart) and type(event.shell) is type(A)]
     assert [call for call, _ in reading.calls] == calls
     said = [event.text for event in events if isinstance(event, ir.TextDelta | ir.RefusalDelta) and not event.choice]
@@ -340,7 +340,7 @@ def test_the_sdk_reads_what_was_said(name: str) -> None:
 
 
 def test_a_failure_is_told_and_nothing_follows() -> None:
-    encoder = DIALECT.stream_encoder(VOICE)
+    encoder = DIALECT.codec().stream_encoder(VOICE)
     sent = encoder.feed([ir.Start("1", "m"), ir.PartStart(0, ir.Text("")), ir.TextDelta(0, "Hi")])
     told = encoder.fail(errors.UpstreamOverloaded("busy"))
     assert told == (
@@ -355,13 +355,13 @@ def test_a_failure_is_told_and_nothing_follows() -> None:
 
 
 def test_after_the_end_no_failure_is_told() -> None:
-    encoder = DIALECT.stream_encoder(VOICE)
+    encoder = DIALECT.codec().stream_encoder(VOICE)
     encoder.feed([ir.End()])
     assert encoder.fail(errors.Internal("x")) == b""
 
 
 def test_late_arguments_of_a_call_that_has_ended_find_their_block() -> None:
-    encoder = DIALECT.stream_encoder(VOICE)
+    encoder = DIALECT.codec().stream_encoder(VOICE)
     late: list[ir.StreamEvent] = [
         ir.PartStart(0, A), ir.ArgumentsDelta(0, '{"a"'), ir.PartEnd(0), ir.PartStart(1, B),
         ir.ArgumentsDelta(1, '{"b"'), ir.PartEnd(1), ir.ArgumentsDelta(0, ":1}"), ir.ArgumentsDelta(1, ":2}"), ir.End(),
@@ -370,14 +370,14 @@ def test_late_arguments_of_a_call_that_has_ended_find_their_block() -> None:
 
 
 def test_what_waits_for_an_open_call_is_bounded() -> None:
-    encoder = DIALECT.stream_encoder(VOICE)
+    encoder = DIALECT.codec().stream_encoder(VOICE)
     encoder.feed([ir.PartStart(0, A), ir.PartStart(1, B)])
     with pytest.raises(UpstreamBroken):
         encoder.feed([ir.ArgumentsDelta(1, "x" * 1024)] * 1100)
 
 
 def test_a_lone_surrogate_leaves_as_the_escape_it_was() -> None:
-    encoder = DIALECT.stream_encoder(VOICE)
+    encoder = DIALECT.codec().stream_encoder(VOICE)
     encoder.feed([ir.PartStart(0, ir.Text("")), ir.TextDelta(0, "a")])
     assert b'"text":"\\ud83d"' in encoder.feed([ir.TextDelta(0, "\ud83d")])
     assert decoded(Frame(b'{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"\\ud83d"}}'))[
@@ -402,7 +402,7 @@ json_values = st.recursive(
 
 @given(events=st.lists(st.dictionaries(st.sampled_from(WORDS), json_values, max_size=6), max_size=6))
 def test_any_events_are_a_stream_or_a_broken_one(events: list[dict[str, Any]]) -> None:
-    decoder, tap, encoder = DIALECT.stream_decoder(), DIALECT.tap(), DIALECT.stream_encoder(VOICE)
+    decoder, tap, encoder = DIALECT.codec().stream_decoder(), DIALECT.tap(), DIALECT.codec().stream_encoder(VOICE)
     out = b""
     with suppress(UpstreamBroken):
         for event in events:

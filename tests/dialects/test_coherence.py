@@ -90,7 +90,7 @@ REQUESTS: dict[str, tuple[str, dict[str, Any], str | None]] = {
 def test_a_request_that_no_provider_would_take_is_refused_with_the_place(
     dialect: str, body: dict[str, Any], place: str | None
 ) -> None:
-    request = DIALECTS[dialect].decode_request({"model": "m", **body})
+    request = DIALECTS[dialect].codec().decode_request({"model": "m", **body})
     if place is None:
         coherence.check(request)
         return
@@ -102,14 +102,14 @@ def test_a_request_that_no_provider_would_take_is_refused_with_the_place(
 def test_it_takes_no_time_to_see_that_a_large_file_is_base64() -> None:
     """One pass without a way back."""
     coherence.check(
-        DIALECTS[MESSAGES].decode_request(
-            {"model": "m", **messages({"role": "user", "content": [image("A" * 20_000_000)]})}
-        )
+        DIALECTS[MESSAGES]
+        .codec()
+        .decode_request({"model": "m", **messages({"role": "user", "content": [image("A" * 20_000_000)]})})
     )
 
 
 @pytest.mark.parametrize("cap", [10**30, -(10**30), 1e300])
 def test_a_huge_number_is_refused_on_messages_too(cap: float) -> None:
     with pytest.raises(InvalidRequest) as refused:
-        DIALECTS[MESSAGES].decode_request({"model": "m", **messages(), "max_tokens": cap})
+        DIALECTS[MESSAGES].codec().decode_request({"model": "m", **messages(), "max_tokens": cap})
     assert refused.value.param == "max_tokens"

@@ -32,7 +32,7 @@ def answer(*parts: Json, reason: str | None = "STOP", **members: Any) -> Json:
 
 
 def parts_of(body: Json) -> tuple[ir.Part, ...]:
-    return GEMINI.decode_answer(body).choices[0].parts
+    return GEMINI.codec().decode_answer(body).choices[0].parts
 
 
 def said(text: str) -> Json:
@@ -111,31 +111,31 @@ STOPS = {
 
 @each(("reason", "called", "stop", "chat", "messages"), STOPS.values(), ids=STOPS)
 def test_why_an_answer_ended(reason: str, called: bool, stop: str, chat: str, messages: str) -> None:
-    decoded = GEMINI.decode_answer(answer(said("Hi"), *([CALL] if called else []), reason=reason))
+    decoded = GEMINI.codec().decode_answer(answer(said("Hi"), *([CALL] if called else []), reason=reason))
     assert (decoded.choices[0].stop, decoded.choices[0].native_stop) == (stop, reason)
-    assert CHAT.encode_answer(decoded, VOICE)["choices"][0]["finish_reason"] == chat
-    assert MESSAGES.encode_answer(decoded, VOICE)["stop_reason"] == messages
+    assert CHAT.codec().encode_answer(decoded, VOICE)["choices"][0]["finish_reason"] == chat
+    assert MESSAGES.codec().encode_answer(decoded, VOICE)["stop_reason"] == messages
 
 
 def test_a_blocked_prompt_is_an_answer_without_output() -> None:
     body = {"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": {"promptTokenCount": 4, "totalTokenCount": 4}}
-    decoded = GEMINI.decode_answer(body)
+    decoded = GEMINI.codec().decode_answer(body)
     assert decoded.choices == (ir.Choice((), "filter", native_stop="SAFETY"),)
     assert (decoded.usage.input, decoded.usage.output) == (4, 0)
-    assert CHAT.encode_answer(decoded, VOICE)["choices"][0]["finish_reason"] == "content_filter"
+    assert CHAT.codec().encode_answer(decoded, VOICE)["choices"][0]["finish_reason"] == "content_filter"
 
 
 def test_several_candidates_are_several_choices() -> None:
     body = answer(said("a"))
     body["candidates"].append(answer(said("b"))["candidates"][0] | {"index": 1})
-    written = CHAT.encode_answer(GEMINI.decode_answer(body), VOICE)
+    written = CHAT.codec().encode_answer(GEMINI.codec().decode_answer(body), VOICE)
     assert [choice["message"]["content"] for choice in written["choices"]] == ["a", "b"]
 
 
 def test_the_facts_of_an_answer() -> None:
     body = answer(said("Hi")) | {"createTime": "2026-03-21T18:11:55.919086Z"}
     body["usageMetadata"]["serviceTier"] = "standard"
-    decoded = GEMINI.decode_answer(body)
+    decoded = GEMINI.codec().decode_answer(body)
     assert (decoded.id, decoded.model, decoded.created, decoded.service_tier) == (
         "r-1", "gemini-x", 1_774_116_715, "default",
     )  # fmt: skip
@@ -161,7 +161,7 @@ def test_what_is_no_answer(body: Any) -> None:
 
 def test_a_call_without_a_name_is_none() -> None:
     with pytest.raises(UpstreamBroken, match="name"):
-        GEMINI.decode_answer(answer({"functionCall": {"args": {}}}))
+        GEMINI.codec().decode_answer(answer({"functionCall": {"args": {}}}))
 
 
 @pytest.mark.parametrize("reason", ["MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "OTHER"])
@@ -284,7 +284,7 @@ def test_the_odds_of_words_in_openais_form() -> None:
         "chosenCandidates": [{"token": "é", "tokenId": 3, "logProbability": -0.5}, {"token": "b"}],
         "topCandidates": [{"candidates": [{"token": "é", "logProbability": -0.5}]}],
     }
-    choice = GEMINI.decode_answer(answer(said("éb"), logprobsResult=result)).choices[0]
+    choice = GEMINI.codec().decode_answer(answer(said("éb"), logprobsResult=result)).choices[0]
     top = [{"token": "é", "logprob": -0.5, "bytes": [195, 169]}]
     assert choice.logprobs == {
         "content": [
@@ -307,22 +307,22 @@ HELLO = {"role": "user", "content": "Hi"}
 
 
 def through_chat() -> ir.Request:
-    message = CHAT.encode_answer(GEMINI.decode_answer(SIGNED), VOICE)["choices"][0]["message"]
+    message = CHAT.codec().encode_answer(GEMINI.codec().decode_answer(SIGNED), VOICE)["choices"][0]["message"]
     results = [{"role": "tool", "tool_call_id": ident, "content": "x"} for ident in ("c1", "c2")]
-    return CHAT.decode_request({"model": "m", "messages": [HELLO, message, *results]})
+    return CHAT.codec().decode_request({"model": "m", "messages": [HELLO, message, *results]})
 
 
 def through_responses() -> ir.Request:
-    output = RESPONSES.encode_answer(GEMINI.decode_answer(SIGNED), VOICE)["output"]
+    output = RESPONSES.codec().encode_answer(GEMINI.codec().decode_answer(SIGNED), VOICE)["output"]
     results = [{"type": "function_call_output", "call_id": ident, "output": "x"} for ident in ("c1", "c2")]
-    return RESPONSES.decode_request({"model": "m", "input": [HELLO, *output, *results]})
+    return RESPONSES.codec().decode_request({"model": "m", "input": [HELLO, *output, *results]})
 
 
 def through_messages() -> ir.Request:
-    content = MESSAGES.encode_answer(GEMINI.decode_answer(SIGNED), VOICE)["content"]
+    content = MESSAGES.codec().encode_answer(GEMINI.codec().decode_answer(SIGNED), VOICE)["content"]
     results = [{"type": "tool_result", "tool_use_id": ident, "content": "x"} for ident in ("c1", "c2")]
     turns = [HELLO, {"role": "assistant", "content": content}, {"role": "user", "content": results}]
-    return MESSAGES.decode_request({"model": "m", "max_tokens": 9, "messages": turns})
+    return MESSAGES.codec().decode_request({"model": "m", "max_tokens": 9, "messages": turns})
 
 
 PROOFS = {
@@ -335,15 +335,15 @@ PROOFS = {
 @pytest.mark.parametrize(("through", "proofs"), PROOFS.values(), ids=PROOFS)
 def test_proofs_come_back_where_they_stood(through: Callable[[], ir.Request], proofs: list[str | None]) -> None:
     """The client hands back what it got, and Gemini gets the proofs that it gave."""
-    written = GEMINI.encode_request(through(), ir.Target("gemini-3-flash-preview")).body["contents"]
+    written = GEMINI.codec().encode_request(through(), ir.Target("gemini-3-flash-preview")).body["contents"]
     assert [part.get("thoughtSignature") for part in written[1]["parts"]] == proofs
     assert [part["functionResponse"]["id"] for part in written[2]["parts"]] == ["c1", "c2"]
 
 
 def test_both_sdks_read_an_answer() -> None:
-    decoded = GEMINI.decode_answer(answer({"text": "Hm", "thought": True}, said("Hi"), CALL))
-    chat = read_chat_answer(orjson.dumps(CHAT.encode_answer(decoded, VOICE)))
-    messages = read_message(orjson.dumps(MESSAGES.encode_answer(decoded, VOICE)))
+    decoded = GEMINI.codec().decode_answer(answer({"text": "Hm", "thought": True}, said("Hi"), CALL))
+    chat = read_chat_answer(orjson.dumps(CHAT.codec().encode_answer(decoded, VOICE)))
+    messages = read_message(orjson.dumps(MESSAGES.codec().encode_answer(decoded, VOICE)))
     assert (chat.text, chat.stop, messages.text, messages.stop) == ("Hi", "tool_calls", "Hi", "tool_use")
     assert [name for name, _ in chat.calls] == [name for name, _ in messages.calls] == ["look"]
     assert messages.thinking == "Hm"

@@ -151,7 +151,7 @@ def same(there: ByHand, here: ByUs) -> None:
 @each("size", [1, 7, 1 << 24])
 @each("case", recorded(stream=True))
 def test_a_recorded_stream_is_read_as_it_was_meant(case: Case, size: int) -> None:
-    body, framer, decoder, heard = body_of(case), Framer(), GEMINI.stream_decoder(), ByUs()
+    body, framer, decoder, heard = body_of(case), Framer(), GEMINI.codec().stream_decoder(), ByUs()
     frames = [frame for at in range(0, len(body), size) for frame in framer.feed(body[at : at + size])]
     for frame in frames + framer.close():
         heard.hear(decoder.feed(frame))
@@ -163,7 +163,7 @@ def test_a_recorded_stream_is_read_as_it_was_meant(case: Case, size: int) -> Non
 
 @each("case", recorded(stream=False))
 def test_a_recorded_answer_is_read_as_it_was_meant(case: Case) -> None:
-    answer = GEMINI.decode_answer(json.loads(body_of(case)))
+    answer = GEMINI.codec().decode_answer(json.loads(body_of(case)))
     (choice,) = answer.choices
     there = ByHand(case)
     assert "".join(part.text for part in choice.parts if isinstance(part, ir.Text)) == there.text
@@ -207,9 +207,9 @@ def test_a_recorded_stream_as_the_sdks_read_it(case: Case, size: int) -> None:
 
 @pytest.mark.parametrize("case", recorded(stream=False))
 def test_a_recorded_answer_as_the_sdks_read_it(case: Case) -> None:
-    answer, there = GEMINI.decode_answer(json.loads(body_of(case))), ByHand(case)
-    as_chat(there, read_chat_answer(orjson.dumps(CHAT.encode_answer(answer, VOICE))))
-    as_messages(there, read_message(orjson.dumps(MESSAGES.encode_answer(answer, VOICE))))
+    answer, there = GEMINI.codec().decode_answer(json.loads(body_of(case))), ByHand(case)
+    as_chat(there, read_chat_answer(orjson.dumps(CHAT.codec().encode_answer(answer, VOICE))))
+    as_messages(there, read_message(orjson.dumps(MESSAGES.codec().encode_answer(answer, VOICE))))
 
 
 @each("case", recorded(stream=True))

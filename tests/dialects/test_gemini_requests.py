@@ -29,19 +29,19 @@ PNG = "data:image/png;base64,iVBORw0KGgo="
 def request_of(source: str, body: dict[str, Any]) -> ir.Request:
     """As if the client of Messages had not had to bound its answer."""
     if source == "messages" and "max_tokens" not in body:
-        return evolve(SOURCES[source].decode_request({"model": "m", "max_tokens": 1} | body), max_tokens=None)
-    return SOURCES[source].decode_request({"model": "m"} | body)
+        return evolve(SOURCES[source].codec().decode_request({"model": "m", "max_tokens": 1} | body), max_tokens=None)
+    return SOURCES[source].codec().decode_request({"model": "m"} | body)
 
 
 def encoded(native: str = "gemini-2.5-flash", source: str = "chat", **members: Any) -> ir.Encoded:
     body = {"messages": [{"role": "user", "content": "Hi"}]} | members
-    return GEMINI.encode_request(request_of(source, body), ir.Target(native))
+    return GEMINI.codec().encode_request(request_of(source, body), ir.Target(native))
 
 
 @each(("case", "source"), PAIRS)
 def test_a_request_in_geminis_words(case: dict[str, Any], source: str) -> None:
     request = request_of(source, case[source])
-    written = GEMINI.encode_request(request, ir.Target(case.get("model", "gemini-2.5-flash")))
+    written = GEMINI.codec().encode_request(request, ir.Target(case.get("model", "gemini-2.5-flash")))
     assert json.loads(json.dumps(written.body)) == case["gemini"]
     assert list(written.dropped) == case.get("dropped", {}).get(source, [])
 
@@ -51,7 +51,7 @@ def test_the_same_request_is_written_the_same_again(case: dict[str, Any], source
     """The provider's prompt cache goes by the bytes; and no encoder may change what the next candidate gets."""
     target = ir.Target(case.get("model", "gemini-2.5-flash"))
     request = request_of(source, case[source])
-    first, again = (json.dumps(GEMINI.encode_request(request, target).body) for _ in range(2))
+    first, again = (json.dumps(GEMINI.codec().encode_request(request, target).body) for _ in range(2))
     assert first == again
     assert request == request_of(source, case[source])
 
@@ -140,7 +140,7 @@ def test_a_request_that_makes_no_sense_is_refused_with_its_place(body: dict[str,
 
 def test_the_clients_bound_is_kept_within_the_models() -> None:
     request = request_of("chat", {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 100_000})
-    written = GEMINI.encode_request(request, ir.Target("gemini-2.5-flash", max_output=65_536))
+    written = GEMINI.codec().encode_request(request, ir.Target("gemini-2.5-flash", max_output=65_536))
     assert written.body["generationConfig"] == {"maxOutputTokens": 65_536}
     assert written.dropped == ("max_tokens",)
 

@@ -267,7 +267,7 @@ def test_a_stream_that_ends_in_the_middle_is_broken() -> None:
 
 
 def test_a_candidate_that_never_ended_leaves_the_stream_without_an_end() -> None:
-    decoder = GEMINI.stream_decoder()
+    decoder = GEMINI.codec().stream_decoder()
     decoder.feed(Frame(orjson.dumps(chunk(said("a"), reason="STOP"))))
     decoder.feed(Frame(orjson.dumps(chunk(said("b"), index=1))))
     assert decoder.close() == [ir.PartEnd(0, 1)]
@@ -287,7 +287,7 @@ NONSENSE = {
 @each("data", NONSENSE.values(), ids=NONSENSE)
 def test_nonsense_is_a_broken_stream(data: bytes) -> None:
     with pytest.raises(UpstreamBroken):
-        GEMINI.stream_decoder().feed(Frame(data))
+        GEMINI.codec().stream_decoder().feed(Frame(data))
 
 
 MISSING: dict[str, Json] = {
@@ -302,7 +302,7 @@ MISSING: dict[str, Json] = {
 
 @each("up", MISSING.values(), ids=MISSING)
 def test_what_says_nothing_is_passed_over(up: Json) -> None:
-    decoder = GEMINI.stream_decoder()
+    decoder = GEMINI.codec().stream_decoder()
     events = decoder.feed(Frame(orjson.dumps(up)))
     assert [type(event) for event in events] == [ir.Start]
     assert decoder.close() == []

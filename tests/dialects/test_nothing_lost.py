@@ -36,7 +36,7 @@ def encoded(surface: str, body: dict[str, Any], dialect: Upstream, target: ir.Ta
     """The provider's body and what was dropped; None where it is refused."""
     spoken = DIALECTS[BY_NAME[surface].dialect]
     try:
-        found = dialect.encode_request(spoken.decode_request({"model": "m", **body}), target)
+        found = dialect.codec().encode_request(spoken.codec().decode_request({"model": "m", **body}), target)
     except (InvalidRequest, Unsupported) as refusal:
         if refusal.param is None:
             raise

@@ -35,21 +35,21 @@ PAIRS = [pytest.param(case, source, id=f"{name}, {source}") for name, case in CA
 def request_of(source: str, body: Json) -> ir.Request:
     """As if the client of Messages had not had to bound its answer."""
     if source == "messages" and "max_tokens" not in body:
-        return evolve(SOURCES[source].decode_request({"model": "m", "max_tokens": 1} | body), max_tokens=None)
-    return SOURCES[source].decode_request({"model": "m"} | body)
+        return evolve(SOURCES[source].codec().decode_request({"model": "m", "max_tokens": 1} | body), max_tokens=None)
+    return SOURCES[source].codec().decode_request({"model": "m"} | body)
 
 
 @each(("case", "source"), PAIRS)
 def test_a_request_in_ollamas_words(case: Json, source: str) -> None:
     native = case.get("model", "qwen3:14b")
-    written = OLLAMA.encode_request(request_of(source, case[source]), ir.Target(native))
+    written = OLLAMA.codec().encode_request(request_of(source, case[source]), ir.Target(native))
     assert json.loads(json.dumps(written.body)) == case["ollama"]
     assert list(written.dropped) == case.get("dropped", {}).get(source, [])
 
 
 def encoded(source: str = "chat", cap: int | None = None, **members: Any) -> ir.Encoded:
     request = request_of(source, {"messages": [{"role": "user", "content": "Hi"}]} | members)
-    return OLLAMA.encode_request(request, ir.Target("qwen3:14b", max_output=cap))
+    return OLLAMA.codec().encode_request(request, ir.Target("qwen3:14b", max_output=cap))
 
 
 def user(*parts: Json) -> Json:
@@ -152,14 +152,14 @@ ANSWERS: dict[str, tuple[Json, tuple[ir.Part, ...], ir.StopReason]] = {
 
 @each(("body", "parts", "stop"), ANSWERS.values(), ids=ANSWERS)
 def test_a_whole_answer(body: Json, parts: tuple[ir.Part, ...], stop: ir.StopReason) -> None:
-    decoded = OLLAMA.decode_answer(body)
+    decoded = OLLAMA.codec().decode_answer(body)
     assert (decoded.choices[0].parts, decoded.choices[0].stop) == (parts, stop)
     assert (decoded.model, decoded.created) == ("qwen3:14b", 1_749_491_935)
 
 
 def test_the_odds_of_words_are_where_openai_has_them() -> None:
     odds = [{"token": "Hi", "logprob": -0.5, "bytes": [72, 105], "top_logprobs": []}]
-    decoded = OLLAMA.decode_answer(line({"content": "Hi"}, **DONE, logprobs=odds))
+    decoded = OLLAMA.codec().decode_answer(line({"content": "Hi"}, **DONE, logprobs=odds))
     assert decoded.choices[0].logprobs == {"content": odds, "refusal": None}
 
 
@@ -187,7 +187,7 @@ def test_what_is_no_answer(body: Any) -> None:
 
 def test_a_call_without_a_name_is_none() -> None:
     with pytest.raises(UpstreamBroken, match="name"):
-        OLLAMA.decode_answer(line({"tool_calls": [{"function": {}}]}, **DONE))
+        OLLAMA.codec().decode_answer(line({"tool_calls": [{"function": {}}]}, **DONE))
 
 
 # -- streams -----------------------------------------------------------------------------------------------------
@@ -218,7 +218,7 @@ STREAMS: dict[str, tuple[list[Json], list[Any]]] = {
 
 @pytest.mark.parametrize(("lines", "events"), STREAMS.values(), ids=STREAMS)
 def test_a_stream(lines: list[Json], events: list[Any]) -> None:
-    decoder = OLLAMA.stream_decoder()
+    decoder = OLLAMA.codec().stream_decoder()
     heard = [event for each in lines for event in decoder.feed(Frame(orjson.dumps(each)))]
     assert heard[0] == ir.Start("", "qwen3:14b", 1_749_491_935)
     assert heard[1:] == events[1:]
@@ -270,7 +270,7 @@ def test_a_stream_that_ends_in_the_middle_is_broken() -> None:
 @each("data", [b"{", b"3", b"{}", b'{"message":3}', b'{"message":{"tool_calls":[3]}}'])
 def test_nonsense_is_a_broken_stream(data: bytes) -> None:
     with pytest.raises(UpstreamBroken):
-        OLLAMA.stream_decoder().feed(Frame(data))
+        OLLAMA.codec().stream_decoder().feed(Frame(data))
 
 
 # -- errors ------------------------------------------------------------------------------------------------------

@@ -89,9 +89,9 @@ def test_a_recorded_stream_that_fails_as_the_sdks_read_it(case: Case) -> None:
 
 @each("case", recorded(stream=False))
 def test_a_recorded_answer_as_the_sdks_read_it(case: Case) -> None:
-    answer, there = OLLAMA.decode_answer(json.loads(body_of(case))), ByHand(case)
-    there.as_chat(read_chat_answer(orjson.dumps(CHAT.encode_answer(answer, VOICE))))
-    there.as_messages(read_message(orjson.dumps(MESSAGES.encode_answer(answer, VOICE))))
+    answer, there = OLLAMA.codec().decode_answer(json.loads(body_of(case))), ByHand(case)
+    there.as_chat(read_chat_answer(orjson.dumps(CHAT.codec().encode_answer(answer, VOICE))))
+    there.as_messages(read_message(orjson.dumps(MESSAGES.codec().encode_answer(answer, VOICE))))
     assert OLLAMA.check_answer(json.loads(body_of(case))) == answer.usage
 
 
@@ -113,6 +113,6 @@ def test_calls_get_ids_that_are_unlike() -> None:
 
 
 def _calls(case: Case) -> list[ir.ToolCall]:
-    decoder = OLLAMA.stream_decoder()
+    decoder = OLLAMA.codec().stream_decoder()
     events = [event for line in body_of(case).splitlines() for event in decoder.feed(Frame(line))]
     return [event.shell for event in events if isinstance(event, ir.PartStart) and isinstance(event.shell, ir.ToolCall)]

@@ -84,7 +84,7 @@ PARTS: dict[str, tuple[dict[str, Any], tuple[ir.Part, ...], str]] = {
 
 @each(("message", "parts", "stop"), PARTS.values(), ids=PARTS)
 def test_a_message_has_its_parts(message: dict[str, Any], parts: tuple[ir.Part, ...], stop: str) -> None:
-    choice = DIALECT.decode_answer(answer(message)).choices[0]
+    choice = DIALECT.codec().decode_answer(answer(message)).choices[0]
     assert choice.parts == parts
     assert choice.stop == stop
     assert choice.native_stop == "stop"
@@ -102,7 +102,7 @@ def test_reasoning_of_every_name_is_thinking() -> None:
             ]
         },
     ):
-        thinking, text = DIALECT.decode_answer(answer(message)).choices[0].parts
+        thinking, text = DIALECT.codec().decode_answer(answer(message)).choices[0].parts
         assert isinstance(thinking, ir.Thinking)
         assert (thinking.text, thinking.dialect, text) == ("hm", "openai-chat", ir.Text("4"))
 
@@ -110,7 +110,7 @@ def test_reasoning_of_every_name_is_thinking() -> None:
 def test_citations_of_the_web_are_kept_as_they_came() -> None:
     raw = url_citation(url="https://x", title="X", start_index=0, end_index=2)
     vague = url_citation(url="https://y", title="", start_index=0, end_index=0, content="words")
-    (text,) = DIALECT.decode_answer(answer({"content": "hi", "annotations": [raw, vague]})).choices[0].parts
+    (text,) = DIALECT.codec().decode_answer(answer({"content": "hi", "annotations": [raw, vague]})).choices[0].parts
     assert isinstance(text, ir.Text)
     assert text.citations == (
         ir.Citation("https://x", "X", None, 0, 2, raw, "openai-chat"),
@@ -120,19 +120,19 @@ def test_citations_of_the_web_are_kept_as_they_came() -> None:
 
 def test_sources_beside_the_choices_are_citations_of_the_text() -> None:
     rich = {"citations": ["https://x"], "search_results": [{"url": "https://x", "title": "X", "snippet": "s"}]}
-    (text,) = DIALECT.decode_answer(answer({"content": "hi"}, **rich)).choices[0].parts
+    (text,) = DIALECT.codec().decode_answer(answer({"content": "hi"}, **rich)).choices[0].parts
     assert text == ir.Text("hi", (ir.Citation("https://x", "X", "s"),))
-    (text,) = DIALECT.decode_answer(answer({"content": "hi"}, citations=["https://x"])).choices[0].parts
+    (text,) = DIALECT.codec().decode_answer(answer({"content": "hi"}, citations=["https://x"])).choices[0].parts
     assert text == ir.Text("hi", (ir.Citation("https://x"),))
 
 
 def test_a_stop_sequence_that_the_server_names_is_known() -> None:
     body = answer({"content": "hi"})
     body["choices"][0]["stop_reason"] = "END"
-    choice = DIALECT.decode_answer(body).choices[0]
+    choice = DIALECT.codec().decode_answer(body).choices[0]
     assert (choice.stop, choice.stop_sequence) == ("stop_sequence", "END")
     body["choices"][0]["stop_reason"] = 154827
-    assert DIALECT.decode_answer(body).choices[0].stop == "end"
+    assert DIALECT.codec().decode_answer(body).choices[0].stop == "end"
 
 
 FINISHES = {
@@ -148,7 +148,7 @@ FINISHES = {
 
 @each(("native", "stop"), FINISHES.items())
 def test_a_finish_reason_has_a_meaning(native: str | None, stop: str) -> None:
-    assert DIALECT.decode_answer(answer({"content": "hi"}, native)).choices[0].stop == stop
+    assert DIALECT.codec().decode_answer(answer({"content": "hi"}, native)).choices[0].stop == stop
 
 
 BROKEN: dict[str, tuple[Any, type[UpstreamError]]] = {
@@ -183,7 +183,7 @@ BROKEN: dict[str, tuple[Any, type[UpstreamError]]] = {
 @each(("parsed", "error"), BROKEN.values(), ids=BROKEN)
 def test_what_is_no_answer_is_an_error(parsed: Any, error: type[UpstreamError]) -> None:
     with pytest.raises(error):
-        DIALECT.decode_answer(parsed)
+        DIALECT.codec().decode_answer(parsed)
 
 
 # -- written -----------------------------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ def test_an_answer_of_another_dialect_is_written_whole() -> None:
         ir.ToolCall("a", "f", "", signature="proof"),
     )
     usage = ir.Usage(input=5, cache_read=3, cache_write_5m=2, cache_write_1h=1, output=7, reasoning=4)
-    written = DIALECT.encode_answer(ir.Answer("msg_1", "", (ir.Choice(parts, "tool_call"),), usage), VOICE)
+    written = DIALECT.codec().encode_answer(ir.Answer("msg_1", "", (ir.Choice(parts, "tool_call"),), usage), VOICE)
     form = "anthropic-claude-v1"
     assert written == {
         "id": "msg_1",
@@ -258,7 +258,7 @@ STOPS: dict[str, tuple[tuple[ir.Part, ...], ir.StopReason, str]] = {
 def test_every_stop_has_a_reason_that_clients_know(
     parts: tuple[ir.Part, ...], stop: ir.StopReason, reason: str
 ) -> None:
-    written = DIALECT.encode_answer(ir.Answer("x", "m", (ir.Choice(parts, stop),)), VOICE)
+    written = DIALECT.codec().encode_answer(ir.Answer("x", "m", (ir.Choice(parts, stop),)), VOICE)
     assert written["choices"][0]["finish_reason"] == reason
     assert "usage" not in written, "unknown usage is not written as zeros"
 

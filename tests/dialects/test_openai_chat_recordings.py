@@ -97,7 +97,7 @@ def _by_sdk(case: dict[str, Any]) -> _Heard:
 
 def _by_us(case: dict[str, Any], size: int) -> _Heard:
     raw = case["response"]["body_text"].encode()
-    framer, decoder, heard = Framer(), DIALECT.stream_decoder(), _Heard()
+    framer, decoder, heard = Framer(), DIALECT.codec().stream_decoder(), _Heard()
     frames = [frame for at in range(0, len(raw), size) for frame in framer.feed(raw[at : at + size])] + framer.close()
     parts: dict[int, list[str]] = {}
     ended: set[int] = set()
@@ -142,8 +142,8 @@ def test_a_recorded_stream_survives_our_own_encoder(case: dict[str, Any]) -> Non
     theirs = _by_sdk(case)
     if theirs.failed or not theirs.finish:
         return  # ends in an error or is cut: the relay makes something of it
-    decoder = DIALECT.stream_decoder()
-    encoder = DIALECT.stream_encoder(_voice())
+    decoder = DIALECT.codec().stream_decoder()
+    encoder = DIALECT.codec().stream_encoder(_voice())
     framer = Framer()
     frames = framer.feed(case["response"]["body_text"].encode()) + framer.close()
     out = b"".join(encoder.feed(decoder.feed(frame)) for frame in frames)
@@ -189,7 +189,7 @@ def test_the_tap_hears_what_the_decoder_hears(case: dict[str, Any]) -> None:
 def test_a_recorded_answer_means_to_us_what_it_means_to_the_sdk(case: dict[str, Any]) -> None:
     with _client(case) as client:
         theirs = client.chat.completions.create(model="m", messages=[{"role": "user", "content": "x"}])
-    ours = DIALECT.decode_answer(json.loads(case["response"]["body_text"]))
+    ours = DIALECT.codec().decode_answer(json.loads(case["response"]["body_text"]))
     message, choice = theirs.choices[0].message, ours.choices[0]
     assert ours.model == theirs.model
     assert ours.usage == read_usage(theirs.usage.model_dump() if theirs.usage else None)
@@ -209,8 +209,8 @@ def test_a_recorded_answer_means_to_us_what_it_means_to_the_sdk(case: dict[str, 
 
 @each("case", _recordings(stream=False))
 def test_a_recorded_answer_survives_our_own_encoder(case: dict[str, Any]) -> None:
-    ours = DIALECT.decode_answer(json.loads(case["response"]["body_text"]))
-    again = DIALECT.decode_answer(json.loads(json.dumps(DIALECT.encode_answer(ours, _voice()))))
+    ours = DIALECT.codec().decode_answer(json.loads(case["response"]["body_text"]))
+    again = DIALECT.codec().decode_answer(json.loads(json.dumps(DIALECT.codec().encode_answer(ours, _voice()))))
     assert [_spoken(choice) for choice in again.choices] == [_spoken(choice) for choice in ours.choices]
     assert again.usage == _known(ours.usage)
 
@@ -251,8 +251,8 @@ def _foreign(case: dict[str, Any]) -> Foreign:
 
 @each(("body", "provider"), _requests())
 def test_a_recorded_request_says_the_same_when_written_again(body: dict[str, Any], provider: str) -> None:
-    request = DIALECT.decode_request(body)
-    encoded = DIALECT.encode_request(request, ir.Target(body["model"], provider))
+    request = DIALECT.codec().decode_request(body)
+    encoded = DIALECT.codec().encode_request(request, ir.Target(body["model"], provider))
     assert encoded.dropped == ()
     written = json.loads(json.dumps(encoded.body))
     assert _normal(written) == _normal(body)

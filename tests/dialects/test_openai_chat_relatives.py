@@ -25,7 +25,7 @@ def chunk(delta: dict[str, Any], reason: str | None = None, **more: Any) -> dict
 
 
 def decoded(*chunks: dict[str, Any]) -> list[ir.StreamEvent]:
-    decoder = CHAT.stream_decoder()
+    decoder = CHAT.codec().stream_decoder()
     return [event for one in chunks for event in decoder.feed(Frame(orjson.dumps(one)))] + decoder.feed(
         Frame(b"[DONE]")
     )
@@ -113,7 +113,7 @@ def test_sources_that_come_behind_the_finish_reason_belong_to_the_text(
 ) -> None:
     raw = b"".join(b"data: %b\n\n" % orjson.dumps(one) for one in (chunk({"content": "Hi"}), *behind)) + end
     stream = Translation(CHAT, DIALECTS[surface], VOICE)
-    decoder = DIALECTS[surface].stream_decoder()
+    decoder = DIALECTS[surface].codec().stream_decoder()
     out = stream.feed(raw) + stream.close()
     events = [event for frame in sse.Framer().feed(out) for event in decoder.feed(frame)]
     kinds = [type(event) for event in events]
@@ -128,7 +128,7 @@ def test_sources_that_come_behind_the_finish_reason_belong_to_the_text(
     "delta", [{"content": "Hi"}, {"tool_calls": [call("{}", index=0, id="a")]}], ids=["a text", "a call"]
 )
 def test_the_finish_of_others_waits_for_nothing(delta: dict[str, Any]) -> None:
-    decoder = CHAT.stream_decoder()
+    decoder = CHAT.codec().stream_decoder()
     model = "grok-4" if "tool_calls" in delta else "gpt-4o"
     assert isinstance(decoder.feed(Frame(orjson.dumps(chunk(delta, "stop", model=model))))[-1], ir.Finish)
 
@@ -159,6 +159,6 @@ def test_a_second_answer_does_not_get_into_the_first_one_of_a_response() -> None
 
 def test_an_answer_without_an_id_gets_calls_with_ids_of_the_request() -> None:
     message = {"role": "assistant", "tool_calls": [call("{}"), call("{}")]}
-    answer = CHAT.decode_answer({"choices": [{"message": message, "finish_reason": "tool_calls"}]})
-    written = CHAT.encode_answer(answer, Voice("req_77", "m", 7))
+    answer = CHAT.codec().decode_answer({"choices": [{"message": message, "finish_reason": "tool_calls"}]})
+    written = CHAT.codec().encode_answer(answer, Voice("req_77", "m", 7))
     assert [one["id"] for one in written["choices"][0]["message"]["tool_calls"]] == ["call_77_0", "call_77_1"]

@@ -19,8 +19,8 @@ HI = [{"role": "user", "content": "hi"}]
 
 @each("case", GOLDEN.values(), ids=GOLDEN)
 def test_a_request_is_written_as_it_was_meant(case: dict[str, Any]) -> None:
-    request = DIALECT.decode_request(case["body"])
-    encoded = DIALECT.encode_request(request, ir.Target(case["native"], max_output=case.get("max_output")))
+    request = DIALECT.codec().decode_request(case["body"])
+    encoded = DIALECT.codec().encode_request(request, ir.Target(case["native"], max_output=case.get("max_output")))
     assert json.loads(json.dumps(encoded.body)) == case["encoded"]
     assert encoded.dropped == ()
 
@@ -80,7 +80,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 @each(("body", "param"), WRONG.values(), ids=WRONG)
 def test_what_is_wrong_is_named(body: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        DIALECT.decode_request(body)
+        DIALECT.codec().decode_request(body)
     assert caught.value.param == param
     assert param in caught.value.message
 
@@ -93,7 +93,7 @@ def _foreign(*messages: ir.Message, dialect: str = "anthropic", **members: Any) 
 
 
 def _encode(request: ir.Request, native: str = "gpt-4o", provider: str = "openai") -> ir.Encoded:
-    return DIALECT.encode_request(request, ir.Target(native, provider))
+    return DIALECT.codec().encode_request(request, ir.Target(native, provider))
 
 
 def test_a_system_of_blocks_and_a_turn_of_blocks_become_strings() -> None:
@@ -336,7 +336,7 @@ def test_signed_thinking_comes_home_through_a_chat_client() -> None:
         "reasoning_content": "so it is",
         "reasoning_details": [*deltas, redacted],
     }
-    first, second, text = DIALECT.decode_request({"model": "m", "messages": [message]}).messages[0].parts
+    first, second, text = DIALECT.codec().decode_request({"model": "m", "messages": [message]}).messages[0].parts
     assert isinstance(first, ir.Thinking)
     assert isinstance(second, ir.Thinking)
     assert (first.text, first.signature, first.dialect) == ("so it is", "sig", "anthropic")
@@ -347,7 +347,7 @@ def test_signed_thinking_comes_home_through_a_chat_client() -> None:
 def test_a_proof_alone_finds_the_text_beside_it() -> None:
     detail = {"type": "reasoning.text", "signature": "sig", "format": "anthropic-claude-v1", "index": 0}
     message = {"role": "assistant", "content": "", "reasoning_content": "hm", "reasoning_details": [detail]}
-    (part,) = DIALECT.decode_request({"model": "m", "messages": [message]}).messages[0].parts
+    (part,) = DIALECT.codec().decode_request({"model": "m", "messages": [message]}).messages[0].parts
     assert isinstance(part, ir.Thinking)
     assert (part.text, part.signature) == ("hm", "sig")
 
@@ -440,10 +440,10 @@ def test_the_shape_of_anything_can_be_read(body: dict[str, Any]) -> None:
 def test_any_body_is_a_request_or_an_invalid_one(messages: list[Any], tools: Any, choice: Any) -> None:
     body = {"model": "m", "messages": messages, "tools": tools, "tool_choice": choice, "stop": choice}
     try:
-        request = DIALECT.decode_request(body)
+        request = DIALECT.codec().decode_request(body)
     except InvalidRequest:
         return
-    assert DIALECT.encode_request(request, ir.Target("gpt-4o")).body["messages"]
+    assert DIALECT.codec().encode_request(request, ir.Target("gpt-4o")).body["messages"]
 
 
 @each(

@@ -14,7 +14,7 @@ from proxy.wire.sse import Framer
 
 
 def encoder(*, include_usage: bool = False) -> StreamEncoder:
-    return DIALECT.stream_encoder(Voice("req_1", "asked", 1700, include_usage))
+    return DIALECT.codec().stream_encoder(Voice("req_1", "asked", 1700, include_usage))
 
 
 def read(out: bytes) -> list[Any]:

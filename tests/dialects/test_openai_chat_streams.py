@@ -38,7 +38,7 @@ def calls(*raw: Any) -> dict[str, Any]:
 
 
 def decode(frames: Sequence[Frame]) -> list[ir.StreamEvent]:
-    decoder = DIALECT.stream_decoder()
+    decoder = DIALECT.codec().stream_decoder()
     return [event for each in frames for event in decoder.feed(each)] + decoder.close()
 
 
@@ -350,4 +350,4 @@ GARBAGE = {
 @each("data", GARBAGE.values(), ids=GARBAGE)
 def test_garbage_is_a_broken_upstream(data: bytes) -> None:
     with pytest.raises(UpstreamBroken):
-        DIALECT.stream_decoder().feed(Frame(data))
+        DIALECT.codec().stream_decoder().feed(Frame(data))

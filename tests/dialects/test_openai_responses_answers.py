@@ -87,7 +87,7 @@ ANSWERS: dict[str, tuple[dict[str, Any], tuple[ir.Part, ...], ir.StopReason, str
 
 @each(("body", "parts", "stop", "native"), ANSWERS.values(), ids=ANSWERS)
 def test_an_answer_is_read(body: dict[str, Any], parts: tuple[ir.Part, ...], stop: ir.StopReason, native: str) -> None:
-    read = DIALECT.decode_answer(body)
+    read = DIALECT.codec().decode_answer(body)
     assert (read.id, read.model, read.created) == ("resp_1", "m", 7)
     choice = read.choices[0]
     assert (choice.parts, choice.stop, choice.native_stop) == (parts, stop, native)
@@ -96,9 +96,9 @@ def test_an_answer_is_read(body: dict[str, Any], parts: tuple[ir.Part, ...], sto
 
 def test_log_probabilities_are_read_and_written() -> None:
     found = [{"token": "hi", "logprob": -1.0, "bytes": [1], "top_logprobs": []}]
-    read = DIALECT.decode_answer(answer(message({**text("hi"), "logprobs": found})))
+    read = DIALECT.codec().decode_answer(answer(message({**text("hi"), "logprobs": found})))
     assert read.choices[0].logprobs == {"content": found, "refusal": None}
-    assert DIALECT.encode_answer(read, VOICE)["output"][0]["content"][0]["logprobs"] == found
+    assert DIALECT.codec().encode_answer(read, VOICE)["output"][0]["content"][0]["logprobs"] == found
 
 
 BROKEN: dict[str, Any] = {
@@ -123,7 +123,7 @@ def test_what_is_no_answer_is_broken(body: Any) -> None:
 def test_a_response_in_the_background_passes_and_cannot_be_bridged(status: str) -> None:
     assert DIALECT.check_answer(answer(status=status, background=True)) is None
     with pytest.raises(UpstreamBroken, match="no way to wait"):
-        DIALECT.decode_answer(answer(status=status))
+        DIALECT.codec().decode_answer(answer(status=status))
 
 
 def test_the_other_endpoints_of_such_a_provider_are_chats() -> None:
@@ -133,7 +133,7 @@ def test_the_other_endpoints_of_such_a_provider_are_chats() -> None:
 
 def test_a_call_without_a_name_is_broken() -> None:
     with pytest.raises(UpstreamBroken, match="without a name"):
-        DIALECT.decode_answer(answer({**CALL, "name": None}))
+        DIALECT.codec().decode_answer(answer({**CALL, "name": None}))
 
 
 FAILURES: dict[str, tuple[dict[str, Any], type[errors.UpstreamError]]] = {
@@ -154,7 +154,7 @@ FAILURES: dict[str, tuple[dict[str, Any], type[errors.UpstreamError]]] = {
 
 @each(("body", "kind"), FAILURES.values(), ids=FAILURES)
 def test_a_failure_under_a_200_is_that_failure(body: dict[str, Any], kind: type[errors.UpstreamError]) -> None:
-    for read in (DIALECT.check_answer, DIALECT.decode_answer):
+    for read in (DIALECT.check_answer, DIALECT.codec().decode_answer):
         with pytest.raises(kind):
             read(body)
 
@@ -164,7 +164,7 @@ def test_a_failure_under_a_200_is_that_failure(body: dict[str, Any], kind: type[
 
 def written(*parts: ir.Part, stop: ir.StopReason = "end", **asked: Any) -> dict[str, Any]:
     body = ir.Answer("a1", "m", (ir.Choice(parts, stop),), ir.Usage(input=3, cache_read=1, output=2), created=5)
-    found = json.loads(json.dumps(DIALECT.encode_answer(body, Voice("req_1", "asked-for", 7, asked=asked))))
+    found = json.loads(json.dumps(DIALECT.codec().encode_answer(body, Voice("req_1", "asked-for", 7, asked=asked))))
     assert read_response(json.dumps(found).encode()).usage == {"input_total": 4, "cache_read": 1, "output": 2}
     return dict(found)
 
@@ -286,12 +286,12 @@ def test_why_it_ended(stop: ir.StopReason, status: str, reason: str | None) -> N
 
 def test_an_item_id_is_one_that_the_api_takes_back() -> None:
     long = ir.Answer("gen/" + "x" * 90, "", (ir.Choice((ir.Text("hi"),), "end"),))
-    body = DIALECT.encode_answer(long, VOICE)
+    body = DIALECT.codec().encode_answer(long, VOICE)
     ident = body["output"][0]["id"]
     assert ident.startswith("msg_gen_x")
     assert len(ident) <= 64
     assert (body["model"], body["created_at"], body["usage"]) == ("asked-for", 7, None)
-    assert DIALECT.encode_answer(ir.Answer("", "m", ()), VOICE)["id"] == "resp_req_1"
+    assert DIALECT.codec().encode_answer(ir.Answer("", "m", ()), VOICE)["id"] == "resp_req_1"
 
 
 # -- usage -------------------------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ def _raw(case: dict[str, Any]) -> bytes:
 
 
 def _decoded(raw: bytes, size: int) -> list[ir.StreamEvent]:
-    framer, decoder = Framer(), DIALECT.stream_decoder()
+    framer, decoder = Framer(), DIALECT.codec().stream_decoder()
     frames = [frame for at in range(0, len(raw), size) for frame in framer.feed(raw[at : at + size])] + framer.close()
     return [event for frame in frames for event in decoder.feed(frame)] + decoder.close()
 
@@ -97,7 +97,7 @@ def test_a_recorded_stream_means_to_us_what_it_means_to_the_sdk(case: dict[str, 
 
 @pytest.mark.parametrize("case", _recordings(stream=True))
 def test_a_recorded_stream_survives_our_own_encoder(case: dict[str, Any]) -> None:
-    encoder = DIALECT.stream_encoder(VOICE)
+    encoder = DIALECT.codec().stream_encoder(VOICE)
     out = b"".join(encoder.feed([event]) for event in _decoded(_raw(case), 1 << 20))
     assert read_response_stream(out) == read_response_stream(_raw(case))
     events = [json.loads(frame.data) for frame in Framer().feed(out)]
@@ -169,7 +169,7 @@ def test_a_recorded_failure_is_a_failed_attempt_and_raises_in_the_sdk() -> None:
 @each("case", _recordings(stream=False))
 def test_a_recorded_answer_means_to_us_what_it_means_to_the_sdk(case: dict[str, Any]) -> None:
     raw = _raw(case)
-    there, answer = read_response(raw), DIALECT.decode_answer(json.loads(raw))
+    there, answer = read_response(raw), DIALECT.codec().decode_answer(json.loads(raw))
     parts = answer.choices[0].parts
     assert "".join(part.text for part in parts if isinstance(part, ir.Text)) == there.text
     calls = [part for part in parts if isinstance(part, ir.ToolCall)]
@@ -183,7 +183,7 @@ def test_a_recorded_answer_means_to_us_what_it_means_to_the_sdk(case: dict[str, 
 @each("case", _recordings(stream=False))
 def test_a_recorded_answer_survives_our_own_encoder(case: dict[str, Any]) -> None:
     raw = _raw(case)
-    again = json.loads(json.dumps(DIALECT.encode_answer(DIALECT.decode_answer(json.loads(raw)), VOICE)))
+    again = json.loads(json.dumps(DIALECT.codec().encode_answer(DIALECT.codec().decode_answer(json.loads(raw)), VOICE)))
     assert read_response(json.dumps(again).encode()) == read_response(raw)
     assert _items(again) == _items(json.loads(raw))
 
@@ -201,7 +201,7 @@ def test_a_recorded_error_is_understood(case: dict[str, Any]) -> None:
 
 @each("body", _requests())
 def test_a_recorded_request_says_the_same_when_written_again(body: dict[str, Any]) -> None:
-    encoded = DIALECT.encode_request(read_request(body), ir.Target(body["model"]))
+    encoded = DIALECT.codec().encode_request(read_request(body), ir.Target(body["model"]))
     assert encoded.dropped == ()
     assert _normal(json.loads(json.dumps(encoded.body))) == _normal(body)
     assert ("tools" in DIALECT.read_shape(body).needs) is bool(body.get("tools"))
@@ -213,9 +213,9 @@ def test_a_recorded_request_says_the_same_when_written_again(body: dict[str, Any
 def test_a_recorded_request_is_bridged_or_refused_for_its_conversation(body: dict[str, Any]) -> None:
     if "conversation" in body:
         with pytest.raises(Unsupported, match="send the earlier turns themselves in `input`"):
-            DIALECT.decode_request(body)
+            DIALECT.codec().decode_request(body)
     else:
-        assert DIALECT.decode_request(body).messages
+        assert DIALECT.codec().decode_request(body).messages
 
 
 def _normal(body: dict[str, Any]) -> dict[str, Any]:

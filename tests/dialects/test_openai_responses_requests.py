@@ -23,7 +23,7 @@ USER = ir.Message("user", (ir.Text("hi"),))
 
 
 def turns(*items: dict[str, Any], **members: Any) -> tuple[ir.Message, ...]:
-    return DIALECT.decode_request({"model": "m", "input": list(items), **members}).messages
+    return DIALECT.codec().decode_request({"model": "m", "input": list(items), **members}).messages
 
 
 def call(ident: str, **members: Any) -> dict[str, Any]:
@@ -137,7 +137,7 @@ def test_members_without_a_field_are_kept_by_their_path() -> None:
         "stream_options": {"include_obfuscation": False},
         "models": ["other"],
     }
-    request = DIALECT.decode_request(body)
+    request = DIALECT.codec().decode_request(body)
     assert request.extra == {
         "input[1].namespace": "tools",
         "tools[0].defer_loading": True,
@@ -146,7 +146,7 @@ def test_members_without_a_field_are_kept_by_their_path() -> None:
         "truncation": "auto",
         "stream_options": {"include_obfuscation": False},
     }
-    again = json.loads(json.dumps(DIALECT.encode_request(request, ir.Target("m")).body))
+    again = json.loads(json.dumps(DIALECT.codec().encode_request(request, ir.Target("m")).body))
     body["input"] = [HI, call("c1", namespace="tools")]
     body.pop("models")
     assert again == body
@@ -192,7 +192,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 @each(("body", "param"), WRONG.values(), ids=WRONG)
 def test_what_is_wrong_is_named(body: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        DIALECT.decode_request(body)
+        DIALECT.codec().decode_request(body)
     assert caught.value.param == param
     assert param in caught.value.message
 
@@ -216,35 +216,35 @@ STATE: dict[str, tuple[dict[str, Any], str, str]] = {
 def test_what_needs_a_memory_is_refused_with_a_remedy(body: dict[str, Any], param: str, remedy: str) -> None:
     """Another candidate may have one."""
     with pytest.raises(Unsupported, match=remedy) as caught:
-        DIALECT.decode_request(body)
+        DIALECT.codec().decode_request(body)
     assert caught.value.param == param
     assert f"`{param}`" in caught.value.message
     assert caught.value.try_next
-    assert DIALECT.encode_request(read_request(body), ir.Target("m")).dropped == ()
+    assert DIALECT.codec().encode_request(read_request(body), ir.Target("m")).dropped == ()
 
 
 def test_to_say_nothing_of_state_is_to_ask_for_none() -> None:
     body = {**BODY, "store": False, "background": False, "previous_response_id": None, "conversation": None}
-    assert DIALECT.decode_request(body).extra == {}
+    assert DIALECT.codec().decode_request(body).extra == {}
 
 
 def test_encrypted_reasoning_is_no_wish_that_a_bridge_drops() -> None:
     """Every answer holds it; the other words of `include` are kept."""
     words = ["reasoning.encrypted_content", "message.output_text.logprobs"]
-    request = DIALECT.decode_request({**BODY, "include": words})
+    request = DIALECT.codec().decode_request({**BODY, "include": words})
     assert (request.extra, request.logprobs) == ({}, True)
-    assert DIALECT.decode_request({**BODY, "include": [*words, "x"]}).extra == {"include": ["x"]}
-    assert sorted(DIALECT.encode_request(read_request({**BODY, "include": words}), ir.Target("m")).body["include"]) == [
-        *sorted(words)
-    ]
+    assert DIALECT.codec().decode_request({**BODY, "include": [*words, "x"]}).extra == {"include": ["x"]}
+    assert sorted(
+        DIALECT.codec().encode_request(read_request({**BODY, "include": words}), ir.Target("m")).body["include"]
+    ) == [*sorted(words)]
 
 
 @pytest.mark.parametrize("choice", [{"type": "file_search"}, {"type": "mcp", "server_label": "s"}])
 def test_a_choice_of_a_tool_that_the_provider_runs_is_kept_whole(choice: dict[str, Any]) -> None:
-    request = DIALECT.decode_request({**BODY, "tool_choice": choice})
+    request = DIALECT.codec().decode_request({**BODY, "tool_choice": choice})
     assert (request.tool_choice, request.extra) == (None, {"tool_choice": choice})
     allowed = {"type": "allowed_tools", "mode": "auto", "tools": [choice, {"type": "function", "name": "f"}]}
-    assert DIALECT.decode_request({**BODY, "tool_choice": allowed}).extra == {"tool_choice": allowed}
+    assert DIALECT.codec().decode_request({**BODY, "tool_choice": allowed}).extra == {"tool_choice": allowed}
 
 
 SERVER_TOOLS = {
@@ -258,7 +258,9 @@ SERVER_TOOLS = {
 @each(("kind", "neutral"), SERVER_TOOLS.items())
 def test_tools_that_the_provider_runs_have_a_neutral_name(kind: str, neutral: str) -> None:
     raw = {"type": kind, "name": "n"}
-    assert DIALECT.decode_request({**BODY, "tools": [raw]}).tools == (ir.ServerTool(neutral, raw, "openai-responses"),)
+    assert DIALECT.codec().decode_request({**BODY, "tools": [raw]}).tools == (
+        ir.ServerTool(neutral, raw, "openai-responses"),
+    )
 
 
 # -- custom tools as functions -------------------------------------------------------------------------------------
@@ -274,7 +276,7 @@ def test_a_custom_tool_is_a_function_to_others_and_itself_to_this_dialect() -> N
         "tools": [{"type": "custom", "name": "edit", "format": {"type": "text"}}],
     }
     assert read_request(body).tools == (ir.Tool("edit", custom=True, format={"type": "text"}),)
-    request = DIALECT.decode_request(body)
+    request = DIALECT.codec().decode_request(body)
     assert request == as_functions(read_request(body))
     assert request.extra == {}, "text is no grammar that could be lost"
     assert [part for turn in request.messages for part in turn.parts] == [
@@ -369,4 +371,4 @@ JSON = st.recursive(
 def test_any_body_has_a_shape_and_is_read_or_refused(body: dict[str, Any]) -> None:
     assert isinstance(DIALECT.read_shape(body), ir.Shape)
     with suppress(InvalidRequest, Unsupported):
-        assert DIALECT.decode_request({"model": "m", **body}).dialect == DIALECT.name
+        assert DIALECT.codec().decode_request({"model": "m", **body}).dialect == DIALECT.name

@@ -61,7 +61,7 @@ SEARCH: dict[str, Any] = {"type": "web_search_call", "id": "ws_1"}
 
 
 def decoded(*frames: Frame) -> list[ir.StreamEvent]:
-    decoder = DIALECT.stream_decoder()
+    decoder = DIALECT.codec().stream_decoder()
     return [event for item in frames for event in decoder.feed(item)] + decoder.close()
 
 
@@ -243,7 +243,7 @@ MEMBERS = st.dictionaries(
 @settings(max_examples=fuzz.examples(50))
 @given(st.lists(st.tuples(KINDS, MEMBERS), max_size=4))
 def test_any_events_are_read_or_broken(events: list[tuple[str, dict[str, Any]]]) -> None:
-    decoder, tap, encoder = DIALECT.stream_decoder(), DIALECT.tap(), DIALECT.stream_encoder(VOICE)
+    decoder, tap, encoder = DIALECT.codec().stream_decoder(), DIALECT.tap(), DIALECT.codec().stream_encoder(VOICE)
     for kind, members in events:
         item = frame(kind, **members)
         try:
@@ -361,7 +361,7 @@ SCRIPTS: dict[str, list[tuple[ir.StreamEvent, list[str]]]] = {
 
 @each("name", SCRIPTS)
 def test_nothing_waits_that_need_not(name: str) -> None:
-    encoder = DIALECT.stream_encoder(VOICE)
+    encoder = DIALECT.codec().stream_encoder(VOICE)
     sent = b""
     for event, leaving in SCRIPTS[name]:
         out = encoder.feed([event])
@@ -369,13 +369,13 @@ def test_nothing_waits_that_need_not(name: str) -> None:
         sent += out
     numbers = [orjson.loads(item.data)["sequence_number"] for item in sse.Framer().feed(sent)]
     assert numbers == list(range(len(numbers)))
-    together = DIALECT.stream_encoder(VOICE)
+    together = DIALECT.codec().stream_encoder(VOICE)
     assert together.feed([event for event, _ in SCRIPTS[name]]) == sent
     read_response_stream(sent)
 
 
 def test_the_terminal_event_repeats_all_that_was_said() -> None:
-    encoder = DIALECT.stream_encoder(VOICE)
+    encoder = DIALECT.codec().stream_encoder(VOICE)
     out = encoder.feed([event for event, _ in SCRIPTS["words around something that overlaps them"]])
     message, call = final(out)["output"]
     assert [part["text"] for part in message["content"]] == ["Hi"]
@@ -386,7 +386,7 @@ def test_the_terminal_event_repeats_all_that_was_said() -> None:
 
 
 def test_arguments_that_are_cut_off_are_not_whole() -> None:
-    encoder = DIALECT.stream_encoder(VOICE)
+    encoder = DIALECT.codec().stream_encoder(VOICE)
     out = encoder.feed(
         [ir.PartStart(0, ir.ToolCall("c1", "look")), ir.ArgumentsDelta(0, '{"a'), ir.PartEnd(0), ir.Finish("length"),
          ir.End()]
@@ -398,7 +398,7 @@ def test_arguments_that_are_cut_off_are_not_whole() -> None:
 
 def test_log_probabilities_are_in_this_dialects_form() -> None:
     found = [{"token": "Hi", "logprob": -0.5, "bytes": [72], "top_logprobs": []}]
-    encoder = DIALECT.stream_encoder(VOICE)
+    encoder = DIALECT.codec().stream_encoder(VOICE)
     out = encoder.feed([ir.PartStart(0, ir.Text("")), ir.TextDelta(0, "Hi", logprobs={"content": found}), ir.End()])
     told = [orjson.loads(item.data) for item in sse.Framer().feed(out)]
     assert next(event for event in told if event["type"] == "response.output_text.delta")["logprobs"] == found
@@ -406,12 +406,14 @@ def test_log_probabilities_are_in_this_dialects_form() -> None:
 
 
 def test_an_answer_that_breaks_off_is_a_failed_response() -> None:
-    body = final(DIALECT.stream_encoder(VOICE).feed([ir.PartStart(0, ir.Text("Hi")), ir.Finish("error"), ir.End()]))
+    body = final(
+        DIALECT.codec().stream_encoder(VOICE).feed([ir.PartStart(0, ir.Text("Hi")), ir.Finish("error"), ir.End()])
+    )
     assert (body["status"], body["error"]["code"]) == ("failed", "server_error")
 
 
 def test_half_a_pair_of_surrogates_leaves_as_the_escape_that_it_came_as() -> None:
-    encoder = DIALECT.stream_encoder(VOICE)
+    encoder = DIALECT.codec().stream_encoder(VOICE)
     encoder.feed([ir.PartStart(0, ir.Text(""))])
     assert b'"delta":"\\ud83d"' in encoder.feed([ir.TextDelta(0, "\ud83d")])
     assert decoded(Frame(b'{"type":"response.output_text.delta","delta":"\\ud83d"}'))[2] == ir.TextDelta(0, "\ud83d")
@@ -422,7 +424,7 @@ def test_half_a_pair_of_surrogates_leaves_as_the_escape_that_it_came_as() -> Non
 
 @pytest.mark.parametrize("begun", [False, True])
 def test_a_failure_raises_in_the_sdk_and_ends_the_response(begun: bool) -> None:
-    encoder = DIALECT.stream_encoder(VOICE)
+    encoder = DIALECT.codec().stream_encoder(VOICE)
     out = encoder.feed([ir.PartStart(0, ir.Text("")), ir.TextDelta(0, "H")]) if begun else b""
     out += encoder.fail(errors.ContextTooLong("Too long.", param="input"))
     assert kinds(out)[:2] == BEGUN
@@ -438,7 +440,7 @@ def test_a_failure_raises_in_the_sdk_and_ends_the_response(begun: bool) -> None:
 
 
 def test_behind_the_end_nothing_fails() -> None:
-    encoder = DIALECT.stream_encoder(VOICE)
+    encoder = DIALECT.codec().stream_encoder(VOICE)
     encoder.feed([ir.End()])
     assert encoder.fail(errors.Internal("x")) == b""
 
@@ -550,7 +552,7 @@ def test_a_cut_is_told_in_this_dialect() -> None:
 
 def test_a_picture_that_is_whole_at_its_start_and_at_its_end_is_told_once() -> None:
     picture = ir.Image(ir.Blob("aGk=", "image/png"))
-    encoder = DIALECT.stream_encoder(VOICE)
+    encoder = DIALECT.codec().stream_encoder(VOICE)
     out = encoder.feed([START, ir.PartStart(0, picture), ir.PartEnd(0, final=picture), *ENDED])
     events = [orjson.loads(found.data) for found in sse.Framer().feed(out)]
     assert [item["type"] for item in events[-1]["response"]["output"]] == ["image_generation_call"]

@@ -60,8 +60,8 @@ PROOFS = {
 def test_a_proof_of_geminis_goes_to_gemini_alone_and_is_named_where_it_does_not(
     client: str, dialect: str, native: str, arrive: tuple[int, ...]
 ) -> None:
-    request = DIALECTS[client].decode_request({"model": "m", **ASKED[client]})
-    written = UPSTREAMS[dialect].encode_request(request, ir.Target(native))
+    request = DIALECTS[client].codec().decode_request({"model": "m", **ASKED[client]})
+    written = UPSTREAMS[dialect].codec().encode_request(request, ir.Target(native))
     assert json.dumps(dict(written.body)).count(PROOF) == len(arrive)
     assert written.dropped == tuple(name for place, name in enumerate(NAMED[client]) if place not in arrive)
 
@@ -90,6 +90,6 @@ def test_a_bound_that_cannot_be_kept_is_named_as_the_client_calls_it(
 ) -> None:
     said = "input" if client == "openai-responses" else "messages"
     turns = [{"role": "user", "content": "Hi"}]
-    request = DIALECTS[client].decode_request({"model": "m", said: turns, **asked})
-    written = UPSTREAMS[dialect].encode_request(request, ir.Target("gemini-2.5-flash", max_output=5))
+    request = DIALECTS[client].codec().decode_request({"model": "m", said: turns, **asked})
+    written = UPSTREAMS[dialect].codec().encode_request(request, ir.Target("gemini-2.5-flash", max_output=5))
     assert written.dropped == (name,)

@@ -49,8 +49,8 @@ def models(case: dict[str, Any]) -> tuple[str, str]:
 def test_a_chat_request_in_the_words_of_messages(name: str) -> None:
     case = REQUESTS[name]
     chat, native = models(case)
-    request = CHAT.decode_request({"model": chat, "max_tokens": 99} | case["chat"])
-    encoded = MESSAGES.encode_request(request, ir.Target(native))
+    request = CHAT.codec().decode_request({"model": chat, "max_tokens": 99} | case["chat"])
+    encoded = MESSAGES.codec().encode_request(request, ir.Target(native))
     assert encoded.body == {"model": native, "max_tokens": 99} | case["messages"]
     assert sorted(encoded.dropped) == sorted(case.get("dropped_to_messages", []))
 
@@ -60,8 +60,8 @@ def test_a_messages_request_in_the_words_of_chat(name: str) -> None:
     case = REQUESTS[name]
     native, asked = models(case)
     limit = "max_completion_tokens" if native == "gpt-5" else "max_tokens"
-    request = MESSAGES.decode_request({"model": asked, "max_tokens": 99} | case["messages"])
-    encoded = CHAT.encode_request(request, ir.Target(native))
+    request = MESSAGES.codec().decode_request({"model": asked, "max_tokens": 99} | case["messages"])
+    encoded = CHAT.codec().encode_request(request, ir.Target(native))
     assert encoded.body == {"model": native, limit: 99} | (case.get("chat_again") or case["chat"])
     assert sorted(encoded.dropped) == sorted(case.get("dropped_to_chat", []))
 
@@ -74,13 +74,13 @@ ANSWERS = golden("answers.json")
 @each("name", ANSWERS)
 def test_a_chat_answer_in_the_words_of_messages(name: str) -> None:
     case = ANSWERS[name]
-    assert MESSAGES.encode_answer(CHAT.decode_answer(case["chat"]), VOICE) == case["messages"]
+    assert MESSAGES.codec().encode_answer(CHAT.codec().decode_answer(case["chat"]), VOICE) == case["messages"]
 
 
 @each("name", [name for name, case in ANSWERS.items() if "only" not in case])
 def test_a_messages_answer_in_the_words_of_chat(name: str) -> None:
     case = ANSWERS[name]
-    assert CHAT.encode_answer(MESSAGES.decode_answer(case["messages"]), VOICE) == case["chat"]
+    assert CHAT.codec().encode_answer(MESSAGES.codec().decode_answer(case["messages"]), VOICE) == case["chat"]
 
 
 # -- streams, as scripts -----------------------------------------------------------------------------------------
@@ -262,7 +262,9 @@ def test_a_recorded_messages_stream_as_a_chat_client_reads_it(case: dict[str, An
 def test_a_recorded_chat_answer_as_a_messages_client_reads_it(case: dict[str, Any]) -> None:
     raw = case["response"]["body_text"].encode()
     there = read_chat_answer(raw)
-    here = read_message(orjson.dumps(MESSAGES.encode_answer(CHAT.decode_answer(orjson.loads(raw)), VOICE)))
+    here = read_message(
+        orjson.dumps(MESSAGES.codec().encode_answer(CHAT.codec().decode_answer(orjson.loads(raw)), VOICE))
+    )
     same(there, here)
     assert here.stop == MESSAGES_STOP[there.stop or "stop"]  # Snowflake says ""
     same_usage(there, here)
@@ -273,7 +275,9 @@ def test_a_recorded_chat_answer_as_a_messages_client_reads_it(case: dict[str, An
 def test_a_recorded_messages_answer_as_a_chat_client_reads_it(case: dict[str, Any]) -> None:
     raw = case["response"]["body_text"].encode()
     there = read_message(raw)
-    here = read_chat_answer(orjson.dumps(CHAT.encode_answer(MESSAGES.decode_answer(orjson.loads(raw)), VOICE)))
+    here = read_chat_answer(
+        orjson.dumps(CHAT.codec().encode_answer(MESSAGES.codec().decode_answer(orjson.loads(raw)), VOICE))
+    )
     same(there, here)
     assert there.stop is not None
     assert here.stop == CHAT_STOP[there.stop]

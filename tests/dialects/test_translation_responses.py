@@ -57,13 +57,13 @@ FROM_OTHERS = golden("requests_to_responses.json")
 def test_a_responses_request_in_the_words_of(name: str, target: str) -> None:
     case = TO_OTHERS[name]
     native = "claude-opus-4-8" if target == "messages" else case.get("chat_model", "gpt-4o")
-    request = RESPONSES.decode_request({"model": "m"} | case["responses"])
+    request = RESPONSES.codec().decode_request({"model": "m"} | case["responses"])
     if refused := case.get(f"refused_by_{target}"):
         with pytest.raises(Unsupported) as caught:
-            DIALECTS[target].encode_request(request, ir.Target(native))
+            DIALECTS[target].codec().encode_request(request, ir.Target(native))
         assert caught.value.param == refused
         return
-    encoded = DIALECTS[target].encode_request(request, ir.Target(native, max_output=99))
+    encoded = DIALECTS[target].codec().encode_request(request, ir.Target(native, max_output=99))
     cap = {"max_tokens": 99} if target == "messages" else {}
     assert orjson.loads(orjson.dumps(encoded.body)) == {"model": native} | cap | case[target]
     assert sorted(encoded.dropped) == sorted(case.get(f"dropped_to_{target}", []))
@@ -76,13 +76,13 @@ def test_anothers_request_in_the_words_of_responses(name: str) -> None:
     source, native = "chat" if "chat" in case else "messages", case.get("model", "gpt-4o")
     cap = {"max_tokens": 99} if source == "messages" else {}
     body = {"model": native} | cap | case[source]
-    request = DIALECTS[source].decode_request(body)
+    request = DIALECTS[source].codec().decode_request(body)
     if refused := case.get("refused"):
         with pytest.raises(Unsupported) as caught:
-            RESPONSES.encode_request(request, ir.Target(native))
+            RESPONSES.codec().encode_request(request, ir.Target(native))
         assert (caught.value.param or "").startswith(refused)
         return
-    encoded = RESPONSES.encode_request(request, ir.Target(native))
+    encoded = RESPONSES.codec().encode_request(request, ir.Target(native))
     wanted = {"model": native, "store": False} | ({"max_output_tokens": 99} if cap else {}) | case["responses"]
     assert orjson.loads(orjson.dumps(encoded.body)) == wanted
     assert sorted(encoded.dropped) == sorted(case.get("dropped", []))
@@ -91,8 +91,8 @@ def test_anothers_request_in_the_words_of_responses(name: str) -> None:
 def test_a_request_is_written_the_same_each_time() -> None:
     for case in FROM_OTHERS.values():
         if "chat" in case and "refused" not in case:
-            request = CHAT.decode_request({"model": "gpt-4o"} | case["chat"])
-            first, again = (RESPONSES.encode_request(request, ir.Target("gpt-4o")) for _ in range(2))
+            request = CHAT.codec().decode_request({"model": "gpt-4o"} | case["chat"])
+            first, again = (RESPONSES.codec().encode_request(request, ir.Target("gpt-4o")) for _ in range(2))
             assert orjson.dumps(first.body) == orjson.dumps(again.body)
 
 
@@ -318,8 +318,8 @@ def check_failure(stream: Translation, raw: bytes, target: str) -> None:
 @recorded
 @each(("raw", "source", "target"), ANSWERS)
 def test_a_recorded_answer_as_the_others_client_reads_it(raw: bytes, source: str, target: str) -> None:
-    answer = DIALECTS[source].decode_answer(orjson.loads(raw))
-    here = READ_ANSWER[target](orjson.dumps(DIALECTS[target].encode_answer(answer, VOICE)))
+    answer = DIALECTS[source].codec().decode_answer(orjson.loads(raw))
+    here = READ_ANSWER[target](orjson.dumps(DIALECTS[target].codec().encode_answer(answer, VOICE)))
     same(READ_ANSWER[source](raw), here, source, target)
 
 
@@ -327,9 +327,9 @@ def test_a_recorded_answer_as_the_others_client_reads_it(raw: bytes, source: str
 @each(("raw", "source", "target"), [case for case in ANSWERS if case.values[2] == "responses"])
 def test_a_recorded_answer_is_the_same_as_a_stream(raw: bytes, source: str, target: str) -> None:
     """For providers that answer a stream request with a document: the terminal event holds what a plain answer is."""
-    answer = DIALECTS[source].decode_answer(orjson.loads(raw))
-    out = RESPONSES.stream_encoder(VOICE).feed(events_of(answer))
-    plain = RESPONSES.encode_answer(answer, VOICE)
+    answer = DIALECTS[source].codec().decode_answer(orjson.loads(raw))
+    out = RESPONSES.codec().stream_encoder(VOICE).feed(events_of(answer))
+    plain = RESPONSES.codec().encode_answer(answer, VOICE)
     final = orjson.loads(sse.Framer().feed(out)[-1].data)["response"]
     assert kept(final) == kept(orjson.loads(orjson.dumps(plain)))
 

@@ -12,7 +12,7 @@ import pytest
 from each import each
 
 from proxy import ir
-from proxy.dialects import DIALECTS, UPSTREAMS
+from proxy.dialects import DIALECTS, UPSTREAMS, Dialect
 from proxy.errors import Unsupported, UpstreamError
 
 KEY = "canary-0123456789"
@@ -24,7 +24,7 @@ def test_an_upstream_is_named_as_it_names_itself(name: str) -> None:
     upstream = UPSTREAMS[name]
     assert upstream.name == name
     assert upstream.speaks in UPSTREAMS
-    assert (name in DIALECTS) == hasattr(upstream, "decode_request"), "who can be read can be a surface's"
+    assert (name in DIALECTS) == isinstance(upstream, Dialect), "who can be read can be a surface's"
 
 
 @each_upstream
@@ -71,8 +71,8 @@ SENT = {
 def test_a_recorded_request_is_written_or_refused_with_its_place(name: str, dialect: str, body: dict[str, Any]) -> None:
     refusal = None
     try:
-        request = DIALECTS[dialect].decode_request(body)
-        written = UPSTREAMS[name].encode_request(request, ir.Target("gemini-3-flash-preview"))
+        request = DIALECTS[dialect].codec().decode_request(body)
+        written = UPSTREAMS[name].codec().encode_request(request, ir.Target("gemini-3-flash-preview"))
     except Unsupported as exc:
         refusal = exc
     if refusal is not None:

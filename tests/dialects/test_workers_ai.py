@@ -59,7 +59,7 @@ def test_bodies_without_messages_are_left_alone() -> None:
 
 def test_a_translated_request_is_mended_as_it_is_written() -> None:
     turn = ir.Message("assistant", (ir.ToolCall("a", "f"),))
-    encoded = DIALECT.encode_request(ir.Request("m", (turn,), "anthropic"), ir.Target("@cf/meta/llama"))
+    encoded = DIALECT.codec().encode_request(ir.Request("m", (turn,), "anthropic"), ir.Target("@cf/meta/llama"))
     assert encoded.body["messages"][0]["content"] == ""
 
 
@@ -101,7 +101,7 @@ def test_the_frames_beside_a_mended_one_keep_their_bytes() -> None:
 def test_the_native_stream_becomes_chunks() -> None:
     usage = {"prompt_tokens": 2, "completion_tokens": 1}
     raw = frame({"response": "New"}) + frame({"response": "", "usage": usage}) + b"data: [DONE]\n\n"
-    decoder = DIALECT.stream_decoder()
+    decoder = DIALECT.codec().stream_decoder()
     events = [event for each in Framer().feed(mend_frame(raw, "req_1")) for event in decoder.feed(each)]
     assert events == [
         ir.Start("", "", 0), ir.PartStart(0, ir.Text("")), ir.TextDelta(0, "New"),
@@ -110,7 +110,7 @@ def test_the_native_stream_becomes_chunks() -> None:
 
 
 def test_the_native_stream_is_understood_unmended_too() -> None:
-    decoder = DIALECT.stream_decoder()
+    decoder = DIALECT.codec().stream_decoder()
     events = [event for each in Framer().feed(frame({"response": "New"})) for event in decoder.feed(each)]
     assert ir.TextDelta(0, "New") in events
 
@@ -125,7 +125,7 @@ def test_an_error_in_a_stream_has_the_clients_shape() -> None:
         "code": "3036",
         "status_code": 429,
     }
-    (failure,) = DIALECT.stream_decoder().feed(mended)
+    (failure,) = DIALECT.codec().stream_decoder().feed(mended)
     assert isinstance(failure, ir.Failure)
     assert isinstance(failures.of_stream(failure), errors.UpstreamRefusedKey)
 
@@ -134,7 +134,7 @@ def test_tap_and_decoder_know_the_codes_of_an_error_as_it_came() -> None:
     (raw,) = Framer().feed(frame(envelope(3036, "spent")))
     tap = DIALECT.tap()
     assert tap.look(raw) is ir.Sight.ERROR
-    assert DIALECT.stream_decoder().feed(raw) == [tap.error]
+    assert DIALECT.codec().stream_decoder().feed(raw) == [tap.error]
     assert tap.error == ir.Failure("insufficient_quota", "spent", 429, "3036")
 
 
@@ -153,7 +153,7 @@ def test_the_native_answer_becomes_a_completion() -> None:
     assert mended["choices"][0]["finish_reason"] == "tool_calls"
     for parsed in (mended, orjson.loads(body)):
         assert check_answer(parsed) == ir.Usage(2, output=1)
-        assert DIALECT.decode_answer(parsed).choices[0].parts[0] == ir.Text("hi")
+        assert DIALECT.codec().decode_answer(parsed).choices[0].parts[0] == ir.Text("hi")
 
 
 # What stands under `result` -> content and the calls' arguments.

@@ -1,4 +1,4 @@
-"""A start in two steps: data is served while the rest is read, and nothing says that the gateway is up before all is."""
+"""A start in two steps: data is served while the rest is read, and nobody is told that all is up before it is."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gateway import provider, whole
@@ -27,6 +28,8 @@ MOST = 24  # modules of ours that are read in one go
 LOOKING = """
 import asyncio, json, sys
 from pathlib import Path
+from typing import Any
+from typing import Any
 from proxy.cli import _parser
 _parser("serve")
 from proxy import app
@@ -101,7 +104,7 @@ async def test_data_is_served_before_the_rest_is_read_and_nobody_is_told_that_al
 
 
 async def test_where_the_rest_cannot_be_read_nothing_stays_open(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = []
+    opened: list[Any] = []
 
     async def broken(busy: object) -> None:
         opened.extend(it.getsockname() for it in (*app._sockets, *app._admin_sockets))

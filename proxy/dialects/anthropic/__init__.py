@@ -15,7 +15,7 @@ from proxy.dialects.anthropic.stream_decoder import StreamDecoder, text_mould
 from proxy.dialects.anthropic.stream_encoder import MESSAGE_STOP, StreamEncoder
 from proxy.dialects.anthropic.tap import PROBES, Tap, preamble
 from proxy.dialects.anthropic.usage import usage_in, write_usage
-from proxy.dialects.dialect import Dialect, Operation, Words
+from proxy.dialects.dialect import ClientCodec, Dialect, Operation, Words
 from proxy.errors import Unsupported
 from proxy.wire.likeness import Own
 
@@ -52,6 +52,14 @@ TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
+CODEC = ClientCodec(
+    encode_request=encode_request,
+    decode_answer=decode_answer,
+    stream_decoder=StreamDecoder,
+    decode_request=decode_request,
+    encode_answer=encode_answer,
+    stream_encoder=StreamEncoder,
+)
 DIALECT = Dialect(
     name=NAME,
     speaks=NAME,
@@ -61,15 +69,10 @@ DIALECT = Dialect(
     fixed_headers=(("anthropic-version", VERSION),),
     read_shape=read_shape,
     system_roles=(),
-    decode_request=decode_request,
-    encode_request=encode_request,
-    decode_answer=decode_answer,
-    encode_answer=encode_answer,
+    codec=lambda: CODEC,
     check_answer=check_answer,
     parted_answer=parted_answer,
     write_usage=write_usage,
-    stream_decoder=StreamDecoder,
-    stream_encoder=StreamEncoder,
     tap=Tap,
     read_error=read_error,
     write_error=write_error,

@@ -5,7 +5,7 @@ https://ai.google.dev/api/generate-content · recorded traffic is what the tests
 
 from __future__ import annotations
 
-from proxy.dialects.dialect import Upstream
+from proxy.dialects.dialect import Codec, Upstream
 from proxy.dialects.gemini.answer_reader import check_answer, decode_answer
 from proxy.dialects.gemini.failure import read_error
 from proxy.dialects.gemini.request_writer import encode_request
@@ -31,6 +31,7 @@ def credential(key: str) -> tuple[tuple[str, str], ...]:
     return (("x-goog-api-key", key),)
 
 
+CODEC = Codec(encode_request, decode_answer, StreamDecoder)
 DIALECT = Upstream(
     name=NAME,
     speaks=NAME,
@@ -38,9 +39,7 @@ DIALECT = Upstream(
     path=path,
     credential=credential,
     fixed_headers=(),
-    encode_request=encode_request,
-    decode_answer=decode_answer,
+    codec=lambda: CODEC,
     check_answer=check_answer,
-    stream_decoder=StreamDecoder,
     read_error=read_error,
 )

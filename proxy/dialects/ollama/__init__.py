@@ -5,7 +5,7 @@ https://docs.ollama.com/api · recorded traffic is what the tests read.
 
 from __future__ import annotations
 
-from proxy.dialects.dialect import Upstream
+from proxy.dialects.dialect import Codec, Upstream
 from proxy.dialects.ollama.answer_reader import NAME, StreamDecoder, check_answer, decode_answer, read_error
 from proxy.dialects.ollama.request_writer import encode_request
 from proxy.errors import Unsupported
@@ -22,6 +22,7 @@ def credential(key: str) -> tuple[tuple[str, str], ...]:
     return (("Authorization", f"Bearer {key}"),)
 
 
+CODEC = Codec(encode_request, decode_answer, StreamDecoder)
 DIALECT = Upstream(
     name=NAME,
     speaks=NAME,
@@ -29,9 +30,7 @@ DIALECT = Upstream(
     path=path,
     credential=credential,
     fixed_headers=(),
-    encode_request=encode_request,
-    decode_answer=decode_answer,
+    codec=lambda: CODEC,
     check_answer=check_answer,
-    stream_decoder=StreamDecoder,
     read_error=read_error,
 )

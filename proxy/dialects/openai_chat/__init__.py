@@ -5,17 +5,15 @@ https://platform.openai.com/docs/api-reference/chat
 
 from __future__ import annotations
 
-from proxy.dialects.dialect import Dialect, Words
-from proxy.dialects.openai_chat.answer_reader import check_answer, decode_answer, parted_answer
-from proxy.dialects.openai_chat.answer_writer import encode_answer
+from functools import cache
+
+from proxy.dialects.dialect import ClientCodec, Dialect, Words
+from proxy.dialects.openai_chat.answer_check import check_answer, parted_answer
+from proxy.dialects.openai_chat.chunks import text_mould
 from proxy.dialects.openai_chat.failure import read_error, write_error
 from proxy.dialects.openai_chat.operations import OPERATIONS
 from proxy.dialects.openai_chat.relatives import takes_stream_options
-from proxy.dialects.openai_chat.request_reader import decode_request
-from proxy.dialects.openai_chat.request_writer import encode_request
 from proxy.dialects.openai_chat.shape import SYSTEM_ROLES, read_shape
-from proxy.dialects.openai_chat.stream_reader import StreamDecoder, text_mould
-from proxy.dialects.openai_chat.stream_writer import StreamEncoder
 from proxy.dialects.openai_chat.tap import PROBES, Tap, own_at, preamble
 from proxy.dialects.openai_chat.usage import counts_at, usage_alone, usage_in, write_usage
 from proxy.dialects.openai_chat.vocabulary import NAME, READS, TYPES
@@ -30,6 +28,13 @@ def credential(key: str) -> tuple[tuple[str, str], ...]:
     return (("Authorization", f"Bearer {key}"),)
 
 
+@cache
+def codec() -> ClientCodec:
+    from proxy.dialects.openai_chat.codec import CODEC  # with the whole IR, of which what passes needs next to nothing
+
+    return CODEC
+
+
 DIALECT = Dialect(
     name=NAME,
     speaks=NAME,
@@ -39,15 +44,10 @@ DIALECT = Dialect(
     fixed_headers=(),
     read_shape=read_shape,
     system_roles=SYSTEM_ROLES,
-    decode_request=decode_request,
-    encode_request=encode_request,
-    decode_answer=decode_answer,
-    encode_answer=encode_answer,
+    codec=codec,
     check_answer=check_answer,
     parted_answer=parted_answer,
     write_usage=write_usage,
-    stream_decoder=StreamDecoder,
-    stream_encoder=StreamEncoder,
     tap=Tap,
     read_error=read_error,
     write_error=write_error,

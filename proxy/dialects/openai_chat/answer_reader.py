@@ -1,4 +1,4 @@
-"""Whole answers to the IR, and the check of those that pass through.
+"""Whole answers to the IR.
 
 https://platform.openai.com/docs/api-reference/chat/object
 """
@@ -10,58 +10,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from proxy import ir
-from proxy.dialects import failures
-from proxy.dialects.dialect import Parted
-from proxy.dialects.openai_chat.failure import failure_of
+from proxy.dialects.openai_chat.answer_check import answered, check_answer, choices_of, message_of, native_stop
 from proxy.dialects.openai_chat.media import image_of
 from proxy.dialects.openai_chat.message_reader import read_signature
 from proxy.dialects.openai_chat.reasoning import read_reasoning
-from proxy.dialects.openai_chat.relatives import BROKEN_OFF
-from proxy.dialects.openai_chat.usage import read_usage, usage_of
+from proxy.dialects.openai_chat.usage import usage_of
 from proxy.dialects.openai_chat.vocabulary import NAME, stop_reason
 from proxy.errors import UpstreamBroken
 from proxy.wire import json_text
 
 _KNOWN = frozenset({"id", "object", "created", "model", "choices", "usage", "service_tier", "system_fingerprint"})
-_OUTPUT = (
-    "content", "reasoning", "reasoning_content", "reasoning_details", "refusal", "tool_calls", "function_call", "audio",
-    "images", "annotations",
-)  # fmt: skip
-_USUAL = ("stop", "length", "tool_calls")  # finish reasons that say all is well
 _NO_WORD = re.compile(r"[^\w-]")
-
-
-def check_answer(parsed: Any) -> ir.Usage | None:
-    """The usage of a good answer, to a conversation or a completion. An output that is empty for a reason that is told
-    is good."""
-    if _is_usual(parsed):
-        usage = parsed.get("usage")
-        return read_usage(usage) if usage.__class__ is dict else usage_of(parsed)
-    answer = answered(parsed)
-    for choice in _choices(answer):
-        if native_stop(choice) or choice.get("text"):
-            continue
-        message = _message(choice)
-        if not any(has_output(message.get(name)) for name in _OUTPUT):
-            raise UpstreamBroken("The provider's answer holds no output and no finish reason.")
-    return usage_of(answer)
-
-
-def _is_usual(parsed: Any) -> bool:
-    """As nearly all are: one choice that ended well, and no word of an error."""
-    if parsed.__class__ is not dict or "error" in parsed or parsed.get("object") != "chat.completion":
-        return False
-    choices = parsed.get("choices")
-    if choices.__class__ is not list or len(choices) != 1 or (choice := choices[0]).__class__ is not dict:
-        return False
-    return choice.get("finish_reason") in _USUAL and "error" not in choice
 
 
 def decode_answer(parsed: Mapping[str, Any]) -> ir.Answer:
     check_answer(parsed)
     answer = answered(parsed)
     ident = _text(answer, "id")
-    choices = [_choice(choice, ident) for choice in _choices(answer)]
+    choices = [_choice(choice, ident) for choice in choices_of(answer)]
     choices[0] = _with_sources(choices[0], answer)
     created = answer.get("created")
     return ir.Answer(
@@ -74,47 +40,6 @@ def decode_answer(parsed: Mapping[str, Any]) -> ir.Answer:
         fingerprint=_text(answer, "system_fingerprint") or None,
         extra={name: value for name, value in answer.items() if name not in _KNOWN},
     )
-
-
-def parted_answer(parsed: Mapping[str, Any]) -> Parted | None:
-    """See `Parted`."""
-    choices, ident = parsed.get("choices"), parsed.get("id")
-    if choices.__class__ is not list or len(choices) != 1 or ident.__class__ is not str or not ident:
-        return None
-    choice = choices[0]
-    message = choice.get("message") if isinstance(choice, dict) else None
-    text = message.get("content") if isinstance(message, dict) else None
-    if message is None or text.__class__ is not str or not text:
-        return None
-    said = {**choice, "message": {**message, "content": None}}
-    return {**parsed, "id": None, "created": None, "usage": None, "choices": said}, ident, text
-
-
-def choice_failure(choice: Mapping[str, Any]) -> ir.Failure | None:
-    """OpenRouter's, for a provider that failed in the middle: the error stands in the choice."""
-    error = choice.get("error")
-    return failure_of({"error": error}) if isinstance(error, dict) else None
-
-
-def native_stop(choice: Mapping[str, Any]) -> str:
-    """The provider's own word; "" where there is none: Snowflake sends an empty string. Raises where it says that the
-    answer was broken off."""
-    reason = choice.get("finish_reason")
-    reason = reason if isinstance(reason, str) else ""
-    if reason.lower() in BROKEN_OFF:
-        raise failures.of_stream(broken_off(reason))
-    return reason
-
-
-def broken_off(reason: str) -> ir.Failure:
-    return ir.Failure("server_error", f"The provider broke off its answer ({reason}).", code=reason)
-
-
-def has_output(value: Any) -> bool:
-    """Whether a member of a message says anything. Snowflake fills in every member, with empty strings inside."""
-    if isinstance(value, dict):
-        return any(isinstance(inner, str) and inner for inner in value.values())
-    return bool(value)
 
 
 def call_id(answer_id: str, number: int) -> str:
@@ -189,35 +114,8 @@ def words_of(called: Mapping[str, Any]) -> str:
     return json_text.write(words).decode() if isinstance(words, dict) else words if isinstance(words, str) else ""
 
 
-def answered(parsed: Any) -> Mapping[str, Any]:
-    """The object of an answer that tells of no failure."""
-    if not isinstance(parsed, dict):
-        raise UpstreamBroken("The provider's answer is not a JSON object.")
-    if ("error" in parsed or parsed.get("object") == "error") and (failure := failure_of(parsed)):
-        raise failures.of_stream(failure)
-    return parsed
-
-
-def _choices(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
-    choices = answer.get("choices")
-    if not isinstance(choices, list) or not choices:
-        raise UpstreamBroken("The provider's answer holds no choices.")
-    for choice in choices:
-        if not isinstance(choice, dict):
-            raise UpstreamBroken("The provider's answer holds no choices.")
-    for choice in choices:
-        if "error" in choice and (failure := choice_failure(choice)):
-            raise failures.of_stream(failure)
-    return choices
-
-
-def _message(choice: Mapping[str, Any]) -> dict[str, Any]:
-    message = choice.get("message")
-    return message if isinstance(message, dict) else {}
-
-
 def _choice(choice: Mapping[str, Any], answer_id: str) -> ir.Choice:
-    message = _message(choice)
+    message = message_of(choice)
     parts: list[ir.Part] = [*read_reasoning(_without_empty(message)), *content_parts(message.get("content"))]
     cited = tuple(found for raw in _list(message.get("annotations")) if (found := citation(raw)))
     parts = _cited(parts, cited)

@@ -17,7 +17,7 @@ from attrs import evolve
 from proxy import ir
 from proxy.dialects.dialect import Mend, Operation
 from proxy.dialects.measure import dicts, whole
-from proxy.dialects.openai_chat.answer_reader import answered, check_answer
+from proxy.dialects.openai_chat.answer_check import answered, check_answer
 from proxy.dialects.openai_chat.usage import read_usage
 from proxy.errors import UpstreamBroken
 

@@ -12,17 +12,16 @@ from typing import Any
 from attrs import field
 
 from proxy import ir
+from proxy.dialects.openai_chat.answer_check import broken_off, choice_failure, has_output
 from proxy.dialects.openai_chat.answer_reader import (
-    broken_off,
     call_id,
-    choice_failure,
     citation,
-    has_output,
     is_providers_own,
     sources_of,
     thinking_text,
     words_of,
 )
+from proxy.dialects.openai_chat.chunks import DONE, parse
 from proxy.dialects.openai_chat.failure import failure_in
 from proxy.dialects.openai_chat.media import image_of
 from proxy.dialects.openai_chat.message_reader import read_signature
@@ -31,40 +30,10 @@ from proxy.dialects.openai_chat.usage import usage_of
 from proxy.dialects.openai_chat.vocabulary import NAME, stop_reason
 from proxy.errors import UpstreamBroken
 from proxy.record import define
-from proxy.wire import json_text
-from proxy.wire.mould import Mould, around
 from proxy.wire.sse import Frame
 
-DONE = b"[DONE]"
 _CITING = frozenset(SOURCES)
-_SAYING = frozenset({"error", *SOURCES, USAGE_BESIDE})  # members beside the choices that are read
 _Events = list[ir.StreamEvent]
-
-
-def parse(frame: Frame) -> dict[str, Any]:
-    """Raises UpstreamBroken on a frame that is not this dialect's."""
-    try:
-        chunk = json_text.read(frame.data)
-    except ValueError as exc:
-        raise UpstreamBroken("The provider sent an event that is not JSON.") from exc
-    if not isinstance(chunk, dict):
-        raise UpstreamBroken("The provider sent an event that is not a JSON object.")
-    return chunk
-
-
-def text_mould(raw: bytes) -> Mould | None:
-    """Of a chunk that is a piece of the first choice's text and says nothing else."""
-    made = around(raw, b'"content":"') or around(raw, b'"content": "')
-    if made is None or not raw.startswith(b"data:"):
-        return None
-    mould, chunk = made
-    match chunk:
-        case {"choices": [{"index": 0, "delta": {"content": "x", **others}, "finish_reason": None, **choice}]} if (
-            not others and choice.keys() <= {"logprobs"} and not choice.get("logprobs")
-        ):
-            says = not _SAYING.isdisjoint(chunk) or chunk.get("usage") or chunk.get("object") == "error"
-            return None if says else mould
-    return None
 
 
 @define

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from proxy import ir
-from proxy.dialects.openai_chat.answer_reader import broken_off, choice_failure, has_output
+from proxy.dialects.openai_chat.answer_check import broken_off, choice_failure, has_output
+from proxy.dialects.openai_chat.chunks import DONE, parse
 from proxy.dialects.openai_chat.failure import failure_in
 from proxy.dialects.openai_chat.relatives import BROKEN_OFF, USAGE_BESIDE
-from proxy.dialects.openai_chat.stream_reader import DONE, parse
 from proxy.dialects.openai_chat.usage import TOLD, usage_of
 from proxy.dialects.openai_chat.vocabulary import stop_reason
 from proxy.errors import UpstreamBroken

@@ -6,7 +6,7 @@ https://platform.openai.com/docs/api-reference/responses
 from __future__ import annotations
 
 from proxy.dialects import openai_chat
-from proxy.dialects.dialect import Dialect
+from proxy.dialects.dialect import ClientCodec, Dialect
 from proxy.dialects.openai_responses.answer_reader import check_answer, decode_answer
 from proxy.dialects.openai_responses.answer_writer import encode_answer
 from proxy.dialects.openai_responses.failure import read_error, write_error
@@ -41,6 +41,14 @@ TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
+CODEC = ClientCodec(
+    encode_request=encode_request,
+    decode_answer=decode_answer,
+    stream_decoder=StreamDecoder,
+    decode_request=decode_request,
+    encode_answer=encode_answer,
+    stream_encoder=StreamEncoder,
+)
 DIALECT = Dialect(
     name=NAME,
     speaks=NAME,
@@ -49,13 +57,8 @@ DIALECT = Dialect(
     credential=openai_chat.credential,
     fixed_headers=(),
     read_shape=read_shape,
-    decode_request=decode_request,
-    encode_request=encode_request,
-    decode_answer=decode_answer,
-    encode_answer=encode_answer,
+    codec=lambda: CODEC,
     check_answer=check_answer,
-    stream_decoder=StreamDecoder,
-    stream_encoder=StreamEncoder,
     tap=Tap,
     read_error=read_error,
     write_error=write_error,

@@ -57,9 +57,9 @@ class Hop:
         return self._put(document) if cast is None else _poured(cast, texts)
 
     def _put(self, document: Mapping[str, Any]) -> bytes | None:
-        request = self.spoken.decode_request(document)
+        request = self.spoken.codec().decode_request(document)
         coherence.check(request)
-        encoded = self.dialect.encode_request(request, self.target)
+        encoded = self.dialect.codec().encode_request(request, self.target)
         return None if encoded.dropped or encoded.headers else json_text.write(encoded.body)
 
     def _learnt(self, key: Key, document: Mapping[str, Any], texts: Sequence[str]) -> bytes | None:

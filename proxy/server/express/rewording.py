@@ -42,7 +42,7 @@ class Rewording:
         and ValueError where it is nested past all sense."""
         parted = self.dialect.parted_answer(parsed) if self.dialect.parted_answer is not None else None
         if parted is None or self.spoken.write_usage is None:
-            return self._put(self.dialect.decode_answer(parsed), voice())
+            return self._put(self.dialect.codec().decode_answer(parsed), voice())
         rest, ident, text = parted
         try:
             key = orjson.dumps(rest)
@@ -51,14 +51,14 @@ class Rewording:
             if cast is not None and told:
                 return poured(cast, (_string(ident), _string(text), orjson.dumps(told)[:-1], b"%d" % created))
         except TypeError:  # half a pair, or more levels than it writes
-            return self._put(self.dialect.decode_answer(parsed), voice())
+            return self._put(self.dialect.codec().decode_answer(parsed), voice())
         return self._learnt(key, parsed, text, voice())
 
     def _put(self, answer: ir.Answer, voice: Voice) -> bytes:
-        return json_text.write(self.spoken.encode_answer(answer, voice))
+        return json_text.write(self.spoken.codec().encode_answer(answer, voice))
 
     def _learnt(self, key: bytes, parsed: Mapping[str, Any], text: str, voice: Voice) -> bytes:
-        answer = self.dialect.decode_answer(parsed)
+        answer = self.dialect.codec().decode_answer(parsed)
         body = self._put(answer, voice)
         if len(key) > LONGEST:
             return body

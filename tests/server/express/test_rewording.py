@@ -50,7 +50,7 @@ def told(way: Rewording, parsed: dict[str, Any], at: int, *, anew: bool) -> Any:
         usage = way.dialect.check_answer(parsed)
         assert usage is not None
         if anew:
-            return way._put(way.dialect.decode_answer(parsed), voice)
+            return way._put(way.dialect.codec().decode_answer(parsed), voice)
         return way.answered(parsed, usage, voice.created, lambda: voice)
     except GatewayError as error:
         return type(error), error.message
