@@ -16,6 +16,10 @@ from importlib import import_module
 
 BEHIND = (
     # How dialects are translated into each other, and those that a plain chat is not spoken in.
+    "proxy.ir.parts",
+    "proxy.ir.events",
+    "proxy.ir.conversation",
+    "proxy.dialects.openai_chat.codec",
     "proxy.dialects.anthropic",
     "proxy.dialects.openai_responses",
     "proxy.dialects.workers_ai",

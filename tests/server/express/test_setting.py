@@ -213,12 +213,13 @@ def test_what_only_looks_like_one_is_none(body: bytes) -> None:
 
 
 PACKAGE = Path(__file__).parents[3] / "proxy"
-READERS = ("ir.py", "routing/facts.py", "server/intake.py", "server/express/outline.py", "server/express/track.py")
+READERS = ("routing/facts.py", "server/intake.py", "server/express/outline.py", "server/express/track.py")
 
 
 def test_what_is_left_of_a_cut_string_is_longer_than_any_word() -> None:
     """So a text whose middle is not read is never taken for one of those by which a request is judged."""
-    readers = [*PACKAGE.glob("dialects/**/*.py"), *(PACKAGE / name for name in READERS)]
+    rooms = (path for room in ("dialects", "ir") for path in PACKAGE.glob(f"{room}/**/*.py"))
+    readers = [*rooms, *(PACKAGE / name for name in READERS)]
     trees = [ast.parse(path.read_text()) for path in readers]
     said = {str(it.value) for tree in trees for it in ast.walk(tree) if isinstance(it, ast.Constant)}
     words = {it for it in said if re.fullmatch(r"[\w./-]+", it)}
