@@ -62,7 +62,7 @@ PROVIDERS_OWN = (
     r"\b(?:(?:sk|pk|gsk)[-_][A-Za-z0-9_\-]{12,}"
     r"|(?:xai|hf|r8|fw|csk|pplx|nvapi|tgp_v1)[-_][A-Za-z0-9]{20,}|AIza[A-Za-z0-9_\-]{30,})"
 )
-_KEYS = re.compile(f"{KEYS_OWN}|{PROVIDERS_OWN}")
+_KEYS = f"{KEYS_OWN}|{PROVIDERS_OWN}"
 
 
 def hide_own(text: str) -> str:
@@ -73,11 +73,11 @@ def hide_own(text: str) -> str:
 def hide_keys(text: str) -> str:
     """Less what looks like a key, ours or a provider's: what a client names wrongly may be one, and would be repeated
     to it and recorded."""
-    return _KEYS.sub(MASK, text)
+    return re.sub(_KEYS, MASK, text)
 
 
 def holds_key(text: str) -> bool:
-    return _KEYS.search(text) is not None
+    return re.search(_KEYS, text) is not None
 
 
 class Scrubber:

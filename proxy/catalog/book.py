@@ -37,7 +37,7 @@ ALIASES = {
 }
 
 # LiteLLM and OpenRouter write `-20251211` where the list has `-2025-12-11`.
-_COMPACT_DATE = re.compile(r"-(20\d\d)(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(?=-|:|$)")
+_COMPACT_DATE = r"-(20\d\d)(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(?=-|:|$)"
 
 
 class Quote(NamedTuple):
@@ -88,7 +88,7 @@ class PriceBook:
             return None
         reference = model.lower()
         entry = self._entry(known, reference)
-        if entry is None and (dashed := _COMPACT_DATE.sub(r"-\1-\2-\3", reference)) != reference:
+        if entry is None and (dashed := re.sub(_COMPACT_DATE, r"-\1-\2-\3", reference)) != reference:
             entry = self._entry(known, dashed)
         if entry is None:
             return None

@@ -16,15 +16,14 @@ from attrs import evolve
 from proxy.record import frozen
 
 # Models that are no use in a conversation: they embed, rank, judge, draw, speak or transcribe.
-NO_CHAT = re.compile(
-    r"embed|rerank|minilm|moderation|guard|shieldgemma|whisper|transcri|text-to-speech|dall-e|gpt-image|imagen|diffusion"
-    r"|\b(bge|gte|e5|tts|flux|sdxl|veo|sora|realtime|babbage|davinci)\b",
-    re.IGNORECASE,
+NO_CHAT = (
+    r"(?i)embed|rerank|minilm|moderation|guard|shieldgemma|whisper|transcri|text-to-speech|dall-e|gpt-image|imagen"
+    r"|diffusion|\b(bge|gte|e5|tts|flux|sdxl|veo|sora|realtime|babbage|davinci)\b"
 )
 POINTS_PER_DOUBLING = 6  # of quality, per doubling of parameters: what the open families show between 3 and 70 billion
 
 # 8x7b is 56; the first size in a name is the whole model's (`gemma-4-26b-a4b` is 26, with 4 active).
-_SIZE = re.compile(r"(?<![\w.])e?(?:(\d+)x)?(\d+(?:\.\d+)?)([bm])(?![a-z0-9])")
+_SIZE = r"(?<![\w.])e?(?:(\d+)x)?(\d+(?:\.\d+)?)([bm])(?![a-z0-9])"
 
 
 @frozen
@@ -127,7 +126,7 @@ FAMILIES = (
 
 def chats(name: str) -> bool:
     """Whether a model of that name holds conversations, as far as a name tells."""
-    return NO_CHAT.search(name) is None
+    return _compiled(NO_CHAT).search(name) is None
 
 
 def family(name: str) -> Family:
@@ -137,7 +136,7 @@ def family(name: str) -> Family:
     """
     short = name.lower().rsplit("/", 1)[-1]
     found = next((family for pattern, family in FAMILIES if _compiled(pattern).match(short)), UNKNOWN)
-    if found.size is None or not (sized := _SIZE.search(short)):
+    if found.size is None or not (sized := _compiled(_SIZE).search(short)):
         return found
     size = float(sized[2]) * int(sized[1] or 1) / (1_000 if sized[3] == "m" else 1)
     if not size:

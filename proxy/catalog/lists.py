@@ -152,12 +152,12 @@ def _parameters(entry: Entry) -> dict[str, bool]:
     }
 
 
-NO_CHAT_TYPE = re.compile(r"embed|rerank|image|video|audio|speech|transcri|moderat|classif", re.IGNORECASE)
+NO_CHAT_TYPE = r"(?i)embed|rerank|image|video|audio|speech|transcri|moderat|classif"
 
 
 def _is_chat(entry: Entry, flags: Mapping[str, bool]) -> bool | None:
     kind = entry.get("type")  # Together, LM Studio
-    return False if isinstance(kind, str) and NO_CHAT_TYPE.search(kind) else flags.get("chat")
+    return False if isinstance(kind, str) and re.search(NO_CHAT_TYPE, kind) else flags.get("chat")
 
 
 def _merged(flags: Mapping[str, bool], kin: str) -> frozenset[str] | None:
@@ -225,7 +225,7 @@ LATEST = ":latest"
 EMBEDDERS = frozenset({"bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "xlm-roberta", "t5encoder"})
 # types/model/capability.go of github.com/ollama/ollama: a closed list, so a word that is not there is a no.
 OLLAMA_WORDS = {"tools": "tools", "vision": "vision", "thinking": "thinking", "audio": "audio", "image": "images"}
-NUM_CTX = re.compile(r"^num_ctx\s+(\d{1,9})\s*$", re.MULTILINE)
+NUM_CTX = r"(?m)^num_ctx\s+(\d{1,9})\s*$"
 
 
 def read_ollama(document: Any) -> list[Listed]:
@@ -259,7 +259,7 @@ def read_show(document: Any, listed: Listed) -> Listed:
         raise ValueError("not Ollama's description of a model")
     info, parameters = _object(document, "model_info"), document.get("parameters")
     trained = (_tokens(value) for key, value in info.items() if key.endswith(".context_length"))
-    asked = NUM_CTX.search(parameters) if isinstance(parameters, str) else None
+    asked = re.search(NUM_CTX, parameters) if isinstance(parameters, str) else None
     return evolve(
         listed,
         context=_first(_tokens(int(asked[1])) if asked else None, *trained, listed.context),

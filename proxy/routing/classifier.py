@@ -43,7 +43,7 @@ _MARKS = "\x00-/:-@\\[-`{-\xbf\u2000-\u206f\u3000-\u303f\uff00-\uffef"
 DIGITS = re.compile(r"\d+")
 CAMEL = re.compile(r"[a-z][A-Z][a-z]")
 SPEAKER = re.compile(r"^[\w .@-]{1,24}: ", re.MULTILINE)
-LATEX = re.compile(
+LATEX = (
     r"\\(?:frac|sqrt|int|sum|lim|cdot|times|left|right|math|begin|text|alpha|beta|theta|lambda|pi|leq?|geq?|infty|log"
     r"|sin|cos|det|ldots)|[_^]\{|\$[^$\n]{1,60}\$"
 )
@@ -227,7 +227,7 @@ def _shape(head: str, body: str, tail: str, tokens: list[str]) -> list[str]:
     ]
     if "```" in sample:
         shape.append("shape:fence")
-    if LATEX.search(sample):
+    if re.search(LATEX, sample):
         shape.append("shape:latex")  # its marks are those of code, and it is none
     if "?" in sample[-4:]:
         shape.append("shape:ends with ?")

@@ -101,8 +101,8 @@ class World:
 Dice = Callable[[], float]  # [0, 1)
 # Of models that hold no conversations: what the names of those say that serve an endpoint. Nobody is chosen for others.
 SERVING = {
-    "embeddings": re.compile(r"embed|minilm|\b(bge(?!.*rerank)|gte|e5)\b", re.IGNORECASE),
-    "images": re.compile(r"dall-e|image|imagen|diffusion|\b(flux|sdxl)\b", re.IGNORECASE),
+    "embeddings": r"(?i)embed|minilm|\b(bge(?!.*rerank)|gte|e5)\b",
+    "images": r"(?i)dall-e|image|imagen|diffusion|\b(flux|sdxl)\b",
 }
 
 
@@ -111,7 +111,7 @@ def serves(info: ModelInfo, endpoint: str) -> bool:
     if endpoint == "chat":
         return info.chat
     pattern = SERVING.get(endpoint)
-    return pattern is not None and not info.chat and pattern.search(f"{info.id} {info.native}") is not None
+    return pattern is not None and not info.chat and re.search(pattern, f"{info.id} {info.native}") is not None
 
 
 def expected_output(facts: Facts) -> int:

@@ -28,7 +28,7 @@ def path_of(body: Mapping[str, Any], headers: Mapping[str, str], names: Iterable
     if "input" in body:
         return _of_input(body, about)
     if "prompt" in body:
-        pictures = any(name in body for name in PICTURE) or SERVING["images"].search(about)
+        pictures = any(name in body for name in PICTURE) or re.search(SERVING["images"], about)
         return "/v1/images/generations" if pictures else "/v1/completions"
     return _conversation(body, headers)
 
@@ -44,7 +44,7 @@ def _of_input(body: Mapping[str, Any], about: str) -> str:
         return "/v1/audio/speech"
     given = body["input"]
     texts = isinstance(given, list) and bool(given) and not any(isinstance(item, dict) for item in given)
-    if any(name in body for name in EMBEDDING) or SERVING["embeddings"].search(about):
+    if any(name in body for name in EMBEDDING) or re.search(SERVING["embeddings"], about):
         return "/v1/embeddings"
     if MODERATION.search(about):
         return "/v1/moderations"

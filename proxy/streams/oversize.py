@@ -13,7 +13,7 @@ from proxy.wire.piecemeal import Piecemeal
 LONGEST = 32 << 20  # bytes of one frame: what is longer has no end
 NO_TEXT = "The provider's stream is not UTF-8."
 # What an error has in any dialect, and other events seldom: a member of that name with something in it, the type.
-_SIGN = re.compile(
+_SIGN = (
     rb'"errors?"\s{0,9}:\s{0,9}[^\sn]'
     rb'|:\s{0,9}"(?:error|response\.failed)"'
     rb"|(?:\A|[\r\n])event: ?(?:error|response\.failed)"
@@ -72,7 +72,7 @@ class Oversize:
 
     def _shows_error(self, said: bytes) -> bool:
         seen = self._mask.held + said
-        return any(hint in seen for hint in _HINTS) and _SIGN.search(seen) is not None
+        return any(hint in seen for hint in _HINTS) and re.search(_SIGN, seen) is not None
 
     def close(self) -> bytes:
         """What waited, once the frame is whole."""
