@@ -149,8 +149,7 @@ class Ride(Fare):
         try:
             good = self._judged(head, came[1])
             if good is not None:
-                self.reply.has_come(head)
-                self._delivered(good)
+                self._delivered(good, head)
                 self.reply.rests()
                 return
         except BaseException as exc:
@@ -180,8 +179,7 @@ class Ride(Fare):
     def fails(self, exc: BaseException) -> None:
         """A fault of ours is for whoever serves the request, not for the loop."""
         self.raised = exc
-        if self.left is None:
-            self.reply.close()
+        self.reply.close()
         self.wakes()
 
     def ends(self) -> None:
@@ -246,7 +244,8 @@ class Ride(Fare):
         """The request's document, as long as it is kept; without the data of media that was not read."""
         return NOTHING if self.found is None else said(self.found)
 
-    def _delivered(self, good: Good) -> None:
+    def _delivered(self, good: Good, head: Head | None = None) -> None:
+        """`head` is that of an answer that went past the reply, which is told once it has left."""
         body, passed, usage, cost = good
         gateway, track, request = self.gateway, self.track, self.request
         transport = request.protocol.transport
@@ -258,6 +257,8 @@ class Ride(Fare):
         assert transport is not None  # or it was not judged to be deliverable
         self.left = STAYS if stays else CLOSES
         post(request, transport, answer)
+        if head is not None:
+            self.reply.has_come(head)
         agenda.strike(self)
         world, took_ms = self.snapshot.world, int(duration * 1000)
         world.health.answered(track.candidate, track.credential.index, now)

@@ -191,8 +191,8 @@ class Telling(_Steady):
         first_byte_s, now = time.monotonic() - ride.started, ride.gateway.clock()
         if ride.request.outbox is not None:
             ride.request.outbox.flush()  # what follows goes straight to the connection
-        transport.set_write_buffer_limits(UNSENT)
         transport.write(self._head(now) + chunks)
+        transport.set_write_buffer_limits(UNSENT)  # which pauses it, if that is more than the kernel took
         self._write = transport.write
         self._said = self._last
         self._learn(first_byte_s, now)
