@@ -22,7 +22,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Iterator, Mapping
+from collections.abc import Awaitable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -120,6 +120,10 @@ class Wire(asyncio.Transport):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self._soon(self.protocol.data_received, self._answer)
+
+    def writelines(self, parts: Iterable[bytes | bytearray | memoryview]) -> None:
+        """As uvloop's, whose parts leave without being put together."""
+        self.write(b"")
 
     def release(self) -> None:
         """The pool does not get it."""

@@ -83,7 +83,7 @@ def rides(monkeypatch: pytest.MonkeyPatch, by: str = "board") -> list[Ride | Non
 
 def nobody_boards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Express, "board", lambda self, request, surface: None)
-    monkeypatch.setattr(Express, "join", lambda self, call: None)
+    monkeypatch.setattr(Express, "join", lambda self, call, body: None)
 
 
 async def same_either_way(

@@ -44,6 +44,7 @@ from proxy.server.relay import Relay
 from proxy.server.respond import error_answer, id_headers, plan_headers
 from proxy.server.snapshot import Snapshot
 from proxy.streams import Stream
+from proxy.wire.parted import Parted, whole
 
 log = structlog.get_logger()
 
@@ -133,9 +134,10 @@ class Gateway:
             self._hold(call, len(body))
             call.body = body
         else:
-            call.body = await self._awaited_body(call)
-            if (ride := self.express.join(call)) is not None:
+            came = await self._awaited_body(call)
+            if (ride := self.express.join(call, came)) is not None:
                 return await self._ridden(ride)
+            call.body = whole(came)
         call.phase = "queue"
         if not self.turnstile.enters_at_once():
             await self.turnstile.enter()
@@ -169,7 +171,7 @@ class Gateway:
             visitor.check_hops(self.relay.instance)
         self.turnstile.check()
 
-    async def _awaited_body(self, call: Call) -> bytes:
+    async def _awaited_body(self, call: Call) -> bytes | Parted:
         server, request, visitor = call.snapshot.table.server, call.request, call.visitor
         hold = partial(self._hold, call)
         if visitor.ordinary and not visitor.expects and isinstance(request, OrdinaryRequest) and request.needs:

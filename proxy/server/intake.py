@@ -28,6 +28,7 @@ from proxy.server.clients.ordinary import Body, OrdinaryRequest
 from proxy.server.clients.visitor import FORM, Visitor, is_encoded, is_json, media_type, presented_by
 from proxy.server.watchdog import Agenda
 from proxy.wire import json_text, multipart, splice
+from proxy.wire.parted import Parted
 from proxy.wire.splice import Member
 
 TURNS = {"openai-chat": "messages", "anthropic": "messages"}  # the member that holds the conversation, by dialect
@@ -89,18 +90,20 @@ class Patience:
 
 async def await_body(
     request: OrdinaryRequest, limit: int, seconds: float, hold: Callable[[int], None], agenda: Agenda
-) -> bytes:
+) -> bytes | Parted:
     """As `read_body`, of a body on its way that is JSON as it is, by its head."""
     if request.content_length is not None and request.content_length > limit:
         raise _too_large(limit)
     if seconds == OFF:
-        return await request.whole(hold)
+        await request.arrives(hold)
+        return request.taken()
     patience = Patience(request, seconds)
     agenda.put(patience, agenda.now() + seconds)
     try:
-        return await request.whole(hold)
+        await request.arrives(hold)
     finally:
         agenda.strike(patience)
+    return request.taken()
 
 
 async def read_body(
@@ -128,7 +131,8 @@ async def read_body(
     try:
         async with asyncio.timeout(seconds):
             if isinstance(content, Body):  # whose head takes a closer look
-                return await content.whole(hold)
+                await content.arrives(hold)
+                return content.read_nowait()
             while data := await content.readany():
                 size += len(data)
                 if size > limit:

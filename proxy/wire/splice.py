@@ -18,7 +18,7 @@ from contextlib import suppress
 from functools import cache, lru_cache, partial
 from typing import Any, NamedTuple
 
-from proxy.wire.thin import Cuts, Thin, thinned
+from proxy.wire.thin import Cuts, Light, thinned
 
 _SPACE = rb"[ \t\n\r]*+"
 # Nearly every string ends at the first quote that no backslash stands before; `[^"]*+` alone is ten times as fast as
@@ -121,28 +121,41 @@ def asking_usage(body: bytes) -> bytes:
     return b"".join((body[:end], _ASKED, body[end:]))
 
 
-def renamed_around(body: bytes, thin: Thin, model: str, *, include_usage: bool) -> Parts | None:
-    """As `renamed`, and `asking_usage`, of a body whose thin text shows that they can be told: its parts."""
-    text, cuts = thin
-    match = _MODEL.search(text)
+def renamed_around(light: Light, found: list[Member] | None, model: str, *, include_usage: bool) -> Parts | None:
+    """As `rewritten`, of a body whose thin text has these members; None where more than a look is needed. Where they
+    are not known that text shows that `renamed`, and `asking_usage`, would do."""
+    text, place = light.text, light.cuts.place
+    edits = _sought(text, model, include_usage) if found is None else _edits(text, found, model, (), include_usage)
+    if edits is None:
+        return None
+    parts: list[bytes | memoryview] = []
+    at = 0
+    for start, end, said in sorted(edits):
+        parts += (*light.body.between(at, place(start)), said)
+        at = place(end)
+    parts += light.body.between(at, len(light.body))
+    return parts
+
+
+def _sought(body: bytes, model: str, include_usage: bool) -> list[_Edit] | None:
+    match = _MODEL.search(body)
     if match is None:
         return None
-    start, end = map(cuts.place, match.span(1))
+    start, end = match.span(1)
     edits = [(start, end, _dumps(model))]
     if include_usage:
-        last = cuts.place(_end_of_members(text))
+        last = _end_of_members(body)
         edits.append((last, last, _ASKED))
-    return _parts(body, edits)
+    return edits
 
 
 def _end_of_members(body: bytes) -> int:
     return len(body[: body.rindex(b"}")].rstrip(b" \t\n\r"))
 
 
-def members(body: bytes, thin: Thin | None = None) -> list[Member]:
-    """The top-level members, in order, with those that stand twice; `thin` is the body as `thinned` has it, where that
-    is known. Raises ValueError if there is no object."""
-    text, cuts = thin or thinned(body)
+def members(body: bytes) -> list[Member]:
+    """The top-level members, in order, with those that stand twice. Raises ValueError if there is no object."""
+    text, cuts = thinned(body)
     if cuts:
         with suppress(ValueError):  # a name may have been cut within an escape
             return [_widened(member, body, cuts) for member in _members(text)]
@@ -199,8 +212,12 @@ def rewritten(
     `model` becomes the value of every top-level `model`, or a new last member where there is none; the members named in
     `drop` go; `include_usage` makes `stream_options.include_usage` true. Raises ValueError as `members` does.
     """
-    if found is None:
-        found = members(body)
+    return _parts(body, _edits(body, members(body) if found is None else found, model, drop, include_usage))
+
+
+def _edits(
+    body: bytes, found: list[Member], model: str | None, drop: Collection[str], include_usage: bool
+) -> list[_Edit]:
     kept = [member for member in found if member.key not in drop]
     edits = _removals(found, kept)
     added = []
@@ -216,7 +233,7 @@ def rewritten(
             added.append(_ASKED[1:])
     if added:
         edits.append(_appended(kept, body.index(b"{") + 1, b",".join(added)))
-    return _parts(body, edits)
+    return edits
 
 
 def _scan(body: bytes, at: int) -> tuple[list[Member], int]:

@@ -9,8 +9,11 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator
 from itertools import accumulate
+from typing import NamedTuple
 
 import orjson
+
+from proxy.wire.parted import Parted
 
 STEP = 4096  # bytes without a quote, from which on the middle of what stands between two is left out
 PIECE = 128 << 10  # bytes that are looked at at a time: they are written down for it, in room for eight times as many
@@ -64,16 +67,25 @@ def thinned(text: bytes, step: int = STEP, kept: int = KEPT) -> Thin:
     return (b"".join((*pieces, text[begun:])), Cuts(places, sizes)) if pieces else (text, Cuts([], []))
 
 
-def lightened(body: bytes) -> Thin | None:
-    """What `thinned` leaves of a body that is little else than long strings, as pictures are: it is JSON if that is.
-    None for any other. What is left out, and whatever stands in its string, is looked at on the way."""
+class Light(NamedTuple):
+    """A large body that is little else than long strings, as pictures are, and what `thinned` leaves of such: the body
+    is JSON if that is."""
+
+    body: Parted
+    text: bytes
+    cuts: Cuts
+
+
+def lightened(body: Parted) -> Light | None:
+    """None for a body that is not light. What is left out, and whatever stands in its string, is looked at on the way:
+    of neither, nor of the outcome, it matters where the body came in parts."""
     size = len(body)
     pieces: list[bytes] = []
     places: list[int] = []
     sizes: list[int] = []
     begun = at = length = 0
     while at + STEP < size and (length + at - begun) * 4 < size:
-        window = body[at : at + STEP]
+        window = body.copy(at, at + STEP)
         quote = window.rfind(b'"')
         if quote >= 0:
             at += quote + 1
@@ -83,7 +95,7 @@ def lightened(body: bytes) -> Thin | None:
             end = _end_of_plain(body, at)
             if end is None:
                 return None
-            pieces.append(body[begun : at + KEPT])
+            pieces.append(body.copy(begun, at + KEPT))
             length += at + KEPT - begun
             begun = end - KEPT
             places.append(length)
@@ -91,22 +103,26 @@ def lightened(body: bytes) -> Thin | None:
             at = end + 1
     if (length + size - begun) * 4 >= size:
         return None
-    return b"".join((*pieces, body[begun:])), Cuts(places, sizes)
+    return Light(body, b"".join((*pieces, body.copy(begun, size))), Cuts(places, sizes))
 
 
-def _end_of_plain(body: bytes, at: int) -> int | None:
+def _end_of_plain(body: Parted, at: int) -> int | None:
     """Where the string that is begun at `at` has its closing quote; None where something before it is not ASCII, is an
     escape, or must not stand in a string at all. Each piece is looked at while the search has it at hand."""
-    view, end = memoryview(body), at + STEP
-    while at < len(body):
-        # A piece that begins where a word of memory does is looked at and copied in one pass, any other in two.
-        end &= -WORD
-        quote = body.find(b'"', at, end)
-        if not _says_itself(view[at : end if quote < 0 else quote]):
-            return None
-        if quote >= 0:
-            return quote
-        at, end = end, end + PIECE
+    longest = STEP  # of the first one, which tells most strings that are no picture's
+    for part, since in body.since(at):
+        view = memoryview(part)
+        while since < len(part):
+            # A piece that begins where a word of memory does is looked at and copied in one pass, any other in two.
+            until = min(since + longest & -WORD, len(part))
+            quote = part.find(b'"', since, until)
+            end = until if quote < 0 else quote
+            if not _says_itself(view[since:end]):
+                return None
+            at += end - since
+            if quote >= 0:
+                return at
+            since, longest = until, PIECE
     return None
 
 

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.wire import splice
+from proxy.wire.parted import Parted
 from proxy.wire.splice import (
     SHORT,
     asking_usage,
@@ -26,7 +27,7 @@ from proxy.wire.splice import (
     rewrite,
     whole,
 )
-from proxy.wire.thin import thinned
+from proxy.wire.thin import lightened, thinned
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 Object = list[tuple[str, Any]]  # a JSON object with its order and its duplicates
@@ -479,14 +480,21 @@ def test_the_model_is_renamed_around_what_is_left_out(
     document: dict[str, Any], indent: int | None, include_usage: bool
 ) -> None:
     body = json.dumps(document, indent=indent).encode() + b" "
-    thin = thinned(body)
-    assert thin[1]
-    parts = renamed_around(body, thin, "new/name", include_usage=include_usage)
-    assert parts is not None
-    assert whole(parts) == rewrite(body, model="new/name", include_usage=include_usage)
-    assert any(isinstance(it, memoryview) and it.obj is body for it in parts)  # no copy
+    wanted = rewrite(body, model="new/name", include_usage=include_usage)
+    for border in range(1, len(body), 997):
+        light = lightened(Parted([body[:border], body[border:]]))
+        assert light is not None
+        for found in (None, members(light.text)):
+            parts = renamed_around(light, found, "new/name", include_usage=include_usage)
+            assert parts is not None
+            assert whole(parts) == wanted
+            owners = {id(it.obj) for it in parts if isinstance(it, memoryview)}
+            assert owners <= {id(part) for part, _ in light.body.since(0)}  # no copy
 
 
 def test_a_name_that_is_no_plain_string_is_not_renamed_around() -> None:
     body = json.dumps({"model": 1, "messages": [LONG]}).encode()
-    assert renamed_around(body, thinned(body), "new", include_usage=False) is None
+    light = lightened(Parted([body]))
+    assert light is not None
+    assert renamed_around(light, None, "new", include_usage=False) is None
+    assert renamed_around(light, members(light.text), "new", include_usage=False) is not None

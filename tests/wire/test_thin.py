@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from itertools import accumulate, pairwise
 
 import orjson
 from each import each
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.wire.thin import KEPT, PIECE, STEP, Cuts, lightened, stretched, thinned
+from proxy.wire.parted import Parted
+from proxy.wire.thin import KEPT, PIECE, STEP, Cuts, Light, lightened, stretched, thinned
 
 LONG = b"aBcD" * 8
 
@@ -39,6 +41,12 @@ def test_a_place_behind_a_cut_is_further_on_by_what_was_left_out() -> None:
     assert [cuts.place(at) for at in (0, 3, 4, 10, 11)] == [0, 3, 104, 110, 1111]
 
 
+def light(body: bytes, *borders: int) -> Light | None:
+    """Of a body that came in parts."""
+    edges = sorted({0, len(body), *(border for border in borders if 0 < border < len(body))})
+    return lightened(Parted([body[start:end] for start, end in pairwise(edges)] or [body]))
+
+
 PICTURE = b"iVBORw0KGgo+/" * 4000
 LIGHT: dict[str, tuple[bytes, bool]] = {
     "a picture": (b'{"a":"%b"}' % PICTURE, True),
@@ -58,12 +66,12 @@ LIGHT: dict[str, tuple[bytes, bool]] = {
 }
 
 
-@each(("body", "light"), LIGHT.values(), ids=LIGHT)
-def test_a_body_is_read_lightly_if_what_is_left_out_says_itself(body: bytes, light: bool) -> None:
-    found = lightened(body)
-    assert (found is not None) == light
+@each(("body", "goes"), LIGHT.values(), ids=LIGHT)
+def test_a_body_is_read_lightly_if_what_is_left_out_says_itself(body: bytes, goes: bool) -> None:
+    found = light(body)
+    assert (found is not None) == goes
     if found is not None:
-        text, cuts = found
+        _, text, cuts = found
         whole = json.loads(body)
         assert json.loads(text).keys() == whole.keys()
         elsewhere = b"data:" in body or b"11" in body  # than where the picture begins and ends
@@ -77,23 +85,39 @@ def test_a_body_is_read_lightly_if_what_is_left_out_says_itself(body: bytes, lig
 
 def test_no_byte_is_passed_over_where_pieces_meet() -> None:
     body = b'{"a":"%b"}' % (b"x" * (2 * PIECE))
-    assert lightened(body) is not None
+    assert light(body) is not None
     borders = 6, 8, PIECE, 2 * PIECE, len(body) - KEPT - 2
     for at in [border + off for border in borders for off in (-1, 0, 1) if 6 <= border + off < len(body) - KEPT - 2]:
-        assert lightened(b"%b\n%b" % (body[:at], body[at + 1 :])) is None, at
+        bad = b"%b\n%b" % (body[:at], body[at + 1 :])
+        for border in (at - 1, at, at + 1, PIECE - 1, PIECE + 1):
+            assert light(bad, border) is None, (at, border)
 
 
-@given(
-    st.lists(
-        st.sampled_from([b"x" * STEP, b"y", b"\\", b"\\n", b'\\"', b"\n", b"\xc3", b"\xc3\xa4", b"\x7f"]), max_size=7
-    )
-)
+SAID = [b"x" * STEP, b"y", b"\\", b"\\n", b'\\"', b"\n", b"\xc3", b"\xc3\xa4", b"\x7f"]
+
+
+@given(st.lists(st.sampled_from(SAID), max_size=7))
 def test_what_is_read_lightly_is_json_if_the_whole_is(pieces: list[bytes]) -> None:
     body = b'{"a":"%b"}' % b"".join(pieces)
-    found = lightened(body)
+    found = light(body)
     if found is not None:
-        assert _is_json(found[0]) == _is_json(body)
-        assert _put_together(*found, body) == body
+        assert _is_json(found.text) == _is_json(body)
+        assert _put_together(found.text, found.cuts, body) == body
+
+
+@given(st.lists(st.sampled_from([*SAID, b'"', b'","b":"', b"7" * STEP, b"[ 1,"]), max_size=9), st.data())
+def test_it_does_not_matter_where_a_body_came_in_parts(pieces: list[bytes], data: st.DataObject) -> None:
+    """Within a letter, an escape, what is kept of a string, or a step."""
+    body = b'{"a":"%b"}' % b"".join(pieces)
+    seams = [6, *accumulate(map(len, pieces), initial=6), *range(0, len(body), STEP)]
+    near = st.builds(int.__add__, st.sampled_from(seams), st.integers(-KEPT - 2, KEPT + 2))
+    borders = data.draw(st.lists(near | st.integers(1, len(body)), max_size=5))
+    found, one = light(body, *borders), light(body)
+    assert (found is None) == (one is None)
+    if found is not None and one is not None:
+        assert found.body.whole() == body
+        assert found.text == one.text
+        assert [*found.cuts.spans()] == [*one.cuts.spans()]
 
 
 def _put_together(thin: bytes, cuts: Cuts, body: bytes) -> bytes:

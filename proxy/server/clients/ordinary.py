@@ -22,6 +22,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from proxy.errors import GatewayError
 from proxy.server.clients.inbound import Content, Head, Request
 from proxy.server.clients.outbox import Outbox
+from proxy.wire.parted import Parted
 from proxy.wire.request_head import END, LONGEST, read_ordinary
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ MOST_HEADS = 512  # that are known
 LARGEST_HEAD = 4096  # bytes of one that is
 MOST_DIGITS = 10
 AHEAD = 1 << 16  # bytes that are taken from a client before somebody wants them
+LEAST = 16 << 10  # bytes of a part of a body, in the mean: smaller ones take more to look at each than to put together
 
 
 class Way(Protocol):
@@ -163,8 +165,9 @@ class Body:
             await self._more()
         return self.read_nowait()
 
-    async def whole(self, hold: Callable[[int], None]) -> bytes:
-        """All of it; `hold` is told of every piece as it comes, and raises where that is too much."""
+    async def arrives(self, hold: Callable[[int], None]) -> None:
+        """All of it, which can be read then; `hold` is told of every piece as it comes, and raises where that is too
+        much."""
         hold(self.total_bytes)
         self._hold = hold
         try:
@@ -174,7 +177,14 @@ class Body:
             self._hold = None  # what comes behind a refusal is nobody's to give back
         if self._broken is not None:
             raise self._broken
-        return self.read_nowait()
+
+    def taken(self) -> bytes | Parted:
+        """As `read_nowait`, in the parts in which it came where these are large."""
+        parts = self._parts
+        if len(parts) < 2 or len(parts) * LEAST > self.total_bytes:
+            return self.read_nowait()
+        self._parts = []
+        return Parted(parts)
 
     async def _more(self) -> None:
         self._waiter = self.protocol._loop.create_future()

@@ -19,10 +19,11 @@ from proxy.server.clients.ordinary import OrdinaryRequest
 from proxy.server.clients.visitor import visitor_of
 from proxy.server.express.departure import departs
 from proxy.server.express.ride import Ride
-from proxy.server.express.setting import found_by, recalled
+from proxy.server.express.setting import LARGE, found_by, found_lightly, recalled
 from proxy.server.express.strangers import Strangers
 from proxy.server.express.tally import Tally
 from proxy.server.express.tidings import Tidings
+from proxy.wire.parted import Parted, whole
 
 if TYPE_CHECKING:
     from proxy.server.gateway import Gateway
@@ -63,11 +64,14 @@ class Express:
             if body is None or not gateway.own.empty:
                 return None
             started, visitor = time.monotonic(), visitor_of(request, snapshot)
-            found = recalled(snapshot.settings, visitor, body) or found_by(snapshot, visitor, surface, request, body)
+            settings, size = snapshot.settings, len(body)
+            found = found_lightly(snapshot, visitor, surface, body) if size > LARGE else None
+            if found is None:
+                found = recalled(settings, visitor, body) or found_by(snapshot, visitor, surface, request, body)
             if found is None:
                 return None
             track, at_ms = found[0], int(gateway.now() * 1000)
-            if len(body) > track.longest:
+            if size > track.longest:
                 return None
             if not track.admits(snapshot.gate):
                 try:
@@ -82,7 +86,7 @@ class Express:
             log.exception("internal_error", surface=surface.name)
             return None  # the way of all may have no fault, and tells where it has
 
-    def join(self, call: Call) -> Ride | None:
+    def join(self, call: Call, body: bytes | Parted) -> Ride | None:
         """As `board`, for one whose body came behind its head, as most clients send it: the way of all has admitted it
         meanwhile. What is left stays that way's. Raises what comes once it has a place in the process: that way would
         take another one."""
@@ -92,8 +96,11 @@ class Express:
                 return None
             if permit is None or not call.visitor.ordinary or not self.gateway.own.empty:
                 return None
-            visitor, body = call.visitor, call.body
-            found = recalled(snapshot.settings, visitor, body) or found_by(snapshot, visitor, surface, request, body)
+            visitor, settings = call.visitor, snapshot.settings
+            found = found_lightly(snapshot, visitor, surface, body) if len(body) > LARGE else None
+            if found is None:
+                body = whole(body)
+                found = recalled(settings, visitor, body) or found_by(snapshot, visitor, surface, request, body)
             if found is None or found[0].standing is not permit.standing or len(body) > found[0].longest:
                 return None
             ride = Ride(self.gateway, request, snapshot, found, body, call.decision.at_ms, call.started, call)

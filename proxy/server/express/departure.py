@@ -30,12 +30,13 @@ LATE = "The provider did not answer in time."  # as the watchdog says it
 
 def departs(ride: Ride) -> bool:
     """Asks the provider, if nothing is in the way; else nothing was done."""
-    gateway, track, found, snapshot = ride.gateway, ride.track, ride.found, ride.snapshot
+    gateway, track, found, health = ride.gateway, ride.track, ride.found, ride.snapshot.world.health
     assert found is not None
     now = gateway.clock()
     _, talk, known, _, written = found
     chars, media, _, _, turns = talk
-    text = ride.body if isinstance(known, Setting) or known.thin is None else known.thin[0]
+    text = ride.body if isinstance(known, Setting) or known.light is None else known.light.text
+    assert isinstance(text, bytes)  # in parts are light bodies alone
     if media or not text.isascii():
         tokens = estimated_tokens(chars, 0 if text.isascii() else intake.wide(text), media)
     else:
@@ -43,7 +44,6 @@ def departs(ride: Ride) -> bool:
     ride.tokens = tokens
     if track.window is not None and tokens + track.most > track.window:
         return False
-    health = snapshot.world.health
     if not health.is_calm(now) and (
         not health.is_quiet(now) or health.on_trial(track.candidate, track.credential.index)
     ):
@@ -56,7 +56,7 @@ def departs(ride: Ride) -> bool:
         sent: Parts | None = (before, written, behind)
         size = len(before) + len(written) + len(behind)
     else:
-        sent = _put(ride, found)
+        sent = _put(ride, found, text)
         size = sum(map(len, sent)) if sent is not None else 0
     place = track.upstream.place() if sent is not None else None
     if sent is None or place is None:
@@ -118,9 +118,9 @@ def _stays(ride: Ride, place: Place) -> None:
                     gateway.turnstile.alight(ride.size)
 
 
-def _put(ride: Ride, found: Found) -> Parts | None:
-    """The body for the provider; None where more than a look is needed."""
-    track, body = ride.track, ride.body
+def _put(ride: Ride, found: Found, text: bytes) -> Parts | None:
+    """The body for the provider, `text` being what of the client's was read; None where more than a look is needed."""
+    track = ride.track
     _, _, known, _, _ = found
     if track.hop is not None:
         try:
@@ -130,11 +130,11 @@ def _put(ride: Ride, found: Found) -> Parts | None:
         return None if asked is None else (asked,)
     assert isinstance(known, Document)
     asks = track.streamed is not None and track.streamed.asked_usage
+    if known.light is not None:
+        return splice.renamed_around(known.light, known.members, track.native, include_usage=asks)
     if known.members is not None:
-        return splice.rewritten(body, known.members, model=track.native, include_usage=asks)
-    if known.thin is not None:
-        return splice.renamed_around(body, known.thin, track.native, include_usage=asks)
-    renamed = splice.renamed(body, track.native)
+        return splice.rewritten(text, known.members, model=track.native, include_usage=asks)
+    renamed = splice.renamed(text, track.native)
     if asks and renamed is not None:
         renamed = splice.asking_usage(renamed)
     return None if renamed is None else (renamed,)

@@ -14,7 +14,6 @@ from proxy.routing.facts import EXTENSIONS
 from proxy.server import intake
 from proxy.wire import splice
 from proxy.wire.splice import Member
-from proxy.wire.thin import Thin
 
 MOST = 1024  # outlines that are kept
 MOST_MEMBERS = 64  # of one: names are the sender's, who is not known yet
@@ -76,7 +75,7 @@ def stands_once(body: bytes, outline: tuple[bytes, ...]) -> bool:
     return ONCE.issuperset(map(body.count, outline))
 
 
-def members_once(body: bytes, document: Mapping[str, Any], thin: Thin | None = None) -> list[Member] | None:
-    """The members of a long body; None where one of them stands twice. Takes and raises what `splice.members` does."""
-    members = splice.members(body, thin)
+def members_once(body: bytes, document: Mapping[str, Any]) -> list[Member] | None:
+    """The members of a long body; None where one of them stands twice. Raises as `splice.members` does."""
+    members = splice.members(body)
     return members if len(members) == len(document) else None

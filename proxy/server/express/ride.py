@@ -38,6 +38,8 @@ from proxy.server.upstream.lean import LeanReply
 from proxy.wire import json_text
 from proxy.wire.head_shape import Head
 from proxy.wire.http1 import whole as whole_answer
+from proxy.wire.parted import Parted
+from proxy.wire.parted import whole as whole_body
 from proxy.wire.splice import Parts, whole
 
 if TYPE_CHECKING:
@@ -61,8 +63,8 @@ class Ride(Fare):
     sent: Parts  # the body that the provider got
 
     def __init__(
-        self, gateway: Gateway, request: OrdinaryRequest, snapshot: Snapshot, found: Found, body: bytes, at_ms: int,
-        started: float, call: Call | None = None,
+        self, gateway: Gateway, request: OrdinaryRequest, snapshot: Snapshot, found: Found, body: bytes | Parted,
+        at_ms: int, started: float, call: Call | None = None,
     ) -> None:  # fmt: skip
         self.gateway = gateway
         self.request = request
@@ -274,14 +276,16 @@ class Ride(Fare):
         self._gives_way()
         call = self.call or self._as_call()
         call.answer.begun = call.answer.begun or self.left is not None
-        call.body, found = self.body, self.found
+        call.body, found = whole_body(self.body), self.found
         if found is not None:
             _, _, known, _, _ = found
             call.document = said(found)
             if isinstance(known, Document):
-                call.members, call.once = known.members, known.members is None
-                if known.thin is not None:
-                    call.document = json_text.read(self.body)
+                call.once = known.members is None
+                if known.light is None:
+                    call.members = known.members
+                else:
+                    call.document = json_text.read(call.body)
         call.decision.requested = track.requested
         if track.standing.budgeted:
             call.output_reserved = track.output
@@ -295,6 +299,7 @@ class Ride(Fare):
             call.begun.prepared = with_body(track.streamed, whole(self.sent))
             if (course := self.off_course()) is not None:
                 call.begun.opening = course.opening(call, plan.chain[0])
+        self.sent = ()  # the parts of a body that is one piece now
         return call, plan
 
     def _gives_way(self) -> None:

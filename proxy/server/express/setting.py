@@ -27,8 +27,9 @@ from proxy.server.express.outline import TURNS, beside_turns, members_once, outl
 from proxy.server.express.track import Track, kind_of, wants_of
 from proxy.server.snapshot import Snapshot
 from proxy.wire import splice
+from proxy.wire.parted import Parted
 from proxy.wire.splice import Member
-from proxy.wire.thin import Thin, lightened, stretched
+from proxy.wire.thin import Light, lightened, stretched
 
 MOST = 512  # settings of a snapshot, and requests of which one may be kept
 MOST_ENDS = 4  # that a request may have which begins like others
@@ -59,8 +60,8 @@ class Document:
 
     said: dict[str, Any]
     beside: bytes | None = None  # its turns, as we write it
-    members: list[Member] | None = None  # of a long body
-    thin: Thin | None = None  # what of it was read, if not the data of its media: beginnings and ends of texts are said
+    members: list[Member] | None = None  # of a long body, or of what of it was read
+    light: Light | None = None  # where that is all but the data of its media: beginnings and ends of texts are said
 
 
 def talk_of(shape: ir.Shape) -> Talk:
@@ -120,12 +121,20 @@ class Setting:
 def found_by(
     snapshot: Snapshot, visitor: Visitor, surface: Surface, request: OrdinaryRequest, body: bytes
 ) -> Found | None:
-    """Of one that is not `recalled`; None where it is not ordinary."""
+    """Of one that is neither light nor `recalled`; None where it is not ordinary."""
     try:
-        found = _read_lightly(snapshot, visitor, surface, body) if len(body) > LARGE else None
-        return found or _read(snapshot, visitor, surface, request, body)
+        return _read(snapshot, visitor, surface, request, body)
     except (ValueError, GatewayError):
         return None  # for the way of all to tell
+
+
+def found_lightly(snapshot: Snapshot, visitor: Visitor, surface: Surface, body: bytes | Parted) -> Found | None:
+    """Of one with pictures and the like, where it is ordinary: all but their data was read."""
+    try:
+        light = lightened(body if isinstance(body, Parted) else Parted([body]))
+        return _read_lightly(snapshot, visitor, surface, light) if light is not None else None
+    except (ValueError, GatewayError):
+        return None  # for whoever reads all of it to tell
 
 
 def recalled(known: Settings, visitor: Visitor, body: bytes) -> Found | None:
@@ -172,13 +181,9 @@ def _looked(visitor: Visitor, surface: Surface, document: Any) -> tuple[Hashable
     return kind_of(visitor, surface, document["model"], shape, wants), shape, outline
 
 
-def _read_lightly(snapshot: Snapshot, visitor: Visitor, surface: Surface, body: bytes) -> Found | None:
-    """Of a request with pictures and the like all but their data, which has no say in anything where the body passes
-    as it is. Raises as above."""
-    thin = lightened(body)
-    if thin is None:
-        return None
-    text, cuts = thin
+def _read_lightly(snapshot: Snapshot, visitor: Visitor, surface: Surface, light: Light) -> Found | None:
+    """What is left out has no say in anything where the body passes as it is. Raises as above."""
+    body, text, cuts = light
     document = orjson.loads(text)
     looked = _looked(visitor, surface, document)
     track: Track | None = snapshot.tracks.get(looked[0]) if looked is not None else None
@@ -190,9 +195,9 @@ def _read_lightly(snapshot: Snapshot, visitor: Visitor, surface: Surface, body: 
     if longer["model"] != document["model"] or DIALECTS[surface.dialect].read_shape(longer) != shape:
         return None
     members = None
-    if not stands_once(text, outline) and (members := members_once(body, document, thin)) is None:
+    if not stands_once(text, outline) and (members := members_once(text, document)) is None:
         return None
-    return track, talk_of(shape), Document(document, members=members, thin=thin), [], b""
+    return track, talk_of(shape), Document(document, members=members, light=light), [], b""
 
 
 def keep(

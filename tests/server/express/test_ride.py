@@ -40,7 +40,9 @@ from proxy.errors import UpstreamBroken
 from proxy.server.call import Call
 from proxy.server.clients.visitor import Visitor, visitor_of
 from proxy.server.express import outline
+from proxy.server.express.departure import departs
 from proxy.server.express.ride import Ride
+from proxy.wire.parted import Parted
 
 LOOPS = ("uvloop",)
 
@@ -219,6 +221,37 @@ async def test_pictures_ride_unread(
     )
     nobody_boards(monkeypatch)
     assert short == await play(home / "of-all")
+
+
+LARGE_COMES: dict[str, tuple[tuple[int, ...], int]] = {  # and how many pieces it leaves in
+    "in large parts": ((0, 40_000, 80_000), 3),
+    "in small parts": ((0, *range(1, 120_000, 6_000)), 1),
+}
+
+
+@pytest.mark.parametrize("turn", ["a good answer", "503"])
+@pytest.mark.parametrize(("cuts", "count"), LARGE_COMES.values(), ids=LARGE_COMES)
+async def test_a_large_body_is_put_together_for_the_way_of_all_alone(
+    cuts: tuple[int, ...], count: int, turn: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And its parts are nobody's then."""
+    asked, rode, pieces = CHAT.request("chain") | {"messages": pictured(CHAT)}, rides(monkeypatch, "join"), list[int]()
+
+    def noted(ride: Ride) -> bool:
+        pieces.append(len([*ride.body.since(0)]) if isinstance(ride.body, Parted) else 1)
+        return departs(ride)
+
+    async def exchange(gw: Running, client: RawClient) -> Answer:
+        await sent_behind(gw, client, CHAT, asked, *cuts)
+        return await client.answer()
+
+    monkeypatch.setattr("proxy.server.express.boarding.departs", noted)
+    await played(home / "played", "", CHAT, [good(CHAT), good(CHAT), TURNS[turn](CHAT)], good(CHAT), exchange)
+    assert [ride is not None for ride in rode] == [False, True, True]
+    assert pieces == [count, count]
+    assert rode[2] is not None
+    assert not rode[2].sent
+    assert not isinstance(rode[2].body, Parted) or len([*rode[2].body.since(0)]) == 1
 
 
 # -- who boards --------------------------------------------------------------------------------------------------
