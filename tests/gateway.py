@@ -208,9 +208,7 @@ async def gateway(
     config, state = home / "routes.toml", home / "state"
     config.write_text(whole(table, server))
     if not state.exists():
-        make_state(state)
-        os.close(os.open(state / LEDGER, os.O_CREAT | os.O_WRONLY, 0o600))
-        (state / LEDGER).write_bytes(new_ledger())
+        new_state(state)
     app = App(config, env={**os.environ, "STATE_DIRECTORY": str(state)}, log=log)
     await app.start()
     app.gateway.relay.dice = lambda: 0.0  # no jitter, so no waiting before a retry
@@ -222,6 +220,13 @@ async def gateway(
             await running.close()
     finally:
         await app.stop(drain=0)
+
+
+def new_state(state: Path) -> None:
+    """The directory of a gateway that has served nobody yet."""
+    make_state(state)
+    os.close(os.open(state / LEDGER, os.O_CREAT | os.O_WRONLY, 0o600))
+    (state / LEDGER).write_bytes(new_ledger())
 
 
 @cache

@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 import pytest
 import uvloop
 from attrs import define, field, frozen
+from gateway import new_state, newest
 
 from proxy.app import App
-from proxy.server.ledger.query import Decisions, Filter
 from proxy.server.starting import LEDGER
 
 from .recordings import ABSENT, REPLAY, WIRE
@@ -106,6 +106,7 @@ class Running:
         self._config = directory / "routes.toml"
         self._config.write_text(table)
         self._state = directory / "state"
+        new_state(self._state)
         self._ready = threading.Event()
         self._stop: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -138,10 +139,8 @@ class Running:
     def rows(self) -> list[dict[str, Any]]:
         """What the ledger holds, oldest first, with the attempts."""
         self._settle()
-        decisions = Decisions(self._state / LEDGER)
         assert self.app.ledger.flush(PATIENCE)
-        found = [decisions.one(row["request_id"]) for row in decisions.page(Filter(), 1000).rows]
-        return [row for row in reversed(found) if row is not None]
+        return newest(self._state / LEDGER, 1000)
 
     def _settle(self) -> None:
         """Until every request has ended, its record included; a client has its answer a little earlier."""
