@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from aiohttp import web
 from attrs import field
 
 from proxy.accounts.books import Books
@@ -101,7 +100,7 @@ class App:
     admin_addresses: list[str] = field(factory=list)
     _sockets: list[socket.socket] = field(factory=list)
     _admin_sockets: list[socket.socket] = field(factory=list)
-    _runners: list[web.ServerRunner] = field(factory=list)
+    _listeners: list[Listener] = field(factory=list)
     _tasks: set[asyncio.Task[Any]] = field(factory=set)
     _admin_socket: Path | None = None
     _open_files: int = 0  # that the process may have
@@ -237,7 +236,7 @@ class App:
         return {(name,): it.used(now_ms) for name, it in accounts.items() if it is not None and it.terms is not None}
 
     def _connections(self) -> int:
-        return sum(len(runner.server.connections) for runner in self._runners if runner.server is not None)
+        return sum(len(listener.connections) for listener in self._listeners)
 
     # -- listening -------------------------------------------------------------------------------------------
 
@@ -317,11 +316,8 @@ class App:
         return opened
 
     async def _serve(self, listener: Listener, sockets: list[socket.socket]) -> list[str]:
-        runner = web.ServerRunner(listener, handle_signals=False, shutdown_timeout=LAST_WORDS)
-        await runner.setup()
-        self._runners.append(runner)
-        for opened in sockets:
-            await web.SockSite(runner, opened, backlog=1024).start()
+        self._listeners.append(listener)
+        await listener.listen(sockets)
         return [_address(opened) for opened in sockets]
 
     def _announce(self, table: Table) -> None:
@@ -387,18 +383,14 @@ class App:
 
     async def _drain(self, seconds: float | None) -> None:
         """No new connections, no idle ones; what runs may finish; what does not is told so in its own stream."""
-        for runner in self._runners:
-            for site in list(runner.sites):
-                await site.stop()
-            if isinstance(runner.server, Listener):
-                runner.server.stopping = True
+        for listener in self._listeners:
+            listener.accept_no_more()
         if not hasattr(self, "gateway"):
             return
         grace = self.gateway.current.table.server.drain if seconds is None else seconds
         await self._last_requests(min(grace, LAST_REQUESTS))
-        for runner in self._runners:
-            if isinstance(runner.server, Listener):
-                runner.server.hang_up_on_idle()
+        for listener in self._listeners:
+            listener.hang_up_on_idle()
         if not await self.gateway.drained(grace):
             self.gateway.cut()
             await self.gateway.drained(LAST_WORDS)
@@ -416,9 +408,9 @@ class App:
         self.stopping.set()
         self.notifier.notify("STOPPING=1", "STATUS=draining")
         await self._drain(drain)
-        for runner in self._runners:
-            await runner.cleanup()
-        self._runners.clear()
+        for listener in self._listeners:
+            await listener.close(LAST_WORDS)
+        self._listeners.clear()
         for opened in (*self._sockets, *self._admin_sockets):  # those that nobody was served on yet
             opened.close()
         for task in list(self._tasks):

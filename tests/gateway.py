@@ -154,7 +154,7 @@ class Running:
 def listener_of(gw: Running) -> Listener:
     """Of the data paths."""
     assert gw.app is not None
-    server = gw.app._runners[0].server
+    server = gw.app._listeners[0]
     assert isinstance(server, Listener)
     return server
 

@@ -62,6 +62,10 @@ def test_reading_does_not_import_what_only_a_scrape_needs() -> None:
     assert told("import sys, proxy.app; print('prometheus_client' in sys.modules)") == ["False"]
 
 
+def test_reading_does_not_import_the_part_of_aiohttp_that_nobody_uses() -> None:
+    assert told("import sys, proxy.app; print('aiohttp.web_app' in sys.modules)") == ["False"]
+
+
 def test_reading_compiles_no_pattern_that_takes_milliseconds_and_can_wait() -> None:
     waiting = "from proxy.wire.splice import member_pattern as a; from proxy.routing.classifier import _token as b"
     assert told(f"import proxy.app; {waiting}; print(*(it.cache_info().currsize for it in (a, b)))") == ["0", "0"]

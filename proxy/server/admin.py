@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import structlog
-from aiohttp import web
+from aiohttp.web_response import Response, StreamResponse
 
 from proxy import errors
 from proxy.accounts.admission import LOCAL_HOSTS, Gate, host_name
@@ -43,7 +43,7 @@ WORDS = (
 )  # fmt: skip
 MOST_ROWS = 1000
 FLUSH_S = 1.0  # that a reader waits at most for rows that are on their way
-Guarded = Callable[[PlainRequest], Awaitable[web.StreamResponse]]
+Guarded = Callable[[PlainRequest], Awaitable[StreamResponse]]
 
 
 @define(eq=False)
@@ -85,7 +85,7 @@ class Admin:
         }
 
     def _guarded(self, handler: Guarded, *, writes: bool = False) -> Guarded:
-        async def guarded(request: PlainRequest) -> web.StreamResponse:
+        async def guarded(request: PlainRequest) -> StreamResponse:
             try:
                 key = check_admin(request, self.gateway.current.gate, self.keys.keys.now_ms(), writes=writes)
                 if key is not None:
@@ -99,12 +99,12 @@ class Admin:
 
         return guarded
 
-    async def show_metrics(self, request: PlainRequest) -> web.StreamResponse:
-        return web.Response(
+    async def show_metrics(self, request: PlainRequest) -> StreamResponse:
+        return Response(
             body=self.metrics.render(), headers={"Content-Type": self.metrics.content_type, "Server": SERVER}
         )
 
-    async def list_decisions(self, request: PlainRequest) -> web.StreamResponse:
+    async def list_decisions(self, request: PlainRequest) -> StreamResponse:
         filters, limit, before = read_filter(dict(request.query))
         await self._written()
         try:
@@ -113,7 +113,7 @@ class Admin:
             raise errors.InvalidRequest(f"{exc}.") from exc
         return json_response({"data": page.rows, "next": page.next})
 
-    async def show_decision(self, request: PlainRequest) -> web.StreamResponse:
+    async def show_decision(self, request: PlainRequest) -> StreamResponse:
         identity = raw_path(request).removeprefix("/admin/decisions/")
         await self._written()
         row = await asyncio.to_thread(self.decisions.one, identity)
@@ -124,7 +124,7 @@ class Admin:
     def _written_first(self, handler: Guarded) -> Guarded:
         """For what is summed up from rows."""
 
-        async def answered(request: PlainRequest) -> web.StreamResponse:
+        async def answered(request: PlainRequest) -> StreamResponse:
             await self._written()
             return await handler(request)
 
@@ -136,13 +136,13 @@ class Admin:
         if not ledger.stalled:
             await asyncio.to_thread(ledger.flush, FLUSH_S)
 
-    async def show_config(self, request: PlainRequest) -> web.StreamResponse:
+    async def show_config(self, request: PlainRequest) -> StreamResponse:
         return json_response(config_json(self.gateway, self.probing))
 
-    async def list_providers(self, request: PlainRequest) -> web.StreamResponse:
+    async def list_providers(self, request: PlainRequest) -> StreamResponse:
         return json_response({"data": providers_json(self.gateway, self.probing)})
 
-    async def reload(self, request: PlainRequest) -> web.StreamResponse:
+    async def reload(self, request: PlainRequest) -> StreamResponse:
         taken, sentence = await self.reloader.reload(force=True)
         revision = self.gateway.current.table.revision
         return json_response({"reloaded": taken, "message": sentence, "config": revision}, 200 if taken else 422)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from itertools import takewhile
 
-from aiohttp import web
+from aiohttp.web_response import StreamResponse
 from attrs import evolve
 
 from proxy.dialects import Dialect
@@ -24,10 +24,10 @@ from proxy.server.respond import JSON
 from proxy.wire import json_text
 
 NO_SUCH_PATH = frozenset({404, 405})
-Ask = Callable[[Call, Plan], Awaitable[web.StreamResponse]]
+Ask = Callable[[Call, Plan], Awaitable[StreamResponse]]
 
 
-async def count(call: Call, plan: Plan, ask: Ask) -> web.StreamResponse:
+async def count(call: Call, plan: Plan, ask: Ask) -> StreamResponse:
     """Raises what the last candidate that counts failed with, where nobody stands behind it."""
     asked = tuple(takewhile(lambda pick: _counts(call, pick), plan.chain))
     behind = plan.chain[len(asked) :]
@@ -54,7 +54,7 @@ def _has_no_path(error: UpstreamError) -> bool:
     return foreign is not None and foreign.status in NO_SUCH_PATH and not foreign.body
 
 
-async def _estimated(call: Call, plan: Plan, pick: Pick) -> web.StreamResponse:
+async def _estimated(call: Call, plan: Plan, pick: Pick) -> StreamResponse:
     decision, candidate = call.decision, pick.candidate
     assert call.facts is not None
     plan = call.plan = decision.plan = evolve(plan, reason=f"{plan.reason}; estimated, nobody counted", told={})

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from aiohttp import web
+from aiohttp.web_response import StreamResponse
 
 from proxy.errors import ClientGone, GatewayError, UpstreamBroken, UpstreamError
 from proxy.server import billing
@@ -28,7 +28,7 @@ LARGEST = 1 << 30  # bytes of an answer that flows unread; what is longer is cut
 OCTETS = "application/octet-stream"
 
 
-async def deliver(call: Call, opening: Opening) -> web.StreamResponse:
+async def deliver(call: Call, opening: Opening) -> StreamResponse:
     """Raises ClientGone where nobody is left to read."""
     _decided(call, opening)
     try:
@@ -83,7 +83,7 @@ def _status(opening: Opening) -> int:
 # -- plain answers -----------------------------------------------------------------------------------------------
 
 
-async def _deliver_whole(call: Call, opening: Opening) -> web.StreamResponse:
+async def _deliver_whole(call: Call, opening: Opening) -> StreamResponse:
     """Head and body in one write. A stream that came as a document leaves as one, too."""
     billing.account(call, opening, opening.usage)
     decision = call.decision
@@ -101,7 +101,7 @@ async def _deliver_whole(call: Call, opening: Opening) -> web.StreamResponse:
     return await call.answer.whole(decision.status, headers, opening.body, stock)
 
 
-async def _deliver_late(call: Call, opening: Opening) -> web.StreamResponse:
+async def _deliver_late(call: Call, opening: Opening) -> StreamResponse:
     """A document that came for a stream whose head has left already."""
     billing.account(call, opening, opening.usage)
     flow = Flow(call, opening)
@@ -112,7 +112,7 @@ async def _deliver_late(call: Call, opening: Opening) -> web.StreamResponse:
     return await call.answer.end()
 
 
-async def _deliver_large(call: Call, opening: Opening) -> web.StreamResponse:
+async def _deliver_large(call: Call, opening: Opening) -> StreamResponse:
     """Too large to judge, or nothing that could be: it flows as it comes. A cut upstream becomes a cut connection,
     never a short answer."""
     content_type = _content_type(opening, OCTETS) if opening.opaque else JSON
@@ -148,7 +148,7 @@ async def _deliver_large(call: Call, opening: Opening) -> web.StreamResponse:
 # -- streams -----------------------------------------------------------------------------------------------------
 
 
-async def _deliver_stream(call: Call, opening: Opening, stream: Stream) -> web.StreamResponse:
+async def _deliver_stream(call: Call, opening: Opening, stream: Stream) -> StreamResponse:
     call.phase = "stream"
     native = opening.prepared.native and content_type_of(opening.reply.headers) == "text/event-stream"
     content_type = _content_type(opening, SSE) if native else SSE
@@ -219,7 +219,7 @@ async def _last_words(reply: Reply) -> bytes:
         return b""
 
 
-async def _ended(call: Call, opening: Opening, stream: Stream, flow: Flow) -> web.StreamResponse:
+async def _ended(call: Call, opening: Opening, stream: Stream, flow: Flow) -> StreamResponse:
     try:
         await flow.drained()
         response = await call.answer.end(flow.last)

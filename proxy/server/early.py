@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from aiohttp import web
+from aiohttp.web_response import StreamResponse
 
 from proxy.errors import GatewayError, UpstreamError
 from proxy.record import frozen
@@ -34,7 +34,7 @@ PACE = 10.0  # seconds between comments
 class AlreadyAnswered(Exception):
     """The failure was told inside the stream, whose head had left: nothing is left to answer."""
 
-    response: web.StreamResponse
+    response: StreamResponse
     error: UpstreamError
 
 
@@ -78,7 +78,7 @@ async def _committed(call: Call, pick: Pick, prepared: Prepared, opening: asynci
         raise AlreadyAnswered(await tell(call, error), error) from error
 
 
-async def tell(call: Call, error: GatewayError) -> web.StreamResponse:
+async def tell(call: Call, error: GatewayError) -> StreamResponse:
     """In the stream, whose head has left and which has no content yet."""
     call.decision.outcome = error.code
     call.answer.put(call.dialect.codec().stream_encoder(call.voice()).fail(error))

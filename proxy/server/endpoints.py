@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from aiohttp import web
+from aiohttp.web_response import Response, StreamResponse
 
 from proxy.accounts.keys import ALL_SURFACES, CHAT_SURFACES
 from proxy.accounts.permit import Permit
@@ -39,7 +39,7 @@ def _passing(name: str, operation: str = "", *, form: bool = False, default_mode
     return Surface(name, "openai-chat", name, operation or name, form, default_model)
 
 
-Permitted = Callable[[PlainRequest, Permit], Awaitable[web.StreamResponse]]
+Permitted = Callable[[PlainRequest, Permit], Awaitable[StreamResponse]]
 EMBEDDINGS = _passing("embeddings")
 SURFACES = {
     "/v1/chat/completions": CHAT,
@@ -79,10 +79,10 @@ def health_paths(gateway: Gateway) -> Paths:
     """Of both listeners. Ready while a table serves; that the ledger takes no rows is told, and a provider that is down
     is no reason to be taken out."""
 
-    async def alive(request: PlainRequest) -> web.StreamResponse:
+    async def alive(request: PlainRequest) -> StreamResponse:
         return json_response({"status": "ok"})
 
-    async def ready(request: PlainRequest) -> web.StreamResponse:
+    async def ready(request: PlainRequest) -> StreamResponse:
         ledger = "stalled" if gateway.ledger.stalled else "ok"
         return json_response({"status": "ok", "config": gateway.current.table.revision, "ledger": ledger})
 
@@ -94,9 +94,9 @@ def ordinary_paths(gateway: Gateway) -> Ways:
     return {path: _Lean(gateway, surface) for path, surface in SURFACES.items()}
 
 
-async def _here(_: PlainRequest) -> web.StreamResponse:
+async def _here(_: PlainRequest) -> StreamResponse:
     """What Claude Code asks to warm its connection up. Tells nothing, and so wants no key."""
-    return web.Response(headers={"Server": SERVER})
+    return Response(headers={"Server": SERVER})
 
 
 @frozen
@@ -109,18 +109,18 @@ class _Lean:
     def board(self, request: Request) -> Ride | None:
         return self.gateway.express.board(request, self.surface)
 
-    def serve(self, request: Request) -> Awaitable[web.StreamResponse]:
+    def serve(self, request: Request) -> Awaitable[StreamResponse]:
         return self.gateway.serve(request, self.surface)
 
 
-def _serve(gateway: Gateway, surface: Surface) -> Callable[[Request], Awaitable[web.StreamResponse]]:
+def _serve(gateway: Gateway, surface: Surface) -> Callable[[Request], Awaitable[StreamResponse]]:
     return lambda request: gateway.serve(request, surface)
 
 
 def _admitted(gateway: Gateway, handler: Permitted, scopes: frozenset[str] = CHAT_SURFACES) -> Handler:
     """Behind the same gate as inference; errors in the words of whoever asks."""
 
-    async def admitted(request: PlainRequest) -> web.StreamResponse:
+    async def admitted(request: PlainRequest) -> StreamResponse:
         permit = None
         try:
             visitor = visitor_of(request, gateway.current)
@@ -138,14 +138,14 @@ def _admitted(gateway: Gateway, handler: Permitted, scopes: frozenset[str] = CHA
 
 
 def _list(gateway: Gateway) -> Permitted:
-    async def listed(request: PlainRequest, permit: Permit) -> web.StreamResponse:
+    async def listed(request: PlainRequest, permit: Permit) -> StreamResponse:
         return list_models(gateway.current, request, gateway.clock(), _viewer(gateway, request, permit))
 
     return listed
 
 
 def _show(gateway: Gateway) -> Permitted:
-    async def shown(request: PlainRequest, permit: Permit) -> web.StreamResponse:
+    async def shown(request: PlainRequest, permit: Permit) -> StreamResponse:
         return show_model(gateway.current, request, gateway.clock(), _viewer(gateway, request, permit))
 
     return shown
@@ -162,7 +162,7 @@ def _route(gateway: Gateway) -> Permitted:
     """Dry run: the plan that this body would get, and nobody is called. `?surface=` names whose body it is; without it
     the body's own members tell."""
 
-    async def route(request: PlainRequest, permit: Permit) -> web.StreamResponse:
+    async def route(request: PlainRequest, permit: Permit) -> StreamResponse:
         snapshot = gateway.current
         named, server = _named(request), snapshot.table.server
         form = named is not None and named.form

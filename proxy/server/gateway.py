@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import partial
 
 import structlog
-from aiohttp import web
+from aiohttp.web_response import Response, StreamResponse
 from attrs import field
 
 from proxy.accounts.keys import ALL_SURFACES, CHAT_SURFACES
@@ -80,7 +80,7 @@ class Gateway:
     def running(self) -> int:
         return len(self.calls)
 
-    async def serve(self, request: Request, surface: Surface) -> web.StreamResponse:
+    async def serve(self, request: Request, surface: Surface) -> StreamResponse:
         """Never raises but for cancellation: whatever goes wrong is answered in the surface's own words."""
         ride = request.ride if request.tried else self.express.board(request, surface)
         if ride is not None:
@@ -126,7 +126,7 @@ class Gateway:
         self.calls.add(call)
         return call
 
-    async def _answered(self, call: Call) -> web.StreamResponse:
+    async def _answered(self, call: Call) -> StreamResponse:
         request, visitor, surface = call.request, call.visitor, call.surface
         self._admit(call)
         body = intake.ready_body(request, visitor, call.snapshot.table.server.max_body)
@@ -153,7 +153,7 @@ class Gateway:
             return await counting.count(call, plan, self._relayed)
         return await self._relayed(call, plan)
 
-    async def _ridden(self, ride: Ride) -> web.StreamResponse:
+    async def _ridden(self, ride: Ride) -> StreamResponse:
         if (left := await ride.answered()) is not None:
             return left
         return await self._relayed(*ride.handed_over())
@@ -184,7 +184,7 @@ class Gateway:
         self.turnstile.hold(size)
         call.held += size
 
-    async def _relayed(self, call: Call, plan: Plan) -> web.StreamResponse:
+    async def _relayed(self, call: Call, plan: Plan) -> StreamResponse:
         begun, opening = call.begun, None
         if begun is not None and begun.opening is not None:
             call.begun, opening = None, begun.opening
@@ -269,11 +269,11 @@ class Gateway:
 
     # -- how it ended ----------------------------------------------------------------------------------------
 
-    def _refused(self, call: Call, error: GatewayError) -> web.StreamResponse:
+    def _refused(self, call: Call, error: GatewayError) -> StreamResponse:
         decision, plan = call.decision, call.plan
         if isinstance(error, ClientGone) or call.request.transport is None:
             self._left(call)
-            return web.Response(status=499)
+            return Response(status=499)
         tried = bool(decision.attempts)
         answer = error_answer(error, call.dialect, call.request_id, tried=tried)
         decision.status, decision.outcome = answer.status, error.code
@@ -285,12 +285,12 @@ class Gateway:
             headers += plan_headers(
                 call.prefix, plan, answered="none", provider="none", attempts=len(decision.attempts), fallback=False
             )
-        response = web.Response(status=answer.status, headers=headers, body=answer.body)
+        response = Response(status=answer.status, headers=headers, body=answer.body)
         if not call.request.content.is_eof():
             response.force_close()  # the rest of the body is not worth reading
         return response
 
-    async def _cut_off(self, call: Call, error: GatewayError) -> web.StreamResponse:
+    async def _cut_off(self, call: Call, error: GatewayError) -> StreamResponse:
         """Nobody has answered so far."""
         if call.answer.begun:
             with suppress(ClientGone):

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
-from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web_protocol import RequestPayloadError
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from proxy import errors
@@ -141,7 +141,7 @@ async def read_body(
                 parts.append(data)
     except TimeoutError as exc:
         raise _too_late(seconds) from exc
-    except (web.RequestPayloadError, HttpProcessingError) as exc:
+    except (RequestPayloadError, HttpProcessingError) as exc:
         raise errors.InvalidRequest("The request body's framing is broken.") from exc
     return b"".join(parts)
 

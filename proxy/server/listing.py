@@ -15,7 +15,7 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import unquote
 
-from aiohttp import web
+from aiohttp.web_response import Response
 
 from proxy.catalog import ModelInfo, Price
 from proxy.errors import UnknownModel
@@ -54,7 +54,7 @@ class Viewer:
     locked: Collection[str] = ()
 
 
-def list_models(snapshot: Snapshot, request: PlainRequest, now: float, viewer: Viewer) -> web.Response:
+def list_models(snapshot: Snapshot, request: PlainRequest, now: float, viewer: Viewer) -> Response:
     directives = request.query.get("directives") == "true"
     entries = list(_entries(snapshot, now, viewer, directives=directives))
     if "anthropic-version" in request.headers:
@@ -62,7 +62,7 @@ def list_models(snapshot: Snapshot, request: PlainRequest, now: float, viewer: V
     return json_response({"object": "list", "data": entries})
 
 
-def show_model(snapshot: Snapshot, request: PlainRequest, now: float, viewer: Viewer) -> web.Response:
+def show_model(snapshot: Snapshot, request: PlainRequest, now: float, viewer: Viewer) -> Response:
     name = unquote(raw_path(request).removeprefix("/v1/models/"))
     known = {entry["id"]: entry for entry in _entries(snapshot, now, viewer, every=True, directives=True)}
     entry = known.get(snapshot.world.models.also.get(name, name))

@@ -138,7 +138,7 @@ async def test_a_reload_says_what_only_a_restart_changes(upstream: ScriptedUpstr
 async def test_a_reload_shares_the_descriptors_anew(upstream: ScriptedUpstream, start: Start) -> None:
     gw = await start(provider("first", upstream))
     assert gw.app is not None
-    listener = gw.app._runners[0].server
+    listener = gw.app._listeners[0]
     assert isinstance(listener, Listener)
     before, gw.app._open_files = listener.most, 3_000
     with structlog.testing.capture_logs() as lines:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote
 
-from aiohttp import web
+from aiohttp.web_response import StreamResponse
 
 from proxy import errors
 from proxy.accounts.asking import budget_json
@@ -37,7 +37,7 @@ class VaultAdmin:
     vault: Vault
     current: Callable[[], Snapshot]
 
-    async def projects(self, request: PlainRequest) -> web.StreamResponse:
+    async def projects(self, request: PlainRequest) -> StreamResponse:
         stored = await asyncio.to_thread(self.vault.listed)
         names = dict.fromkeys([*self.current().table.projects, *(it["project"] for it in stored)])
         data = [
@@ -54,7 +54,7 @@ class VaultAdmin:
         budget = None if terms is None else budget_json(terms, account.spent)
         return {"spent_usd": usd(sum(account.days.values())), "budget": budget}
 
-    async def show(self, request: PlainRequest) -> web.StreamResponse:
+    async def show(self, request: PlainRequest) -> StreamResponse:
         match _place(request):
             case [project, "providers"]:
                 stored = await asyncio.to_thread(self.vault.listed, project)
@@ -63,28 +63,26 @@ class VaultAdmin:
                 return secret_response({"object": "list", "data": stored, **self._feature()})
         raise _unknown("GET takes /admin/projects/PROJECT/providers")
 
-    async def put(self, request: PlainRequest) -> web.StreamResponse:
+    async def put(self, request: PlainRequest) -> StreamResponse:
         match _place(request):
             case [project, "providers", provider, "key"]:
                 return await self._store(request, project, provider, only_known=False)
         raise _unknown("PUT takes /admin/projects/PROJECT/providers/PROVIDER/key")
 
-    async def rotate(self, request: PlainRequest) -> web.StreamResponse:
+    async def rotate(self, request: PlainRequest) -> StreamResponse:
         match _place(request):
             case [project, "providers", provider, "rotate"] | [project, "providers", provider, "key", "rotate"]:
                 return await self._store(request, project, provider, only_known=True)
         raise _unknown("POST takes /admin/projects/PROJECT/providers/PROVIDER/rotate")
 
-    async def delete(self, request: PlainRequest) -> web.StreamResponse:
+    async def delete(self, request: PlainRequest) -> StreamResponse:
         match _place(request):
             case [project, "providers", provider, "key"]:
                 gone = await asyncio.to_thread(self.vault.delete, project, provider)
                 return secret_response({**self.vault.shown(gone), "state": "deleted"})
         raise _unknown("DELETE takes /admin/projects/PROJECT/providers/PROVIDER/key")
 
-    async def _store(
-        self, request: PlainRequest, project: str, provider: str, *, only_known: bool
-    ) -> web.StreamResponse:
+    async def _store(self, request: PlainRequest, project: str, provider: str, *, only_known: bool) -> StreamResponse:
         check_place(self.current().table, project, provider)
         key = read_key(await read_document(request))
         stored, new = await asyncio.to_thread(self.vault.put, project, provider, key, only_known=only_known)

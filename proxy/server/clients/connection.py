@@ -16,13 +16,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from aiohttp import web
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import HttpVersion10, HttpVersion11
 from aiohttp.http_exceptions import BadHttpMessage
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
+from aiohttp.web_request import BaseRequest
+from aiohttp.web_response import Response, StreamResponse
 
 from proxy.dialects import DIALECTS
 from proxy.errors import ClientGone, GatewayError, Internal, InvalidRequest
@@ -326,7 +327,7 @@ class Connection(RequestHandler):
             if fault is not None and request.ride is not None:
                 request.ride.interrupted(fault)
             answer = await request.known.way.serve(request)
-            if answer.__class__ is not Left and isinstance(answer, web.Response):  # whose class is slow to tell
+            if answer.__class__ is not Left and isinstance(answer, Response):  # whose class is slow to tell
                 request.keep_alive = request.keep_alive and answer.keep_alive is not False
                 answer = await send(request, answer)
             return bool(answer.keep_alive)
@@ -361,11 +362,11 @@ class Connection(RequestHandler):
 
     def handle_error(
         self,
-        request: web.BaseRequest,
+        request: BaseRequest,
         status: int = 500,
         exc: BaseException | None = None,
         message: str | None = None,
-    ) -> web.StreamResponse:
+    ) -> StreamResponse:
         if status >= 500:
             log.error("internal_error", error=type(exc).__name__ if exc else "unknown")
             error: GatewayError = Internal("Something went wrong inside the gateway.")
@@ -374,6 +375,6 @@ class Connection(RequestHandler):
             error = InvalidRequest("The request is not proper HTTP.")
         answer = error_answer(error, DIALECTS["openai-chat"], identity := request_id())
         headers = [*answer.headers, *id_headers(identity, "openai-chat"), ("Connection", "close")]
-        response = web.Response(status=status, headers=headers, body=answer.body)
+        response = Response(status=status, headers=headers, body=answer.body)
         response.force_close()
         return response

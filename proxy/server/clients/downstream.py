@@ -15,8 +15,9 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import Protocol
 
-from aiohttp import web
 from aiohttp.http import HttpVersion11
+from aiohttp.web_request import BaseRequest
+from aiohttp.web_response import Response, StreamResponse
 
 from proxy.errors import ClientGone
 from proxy.server.clients.inbound import Request
@@ -58,7 +59,7 @@ class Downstream(Protocol):
     begun: bool
     sent: int
 
-    async def whole(self, status: int, headers: Headers, body: bytes, stock: Stock = NO_STOCK) -> web.StreamResponse:
+    async def whole(self, status: int, headers: Headers, body: bytes, stock: Stock = NO_STOCK) -> StreamResponse:
         """All of an answer, its length known. Its headers are both kinds."""
 
     async def begin(self, status: int, headers: Headers, stock: Stock = NO_STOCK) -> None:
@@ -80,15 +81,15 @@ class Downstream(Protocol):
 
     async def drained(self) -> None: ...
 
-    async def end(self, data: bytes = b"") -> web.StreamResponse:
+    async def end(self, data: bytes = b"") -> StreamResponse:
         """The last bytes of the body with the end. Gives what the handler gives to aiohttp."""
 
-    def abort(self) -> web.StreamResponse:
+    def abort(self) -> StreamResponse:
         """Breaks the connection, so that nobody takes half an answer for a whole one. Once it has begun."""
 
 
 def answer_to(request: Request, *, lean: bool) -> Downstream:
-    if (lean and request.version == HttpVersion11) or not isinstance(request, web.BaseRequest):
+    if (lean and request.version == HttpVersion11) or not isinstance(request, BaseRequest):
         return LeanAnswer(request)
     return PlainAnswer(request)
 
@@ -97,20 +98,20 @@ class PlainAnswer:
     put_chunks = None
     full = False
 
-    def __init__(self, request: web.BaseRequest) -> None:
+    def __init__(self, request: BaseRequest) -> None:
         self.begun = False
         self.sent = 0
         self._request = request
-        self._response: web.StreamResponse | None = None
+        self._response: StreamResponse | None = None
         self._waiting: list[bytes] = []
 
-    async def whole(self, status: int, headers: Headers, body: bytes, stock: Stock = NO_STOCK) -> web.StreamResponse:
+    async def whole(self, status: int, headers: Headers, body: bytes, stock: Stock = NO_STOCK) -> StreamResponse:
         self.begun, self.sent = True, len(body)
-        return web.Response(status=status, headers=[*headers, *stock.pairs], body=body)
+        return Response(status=status, headers=[*headers, *stock.pairs], body=body)
 
     async def begin(self, status: int, headers: Headers, stock: Stock = NO_STOCK) -> None:
         self.begun = True
-        self._response = web.StreamResponse(status=status, headers=[*headers, *stock.pairs])
+        self._response = StreamResponse(status=status, headers=[*headers, *stock.pairs])
         try:
             await self._response.prepare(self._request)
         except ConnectionError as exc:
@@ -130,7 +131,7 @@ class PlainAnswer:
         except (ConnectionError, RuntimeError) as exc:
             raise ClientGone(GONE) from exc
 
-    async def end(self, data: bytes = b"") -> web.StreamResponse:
+    async def end(self, data: bytes = b"") -> StreamResponse:
         if data:
             self.put(data)
         await self.drained()
@@ -141,13 +142,13 @@ class PlainAnswer:
             raise ClientGone(GONE) from exc
         return self._response
 
-    def abort(self) -> web.StreamResponse:
+    def abort(self) -> StreamResponse:
         if self._request.transport is not None:
             self._request.transport.abort()
-        return self._response or web.Response()
+        return self._response or Response()
 
 
-class Left(web.StreamResponse):
+class Left(StreamResponse):
     """Tells aiohttp that an answer has left already, and whether its connection stays."""
 
     def __init__(self, *, stays: bool) -> None:
@@ -162,7 +163,7 @@ class Left(web.StreamResponse):
     def prepared(self) -> bool:
         return True
 
-    async def prepare(self, request: web.BaseRequest) -> None:
+    async def prepare(self, request: BaseRequest) -> None:
         return None
 
     async def write_eof(self, data: bytes = b"") -> None:
@@ -172,7 +173,7 @@ class Left(web.StreamResponse):
 STAYS, CLOSES = Left(stays=True), Left(stays=False)
 
 
-async def send(request: Request, response: web.Response) -> Left:
+async def send(request: Request, response: Response) -> Left:
     """An answer that somebody has made, to a request that aiohttp does not know of."""
     headers = [pair for pair in response.headers.items() if pair[0].lower() not in FRAMING]
     body = response.body
@@ -255,7 +256,7 @@ class LeanAnswer:
         except ConnectionError as exc:
             raise ClientGone(GONE) from exc
 
-    async def end(self, data: bytes = b"") -> web.StreamResponse:
+    async def end(self, data: bytes = b"") -> StreamResponse:
         head, self._head = self._head, b""
         self.sent += len(data)
         self._write(b"%b%x\r\n%b\r\n0\r\n\r\n" % (head, len(data), data) if data else head + b"0\r\n\r\n")
@@ -263,7 +264,7 @@ class LeanAnswer:
             await self.drained()
         return STAYS if self._request.keep_alive else CLOSES
 
-    def abort(self) -> web.StreamResponse:
+    def abort(self) -> StreamResponse:
         self._flush()  # what was put before is the client's
         if self._request.transport is not None:
             self._request.transport.abort()

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from weakref import ReferenceType, ref
 
-from aiohttp import web
 from aiohttp.http import HttpVersion
 from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_request import BaseRequest
 from multidict import CIMultiDictProxy
 
 from proxy.server.clients.outbox import Outbox
@@ -104,7 +104,7 @@ class Request(Protocol):
     ride: Ride | None
 
 
-class PlainRequest(web.BaseRequest):
+class PlainRequest(BaseRequest):
     """aiohttp's, with a head."""
 
     outbox = None

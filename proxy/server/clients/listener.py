@@ -6,15 +6,19 @@ A path is matched as it stands: nothing is decoded, folded or redirected, so tha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+import socket
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
 import structlog
-from aiohttp import StreamReader, web
+from aiohttp import StreamReader
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_request import BaseRequest
+from aiohttp.web_response import Response, StreamResponse
+from aiohttp.web_server import Server
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
@@ -24,6 +28,7 @@ from proxy.server.clients.connection import Connection
 from proxy.server.clients.inbound import PlainRequest
 from proxy.server.clients.ordinary import Heads, Ways
 from proxy.server.clients.outbox import Outbox
+from proxy.server.daemon import BACKLOG
 from proxy.server.identity import request_id
 from proxy.server.respond import SERVER, error_answer, id_headers
 from proxy.wire import json_text
@@ -36,11 +41,11 @@ NEAR = 0.75  # how much of a path has to be right for another to be meant
 LONGEST_NEAR = 60  # characters that are compared: no path of ours is longer
 BASE_URLS = "a base URL ends in /v1 for OpenAI's SDKs, and without it for Anthropic's"
 ELSEWHERE = "clients are served where `listen` in [server] says"
-Handler = Callable[[PlainRequest], Awaitable[web.StreamResponse]]
+Handler = Callable[[PlainRequest], Awaitable[StreamResponse]]
 Paths = Mapping[str, Mapping[str, Handler]]  # path -> method -> handler; a path that ends in /* takes what is behind it
 
 
-class Listener(web.Server):
+class Listener(Server):
     """All connections of one or more sockets."""
 
     def __init__(
@@ -63,6 +68,7 @@ class Listener(web.Server):
         self.turned_away = 0  # connections closed for want of room
         self.unread: set[RequestHandler] = set()  # connections whose clients are held back
         self.stopping = False
+        self._servers: list[asyncio.Server] = []
         super().__init__(
             self._dispatch,
             request_factory=self._made,
@@ -89,6 +95,24 @@ class Listener(web.Server):
         if said.path[:8].lower().startswith(ABSOLUTE):
             said = _in_origin_form(said)
         return PlainRequest(said, payload, protocol, writer, task, self._loop)
+
+    async def listen(self, sockets: Iterable[socket.socket]) -> None:
+        for opened in sockets:
+            self._servers.append(await asyncio.get_running_loop().create_server(self, sock=opened, backlog=BACKLOG))
+
+    def accept_no_more(self) -> None:
+        """From now on each answer says that its connection closes."""
+        self.stopping = True
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+
+    async def close(self, seconds: float) -> None:
+        """Ends every connection: what runs has so long to notice."""
+        self.accept_no_more()
+        await asyncio.sleep(0)  # what has just come begins, and is ended like the rest
+        self.pre_shutdown()
+        await self.shutdown(seconds)
 
     def make_room(self) -> None:
         """Of more connections than there may be, one that is idle goes, or else the newest: descriptors for providers
@@ -120,7 +144,7 @@ class Listener(web.Server):
             if isinstance(connection, Connection) and (connection.head_since or limit) < limit:
                 connection.force_close()
 
-    async def _dispatch(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _dispatch(self, request: BaseRequest) -> StreamResponse:
         assert isinstance(request, PlainRequest)
         path = raw_path(request)
         methods = self._exact.get(path) or self._found_below(path)
@@ -172,22 +196,20 @@ def dialect_of(request: PlainRequest) -> str:
     return "anthropic" if anthropic else "openai-chat"
 
 
-def refusal(request: PlainRequest, error: GatewayError) -> web.Response:
+def refusal(request: PlainRequest, error: GatewayError) -> Response:
     """An error before, or beside, any surface."""
     name = dialect_of(request)
     identity = request_id()
     answer = error_answer(error, DIALECTS[name], identity)
-    response = web.Response(
-        status=answer.status, headers=[*answer.headers, *id_headers(identity, name)], body=answer.body
-    )
+    response = Response(status=answer.status, headers=[*answer.headers, *id_headers(identity, name)], body=answer.body)
     if not request.content.is_eof():
         response.force_close()
     return response
 
 
-def json_response(document: Any, status: int = 200) -> web.Response:
+def json_response(document: Any, status: int = 200) -> Response:
     headers = {"Content-Type": "application/json", "Server": SERVER, "X-Request-Id": request_id()}
-    return web.Response(status=status, body=json_text.write(document), headers=headers)
+    return Response(status=status, body=json_text.write(document), headers=headers)
 
 
 def _shown(path: str) -> str:

@@ -14,9 +14,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
-from aiohttp import web
 from aiohttp.http import HttpVersion, HttpVersion11
 from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_response import StreamResponse
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from proxy.errors import GatewayError
@@ -43,7 +43,7 @@ class Way(Protocol):
         """Serves a request whose body is here, where its bytes and its answer's are received; None, and nothing was
         done, where that takes a task. Raises nothing."""
 
-    def serve(self, request: Request) -> Awaitable[web.StreamResponse]:
+    def serve(self, request: Request) -> Awaitable[StreamResponse]:
         """All of it, or what is left of its ride."""
 
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from aiohttp import web
+from aiohttp.web_response import Response, StreamResponse
 from attrs import field
 
 from proxy import errors
@@ -32,20 +32,20 @@ class KeyAdmin:
     current: Callable[[], Snapshot]
     _touched: dict[str, int] = field(factory=dict)
 
-    async def list(self, request: PlainRequest) -> web.StreamResponse:
+    async def list(self, request: PlainRequest) -> StreamResponse:
         data = await asyncio.to_thread(lambda: self.keys.shown(*self.keys.all()))
         return secret_response({"object": "list", "data": data})
 
-    async def create(self, request: PlainRequest) -> web.StreamResponse:
+    async def create(self, request: PlainRequest) -> StreamResponse:
         table = self.current().table
         wanted = read_wanted(await read_document(request), table.projects, self.keys.now_ms())
         key, whole = await asyncio.to_thread(self.keys.create, wanted, table.server.key_prefix)
         return await self._handed_over(key, whole, 201)
 
-    async def show(self, request: PlainRequest) -> web.StreamResponse:
+    async def show(self, request: PlainRequest) -> StreamResponse:
         return await self._handed_over(await asyncio.to_thread(self.keys.one, _id(request)[0]))
 
-    async def change(self, request: PlainRequest) -> web.StreamResponse:
+    async def change(self, request: PlainRequest) -> StreamResponse:
         """POST …/rotate and …/revoke."""
         id, verb = _id(request)
         match verb:
@@ -57,10 +57,10 @@ class KeyAdmin:
             case _:
                 raise errors.UnknownPath(f"POST takes {ROOM}ID/rotate and {ROOM}ID/revoke.")
 
-    async def revoke(self, request: PlainRequest) -> web.StreamResponse:
+    async def revoke(self, request: PlainRequest) -> StreamResponse:
         return await self._handed_over(await asyncio.to_thread(self.keys.revoke, _id(request)[0]))
 
-    async def _handed_over(self, key: Key, whole: str | None = None, status: int = 200) -> web.StreamResponse:
+    async def _handed_over(self, key: Key, whole: str | None = None, status: int = 200) -> StreamResponse:
         (shown,) = await asyncio.to_thread(self.keys.shown, key)
         return secret_response(shown if whole is None else {"key": whole, **shown}, status)
 
@@ -72,7 +72,7 @@ class KeyAdmin:
             await asyncio.to_thread(self.keys.store.touch, key.id, now)
 
 
-def secret_response(document: Any, status: int = 200) -> web.Response:
+def secret_response(document: Any, status: int = 200) -> Response:
     """Nobody in between may keep it."""
     response = json_response(document, status)
     response.headers["Cache-Control"] = "no-store"

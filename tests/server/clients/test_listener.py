@@ -107,7 +107,7 @@ async def test_without_keys_the_peer_has_to_be_this_machine(upstream: ScriptedUp
     address = next((str(found) for found in outer if not str(found).startswith("127.")), None)
     if address is None:
         pytest.skip("this machine has no address but loopback")
-    listener = gw.app._runners[0].server
+    listener = gw.app._listeners[0]
     assert listener is not None
     site = await asyncio.get_running_loop().create_server(listener, address, 0)
     try:
@@ -383,7 +383,7 @@ async def test_of_too_many_connections_an_idle_one_goes_and_nobody_who_is_served
 ) -> None:
     gw = await start(provider("first", upstream))
     assert gw.app is not None
-    listener = gw.app._runners[0].server
+    listener = gw.app._listeners[0]
     assert isinstance(listener, Listener)
     listener.most = 2
     go_on = asyncio.Event()
@@ -407,7 +407,7 @@ async def test_the_admin_listener_answers_beside_thousands_of_idle_connections(s
     """In small: of more than its share the idle ones go."""
     gw = await start("")
     assert gw.app is not None
-    admins = gw.app._runners[1].server
+    admins = gw.app._listeners[1]
     assert isinstance(admins, Listener)
     port = int(gw.app.admin_addresses[0].rpartition(":")[2])
     idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(ADMIN_CONNECTIONS + 9)]

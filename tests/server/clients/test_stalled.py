@@ -59,7 +59,7 @@ async def test_who_takes_nothing_of_a_whole_answer_for_a_minute_is_hung_up_on(
 ) -> None:
     gw = await start(provider("first", upstream, tongue))
     assert gw.app is not None
-    listener = cast(Any, gw.app._runners[0].server)
+    listener = cast(Any, gw.app._listeners[0])
     upstream.plays(plain(tongue.answer(LARGE)))
     asks(deaf, gw, tongue, 1)
     await settles(lambda: any(one.transport and one.transport.get_write_buffer_size() for one in listener.connections))

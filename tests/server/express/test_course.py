@@ -716,7 +716,7 @@ async def test_behind_a_stream_a_connection_is_idle_like_any_other(
         assert seen == [True, True]
         assert gw.app is not None
         app = gw.app
-        server = app._runners[0].server
+        server = app._listeners[0]
         assert server is not None
         (connection,) = server.connections
         assert isinstance(connection, Connection)
