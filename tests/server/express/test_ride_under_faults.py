@@ -24,6 +24,7 @@ from proxy.server.ledger import Ledger
 from proxy.server.ledger.query import Decisions, Filter
 from proxy.server.overload import Turnstile
 from proxy.server.starting import LEDGER
+from proxy.server.upstream.at_hand import AtHand
 from proxy.server.upstream.slots import Slots
 
 LOOPS = ("uvloop",)
@@ -105,6 +106,7 @@ WAYS = {"on the short way": True, "on the way of all": False}
 GIVES_BACK = {
     "the place in the process": (Turnstile, "alight"),
     "the place at the provider": (Slots, "release"),
+    "the provider's connection": (AtHand, "put"),
     "the row": (Ledger, "record"),
     "what it cost": (billing, "tokens_used"),
     "what is counted of it": (Gateway, "_count"),
