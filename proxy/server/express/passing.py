@@ -9,6 +9,7 @@ from __future__ import annotations
 from proxy.server.express.learning import learn_ending, learn_opening
 from proxy.server.express.reading import Reading
 from proxy.server.express.telling import Data
+from proxy.server.flow import LAST
 from proxy.streams import Familiar, UsualOpening, says
 from proxy.wire.http1 import chunks_of
 from proxy.wire.mould import BARE, QUOTE
@@ -78,6 +79,8 @@ class Passing(Reading):
         """Whether this is an end that others had, maybe behind one more text, and has left."""
         stream, usual = self._familiar, self._ride.track.usual
         endings = usual.endings
+        if len(data) > LAST:
+            return False  # the client may have to be waited for
         if self._opening is not None:
             preamble = self._preamble
         elif stream is not None and not stream.has_told:

@@ -4,12 +4,13 @@ it shows what it always did."""
 from __future__ import annotations
 
 import gc
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway import RawClient, Running, Start, provider, settles
+from gateway import RawClient, Running, Start, listener_of, provider, settles
 from playbook import CHAT, chunk
 from riding import KNOWN_BY, answer, asking, frames, played, same_either_way, told
 from shares import product_of
@@ -391,6 +392,27 @@ async def test_a_client_that_leaves_such_a_stream_is_recorded(
     phase = "stream" if len(data) > 1 else "first_byte"
     assert (row["status"], row["outcome"], row["gone_phase"]) == (499, "client_closed", phase)
     assert not the_gateway(gw).calls
+
+
+async def test_a_long_text_before_the_end_is_not_recorded_before_its_client_takes_it(
+    start: Start, upstream: ScriptedUpstream
+) -> None:
+    gw = await start(provider("first", upstream, models=PRICES))
+    client = await acquainted(gw, BEFORE["equal heads"], upstream)
+    client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+    for it in listener_of(gw).connections:
+        assert it.transport is not None
+        it.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    long = "x" * (200 << 10)
+    await reads(gw, client, upstream, STREAM_HEAD + ROLE, HELLO, piece(CHAT.text(long)) + STOP + USED + END + LAST)
+    for _ in range(20):
+        assert (await gw.get(gw.base + "/healthz")).status == 200
+    assert the_gateway(gw).calls
+    client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+    _, _, body = await answer(client)
+    assert long.encode() in body
+    await gw.quiet()
+    assert (await gw.row())["outcome"] == "ok"
 
 
 @pytest.mark.parametrize("data", STATES.values(), ids=STATES)
