@@ -127,17 +127,10 @@ class Gateway:
         return call
 
     async def _answered(self, call: Call) -> StreamResponse:
-        request, visitor, surface = call.request, call.visitor, call.surface
+        surface = call.surface
         self._admit(call)
-        body = intake.ready_body(request, visitor, call.snapshot.table.server.max_body)
-        if body is not None:
-            self._hold(call, len(body))
-            call.body = body
-        else:
-            came = await self._awaited_body(call)
-            if (ride := self.express.join(call, came)) is not None:
-                return await self._ridden(ride)
-            call.body = whole(came)
+        if (ride := await self._joined(call)) is not None:
+            return await self._ridden(ride)
         call.phase = "queue"
         if not self.turnstile.enters_at_once():
             await self.turnstile.enter()
@@ -152,6 +145,19 @@ class Gateway:
         if surface.operation == "count_tokens":
             return await counting.count(call, plan, self._relayed)
         return await self._relayed(call, plan)
+
+    async def _joined(self, call: Call) -> Ride | None:
+        """Takes the body, which is nobody's but the call's then, or the ride's: they forget it before they end."""
+        body = intake.ready_body(call.request, call.visitor, call.snapshot.table.server.max_body)
+        if body is not None:
+            self._hold(call, len(body))
+            call.body = body
+            return None
+        came = await self._awaited_body(call)
+        ride = self.express.join(call, came)
+        if ride is None:
+            call.body = whole(came)
+        return ride
 
     async def _ridden(self, ride: Ride) -> StreamResponse:
         if (left := await ride.answered()) is not None:

@@ -299,7 +299,7 @@ class Ride(Fare):
             call.begun.prepared = with_body(track.streamed, whole(self.sent))
             if (course := self.off_course()) is not None:
                 call.begun.opening = course.opening(call, plan.chain[0])
-        self.sent = ()  # the parts of a body that is one piece now
+        self.body, self.found, self.sent = b"", None, ()  # the call has them, and forgets them sooner
         return call, plan
 
     def _gives_way(self) -> None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import orjson
 import pytest
@@ -23,8 +24,10 @@ from riding import (
     OWN,
     PRICES,
     Answer,
+    answer,
     asking,
     chained,
+    frames,
     nobody_boards,
     over_hops,
     played,
@@ -34,7 +37,7 @@ from riding import (
 )
 from shares import product_of
 from structlog.testing import capture_logs
-from upstream import CUT, LAST, RESET, SILENCE, Script, ScriptedUpstream, head, piece, plain
+from upstream import CUT, LAST, RESET, SILENCE, STREAM_HEAD, Script, ScriptedUpstream, head, piece, plain, streamed
 
 from proxy.errors import UpstreamBroken
 from proxy.server.call import Call
@@ -252,6 +255,46 @@ async def test_a_large_body_is_put_together_for_the_way_of_all_alone(
     assert rode[2] is not None
     assert not rode[2].sent
     assert not isinstance(rode[2].body, Parted) or len([*rode[2].body.since(0)]) == 1
+
+
+class Noted(Parted):
+    """One of which can be told whether anybody has it."""
+
+
+STUCK: Script = [STREAM_HEAD + b"".join(map(piece, frames(CHAT)[:2])), SILENCE]
+NOBODYS: dict[str, tuple[bool, int, Script, Script]] = {  # stream, how many went before, what the providers do
+    "behind a plain answer": (False, 1, good(CHAT), good(CHAT)),
+    "in a stream": (True, 1, STUCK, STUCK),
+    "in the first stream of its kind": (True, 0, STUCK, STUCK),
+    "in the second provider's stream": (True, 1, TURNS["503"](CHAT), STUCK),
+}
+
+
+@pytest.mark.parametrize(("stream", "before", "script", "then"), NOBODYS.values(), ids=NOBODYS)
+async def test_no_part_of_a_large_body_is_kept_that_nobody_will_be_asked_with(
+    stream: bool, before: int, script: Script, then: Script, upstream: ScriptedUpstream, second: ScriptedUpstream,
+    start: Start, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Its client may be idle for a minute, or a stream may go on for as long."""
+    kept = WeakSet[Parted]()
+
+    def noted(parts: list[bytes]) -> Parted:
+        kept.add(text := Noted(parts))
+        return text
+
+    monkeypatch.setattr("proxy.server.clients.ordinary.Parted", noted)
+    gw = await start(chained("", upstream, second, CHAT))
+    asked = CHAT.request("chain", stream=stream) | {"messages": pictured(CHAT)}
+    client = await gw.connect()
+    upstream.plays(*[streamed(frames(CHAT)) if stream else good(CHAT)] * before, script)
+    second.plays(then)
+    for _ in range(before):
+        await sent_behind(gw, client, CHAT, asked, 0, 40_000, 80_000)
+        await answer(client)
+        await gw.quiet()
+    await sent_behind(gw, client, CHAT, asked, 0, 40_000, 80_000)
+    await client.until(b"Hello")
+    await settles(lambda: not kept)
 
 
 # -- who boards --------------------------------------------------------------------------------------------------
