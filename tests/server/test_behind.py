@@ -28,8 +28,6 @@ MOST = 24  # modules of ours that are read in one go
 LOOKING = """
 import asyncio, json, sys
 from pathlib import Path
-from typing import Any
-from typing import Any
 from proxy.cli import _parser
 _parser("serve")
 from proxy import app
@@ -101,6 +99,25 @@ async def test_data_is_served_before_the_rest_is_read_and_nobody_is_told_that_al
         assert _heard(manager) == [b"READY=1"]
         admin[1].close()
         await app.stop(drain=0)
+
+
+async def test_a_table_that_changes_while_the_rest_is_read_serves_once_it_is(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = home / "routes.toml"
+    config.write_text(whole(""))
+    changed = whole(provider("first", "http://127.0.0.1:9"))
+
+    async def changing(busy: object) -> None:
+        config.write_text(changed)
+
+    monkeypatch.setattr(composing, "read_behind", changing)
+    app = App(config, env={"STATE_DIRECTORY": str(home / "state")})
+    await app.start()
+    async with asyncio.timeout(20):
+        while "first" not in app.gateway.current.table.providers:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    await app.stop(drain=0)
 
 
 async def test_where_the_rest_cannot_be_read_nothing_stays_open(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
