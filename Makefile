@@ -64,7 +64,7 @@ PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -q
 
 # Three at a time on two cores: some wait for what the clock has to bring. In the order of tests/conftest.py: by the number
 # of their tests, a file whose one test takes a minute would come last.
-test: $(VENV)/.test ## the fast tests: two minutes on two quick cores, five on slow ones
+test: $(VENV)/.test ## the fast tests: two minutes on two quick cores, four on slow ones
 	@$(PYTEST) -n 3 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 # Libraries that docs/clients.md shows, in an environment of their own: they want other versions of the SDKs.
@@ -76,7 +76,7 @@ $(VENV)/.clients: requirements/clients.txt | $(BIN)/python
 	@touch $@
 
 # Property tests are among the fast ones, too, with a quarter of their examples: tests/fuzz.py.
-test-slow: $(VENV)/.test $(VENV)/.local $(VENV)/.clients ## the tests that `make test` leaves out: eight to sixteen minutes on two cores
+test-slow: $(VENV)/.test $(VENV)/.local $(VENV)/.clients ## the tests that `make test` leaves out: eight to fourteen minutes on two cores
 	@$(PYTEST) -n 3 --dist loadfile --no-loadscope-reorder -m "slow or hypothesis"
 
 # By what .venv has installed. No process is started by its name in these.
