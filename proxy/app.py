@@ -181,11 +181,8 @@ class App:
         self.probing = Probing(current, self.metrics, dice, time.monotonic, instance)
         self.metrics.collect_from("pointsman_probe_up", self.probing.up)
         self._moved = (self.discovery.moved, self.probing.moved)
-        keys, vault, decisions = (
-            KeyAdmin(self.keys, current),
-            VaultAdmin(self.vault, current),
-            Decisions(state / LEDGER),
-        )
+        keys, vault = KeyAdmin(self.keys, current), VaultAdmin(self.vault, current)
+        decisions = Decisions(state / LEDGER)
         admin = Admin(self.gateway, self.reloader, decisions, self.metrics, keys, vault, self.probing)
         admins = Listener(admin.paths(), keep_alive=self.gateway.current.table.server.keep_alive)
         admins.most = ADMIN_CONNECTIONS
@@ -246,11 +243,8 @@ class App:
         self._sockets = [s for address in server.listen for s in open_listeners(parse_listen(address), self.env)]
         self._admin_sockets = open_listeners(parse_listen(server.admin), self.env)
         self._admin_sockets += self._open_admin_socket(state)
-        exposed = [
-            it
-            for it in (*self._sockets, *self._admin_sockets)
-            if not is_loopback_socket(it) and it.family != socket.AF_UNIX
-        ]
+        opened = (*self._sockets, *self._admin_sockets)
+        exposed = [it for it in opened if not is_loopback_socket(it) and it.family != socket.AF_UNIX]
         if exposed and (server.auth == "none" or not self.keys.ring):
             raise StartRefused(reach_refused(_address(exposed[0]), server.auth))
         self.reloader.builder.exposed = bool(exposed)
