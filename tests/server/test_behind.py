@@ -75,8 +75,13 @@ def test_what_can_wait_is_read_in_small_steps_and_neither_sooner_nor_later(tmp_p
 async def test_data_is_served_before_the_rest_is_read_and_nobody_is_told_that_all_is_up(
     upstream: ScriptedUpstream, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = asyncio.Event()
-    monkeypatch.setattr(composing, "read_behind", lambda busy: read.wait())
+    begun, read = asyncio.Event(), asyncio.Event()
+
+    async def reading(busy: object) -> None:
+        begun.set()
+        await read.wait()
+
+    monkeypatch.setattr(composing, "read_behind", reading)
     config = home / "routes.toml"
     config.write_text(whole(provider("first", upstream)))
     with tempfile.TemporaryDirectory(prefix="pm-") as made, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
@@ -85,8 +90,7 @@ async def test_data_is_served_before_the_rest_is_read_and_nobody_is_told_that_al
         app = App(config, env={"STATE_DIRECTORY": str(home / "state")}, notifier=Notifier(f"{made}/notify"))
         starting = asyncio.ensure_future(app.start())
         async with asyncio.timeout(20):
-            while not app.addresses:  # noqa: ASYNC110
-                await asyncio.sleep(0.001)
+            await begun.wait()
         upstream.plays(plain(CHAT.answer("hello")))
         admin = await asyncio.open_connection(*app._admin_sockets[0].getsockname())
         admin[1].write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
@@ -114,9 +118,12 @@ async def test_a_table_that_changes_while_the_rest_is_read_serves_once_it_is(
     monkeypatch.setattr(composing, "read_behind", changing)
     app = App(config, env={"STATE_DIRECTORY": str(home / "state")})
     await app.start()
-    async with asyncio.timeout(20):
-        while "first" not in app.gateway.current.table.providers:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+    moved = asyncio.Event()
+    app._moved = (*app._moved, moved.set)
+    if "first" not in app.gateway.current.table.providers:
+        async with asyncio.timeout(20):
+            await moved.wait()
+    assert "first" in app.gateway.current.table.providers
     await app.stop(drain=0)
 
 
