@@ -19,10 +19,13 @@ from typing import Any
 
 import fuzz
 import pytest
+import structlog
 import uvloop
 from canaries import leaking, leaks
 from gateway import Start, gateway
 from upstream import ScriptedUpstream
+
+from proxy.cli.serve import YOUNG
 
 MEMORY, ROOM = Path("/dev/shm"), 2 << 30  # bytes free there, at least
 SLOW_FOLDERS = ("faults",)  # the bad days: whole processes, for seconds each
@@ -31,6 +34,15 @@ LONGEST = (  # files of few tests; and the slow folders
     "test_told_by_rote.py", "test_fuzz.py", "test_fuzz_answers.py", "test_key_admission.py", "test_plan_properties.py",
     "test_ride_fuzz.py", "test_http1_requests.py", "test_json.py", "test_docs.py", "test_splice.py",
 )  # fmt: skip
+TOGETHER = "conformance"  # a folder: whoever plays its files one after the other starts once what they talk to
+# What gateways log in this process, and hardly anybody reads: structlog's own lines are made for the eye, and take a
+# twentieth of the time of all tests.
+LINES = (
+    structlog.contextvars.merge_contextvars,
+    structlog.processors.add_log_level,
+    structlog.processors.format_exc_info,
+    structlog.processors.KeyValueRenderer(key_order=["event"]),
+)
 GUARD_S, SLOW_GUARD_S = 30.0, 300.0  # no test takes that long unless something waits for ever
 LOOPS: Mapping[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
@@ -69,6 +81,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(
         key=lambda item: (
             item.path.name not in LONGEST and item.path.parent.name not in SLOW_FOLDERS,
+            item.path.parent.name != TOGETHER,
             -tests[item.path],
         )
     )
@@ -82,12 +95,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_sessionstart() -> None:
     """What collecting the tests makes is no garbage."""
     gc.disable()
+    _keep_lines_short()
 
 
 def pytest_collection_finish() -> None:
-    """And would be looked through anew whenever garbage is collected."""
+    """And would be looked through anew whenever garbage is collected; as seldom as in the process itself."""
     gc.freeze()
+    gc.set_threshold(*YOUNG)
     gc.enable()
+
+
+def _keep_lines_short() -> None:
+    if not structlog.is_configured():  # a test that has had it otherwise leaves it so
+        structlog.configure(processors=list(LINES))
 
 
 def _guarded(test: Callable[..., Awaitable[None]], seconds: float) -> Callable[..., Awaitable[None]]:
@@ -110,6 +130,7 @@ def home() -> Iterator[Path]:
 @pytest.fixture(autouse=True)
 def _no_secret_stays(request: pytest.FixtureRequest) -> Iterator[None]:
     """`home` looks into itself before it goes; what is written elsewhere is looked into here."""
+    _keep_lines_short()
     yield
     made = request.node.funcargs.get("tmp_path")
     assert made is None or not dict(leaking(made)), "a secret stands in a file"
