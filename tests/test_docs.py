@@ -262,12 +262,13 @@ EACH = "import sys\nfor program in sys.argv[1:]: exec(program, {'__name__': '__m
 
 
 def programs() -> Iterator[Any]:
-    """By the library that they show. What the tests' own extra does not bring along is slow, and skipped without it."""
+    """By the library that they show, one of them among the fast tests. What the tests' own extra does not bring along
+    is skipped without it."""
     found: dict[str, list[str]] = {}
     for program in (*blocks(README, "python"), *blocks(PAGES["docs/clients.md"], "python")):
         found.setdefault(re.findall(r"^from (\w+)", program, re.MULTILINE)[0], []).append(program)
     for library, shown in found.items():
-        marks = [] if library in ("openai", "anthropic") else [pytest.mark.slow]
+        marks = [] if library == "openai" else [pytest.mark.slow]
         python = python_with(library)
         if python is None:
             marks.append(pytest.mark.skip(reason=f"{library} is not installed"))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from each import each
 from sdk_reading import Reading, of_message, read_messages_stream
+from shares import product_of
 
 from proxy import ir
 from proxy.dialects.anthropic import DIALECT
@@ -20,6 +21,7 @@ CASES = {path.stem: json.loads(path.read_text()) for path in sorted(WIRE.glob("*
 pytestmark = pytest.mark.skipif(not CASES, reason="no recordings beside the project")
 
 STREAMS = {name: case for name, case in CASES.items() if case["response"]["stream"]}
+SIZES = {"byte by byte": 1, "in small pieces": 7, "at once": 1 << 20}
 ANSWERS = {n: c for n, c in CASES.items() if not c["response"]["stream"] and c["response"]["status"] == 200}
 ERRORS = {name: case for name, case in CASES.items() if case["response"]["status"] >= 400}
 REQUESTS = {name: case["request"]["body"] for name, case in CASES.items() if (case["request"] or {}).get("body")}
@@ -72,8 +74,7 @@ def read(events: list[ir.StreamEvent]) -> Reading:
     )
 
 
-@pytest.mark.parametrize("size", [1, 7, 1 << 20])
-@pytest.mark.parametrize("case", STREAMS.values(), ids=STREAMS)
+@pytest.mark.parametrize(("case", "size"), product_of(STREAMS, SIZES, fast=1, of=3))
 def test_a_stream_says_what_the_sdk_reads_in_it(case: dict[str, Any], size: int) -> None:
     body = first_message(case)
     assert read(decode(body, size)) == read_messages_stream(body)

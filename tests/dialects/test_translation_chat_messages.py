@@ -13,6 +13,7 @@ import orjson
 import pytest
 from each import each
 from sdk_reading import Reading, read_chat_answer, read_chat_stream, read_message, read_messages_stream
+from shares import product_of
 
 from proxy import ir
 from proxy.dialects import anthropic as messages_dialect
@@ -196,6 +197,7 @@ CHAT_STREAMS = recordings("openai-chat", stream=True) | recordings("openai-chat-
 CHAT_ANSWERS = recordings("openai-chat", stream=False) | recordings("openai-chat-compatible", stream=False)
 MESSAGES_STREAMS = recordings("anthropic-messages", stream=True)
 MESSAGES_ANSWERS = recordings("anthropic-messages", stream=False)
+SIZES = {"in small pieces": 7, "at once": 1 << 20}
 recorded = pytest.mark.skipif(not CHAT_STREAMS, reason="no recordings beside the project")
 
 
@@ -218,8 +220,7 @@ def same_usage(chat: Reading, messages: Reading) -> None:
 
 
 @recorded
-@pytest.mark.parametrize("size", [7, 1 << 20])
-@pytest.mark.parametrize("case", CHAT_STREAMS.values(), ids=CHAT_STREAMS)
+@pytest.mark.parametrize(("case", "size"), product_of(CHAT_STREAMS, SIZES, fast=1, of=2))
 def test_a_recorded_chat_stream_as_a_messages_client_reads_it(case: dict[str, Any], size: int) -> None:
     body: bytes = case["response"]["body_text"].encode()
     stream = translation("chat")
@@ -243,8 +244,7 @@ def test_a_recorded_chat_stream_as_a_messages_client_reads_it(case: dict[str, An
 
 
 @recorded
-@pytest.mark.parametrize("size", [7, 1 << 20])
-@pytest.mark.parametrize("case", MESSAGES_STREAMS.values(), ids=MESSAGES_STREAMS)
+@pytest.mark.parametrize(("case", "size"), product_of(MESSAGES_STREAMS, SIZES, fast=1, of=2))
 def test_a_recorded_messages_stream_as_a_chat_client_reads_it(case: dict[str, Any], size: int) -> None:
     body: bytes = case["response"]["body_text"].encode()
     end = body.index(b"\n\n", body.index(b'{"type":"message_stop"')) + 2

@@ -11,6 +11,7 @@ import pytest
 from attrs import evolve
 from each import each
 from scenes import HOUSE, asks, candidate, chain, cool, planned, scripted, world_of
+from shares import product_of
 
 from proxy.routing.case import Case
 from proxy.routing.facts import Ceiling
@@ -157,7 +158,7 @@ def test_one_candidate_throws_no_dice() -> None:
     assert chain(planned(crowd(""), "strategy:latency", dice=scripted())) == ["m0"]
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", product_of({str(seed): seed for seed in range(8)}, fast=1, of=4))
 def test_traffic_leaves_a_candidate_that_turns_slow_and_returns_once_it_is_well(seed: int) -> None:
     """Three equals; one turns ten times slower, and later recovers. Each request takes half a second."""
     world, dice = crowd("", "", ""), Random(seed).random
@@ -240,7 +241,7 @@ def test_good_luck_leads_a_request_and_no_more() -> None:
 
 @pytest.mark.parametrize("pause", [0.01, 0.5])  # seconds from request to request
 @pytest.mark.parametrize(("models", "within"), [(3, 400), (22, 2_000)])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", product_of({str(seed): seed for seed in range(3)}, fast=1, of=3))
 def test_a_recovered_candidate_comes_back_within_so_many_requests(
     seed: int, models: int, within: int, pause: float
 ) -> None:

@@ -146,7 +146,14 @@ async def test_where_the_rest_cannot_be_read_nothing_stays_open(home: Path, monk
             assert client.connect_ex(address) != 0
 
 
-@pytest.mark.parametrize("name", ["proxy.dialects.anthropic", "proxy.server.admin", "proxy.cli.serve"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "proxy.dialects.anthropic",
+        pytest.param("proxy.server.admin", marks=pytest.mark.slow),
+        pytest.param("proxy.cli.serve", marks=pytest.mark.slow),
+    ],
+)
 def test_a_broken_file_ends_the_process_whenever_it_is_read(tmp_path: Path, name: str) -> None:
     shutil.copytree(ROOT / "proxy", tmp_path / "proxy")
     file = tmp_path / name.replace(".", "/")
