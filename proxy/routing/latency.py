@@ -47,16 +47,22 @@ class Observed:
     tokens_per_s: float | None = None
     recent: deque[float] = field(factory=lambda: deque(maxlen=WINDOW), repr=False)
 
-    def add(self, ttft_ms: float, now: float) -> None:
+    def add(self, times: Sequence[float], now: float) -> None:
+        """In ms, the last of them at that time."""
         believed = self.ttft_ms
-        self.ttft_ms = ttft_ms if ttft_ms < GOOD_NEWS * believed else believed + NEWEST * (ttft_ms - believed)
+        for ms in times:
+            believed = ms if ms < GOOD_NEWS * believed else believed + NEWEST * (ms - believed)
+        self.ttft_ms = believed
         self.at = now
-        self.count += 1
-        self.recent.append(ttft_ms)
+        self.count += len(times)
+        self.recent.extend(times)
 
-    def streamed(self, tokens_per_s: float) -> None:
-        old = self.tokens_per_s
-        self.tokens_per_s = tokens_per_s if old is None else old + NEWEST * (tokens_per_s - old)
+    def streamed(self, rates: Sequence[float]) -> None:
+        """In tokens per second."""
+        believed = self.tokens_per_s
+        for rate in rates:
+            believed = rate if believed is None else believed + NEWEST * (rate - believed)
+        self.tokens_per_s = believed
 
     def percentile(self, share: float) -> float:
         ordered = sorted(self.recent)
@@ -82,45 +88,77 @@ class _Times:
         return seen if seen is not None and seen.at >= oldest else None
 
 
+@define(eq=False)
+class Notes:
+    """What was observed of one candidate's streams, or of its plain answers, and is not taken in yet: that is done when
+    somebody asks, for many at once, or before what comes after a silence that makes all of it forgotten."""
+
+    _latencies: Latencies = field(repr=False)
+    _candidate: Candidate
+    _whole: bool
+    _times: list[float] = field(factory=list)  # in ms,
+    _began: float = 0.0  # when the first of these was observed,
+    _at: float = 0.0  # and the last
+    _rates: list[float] = field(factory=list)  # meanwhile
+
+    def add(self, ttft_ms: float, now: float) -> None:
+        times = self._times
+        if times and now - self._at > STALE:
+            self.take_in()
+            times = self._times
+        if not times:
+            self._began = now
+            self._latencies._noted[self] = None
+        times.append(ttft_ms)
+        self._at = now
+        if len(times) >= MOST_NOTED:
+            self.take_in()
+
+    def add_rate(self, tokens_per_s: float) -> None:
+        if not self._times:
+            self._latencies.observe_rate(self._candidate, tokens_per_s)
+            return
+        rates = self._rates
+        rates.append(tokens_per_s)
+        if len(rates) >= MOST_NOTED:
+            self.take_in()
+
+    def take_in(self) -> None:
+        latencies, candidate, times, rates = self._latencies, self._candidate, self._times, self._rates
+        self._times, self._rates = [], []
+        del latencies._noted[self]
+        seen = latencies._seen(candidate, times[0], self._began, self._whole)
+        seen.add(times, self._at)
+        seen.streamed(rates)
+
+
 @define
 class Latencies:
     """One per process; bounded, who was seen longest ago goes. `whole` stands for plain answers."""
 
     _known: OrderedDict[tuple[str, str], _Times] = field(factory=OrderedDict)  # by provider and model
-    # And not taken in: a time, when it was observed and of what; or a rate, and None.
-    _noted: list[tuple[Candidate, float, float | None, bool]] = field(factory=list, repr=False)
+    _notes: dict[tuple[str, str, bool], Notes] = field(factory=dict, repr=False)  # the same, and whether of plain ones
+    _noted: dict[Notes, None] = field(factory=dict, repr=False)  # those of which something is not taken in
     _waiting: dict[tuple[str, str], Line] = field(factory=dict)
 
     @property
     def _times(self) -> OrderedDict[tuple[str, str], _Times]:
-        if self._noted:
-            self._take_in()
+        self._take_in()
         return self._known
 
-    def note(self, candidate: Candidate, ttft_ms: float, now: float, whole: bool) -> None:
-        """As `observe`. It is taken in when somebody asks, or with many others."""
-        noted = self._noted
-        noted.append((candidate, ttft_ms, now, whole))
-        if len(noted) >= MOST_NOTED:
-            self._take_in()
-
     def _take_in(self) -> None:
-        noted, self._noted = self._noted, []
-        last: Candidate | None = None
-        seen: Observed | None = None
-        of_whole = False
-        for candidate, value, now, whole in noted:
-            if candidate is not last or whole is not of_whole:
-                last, of_whole, seen = candidate, whole, None
-            if now is None:
-                if seen is None and (times := self._known.get((candidate.provider, candidate.model))) is not None:
-                    seen = times.streams
-                if seen is not None:
-                    seen.streamed(value)
-            else:
-                if seen is None or now - seen.at > STALE:
-                    seen = self._seen(candidate, value, now, whole)
-                seen.add(value, now)
+        for notes in [*self._noted]:
+            notes.take_in()
+
+    def notes(self, candidate: Candidate, *, whole: bool) -> Notes:
+        """For those who observe it often: as `observe` and `observe_rate`, a little later."""
+        key = candidate.provider, candidate.model, whole
+        notes = self._notes.get(key)
+        if notes is None:
+            if len(self._notes) >= TRACKED:
+                self._notes.clear()
+            notes = self._notes[key] = Notes(self, candidate, whole)
+        return notes
 
     def observe(
         self,
@@ -131,12 +169,11 @@ class Latencies:
         *,
         whole: bool = False,
     ) -> None:
-        if self._noted:
-            self._take_in()
+        self._take_in()
         seen = self._seen(candidate, ttft_ms, now, whole)
-        seen.add(ttft_ms, now)
+        seen.add((ttft_ms,), now)
         if tokens_per_s is not None:
-            seen.streamed(tokens_per_s)
+            seen.streamed((tokens_per_s,))
 
     def _seen(self, candidate: Candidate, ttft_ms: float, now: float, whole: bool) -> Observed:
         """What was observed of it, or that nothing was lately."""
@@ -154,11 +191,10 @@ class Latencies:
         return seen
 
     def observe_rate(self, candidate: Candidate, tokens_per_s: float) -> None:
-        """Of a stream that ended well; its first token has been observed already. Taken in as `note` has it."""
-        noted = self._noted
-        noted.append((candidate, tokens_per_s, None, False))
-        if len(noted) >= MOST_NOTED:
-            self._take_in()
+        """Of a stream that ended well; its first token has been observed already."""
+        times = self._times.get((candidate.provider, candidate.model))
+        if times is not None and times.streams is not None:
+            times.streams.streamed((tokens_per_s,))
 
     def waits(self, candidate: Candidate, who: object, now: float) -> Line:
         """A stream was asked for. Whoever waits has to leave the line, whatever comes of it: `del line[who]`."""

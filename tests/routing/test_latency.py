@@ -143,13 +143,12 @@ def test_what_is_noted_is_what_was_observed_when_somebody_asks(
     for candidate, value, later, what in answers:  # a plain answer's time, a stream's, or its rate
         now += later
         if what == "r":
-            noting.observe_rate(candidate, value)
+            noting.notes(candidate, whole=False).add_rate(value)
             observing.observe_rate(candidate, value)
-            assert observing.tokens_per_s(candidate) is None or observing._noted == []
         else:
-            noting.note(candidate, value, now, what == "p")
+            noting.notes(candidate, whole=what == "p").add(value, now)
             observing.observe(candidate, value, now, whole=what == "p")
-        assert len(noting._noted) < MOST_NOTED
+        assert all(len(notes._times) < MOST_NOTED > len(notes._rates) for notes in noting._noted)
     for whole in (True, False):
         assert noting.expected_ms((ONE, TWO), now, whole=whole) == observing.expected_ms((ONE, TWO), now, whole=whole)
     assert [noting.get(it.provider, it.model) for it in (ONE, TWO)] == [

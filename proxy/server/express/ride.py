@@ -262,9 +262,9 @@ class Ride(Fare):
         if head is not None:
             self.reply.has_come(head)
         agenda.strike(self)
-        world, took_ms = self.snapshot.world, int(duration * 1000)
-        world.health.answered(track.candidate, track.credential.index, now)
-        world.latencies.note(track.candidate, took_ms - self.started_ms, now, True)
+        took_ms = int(duration * 1000)
+        self.snapshot.world.health.answered(track.candidate, track.credential.index, now)
+        track.times.add(took_ms - self.started_ms, now)
         settle(self, usage, cost, len(body), track.upstream_id, took_ms, took_ms, duration, overhead, now)
         if self.call is not None:
             self.forget()  # its task may wait for the connection's next request

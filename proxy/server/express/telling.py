@@ -211,12 +211,12 @@ class Telling(_Steady):
     def _learn(self, first_byte_s: float, now: float) -> None:
         """That it has begun; see `Relay`."""
         ride = self._ride
-        track, world = ride.track, ride.snapshot.world
+        track = ride.track
         self._first_byte_s, self._upstream_wait = first_byte_s, self._last - ride.began
         ttfb_ms = self._ttfb_ms = int(first_byte_s * 1000)
         del self._line[self]
-        world.health.answered(track.candidate, track.credential.index, now)
-        world.latencies.note(track.candidate, ttfb_ms - ride.started_ms, now, False)
+        ride.snapshot.world.health.answered(track.candidate, track.credential.index, now)
+        track.times.add(ttfb_ms - ride.started_ms, now)
         track.tally.unqueued += 1
 
     def _say(self, out: bytes) -> None:
@@ -409,7 +409,7 @@ class Telling(_Steady):
             for kind, count in edits.items():
                 gateway.metrics.stream_edited(kind, count)
         if (rate := pace(usage.output, duration_ms - ttfb_ms)) is not None:
-            ride.snapshot.world.latencies.observe_rate(ride.track.candidate, rate)
+            ride.track.times.add_rate(rate)
         ride.off_course()
         overhead = first_byte_s - self._upstream_wait
         settle(

@@ -20,6 +20,7 @@ from proxy.metrics import Number
 from proxy.record import define
 from proxy.routing.affinity import Conversations
 from proxy.routing.facts import NO_PREFERENCES, Facts
+from proxy.routing.latency import Notes
 from proxy.routing.names import Candidate
 from proxy.routing.plan import Plan, recalled
 from proxy.routing.table import OFF, Timeouts
@@ -79,6 +80,7 @@ class Track:
     fallback: bool
     in_flight: Number = field(repr=False)
     tally: Tally = field(repr=False)
+    times: Notes = field(repr=False)
     letterhead: Letterhead = field(repr=False)
     prefix: str  # of our headers
     revision: str  # of the table
@@ -272,6 +274,7 @@ def _track_of(call: Call, opening: Opening, facts: Facts, tally: MakesTally, in_
         fallback=fallback,
         in_flight=in_flight,
         tally=tally(call.surface.name, candidate.model, candidate.provider, plan.intent, call.stream),
+        times=snapshot.world.latencies.notes(candidate, whole=not call.stream),
         letterhead=_letterhead(call, candidate, types[1], permit.standing, fallback=fallback),
         content_type=types[0],
         wants_usage=call.wants_usage,
