@@ -153,6 +153,4 @@ class Account:
 def usd(nanos: int) -> str:
     """A plain decimal, as headers and messages have it."""
     sign, nanos = ("-", -nanos) if nanos < 0 else ("", nanos)
-    whole, part = divmod(nanos, NANOS)
-    digits = f"{part:09d}".rstrip("0")
-    return f"{sign}{whole}.{digits}" if digits else f"{sign}{whole}"
+    return f"{sign}{nanos // NANOS}.{nanos % NANOS:09d}".rstrip("0").rstrip(".")

@@ -16,6 +16,7 @@ from proxy.record import define, frozen
 
 MINUTE = 60  # seconds
 NEARLY = 59.5  # seconds that are told as a minute
+MOMENT = MINUTE - NEARLY
 NEVER = float("-inf")
 
 _most = validators.optional(validators.ge(1))
@@ -182,7 +183,8 @@ class Meter:
         rpm, tpm = terms.rpm, terms.tpm
         if rpm is None or tpm is None or now >= requests.turns_at or now >= tokens.turns_at:
             return None
-        if requests._last + MINUTE - now < NEARLY or tokens._last + MINUTE - now < NEARLY:
+        moment_ago = now - MOMENT
+        if requests._last < moment_ago or tokens._last < moment_ago:
             return None
         used, reserved = requests.used, tokens.used + self.reserved
         return rpm - used if rpm > used else 0, tpm - reserved if tpm > reserved else 0

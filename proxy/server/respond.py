@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 from proxy import errors
+from proxy.accounts.budget import usd
 from proxy.dialects.dialect import Dialect
 from proxy.errors import GatewayError
 from proxy.record import frozen
@@ -137,18 +138,12 @@ def dropped_header(prefix: str, dropped: Iterable[str]) -> Headers:
 
 def cost_header(prefix: str, nanos: int | None) -> Headers:
     """USD as a plain decimal; nothing where the cost is unknown."""
-    return [] if nanos is None else [(f"{prefix}Cost", _usd(nanos))]
+    return [] if nanos is None else [(f"{prefix}Cost", usd(nanos))]
 
 
 def cost_line(prefix: str, nanos: int | None) -> bytes:
     """As `cost_header`, on the wire."""
-    return b"" if nanos is None else f"{prefix}Cost: {_usd(nanos)}\r\n".encode()
-
-
-def _usd(nanos: int) -> str:
-    text = f"{nanos:010d}"
-    digits = text[-9:].rstrip("0")
-    return f"{text[:-9]}.{digits}" if digits else text[:-9]
+    return b"" if nanos is None else f"{prefix}Cost: {usd(nanos)}\r\n".encode()
 
 
 def id_headers(request_id: str, dialect: str) -> Headers:

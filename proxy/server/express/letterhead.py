@@ -22,7 +22,7 @@ ENDS: dict[bool, bytes] = {
 class Letterhead:
     """Of plain answers, or of streams."""
 
-    __slots__ = ("_dialect", "_end", "_form", "_lead", "_meter", "_meters", "_terms", "_twice")
+    __slots__ = ("_dialect", "_end", "_form", "_lately", "_lead", "_meter", "_meters", "_terms", "_twice", "_usual")
 
     def __init__(self, stock: Stock, kind_line: str, dialect: str, meters: Sequence[Meter], *, streamed: bool) -> None:
         """`kind_line` is a Content-Type that is none of the stock's."""
@@ -34,7 +34,8 @@ class Letterhead:
         self._end = ENDS[streamed]
         self._dialect = dialect
         self._meters = meters
-        self._meter = meters[0] if len(meters) == 1 else None  # the one whose form is known
+        self._meter = meters[0] if len(meters) == 1 else None  # the one whose form is known,
+        self._lately = None if self._twice else self._meter  # and where that tells no time of day
         self._terms: LimitTerms | None = None  # of that
         self._put_together()
 
@@ -42,13 +43,21 @@ class Letterhead:
         self, identity: str, passed: bytes, now: float, wall: float, cost: bytes, body: bytes, stays: bool
     ) -> bytes:
         """A plain answer. `wall` is the time of day; `cost` is a line, or nothing."""
-        own = self._own(identity, passed, now, wall)
-        return self._form % (*own, cost, date_line(int(wall)), b"" if stays else CLOSING, len(body), body)
+        date, end = date_line(int(wall)), b"" if stays else CLOSING
+        meter = self._lately
+        if meter is not None and meter.terms is self._terms and (left := meter.lately_left(now)) is not None:
+            requests, tokens = left  # as mostly
+            return self._usual % (identity.encode(), passed, requests, tokens, cost, date, end, len(body), body)
+        return self._form % (*self._own(identity, passed, now, wall), cost, date, end, len(body), body)
 
     def stream(self, identity: str, passed: bytes, now: float, wall: float, stays: bool) -> bytes:
         """The head of a stream."""
-        own = self._own(identity, passed, now, wall)
-        return self._form % (*own, date_line(int(wall)), b"" if stays else CLOSING)
+        date, end = date_line(int(wall)), b"" if stays else CLOSING
+        meter = self._lately
+        if meter is not None and meter.terms is self._terms and (left := meter.lately_left(now)) is not None:
+            requests, tokens = left
+            return self._usual % (identity.encode(), passed, requests, tokens, date, end)
+        return self._form % (*self._own(identity, passed, now, wall), date, end)
 
     def _own(self, identity: str, passed: bytes, now: float, wall: float) -> tuple[bytes | int, ...]:
         """What stands before the end."""
@@ -58,9 +67,6 @@ class Letterhead:
             return (id, id, passed, lines) if self._twice else (id, passed, lines)
         if meter.terms is not self._terms:
             self._put_together()
-        lately = meter.lately_left(now) if not self._twice else None
-        if lately is not None:  # as mostly
-            return id, passed, lately[0], A_MINUTE, lately[1], A_MINUTE
         requests, tokens = meter.left(now)
         limits = told_by(requests, meter, tokens, meter, dialect, now, wall)
         return (id, id, passed, *limits) if self._twice else (id, passed, *limits)
@@ -72,3 +78,4 @@ class Letterhead:
             terms = self._terms = self._meter.terms
             lines = form_of(self._dialect, terms.rpm, terms.tpm)
         self._form = b"%b%%b%b%b" % (self._lead, lines, self._end)
+        self._usual = b"%b%%b%b%b" % (self._lead, lines.replace(b"%b", A_MINUTE), self._end)  # see `Meter.lately_left`
