@@ -42,7 +42,8 @@ class Head:
     def under(self, snapshot: S, read: Callable[[Head, S], T]) -> T:
         """What `read` makes of this head under that snapshot. `read` depends on nothing else, and what it gives is
         changed by nobody: other requests have it as well. What it raises is raised, and not kept."""
-        if self._snapshot is None or self._snapshot() is not snapshot:
+        last = self._snapshot
+        if last is None or last() is not snapshot:
             self._snapshot, self._known = ref(snapshot), {}
         found: T | None = self._known.get(read)
         if found is None:

@@ -38,7 +38,8 @@ class Outbox:
         """In the order of the calls. What waits while its transport closes is dropped."""
         if not self._begun:
             if not self._crowded:
-                now = self._clock()
+                clock = self._clock  # fetched by itself: called at once, a slot is sought as a method first
+                now = clock()
                 if now - self._moment >= MOMENT:
                     self._moment, self._pieces = now, 1
                     transport.write(data)

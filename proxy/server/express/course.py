@@ -45,12 +45,12 @@ class Course(Passing):
     __slots__ = ()
 
     @classmethod
-    def of(cls, ride: Ride, handler: Handler) -> Course:
-        """For its stream: the one that rests, or a new one."""
+    def of(cls, ride: Ride, handler: Handler, now: float) -> Course:
+        """For its stream: the one that rests, or a new one. `now` is by the gateway's clock."""
         course, handler.rests = handler.rests, None
         if not isinstance(course, cls):
             course = cls(handler, ride.gateway.relay.agenda)
-        course.serves(ride)
+        course.serves(ride, now)
         return course
 
     async def finished(self) -> Left | None:

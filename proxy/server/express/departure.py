@@ -22,7 +22,9 @@ from proxy.wire import splice
 from proxy.wire.splice import Parts
 
 if TYPE_CHECKING:
+    from proxy.routing.health import Health
     from proxy.server.express.ride import Ride
+    from proxy.server.express.track import Track
 
 NOTHING_TAKEN, HAS_LEAVE, ASKED, BEGUN = range(4)  # how far one got; leave is of limits, budgets and the process
 LATE = "The provider did not answer in time."  # as the watchdog says it
@@ -30,12 +32,20 @@ LATE = "The provider did not answer in time."  # as the watchdog says it
 
 def departs(ride: Ride) -> bool:
     """Asks the provider, if nothing is in the way; else nothing was done."""
-    gateway, track, found, health = ride.gateway, ride.track, ride.found, ride.snapshot.world.health
+    gateway, track = ride.gateway, ride.track
+    found, health = ride.found, ride.snapshot.world.health
     assert found is not None
     now = gateway.clock()
     _, talk, known, _, written = found
     chars, media, _, _, turns = talk
-    text = ride.body if isinstance(known, Setting) or known.light is None else known.light.text
+    text, size = ride.body, 0
+    sent: Parts | None = None
+    if isinstance(known, Setting):
+        if track.hop is None:
+            before, behind = known.lead
+            sent, size = (before, written, behind), known.led + len(written)
+    elif known.light is not None:
+        text = known.light.text
     assert isinstance(text, bytes)  # in parts are light bodies alone
     if media or not text.isascii():
         tokens = estimated_tokens(chars, 0 if text.isascii() else intake.wide(text), media)
@@ -44,42 +54,34 @@ def departs(ride: Ride) -> bool:
     ride.tokens = tokens
     if track.window is not None and tokens + track.most > track.window:
         return False
-    if not health.is_calm(now) and (
-        not health.is_quiet(now) or health.on_trial(track.candidate, track.credential.index)
-    ):
+    if not health.is_calm(now) and not _is_well(track, health, now):
         return False
     goes_on = (turns > 1 or track.session is not None) and track.lifetime != OFF
     if goes_on and not _is_at_home(ride, talk, now):
         return False
-    if isinstance(known, Setting) and track.hop is None:
-        before, behind = known.lead
-        sent: Parts | None = (before, written, behind)
-        size = len(before) + len(written) + len(behind)
-    else:
-        sent = _put(ride, found, text)
-        size = sum(map(len, sent)) if sent is not None else 0
-    place = track.upstream.place() if sent is not None else None
-    if sent is None or place is None:
+    if sent is None:
+        if (sent := _put(ride, found, text)) is None:
+            return False
+        size = sum(map(len, sent))
+    if (place := track.upstream.place()) is None:
         return False
     try:
         if goes := ride._has_leave(now):
             ride.stage = HAS_LEAVE
-            ride.asked_at = now
             ride.reply = track.upstream.asked(place, track.head, size, sent)
             ride.stage = ASKED
             ride.sent, ride.request.document = sent, None
             _begun(ride)
             if track.streamed is None:
                 ride.reply.lend(ride)
+                if not goes_on:  # no pin could be looked for
+                    ride.recognizes(talk)
             else:
-                ride.course = course = Course.of(ride, place[1])
+                ride.course = course = Course.of(ride, place[1], now)
                 ride.reply.lend(course)
                 if ride.call is not None:
                     ride.call.course = course
-            if not goes_on:  # no pin could be looked for
-                if track.streamed is None:
-                    ride.recognizes(talk)
-                else:
+                if not goes_on:
                     ride.conversation = NOT_YET
                     gateway.express.strangers.add(ride, talk)
     except BaseException:
@@ -88,6 +90,11 @@ def departs(ride: Ride) -> bool:
     if not goes:
         track.upstream.leaves(place)
     return goes
+
+
+def _is_well(track: Track, health: Health, now: float) -> bool:
+    """Whether nobody rests, and its candidate is not on trial, where somebody failed lately."""
+    return health.is_quiet(now) and not health.on_trial(track.candidate, track.credential.index)
 
 
 def _stays(ride: Ride, place: Place) -> None:
@@ -149,21 +156,23 @@ def _is_at_home(ride: Ride, talk: Talk, now: float) -> bool:
 
 
 def _begun(ride: Ride) -> None:
-    gateway, track, call, at_ms = ride.gateway, ride.track, ride.call, ride.at_ms
+    gateway, track = ride.gateway, ride.track
+    call, at_ms = ride.call, ride.at_ms
     agenda = gateway.relay.agenda
     began = agenda.now()
-    if call is None:
-        ride.request_id = request_id(at_ms)
-    else:
-        ride.request_id = call.request_id
-        ride.started_ms, at_ms = call.elapsed_ms(), int(gateway.now() * 1000)
     if track.streamed is None:
         agenda.put(ride, began + track.due)
     if call is None:
+        identity = request_id(at_ms)
         ride.snapshot.users += 1
         gateway.calls.add(ride)
+    else:
+        identity = call.request_id
+        ride.started_ms, at_ms = call.elapsed_ms(), int(gateway.now() * 1000)
     track.in_flight.value += 1
+    ride.request_id = identity
     ride.began = began
     ride.stage = BEGUN
     if (leased := track.leased) is not None:
-        gateway.ledger.lease((ride.request_id, *leased, ride.nanos, at_ms + LEASE_MS))
+        key_id, project = leased
+        gateway.ledger.lease((identity, key_id, project, ride.nanos, at_ms + LEASE_MS))

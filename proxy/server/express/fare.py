@@ -52,7 +52,8 @@ class Fare:
 
     def _has_leave(self, now: float) -> bool:
         """Takes of limits, budgets and places what it needs, or nothing."""
-        track, turnstile, size, tokens = self.track, self.gateway.turnstile, self.size, self.tokens
+        track, turnstile = self.track, self.gateway.turnstile
+        size, tokens = self.size, self.tokens
         standing, line, nanos = track.standing, track.line, 0
         if line is not None:  # a budget asks what an attempt may cost
             nanos = (tokens * line[0] + line[1] + PICO_PER_NANO - 1) // PICO_PER_NANO
@@ -115,8 +116,10 @@ def settle(
     duration: float, overhead: float, now: float,
 ) -> None:  # fmt: skip
     """Gives back, settles and tells of an answer that has left, of so many bytes."""
-    gateway, track, call, snapshot = ride.gateway, ride.track, ride.call, ride.snapshot
-    charged, conversation, permit, read = cost or 0, ride.conversation, ride._permit, usage.input_total
+    gateway, track = ride.gateway, ride.track
+    call, snapshot = ride.call, ride.snapshot
+    charged, read = cost or 0, usage.input_total
+    conversation, permit = ride.conversation, ride._permit
     if conversation == NOT_YET:
         conversation = ride.recognized()
     if charged > billing.MOST_CHARGED:

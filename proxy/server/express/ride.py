@@ -22,7 +22,7 @@ from proxy.dialects.dialect import Voice
 from proxy.errors import GatewayError
 from proxy.routing.plan import Plan
 from proxy.server.call import NOTHING, Call
-from proxy.server.clients.downstream import CLOSES, STAYS, Left, post
+from proxy.server.clients.downstream import CLOSES, STAYS, Left
 from proxy.server.clients.ordinary import OrdinaryRequest
 from proxy.server.express.begun import Begun
 from proxy.server.express.course import Course
@@ -53,13 +53,12 @@ class Ride(Fare):
     """One request under way."""
 
     __slots__ = (
-        "asked_at", "began", "body", "course", "cut", "found", "left", "raised", "reply", "sent", "stage",
+        "began", "body", "course", "cut", "found", "left", "raised", "reply", "sent", "stage",
         "waiter",
     )  # fmt: skip
 
     began: float  # by the agenda's clock
     reply: LeanReply
-    asked_at: float  # by the gateway's clock
     sent: Parts  # the body that the provider got
 
     def __init__(
@@ -258,7 +257,7 @@ class Ride(Fare):
         answer = track.letterhead.whole(self.request_id, passed, now, gateway.now(), told, body, stays)
         assert transport is not None  # or it was not judged to be deliverable
         self.left = STAYS if stays else CLOSES
-        post(request, transport, answer)
+        request.outbox.post(transport, answer)
         if head is not None:
             self.reply.has_come(head)
         agenda.strike(self)

@@ -83,18 +83,23 @@ class Setting:
     said: dict[str, Any]  # the document, but for its turns
     beside: bytes  # the same, as we write it
     chars: int
-    system: tuple[str, ...]  # that it says beside the turns
+    system: str | None  # what that says beside the turns
     system_roles: tuple[str, ...]  # see `Dialect`
-    place: slice = field(init=False)  # of the turns
+    around: int = field(init=False)  # bytes before and behind
+    led: int = field(init=False)  # and of the lead
 
     def __attrs_post_init__(self) -> None:
-        self.place = slice(len(self.before), -len(self.behind))
+        self.around = len(self.before) + len(self.behind)
+        self.led = sum(map(len, self.lead))
 
     def found(self, body: bytes) -> Found | None:
         """Of a request that begins and ends so; None where there are no turns, or one is anything but a role and a
         text."""
-        written = body[self.place]
-        chars, count, first, system = self.chars, 0, "", [*self.system]
+        written = body.removeprefix(self.before).removesuffix(self.behind)  # Python reads what they take by no format
+        if len(body) - len(written) != self.around:
+            return None
+        chars, system = self.chars, self.system
+        count, first = 0, ""
         try:
             turns = orjson.loads(written)
             for turn in turns:
@@ -107,14 +112,14 @@ class Setting:
                         first = text
                     count += 1
                 elif role in self.system_roles:
-                    system.append(text)
+                    system = text if system is None else f"{system}\n{text}"
                 elif role != "assistant":
                     return None
         except (ValueError, KeyError, TypeError):
             return None
         if not turns:
             return None
-        talk = chars, 0, "\n".join(system), first, count
+        talk = chars, 0, system or "", first, count
         return self.track, talk, self, turns, written
 
 
@@ -140,11 +145,13 @@ def found_lightly(snapshot: Snapshot, visitor: Visitor, surface: Surface, body: 
 def recalled(known: Settings, visitor: Visitor, body: bytes) -> Found | None:
     """Of a request whose setting is known."""
     for setting in known.get(visitor, ()):  # most come again
-        if body.startswith(setting.before) and body.endswith(setting.behind) and (found := setting.found(body)):
+        found = setting.found(body)
+        if found is not None:
             return found
     at = body.find(b"[", body.find(NAME))
     for setting in known.get((visitor, body[:at]), ()):
-        if body.endswith(setting.behind) and (found := setting.found(body)):
+        found = setting.found(body)
+        if found is not None:
             if visitor in known or len(known) < MOST:
                 known[visitor] = (setting,)
             return found
@@ -242,8 +249,8 @@ def _setting_of(
     before, behind = body[:start], body[end:]
     if (lead := _lead(track, before, behind)) is None:
         return None
-    system = (rest.system,) if rest.system else ()
-    setting = Setting(track, before, behind, lead, {**document, TURNS: None}, beside, rest.chars, system, roles)
+    others = {**document, TURNS: None}
+    setting = Setting(track, before, behind, lead, others, beside, rest.chars, rest.system or None, roles)
     found = setting.found(body)
     return (before, setting) if found is not None and found[1] == talk_of(shape) else None
 

@@ -98,7 +98,7 @@ class Telling(_Steady):
         self._out = 0  # bytes of the body that the client got
         self._unsent = b""  # what of the answer may leave and has not, when the way of all goes on
 
-    def serves(self, ride: Ride) -> None:
+    def serves(self, ride: Ride, now: float) -> None:
         """The stream that its provider was asked for just now."""
         track = ride.track
         self._ride = ride
@@ -109,7 +109,7 @@ class Telling(_Steady):
         self._reserved = track.output  # tokens
         self._over = False  # the reply is whoever's it was
         self._agenda.put(self, ride.began + track.first_due)
-        self._line = ride.snapshot.world.latencies.waits(track.candidate, self, ride.asked_at)
+        self._line = ride.snapshot.world.latencies.waits(track.candidate, self, now)
 
     def _rests(self) -> None:
         """It is as it was made, but for what `serves` says, and may serve the next stream of its connection. Nobody

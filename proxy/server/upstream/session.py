@@ -86,7 +86,7 @@ class LeanUpstream(PlainUpstream):
             self._outbox.flush()
             transport.writelines((b"%b%d\r\n\r\n" % (head, size), *body))
         else:
-            self._outbox.post(transport, b"".join((head, b"%d\r\n\r\n" % size, *body)))
+            self._outbox.post(transport, b"".join([head, b"%d\r\n\r\n" % size, *body]))
         reply = handler.spare or LeanReply(connection, handler, self._outbox, self._at_hand)
         reply.serves(connection, self._slots)
         return reply

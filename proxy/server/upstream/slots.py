@@ -47,9 +47,12 @@ class Slots:
         return loop.time() - began
 
     def release(self) -> None:
+        if not self._waiting:
+            self._free += 1
+            return
         handed_on = False
         try:
-            handed_on = bool(self._waiting) and self._waiting.hand_on()
+            handed_on = self._waiting.hand_on()
         finally:  # no fault takes a place with it
             if not handed_on:
                 self._free += 1

@@ -180,9 +180,9 @@ async def test_the_streams_of_a_connection_have_one_course_and_its_transport_is_
     served, told = list[Course](), list[object]()
     serves, direct = Course.serves, Handler.direct
 
-    def noted(self: Course, ride: Ride) -> None:
+    def noted(self: Course, ride: Ride, now: float) -> None:
         served.append(self)
-        serves(self, ride)
+        serves(self, ride, now)
 
     def noted_ear(self: Handler, ear: Receiver | None) -> None:
         told.append(ear)

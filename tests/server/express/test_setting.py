@@ -95,6 +95,25 @@ def test_what_is_said_again_is_known_by_its_bytes(
     assert recalled(known, object(), write(other)) is None  # type: ignore[arg-type]  # anybody else
 
 
+SYSTEM: dict[str, list[str]] = {
+    "one": ["Be brief."],
+    "two": ["Be brief.", "Be kind."],
+    "an empty one before another": ["", "Be brief."],
+    "an empty one behind another": ["Be brief.", ""],
+    "empty ones": ["", ""],
+}
+
+
+@pytest.mark.parametrize("texts", SYSTEM.values(), ids=SYSTEM)
+def test_what_the_system_says_in_turns_is_put_together_as_elsewhere(texts: list[str]) -> None:
+    known: Settings = {}
+    assert kept(known, ASKED) is not None
+    other = ASKED | {"messages": [*({"role": "system", "content": text} for text in texts), *TURNS]}
+    found = recalled(known, VISITOR, orjson.dumps(other))
+    assert found is not None
+    assert found[1] == talk_of(DIALECTS["openai-chat"].read_shape(other))
+
+
 OTHERS: dict[str, dict[str, Any]] = {
     "another value": {"max_tokens": 17},
     "an equal number of another type": {"max_tokens": 16.0},
