@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from proxy import ir
 from proxy.dialects.dialect import Dialect
-from proxy.server.clients.downstream import CLOSES, STAYS, Left, post
+from proxy.server.clients.downstream import CLOSES, STAYS, Left
 from proxy.server.express.learning import LARGEST_OPENING, learn_whole
 from proxy.server.express.passing import Passing, is_within
 from proxy.server.express.reading import LARGE
@@ -197,7 +197,7 @@ class Course(Passing):
         first_byte_s, now = time.monotonic() - ride.started, ride.gateway.clock()
         answer = self._head(now) + chunks
         ride.left = STAYS if ride.request.keep_alive else CLOSES  # from here on no other may follow
-        post(ride.request, transport, answer)
+        ride.request.outbox.post(transport, answer)
         self._heard, self._edits, self._out = head, edits, size
         self._learn(first_byte_s, now)
 

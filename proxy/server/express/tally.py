@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from typing import cast
 
 from proxy import ir
 from proxy.metrics import TOKENS_OF, Answers, Histogram, Metrics
@@ -86,8 +87,7 @@ def _count(
     answers: Answers, usages: Sequence[ir.Usage], reads: Sequence[int | None], writes: Sequence[int | None]
 ) -> None:
     """As `Answers.count` of each."""
-    inputs = sorted([read for read in reads if read is not None])
-    outputs = sorted([wrote for wrote in writes if wrote is not None])
+    inputs, outputs = sorted(_known(reads)), sorted(_known(writes))
     if [it for it in usages if it.cache_read or it.cache_write_5m or it.cache_write_1h or it.reasoning]:
         for number, told in zip(answers.tokens, zip(*map(TOKENS_OF, usages), strict=True), strict=True):
             number.value += sum([tokens for tokens in told if tokens and tokens > 0])
@@ -98,12 +98,17 @@ def _count(
     _observe(answers.outputs, outputs)
 
 
+def _known(counts: Sequence[int | None]) -> Sequence[int]:
+    """Mostly all are, which is told without a look of ours at each."""
+    return [it for it in counts if it is not None] if None in counts else cast(Sequence[int], counts)
+
+
 def _above_zero(ordered: list[int]) -> int:
     return sum(ordered[bisect_right(ordered, 0) :])
 
 
 def _charge(answers: Answers, costs: Sequence[int | None]) -> None:
-    known = sorted([cost for cost in costs if cost is not None])
+    known = sorted(_known(costs))
     answers.cost.value += _above_zero(known)
     answers.unknown_cost.value += len(costs) - len(known)
 

@@ -16,7 +16,7 @@ from proxy.routing.world import Pick
 from proxy.server import billing
 from proxy.server.attempt import Opening, make_stream
 from proxy.server.call import NOTHING, Call
-from proxy.server.clients.downstream import CLOSES, STAYS, UNSENT, post
+from proxy.server.clients.downstream import CLOSES, STAYS, UNSENT
 from proxy.server.early import KEEP_ALIVE
 from proxy.server.express.fare import settle
 from proxy.server.flow import GREAT, QUIET
@@ -178,7 +178,7 @@ class Telling(_Steady):
             return
         first_byte_s, now = time.monotonic() - ride.started, ride.gateway.clock()
         head = self._head(now)
-        post(ride.request, transport, b"%b%x\r\n%b\r\n0\r\n\r\n" % (head, len(out), out))
+        ride.request.outbox.post(transport, b"%b%x\r\n%b\r\n0\r\n\r\n" % (head, len(out), out))
         self._said = self._last
         self._learn(first_byte_s, now)
         self._ended(ends)
@@ -189,8 +189,7 @@ class Telling(_Steady):
         transport = client.transport
         assert transport is not None
         first_byte_s, now = time.monotonic() - ride.started, ride.gateway.clock()
-        if ride.request.outbox is not None:
-            ride.request.outbox.flush()  # what follows goes straight to the connection
+        ride.request.outbox.flush()  # what follows goes straight to the connection
         transport.write(self._head(now) + chunks)
         transport.set_write_buffer_limits(UNSENT)  # which pauses it, if that is more than the kernel took
         self._write = transport.write
