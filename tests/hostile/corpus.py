@@ -27,7 +27,7 @@ PAUSED = 400  # packets; a case of more goes without a pause between them
 MOST_PACKETS = 4000  # a case of more is not cut that small: it would take a good client for a slow one
 LONGEST_S = 60.0
 DRIP_S = 0.1
-AT_ONCE = 40  # that send: with more, a slow machine takes a good client for a slow one
+AT_ONCE = 16  # that send: with more, a slow machine takes a good client for a slow one
 
 # Whatever waits ends soon, so a case is over when its connection is.
 IMPATIENT = """
