@@ -247,7 +247,7 @@ class Asking:
         head = "".join(f"{line}\r\n" for line in (*lines, "")).encode()
         self._pieces = (head, self._body) if kind.endswith(BEHIND) else (head + self._body,)
         listener = Listener({}, keep_alive=75, ordinary=ordinary_paths(self._gateway))
-        self.client, self.outbox = Client(), listener.outbox
+        self.client, self.turn = Client(), listener.turn
         self._connection = listener()
         self._connection.connection_made(self.client)
 
@@ -287,7 +287,7 @@ async def calls(kind: str) -> tuple[int, int]:
     ask = Asking(kind)
     for _ in range(20):
         await ask()
-        ask.outbox.flush()
+        ask.turn.flush()
         assert b"prompt_tokens" in ask.client.got or ask.client.got.endswith(END), ask.client.got
     counted = []
     for _ in range(3):
@@ -329,7 +329,7 @@ async def only(kind: str, requests: int) -> None:
     ask = Asking(kind)
     for _ in range(requests):
         await ask()
-        ask.outbox.flush()
+        ask.turn.flush()
     await ask.end()
 
 

@@ -32,6 +32,7 @@ from proxy.server.clients.ordinary import AHEAD, Body, Known, OrdinaryRequest
 from proxy.server.clients.place import Place, changes
 from proxy.server.identity import request_id
 from proxy.server.respond import error_answer, id_headers
+from proxy.server.turn import REQUESTS
 from proxy.wire.request_head import END
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ class Connection(RequestHandler):
             content.set_exception(BadHttpMessage("the body broke off"))
 
     def force_close(self) -> None:
-        self._listener.outbox.flush()  # whatever was said before is the client's
+        self._listener.turn.flush()  # whatever was said before is the client's
         super().force_close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -236,21 +237,32 @@ class Connection(RequestHandler):
         self._request_count += 1
         listener = self._listener
         listener.requests_count += 1
-        self._body = request = OrdinaryRequest(known, first, length, self, not listener.stopping, listener.outbox)
-        waiter = self._waiter
-        if waiter is not None and not (request.needs or self._rests or waiter.done()):
-            request.tried = True
-            ride = known.way.board(request)
-            if ride is not None:
-                request.ride, ride.waiter = ride, waiter
-                self._waiter, self._riding, self._request_in_progress = None, request, True
-                self._current_request = request  # type: ignore[assignment]  # as in `_served`
-                return
+        self._body = request = OrdinaryRequest(known, first, length, self, not listener.stopping, listener.turn)
         self._arrived = request
-        self._wake()
+        waiter = self._waiter
+        if waiter is None or request.needs or self._rests or waiter.done():
+            self._wake()
+        elif not listener.turn.later(REQUESTS, self._board):
+            self._board()
+
+    def _board(self) -> None:
+        """Sees whether the request that has arrived may ride, unless the task has been woken meanwhile, which sees to
+        it."""
+        request, waiter = self._arrived, self._waiter
+        if request is None or request.tried or waiter is None or waiter.done():
+            return
+        request.tried = True
+        ride = request.known.way.board(request)
+        if ride is None:
+            self._wake()
+            return
+        request.ride, ride.waiter = ride, waiter
+        self._arrived, self._riding = None, request
+        self._waiter, self._request_in_progress = None, True
+        self._current_request = request  # type: ignore[assignment]  # as in `_served`
 
     def _hand_over(self, data: bytes) -> None:
-        self._listener.outbox.flush()  # from here on aiohttp writes
+        self._listener.turn.flush()  # from here on aiohttp writes
         self.lean = False
         self._wake()
         self._parsed(data)
@@ -302,7 +314,7 @@ class Connection(RequestHandler):
         if not stays or self._close:
             self._task_handler = None
             if self.transport is not None:
-                self._listener.outbox.flush()
+                self._listener.turn.flush()
                 self.transport.close()
             return False
         self._wait_for_the_next()

@@ -182,10 +182,10 @@ async def send(request: Request, response: Response) -> Left:
 
 
 def post(request: Request, transport: asyncio.Transport, data: bytes) -> None:
-    if request.outbox is None:
+    if request.turn is None:
         transport.write(data)
     else:
-        request.outbox.post(transport, data)
+        request.turn.post(transport, data)
 
 
 class LeanAnswer:
@@ -271,8 +271,8 @@ class LeanAnswer:
         return CLOSES
 
     def _flush(self) -> None:
-        if self._request.outbox is not None:
-            self._request.outbox.flush()
+        if self._request.turn is not None:
+            self._request.turn.flush()
 
     def _write(self, data: bytes) -> None:
         transport = self._protocol.transport

@@ -19,10 +19,9 @@ from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_request import BaseRequest
 from multidict import CIMultiDictProxy
 
-from proxy.server.clients.outbox import Outbox
-
 if TYPE_CHECKING:
     from proxy.server.express.ride import Ride
+    from proxy.server.turn import Turn
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -97,7 +96,7 @@ class Request(Protocol):
         """None once the client has gone."""
 
     @property
-    def outbox(self) -> Outbox | None:
+    def turn(self) -> Turn | None:
         """By which alone the connection is written to; None where aiohttp writes as well."""
 
     document: object  # that its body is, where somebody has read it and has not taken it away
@@ -108,7 +107,7 @@ class Request(Protocol):
 class PlainRequest(BaseRequest):
     """aiohttp's, with a head."""
 
-    outbox = None
+    turn = None
     document: object = None
     tried = False
     ride: Ride | None = None

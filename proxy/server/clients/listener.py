@@ -27,10 +27,10 @@ from proxy.errors import GatewayError, UnknownPath, WrongMethod
 from proxy.server.clients.connection import Connection
 from proxy.server.clients.inbound import PlainRequest
 from proxy.server.clients.ordinary import Heads, Ways
-from proxy.server.clients.outbox import Outbox
 from proxy.server.daemon import BACKLOG
 from proxy.server.identity import request_id
 from proxy.server.respond import SERVER, error_answer, id_headers
+from proxy.server.turn import Turn
 from proxy.wire import json_text
 
 log = structlog.get_logger()
@@ -60,7 +60,7 @@ class Listener(Server):
         """`ordinary` are the paths that ordinary requests are served on without aiohttp's parser, as long as `lean`
         says so when their connection is made."""
         self.heads = Heads(ordinary or {})
-        self.outbox = Outbox()
+        self.turn = Turn.of_running_loop()
         self._lean = lean if ordinary else lambda: False
         self._exact = {path: methods for path, methods in paths.items() if not path.endswith("/*")}
         self._below = {path[:-1]: methods for path, methods in paths.items() if path.endswith("/*")}

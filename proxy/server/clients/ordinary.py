@@ -21,13 +21,13 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from proxy.errors import GatewayError
 from proxy.server.clients.inbound import Content, Head, Request
-from proxy.server.clients.outbox import Outbox
 from proxy.wire.parted import Parted
 from proxy.wire.request_head import END, LONGEST, read_ordinary
 
 if TYPE_CHECKING:
     from proxy.server.clients.connection import Connection
     from proxy.server.express.ride import Ride
+    from proxy.server.turn import Turn
 
 MOST_HEADS = 512  # that are known
 LARGEST_HEAD = 4096  # bytes of one that is
@@ -213,7 +213,7 @@ class OrdinaryRequest(Body):
     """See `inbound.Request`. It is its own content: there is one object less to be made for each."""
 
     __slots__ = (
-        "document", "head", "keep_alive", "known", "outbox", "protocol", "ride", "tried",
+        "document", "head", "keep_alive", "known", "protocol", "ride", "tried", "turn",
     )  # fmt: skip
 
     protocol: Connection
@@ -221,7 +221,7 @@ class OrdinaryRequest(Body):
     version: HttpVersion = HttpVersion11
 
     def __init__(
-        self, known: Known, first: bytes, length: int, connection: Connection, keep_alive: bool, outbox: Outbox
+        self, known: Known, first: bytes, length: int, connection: Connection, keep_alive: bool, turn: Turn
     ) -> None:
         """`first` is what has come of a body of that length."""
         size = len(first)
@@ -234,7 +234,7 @@ class OrdinaryRequest(Body):
         self.head = known.head
         self.protocol = connection
         self.keep_alive = keep_alive
-        self.outbox = outbox
+        self.turn = turn
         self.document: object = None
         self.tried = False
         self.ride: Ride | None = None

@@ -22,6 +22,7 @@ from proxy.server.express.passing import Passing, is_within
 from proxy.server.express.reading import LARGE
 from proxy.server.express.telling import LARGEST
 from proxy.server.flow import LAST
+from proxy.server.turn import ANSWERS
 from proxy.server.upstream.lean import UNREAD
 from proxy.streams import Recital, at_once, familiar, learnt, recital_of
 from proxy.streams.familiar import UNTOUCHED
@@ -106,7 +107,10 @@ class Course(Passing):
                     self._hand_over()
                 return
             if self._handler.reply is self:
-                self._read(data)
+                if self._whole:
+                    data, self._whole = self._whole + data, b""
+                if self._first_byte_s is not None or not self._waits(data):
+                    self._read(data)
                 return
         except BaseException as exc:  # a fault of ours is for whoever serves the request, not for the loop
             if self._ride.left is not None:
@@ -120,6 +124,18 @@ class Course(Passing):
                 self._told_of(exc)
             return
         self._handler.passes_on(data)  # of an answer that is another's to take
+
+    def _waits(self, data: bytes) -> bool:
+        """In a crowd, what comes before anything has left is read with what came to others in this turn of the loop."""
+        if len(data) > LARGEST or not self._ride.request.turn.later(ANSWERS, self.reads):
+            return False
+        self._whole = data
+        return True
+
+    def reads(self) -> None:
+        data, self._whole = self._whole, b""
+        if data:
+            self.received(data)
 
     def _told_of(self, fault: BaseException) -> None:
         """Nobody has the bytes at which it came: whoever goes on raises it, rather than to tell of a broken answer."""

@@ -34,6 +34,7 @@ from proxy.server.ledger import Decision
 from proxy.server.outgoing import with_body
 from proxy.server.respond import cost_line
 from proxy.server.snapshot import Snapshot
+from proxy.server.turn import ANSWERS, SETTLING
 from proxy.server.upstream.lean import LeanReply
 from proxy.wire import json_text
 from proxy.wire.head_shape import Head
@@ -47,19 +48,23 @@ if TYPE_CHECKING:
 
 LARGEST = 12 << 10  # bytes of an answer that a connection takes in one, whatever was set for it: see `UNSENT`
 Good = tuple[bytes, bytes, ir.Usage, int | None]  # an answer: its body for the client, headers that pass, usage, cost
+# Of one that has left: its size, usage and cost, how long it took, how much of that was not the provider's, and when;
+# the provider's name for it; whether it went past the reply, which then is as it was made.
+Ended = tuple[int, ir.Usage, int | None, float, float, float, str | None, bool]
 
 
 class Ride(Fare):
     """One request under way."""
 
     __slots__ = (
-        "began", "body", "course", "cut", "found", "left", "raised", "reply", "sent", "stage",
+        "began", "body", "course", "cut", "ended", "found", "left", "raised", "reply", "sent", "stage", "unread",
         "waiter",
     )  # fmt: skip
 
     began: float  # by the agenda's clock
     reply: LeanReply
     sent: Parts  # the body that the provider got
+    ended: Ended
 
     def __init__(
         self, gateway: Gateway, request: OrdinaryRequest, snapshot: Snapshot, found: Found, body: bytes | Parted,
@@ -79,6 +84,7 @@ class Ride(Fare):
         self.call = call
         self.pinned = None
         self.raised: BaseException | None = None  # what ended the wait for the answer, or the telling of it
+        self.unread = b""  # of the answer, until this turn of the loop ends
         self.left: Left | None = None  # once all of the answer has
         self.waiter: asyncio.Future[None] | None = None  # of the task that sleeps meanwhile
         self.cut: GatewayError | None = None  # see `Call.cut`
@@ -137,11 +143,26 @@ class Ride(Fare):
             raise exc
         else:
             self.raised = exc
+            self.unread = b""
             self.reply.returned(None)
             self.reply.close()
 
     def received(self, data: bytes) -> None:
-        """Of the provider, first of all: mostly a good answer from its first byte to its last."""
+        """Of the provider, first of all. In a crowd it is read with what came to others in this turn of the loop."""
+        if self.unread:
+            data, self.unread = self.unread + data, b""
+        if len(data) <= LARGEST and self.request.turn.later(ANSWERS, self.reads):
+            self.unread = data
+        else:
+            self._read(data)
+
+    def reads(self) -> None:
+        data, self.unread = self.unread, b""
+        if data:
+            self._read(data)
+
+    def _read(self, data: bytes) -> None:
+        """Mostly a good answer from its first byte to its last."""
         came = whole_answer(data)
         if came is None or (head := came[0].head) is None:
             self.reply.returned(self)
@@ -151,7 +172,6 @@ class Ride(Fare):
             good = self._judged(head, came[1])
             if good is not None:
                 self._delivered(good, head)
-                self.reply.rests()
                 return
         except BaseException as exc:
             self.fails(exc)
@@ -161,8 +181,12 @@ class Ride(Fare):
             self.wakes()
 
     def lost(self, exc: BaseException | None) -> None:
-        self.reply.returned(self)
-        self.reply.lost(exc)
+        if self.unread:
+            self.reads()
+        else:
+            self.reply.returned(self)
+        if self.left is None:
+            self.reply.lost(exc)
 
     def came(self) -> None:
         """See `LeanReply.returned`."""
@@ -206,6 +230,9 @@ class Ride(Fare):
 
     def look(self, now: float) -> None:
         """Its time on the agenda has come."""
+        if self.unread:  # in time
+            self.gateway.relay.agenda.put(self, now)
+            return
         self.reply.expire(LATE)
         self.wakes()
 
@@ -261,13 +288,26 @@ class Ride(Fare):
         if head is not None:
             self.reply.has_come(head)
         agenda.strike(self)
-        took_ms = int(duration * 1000)
-        self.snapshot.world.health.answered(track.candidate, track.credential.index, now)
-        track.times.add(took_ms - self.started_ms, now)
-        settle(self, usage, cost, len(body), track.upstream_id, took_ms, took_ms, duration, overhead, now)
-        if self.call is not None:
-            self.forget()  # its task may wait for the connection's next request
-        self.ends()
+        self.ended = len(body), usage, cost, duration, overhead, now, track.upstream_id, head is not None
+        if not request.turn.later(SETTLING, self.settles):
+            self.settles()
+
+    def settles(self) -> None:
+        """What follows from an answer that has left; in a crowd, with that of others."""
+        size, usage, cost, duration, overhead, now, upstream_id, past = self.ended
+        track, took_ms = self.track, int(duration * 1000)
+        try:
+            self.snapshot.world.health.answered(track.candidate, track.credential.index, now)
+            track.times.add(took_ms - self.started_ms, now)
+            settle(self, usage, cost, size, upstream_id, took_ms, took_ms, duration, overhead, now)
+            if self.call is not None:
+                self.forget()  # its task may wait for the connection's next request
+            self.ends()
+            if past:
+                self.reply.rests()
+        except BaseException as exc:  # as in `fails`; the provider's connection has been given back
+            self.raised = exc
+            self.wakes()
 
     def handed_over(self) -> tuple[Call, Plan]:
         """The request for the way of all: admitted, read and planned, its first attempt under way."""

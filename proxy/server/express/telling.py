@@ -20,6 +20,7 @@ from proxy.server.clients.downstream import CLOSES, STAYS, UNSENT
 from proxy.server.early import KEEP_ALIVE
 from proxy.server.express.fare import settle
 from proxy.server.flow import GREAT, QUIET
+from proxy.server.turn import SETTLING
 from proxy.server.upstream.handler import Handler
 from proxy.server.watchdog import STUCK_WRITE, Agenda, Watchdog
 from proxy.streams import Familiar, Recital, Retelling, Stream, Translation, UsualOpening, familiar
@@ -87,7 +88,7 @@ class Telling(_Steady):
         self._opening: UsualOpening | None = None  # how it began, while all of it was as usual: then chunks as they
         self._unread = True  # whatever has come                                          # came are in the body
         self._first = b""  # the first read, where one may be learnt from it
-        self._whole = b""  # what came in one read, while it is looked at
+        self._whole = b""  # what came in one read, until it has been looked at
         self._body: list[bytes] = []  # that came before the commit
         self._size = 0  # of that
         self._recast: Callable[[bytes], bytes | None] | None = None  # None: its bytes are the client's
@@ -189,7 +190,7 @@ class Telling(_Steady):
         transport = client.transport
         assert transport is not None
         first_byte_s, now = time.monotonic() - ride.started, ride.gateway.clock()
-        ride.request.outbox.flush()  # what follows goes straight to the connection
+        ride.request.turn.flush()  # what follows goes straight to the connection
         transport.write(self._head(now) + chunks)
         transport.set_write_buffer_limits(UNSENT)  # which pauses it, if that is more than the kernel took
         self._write = transport.write
@@ -257,13 +258,24 @@ class Telling(_Steady):
         if self._heard is not None:  # past any parser
             self._parts()
             self._reply.has_come(self._heard)
-            self._record()
-            ride.ends()
-            self._rests()
+            ride.off_course()
+            if not ride.request.turn.later(SETTLING, self.settles):
+                self.settles()
             return
         self._gives_back(b"")
         self._record()
         ride.ends()
+
+    def settles(self) -> None:
+        """What follows from a stream all of which has left; in a crowd, with that of others."""
+        ride = self._ride
+        try:
+            self._record()
+            ride.ends()
+            self._rests()
+        except BaseException as exc:  # as in `Ride.fails`; the provider's connection has been given back
+            ride.raised = exc
+            ride.wakes()
 
     def look(self, now: float) -> None:
         """Its time on the agenda has come."""
@@ -287,6 +299,7 @@ class Telling(_Steady):
         if self._opening is not None:
             self._meets(self._opening)
         self._line.pop(self, None)
+        self._whole = b""
         self._parts()
         self._reply.close()
 

@@ -13,7 +13,7 @@ from typing import Protocol
 from aiohttp.connector import Connection
 
 from proxy.errors import UpstreamBroken, UpstreamError, UpstreamTimeout
-from proxy.server.clients.outbox import Outbox
+from proxy.server.turn import Turn
 from proxy.server.upstream import width
 from proxy.server.upstream.at_hand import AtHand
 from proxy.server.upstream.exchange import Take, Through
@@ -46,7 +46,7 @@ class LeanReply:
 
     __slots__ = (
         "_begun", "_connection", "_direct", "_enough", "_error", "_fault", "_handler", "_home", "_narrow", "_ours",
-        "_outbox", "_parts", "_paused", "_raw", "_size", "_slot", "_take", "_through", "_waiter", "_who", "headers",
+        "_parts", "_paused", "_raw", "_size", "_slot", "_take", "_through", "_turn", "_waiter", "_who", "headers",
         "parser", "queued_s", "status",
     )  # fmt: skip
 
@@ -54,7 +54,7 @@ class LeanReply:
     headers: dict[str, str]
 
     def __init__(
-        self, connection: Connection, handler: Handler, outbox: Outbox, home: AtHand[Handler] | None = None
+        self, connection: Connection, handler: Handler, turn: Turn, home: AtHand[Handler] | None = None
     ) -> None:
         """`home` takes the connection when it may serve again, in the pool's place."""
         self.queued_s = 0.0
@@ -77,7 +77,7 @@ class LeanReply:
         self._who: Waits | None = None
         self._error: UpstreamError | None = None
         self._begun = False
-        self._outbox = outbox
+        self._turn = turn
         self._home = home
         handler.reply = self
 
@@ -308,7 +308,7 @@ class LeanReply:
             self.close()
             raise Stale
         if len(body) < LOW:
-            self._outbox.post(transport, request + body)
+            self._turn.post(transport, request + body)
         else:
             transport.write(request)
             transport.write(body)

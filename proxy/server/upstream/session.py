@@ -16,7 +16,7 @@ from yarl import URL
 
 from proxy.errors import UpstreamBroken
 from proxy.routing.table import Provider
-from proxy.server.clients.outbox import Outbox
+from proxy.server.turn import Turn
 from proxy.server.upstream.at_hand import QUIET, AtHand
 from proxy.server.upstream.exchange import Outgoing, Reply
 from proxy.server.upstream.handler import Handler
@@ -42,7 +42,7 @@ class LeanUpstream(PlainUpstream):
         self._connector = connector
         self._connector._factory = functools.partial(Handler, loop)  # type: ignore[assignment]  # what aiohttp builds for itself
         self._at_hand: AtHand[Handler] = AtHand(loop)
-        self._outbox = Outbox()
+        self._turn = Turn.of_running_loop()
         self._request: ClientRequest | None = None
         self._heads: dict[tuple[str, bool, str, tuple[tuple[str, str], ...]], bytes] = {}
         base = URL(provider.base_url)
@@ -83,11 +83,11 @@ class LeanUpstream(PlainUpstream):
         transport = handler.transport
         assert transport is not None  # or it was not at hand
         if size > LARGEST:
-            self._outbox.flush()
+            self._turn.flush()
             transport.writelines((b"%b%d\r\n\r\n" % (head, size), *body))
         else:
-            self._outbox.post(transport, b"".join([head, b"%d\r\n\r\n" % size, *body]))
-        reply = handler.spare or LeanReply(connection, handler, self._outbox, self._at_hand)
+            self._turn.post(transport, b"".join([head, b"%d\r\n\r\n" % size, *body]))
+        reply = handler.spare or LeanReply(connection, handler, self._turn, self._at_hand)
         reply.serves(connection, self._slots)
         return reply
 
@@ -119,7 +119,7 @@ class LeanUpstream(PlainUpstream):
             connection, handler, reused = await self._acquired(outgoing.timeouts.connect)
             if handler.ear is not None:
                 handler.direct(None)  # past one that would give it all back
-            reply, began = LeanReply(connection, handler, self._outbox, self._at_hand), clock()
+            reply, began = LeanReply(connection, handler, self._turn, self._at_hand), clock()
             try:
                 await reply.begin(request, outgoing.body)
             except Stale as stale:

@@ -292,7 +292,7 @@ async def test_a_reply_that_rests_is_as_a_new_one(
         if (spare := handler.spare) is not None:
             spares.add(spare)
             assert handler.reply is None
-            new = LeanReply(connection, handler, there._outbox, there._at_hand)
+            new = LeanReply(connection, handler, there._turn, there._at_hand)
             handler.reply = None
             names = {it for it in LeanReply.__slots__ if hasattr(new, it)} - {"_ours", "_slot"}  # see `serves`
             assert {it: getattr(spare, it) for it in names} == {it: getattr(new, it) for it in names}

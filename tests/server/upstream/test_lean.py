@@ -17,7 +17,7 @@ from upstream import CUT, GUARD_S, LAST, SILENCE, ScriptedUpstream, head, piece,
 from proxy.errors import UpstreamBroken, UpstreamTimeout
 from proxy.routing.table import Provider, Timeouts
 from proxy.secret import Secret
-from proxy.server.clients.outbox import Outbox
+from proxy.server.turn import Turn
 from proxy.server.upstream import LeanUpstream, Outgoing, read_up_to
 from proxy.server.upstream.handler import Handler
 from proxy.server.upstream.lean import LeanReply
@@ -294,7 +294,7 @@ async def test_what_goes_through_and_what_is_parsed_are_the_body(
 ) -> None:
     """`ahead`: so many reads come before anybody pours."""
     wire = Wire()
-    reply = LeanReply(wire, wire, Outbox())  # type: ignore[arg-type]
+    reply = LeanReply(wire, wire, Turn())  # type: ignore[arg-type]
     raw = HEAD + b"".join(map(piece, EVENTS)) + LAST
     reads = [raw[at : at + size] for at in range(0, len(raw), size)]
     got: list[bytes] = []
@@ -335,7 +335,7 @@ async def test_what_goes_through_and_what_is_parsed_are_the_body(
 
 async def test_an_answer_that_came_at_once_is_whole_though_its_connection_is_lost() -> None:
     wire = Wire()
-    reply = LeanReply(wire, wire, Outbox())  # type: ignore[arg-type]
+    reply = LeanReply(wire, wire, Turn())  # type: ignore[arg-type]
     reply.received(HEAD + b"".join(map(piece, EVENTS)) + LAST)
     reply.lost(None)
     assert await read_up_to(1 << 30, reply) == (b"".join(EVENTS), True)
@@ -343,7 +343,7 @@ async def test_an_answer_that_came_at_once_is_whole_though_its_connection_is_los
 
 async def test_an_answer_that_came_at_once_and_is_cut_is_told_as_cut_behind_what_came() -> None:
     wire = Wire()
-    reply = LeanReply(wire, wire, Outbox())  # type: ignore[arg-type]
+    reply = LeanReply(wire, wire, Turn())  # type: ignore[arg-type]
     reply.received(HEAD + b"".join(map(piece, EVENTS)))
     reply.lost(None)
     assert await reply.chunk() == b"".join(EVENTS)

@@ -6,7 +6,7 @@ import asyncio
 
 from each import each
 
-from proxy.server.clients.outbox import CROWD, MOMENT, MOST, SMALL, Outbox
+from proxy.server.turn import CROWD, MOMENT, MOST, SMALL, Turn
 
 
 class Line(asyncio.Transport):
@@ -55,9 +55,9 @@ POSTS |= {
 @each(("posts", "at_once", "later"), POSTS.values(), ids=POSTS)
 async def test_what_leaves_when(posts: list[tuple[int, bytes]], at_once: list[bytes], later: list[bytes]) -> None:
     page: list[bytes] = []
-    lines, outbox = [Line(page), Line(page)], Outbox(lambda: 1.0)
+    lines, turn = [Line(page), Line(page)], Turn(lambda: 1.0)
     for line, data in posts:
-        outbox.post(lines[line], data)
+        turn.post(lines[line], data)
     assert page == at_once
     await asyncio.sleep(0)
     assert page == at_once + later
@@ -66,24 +66,24 @@ async def test_what_leaves_when(posts: list[tuple[int, bytes]], at_once: list[by
 async def test_a_crowd_is_one_of_a_moment() -> None:
     page: list[bytes] = []
     moments = (1.0 + 2 * MOMENT * at for at in range(2 * CROWD))
-    line, outbox = Line(page), Outbox(lambda: next(moments))
+    line, turn = Line(page), Turn(lambda: next(moments))
     for at in range(2 * CROWD):
-        outbox.post(line, b"%d" % at)
+        turn.post(line, b"%d" % at)
         assert page[-1] == b"%d" % at
 
 
 async def test_in_a_crowd_all_wait_for_each_other_until_there_is_none() -> None:
     page: list[bytes] = []
     now = 0.0
-    line, other, outbox = Line(page), Line(page), Outbox(lambda: now)
+    line, other, turn = Line(page), Line(page), Turn(lambda: now)
 
-    async def turn(pieces: int) -> int:
+    async def in_one(pieces: int) -> int:
         """Of a moment of its own. How many were written at once."""
         nonlocal now
         now += 2 * MOMENT
         page.clear()
         for number in range(pieces):
-            outbox.post((line, other)[number % 2], b"%d" % number)
+            turn.post((line, other)[number % 2], b"%d" % number)
         at_once = len(page)
         await asyncio.sleep(0)
         assert page == [b"%d" % number for number in range(pieces)]
@@ -91,18 +91,18 @@ async def test_in_a_crowd_all_wait_for_each_other_until_there_is_none() -> None:
 
     few = CROWD - 1
     turns = [few + CROWD, CROWD, 1, 1, few, CROWD, 1, few + CROWD, MOST, 2, 2]
-    assert [await turn(pieces) for pieces in turns] == [few, 0, 0, 1, few, few, 1, few, 0, 0, 2]
+    assert [await in_one(pieces) for pieces in turns] == [few, 0, 0, 1, few, few, 1, few, 0, 0, 2]
 
 
 async def test_nothing_is_written_to_a_line_that_closed_meanwhile() -> None:
     page: list[bytes] = []
-    gone, there, outbox = Line(page), Line(page), Outbox(lambda: 1.0)
+    gone, there, turn = Line(page), Line(page), Turn(lambda: 1.0)
     for data in FEW:
-        outbox.post(there, data)
-    outbox.post(there, b"a")
-    outbox.post(gone, b"b")
-    outbox.post(there, b"c")
+        turn.post(there, data)
+    turn.post(there, b"a")
+    turn.post(gone, b"b")
+    turn.post(there, b"c")
     gone.closing = True
-    outbox.flush()
+    turn.flush()
     await asyncio.sleep(0)
     assert page == [*FEW, b"a", b"c"]
