@@ -22,7 +22,8 @@ import structlog
 
 SMALL = 4 << 10  # bytes of a piece; of larger ones the copy counts, and who is written to may have to be waited for
 MOST = 64  # pieces that wait for each other, and as many of each kind of what is to be seen to
-CROWD = 4  # pieces of a moment, or of the turn before, from which on they wait for each other
+CROWD = 4  # pieces of the turn before, from which on those of the next wait for each other
+THICK = 8  # the same of a moment: a lone request and its answer are two
 MOMENT = 0.0005  # seconds; the loop knows no less than twice that
 STAGES = ANSWERS, SETTLING, REQUESTS = range(3)  # in that order: what an answer frees, the next request may have
 
@@ -79,7 +80,7 @@ class Turn:
                     transport.write(data)
                     return
                 self._pieces = pieces = self._pieces + 1
-                if pieces < CROWD:
+                if pieces < THICK:
                     transport.write(data)
                     return
             self._begin()

@@ -1,12 +1,13 @@
-"""Small writes of one turn: together, in order, and never later than that turn; at once where few come."""
+"""What a turn of the loop brought: together, in order, and never later than that turn; at once where few come."""
 
 from __future__ import annotations
 
 import asyncio
 
 from each import each
+from structlog.testing import capture_logs
 
-from proxy.server.turn import CROWD, MOMENT, MOST, SMALL, Turn
+from proxy.server.turn import ANSWERS, CROWD, MOMENT, MOST, REQUESTS, SETTLING, SMALL, STAGES, THICK, Turn
 
 
 class Line(asyncio.Transport):
@@ -26,7 +27,7 @@ class Line(asyncio.Transport):
 
 
 LARGE = b"x" * (SMALL + 1)
-FEW = [b"%d" % at for at in range(CROWD - 1)]  # pieces
+FEW = [b"%d" % at for at in range(THICK - 1)]  # pieces
 POSTS: dict[str, tuple[list[tuple[int, bytes]], list[bytes], list[bytes]]] = {  # what was written at once, and then
     "a lone piece leaves at once": ([(0, b"a")], [b"a"], []),
     "so do a few": ([(at % 2, data) for at, data in enumerate(FEW)], FEW, []),
@@ -65,9 +66,9 @@ async def test_what_leaves_when(posts: list[tuple[int, bytes]], at_once: list[by
 
 async def test_a_crowd_is_one_of_a_moment() -> None:
     page: list[bytes] = []
-    moments = (1.0 + 2 * MOMENT * at for at in range(2 * CROWD))
+    moments = (1.0 + 2 * MOMENT * at for at in range(2 * THICK))
     line, turn = Line(page), Turn(lambda: next(moments))
-    for at in range(2 * CROWD):
+    for at in range(2 * THICK):
         turn.post(line, b"%d" % at)
         assert page[-1] == b"%d" % at
 
@@ -89,8 +90,8 @@ async def test_in_a_crowd_all_wait_for_each_other_until_there_is_none() -> None:
         assert page == [b"%d" % number for number in range(pieces)]
         return at_once
 
-    few = CROWD - 1
-    turns = [few + CROWD, CROWD, 1, 1, few, CROWD, 1, few + CROWD, MOST, 2, 2]
+    few = THICK - 1
+    turns = [few + CROWD, CROWD, 1, 1, few, THICK, 1, few + CROWD, MOST, 2, 2]
     assert [await in_one(pieces) for pieces in turns] == [few, 0, 0, 1, few, few, 1, few, 0, 0, 2]
 
 
@@ -106,3 +107,94 @@ async def test_nothing_is_written_to_a_line_that_closed_meanwhile() -> None:
     turn.flush()
     await asyncio.sleep(0)
     assert page == [*FEW, b"a", b"c"]
+
+
+# -- what is seen to at a turn's end -----------------------------------------------------------------------------
+
+
+def crowded(page: list[bytes]) -> Turn:
+    """In the midst of a crowd's turn."""
+    turn, line = Turn(lambda: 1.0), Line(page)
+    for data in FEW:
+        turn.post(line, data)
+    turn.post(line, b"begun")
+    page.clear()
+    return turn
+
+
+async def test_alone_nothing_waits_for_the_turn_s_end() -> None:
+    turn = Turn(lambda: 1.0)
+    assert not any(turn.later(stage, lambda: None) for stage in STAGES)
+
+
+async def test_in_a_crowd_each_kind_is_seen_to_together_and_then_all_is_written() -> None:
+    page: list[bytes] = []
+    turn, line = crowded(page), Line(page)
+    seen: list[str] = []
+
+    def answer() -> None:
+        seen.append("answer")
+        turn.post(line, b"said")
+        assert turn.later(SETTLING, lambda: seen.append("settled"))
+        assert not turn.later(ANSWERS, lambda: None), "its own stage has come"
+
+    def request() -> None:
+        seen.append("request")
+        assert not any(turn.later(stage, lambda: None) for stage in STAGES), "all have come"
+        assert page == []
+
+    for stage, see in ((REQUESTS, request), (ANSWERS, answer), (REQUESTS, request), (ANSWERS, answer)):
+        assert turn.later(stage, see)
+    assert seen == []
+    await asyncio.sleep(0)
+    assert seen == ["answer", "answer", "settled", "settled", "request", "request"]
+    assert page == [b"begun", b"saidsaid"]
+    assert not turn.later(ANSWERS, lambda: None), "one piece of a turn is no crowd"
+
+
+async def test_a_turn_that_had_a_crowd_begins_the_next() -> None:
+    page: list[bytes] = []
+    turn = crowded(page)
+    for at in range(CROWD):
+        turn.post(Line(page), b"%d" % at)
+    await asyncio.sleep(0)
+    seen: list[int] = []
+    assert turn.later(REQUESTS, lambda: seen.append(1))
+    assert seen == []
+    await asyncio.sleep(0)
+    assert seen == [1]
+
+
+async def test_so_many_of_a_kind_wait_and_no_more() -> None:
+    turn = crowded([])
+    seen: list[int] = []
+    assert all(turn.later(ANSWERS, lambda: seen.append(1)) for _ in range(MOST))
+    assert not turn.later(ANSWERS, lambda: seen.append(1))
+    assert turn.later(REQUESTS, lambda: seen.append(2))
+    await asyncio.sleep(0)
+    assert seen == [*[1] * MOST, 2]
+
+
+async def test_a_fault_in_one_keeps_nothing_of_the_others() -> None:
+    page: list[bytes] = []
+    turn, line = crowded(page), Line(page)
+
+    def fails() -> None:
+        raise ZeroDivisionError
+
+    assert turn.later(ANSWERS, fails)
+    assert turn.later(ANSWERS, lambda: turn.post(line, b"said"))
+    with capture_logs() as logs:
+        await asyncio.sleep(0)
+    assert page == [b"begun", b"said"]
+    assert [entry["event"] for entry in logs] == ["internal_error"]
+
+
+async def test_all_who_serve_in_a_loop_have_one_turn() -> None:
+    turn = Turn.of_running_loop()
+    assert Turn.of_running_loop() is turn
+    assert await asyncio.to_thread(lambda: asyncio.run(of_another_loop())) is not turn
+
+
+async def of_another_loop() -> Turn:
+    return Turn.of_running_loop()

@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from crowd import CROWDS, crowd
 from gateway import RawClient, Running, Start, listener_of, provider, sent_behind, settles
 from keyed import make
 from playbook import CHAT, MESSAGES, Tongue
@@ -92,10 +93,18 @@ async def taken(client: RawClient) -> bytes:
     return said
 
 
+@pytest.mark.parametrize("crowded", CROWDS.values(), ids=CROWDS)
 @pytest.mark.parametrize(("script", "whole"), COURSES.values(), ids=COURSES)
 async def test_a_good_stream_goes_the_short_way_to_its_end(
-    script: Script, whole: bool, upstream: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch
+    script: Script,
+    whole: bool,
+    crowded: bool,
+    upstream: ScriptedUpstream,
+    start: Start,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if crowded:
+        crowd(monkeypatch)
     monkeypatch.setattr(plain, "LINGER", 0.1)
     gw = await start(provider("first", upstream, models=PRICED))
     upstream.plays(streamed(GOOD), script)
@@ -109,8 +118,13 @@ async def test_a_good_stream_goes_the_short_way_to_its_end(
     await held_is_nothing(gw)
 
 
+@pytest.mark.parametrize("crowded", CROWDS.values(), ids=CROWDS)
 @pytest.mark.parametrize("script", [script for script, whole in COURSES.values() if whole][:3])
-async def test_nothing_is_left_to_the_collector(script: Script, upstream: ScriptedUpstream, start: Start) -> None:
+async def test_nothing_is_left_to_the_collector(
+    script: Script, crowded: bool, upstream: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if crowded:
+        crowd(monkeypatch)
     gw = await start(provider("first", upstream, models=PRICED))
     upstream.answers(lambda seen: script)
     client = await gw.connect()

@@ -14,6 +14,7 @@ from weakref import WeakSet
 
 import orjson
 import pytest
+from crowd import crowd
 from gateway import RawClient, Running, Start, gateway, provider, sent_behind, settles
 from keyed import make
 from limited import inline
@@ -128,6 +129,14 @@ async def test_the_short_way_shows_what_the_way_of_all_would(
     second = good(theirs, "From the second.")
     exchange = asking(spoken, spoken.request("chain"))
     await same_either_way(monkeypatch, home, lambda home: played(home, timeouts, theirs, scripts, second, exchange))
+
+
+@pytest.mark.parametrize(("turn", "hop"), over_hops(TURNS, of=6))
+async def test_so_it_does_in_a_crowd(
+    turn: Callable[[Tongue], Script], hop: tuple[Tongue, Tongue], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crowd(monkeypatch)
+    await test_the_short_way_shows_what_the_way_of_all_would(turn, hop, home, monkeypatch)
 
 
 JOINED = ("a good answer", "an answer without usage", "503", "cut within the body", "no answer in time")

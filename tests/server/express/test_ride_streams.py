@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from crowd import crowd
 from gateway import RawClient, Running, Start, provider
 from playbook import CHAT, Tongue
 from riding import HOPS, KNOWN_BY, Answer, answer, asking, frames, played, rides, same_either_way
@@ -187,6 +188,17 @@ async def test_the_short_way_shows_what_the_way_of_all_would(
     timeouts = TIMEOUTS if turn in [TURNS[name] for name in STALLS] else ""
     exchange = asking(spoken, spoken.request("chain", stream=True, **more))
     await shows_the_same(monkeypatch, home, turn, theirs, exchange, timeouts=timeouts)
+
+
+@pytest.mark.parametrize(("turn", "kind"), product_of(TURNS, {name: KINDS[name] for name in QUICK}, fast=1, of=6))
+async def test_so_it_does_in_a_crowd(
+    turn: Callable[[Tongue], Script],
+    kind: tuple[tuple[Tongue, Tongue], dict[str, Any]],
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    crowd(monkeypatch)
+    await test_the_short_way_shows_what_the_way_of_all_would(turn, kind, home, monkeypatch)
 
 
 JOINED = ("a good stream", "503", "cut behind content", "closed without an answer")

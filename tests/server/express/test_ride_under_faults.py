@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 import pytest
+from crowd import CROWDS, crowd
 from gateway import RawClient, Running, Start, provider
 from keyed import make
 from playbook import CHAT, MESSAGES, Tongue
@@ -78,10 +79,13 @@ async def whole(client: RawClient) -> bool:
     return False
 
 
+@pytest.mark.parametrize("crowded", CROWDS.values(), ids=CROWDS)
 @pytest.mark.parametrize("theirs", [CHAT, pytest.param(MESSAGES, marks=pytest.mark.slow)], ids=["chat", "messages"])
 async def test_nothing_is_held_whatever_became_of_them(
-    theirs: Tongue, upstream: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch
+    theirs: Tongue, crowded: bool, upstream: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if crowded:
+        crowd(monkeypatch)
     price = {"first": "price = { input = 2.5, output = 10 }"}
     gw = await start(TABLE + provider("first", upstream, theirs, models=price, more=f"connections = {PLACES}"))
     dice, boarded, board = Random(7), list[bool](), Express.board
@@ -114,14 +118,17 @@ GIVES_BACK = {
 RIDES_WITHOUT = ("tokens_used", "_count")
 
 
+@pytest.mark.parametrize("crowded", CROWDS.values(), ids=CROWDS)
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
 @pytest.mark.parametrize("short", WAYS.values(), ids=WAYS)
 @pytest.mark.parametrize(("owner", "gives_back"), GIVES_BACK.values(), ids=GIVES_BACK)
 async def test_a_fault_of_ours_as_something_is_given_back_keeps_nothing_of_the_rest(
-    owner: Any, gives_back: str, short: bool, stream: bool, upstream: ScriptedUpstream, start: Start,
+    owner: Any, gives_back: str, short: bool, stream: bool, crowded: bool, upstream: ScriptedUpstream, start: Start,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """The fault comes when that is done."""
+    if crowded:
+        crowd(monkeypatch)
     price = {"first": "price = { input = 2.5, output = 10 }"}
     gw = await start(TABLE + provider("first", upstream, models=price, more=f"connections = {PLACES}"))
     good = streamed(frames(CHAT)) if stream else plain(CHAT.answer("Hello."))
