@@ -213,7 +213,7 @@ class Course(Passing):
         first_byte_s, now = time.monotonic() - ride.started, ride.gateway.clock()
         answer = self._head(now) + chunks
         ride.left = STAYS if ride.request.keep_alive else CLOSES  # from here on no other may follow
-        ride.request.outbox.post(transport, answer)
+        ride.request.turn.post(transport, answer)
         self._heard, self._edits, self._out = head, edits, size
         self._learn(first_byte_s, now)
 

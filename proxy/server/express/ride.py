@@ -284,7 +284,7 @@ class Ride(Fare):
         answer = track.letterhead.whole(self.request_id, passed, now, gateway.now(), told, body, stays)
         assert transport is not None  # or it was not judged to be deliverable
         self.left = STAYS if stays else CLOSES
-        request.outbox.post(transport, answer)
+        request.turn.post(transport, answer)
         if head is not None:
             self.reply.has_come(head)
         agenda.strike(self)

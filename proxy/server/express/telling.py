@@ -179,7 +179,7 @@ class Telling(_Steady):
             return
         first_byte_s, now = time.monotonic() - ride.started, ride.gateway.clock()
         head = self._head(now)
-        ride.request.outbox.post(transport, b"%b%x\r\n%b\r\n0\r\n\r\n" % (head, len(out), out))
+        ride.request.turn.post(transport, b"%b%x\r\n%b\r\n0\r\n\r\n" % (head, len(out), out))
         self._said = self._last
         self._learn(first_byte_s, now)
         self._ended(ends)
