@@ -118,6 +118,53 @@ async def test_a_good_stream_goes_the_short_way_to_its_end(
     await held_is_nothing(gw)
 
 
+STREAM = b"".join([STREAM_HEAD, *map(piece, GOOD), LAST])
+PIECES = {"in one": (STREAM,), "in two": (STREAM[:30], STREAM[30:]), "no more than the head": (STREAM_HEAD,)}
+MEANWHILE: dict[str, Callable[[Course], None]] = {
+    "the connection ends": lambda course: course.lost(None),
+    "its time is over": lambda course: course.look(course._agenda.now()),
+    "nothing happens": lambda course: None,
+}
+
+
+@pytest.mark.parametrize("happens", MEANWHILE.values(), ids=MEANWHILE)
+@pytest.mark.parametrize("pieces", PIECES.values(), ids=PIECES)
+async def test_what_waits_for_its_turn_s_end_has_come(
+    pieces: tuple[bytes, ...],
+    happens: Callable[[Course], None],
+    upstream: ScriptedUpstream,
+    start: Start,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gw = await start(provider("first", upstream, models=PRICED))
+    client = await gw.connect()
+    upstream.plays(streamed(GOOD), [SILENCE])
+    await asks(client)
+    await taken(client)
+    await asks(client)
+    await upstream.asked(2)
+    assert gw.app is not None
+    (ride,) = gw.app.gateway.calls
+    assert isinstance(ride, Ride)
+    course = ride.course
+    assert course is not None
+    crowd(monkeypatch)
+    for data in pieces:
+        course.received(data)
+    assert (ride.left, course._whole) == (None, b"".join(pieces))
+    happens(course)
+    whole = pieces != PIECES["no more than the head"]
+    if not whole:
+        await asyncio.sleep(0)  # the turn's end, unless it was handed over
+        client.leave()
+    else:
+        assert b"Hello" in await taken(client)
+    await gw.quiet()
+    outcome = (await gw.rows(2))[-1]["outcome"]
+    assert outcome == "ok" if whole else outcome != "ok"
+    await held_is_nothing(gw)
+
+
 @pytest.mark.parametrize("crowded", CROWDS.values(), ids=CROWDS)
 @pytest.mark.parametrize("script", [script for script, whole in COURSES.values() if whole][:3])
 async def test_nothing_is_left_to_the_collector(

@@ -562,6 +562,52 @@ async def test_a_shutdown_tells_the_client(cuts: tuple[int, ...], upstream: Scri
     assert (row["status"], row["outcome"]) == (503, "gateway_overloaded")
 
 
+ANSWER = b"".join(step for step in good(CHAT) if isinstance(step, bytes))
+MEANWHILE: dict[str, Callable[[Ride], None]] = {
+    "the connection ends": lambda ride: ride.lost(None),
+    "its time is over": lambda ride: ride.look(ride.gateway.relay.agenda.now()),
+    "nothing happens": lambda ride: None,
+}
+
+
+@pytest.mark.parametrize("happens", MEANWHILE.values(), ids=MEANWHILE)
+@pytest.mark.parametrize("pieces", [(ANSWER,), (ANSWER[:30], ANSWER[30:])], ids=["in one", "in two"])
+async def test_an_answer_that_waits_for_its_turn_s_end_has_come(
+    pieces: tuple[bytes, ...], happens: Callable[[Ride], None], upstream: ScriptedUpstream, start: Start,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    gw = await start(provider("first", upstream))
+    client = await riding(gw, upstream)
+    assert gw.app is not None
+    (ride,) = gw.app.gateway.calls
+    assert isinstance(ride, Ride)
+    crowd(monkeypatch)
+    for data in pieces:
+        ride.received(data)
+    assert (ride.left, ride.unread) == (None, ANSWER)
+    happens(ride)
+    status, _, body = await client.answer()
+    assert (status, b"Hello." in body) == (200, True)
+    await gw.quiet()
+    assert [row["outcome"] for row in await gw.rows(2)] == ["ok", "ok"]
+
+
+async def test_what_waits_for_its_turn_s_end_is_nothing_to_a_client_that_left(
+    upstream: ScriptedUpstream, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gw = await start(provider("first", upstream))
+    await riding(gw, upstream)
+    assert gw.app is not None
+    (ride,) = gw.app.gateway.calls
+    assert isinstance(ride, Ride)
+    crowd(monkeypatch)
+    ride.received(ANSWER)
+    ride.interrupted(asyncio.CancelledError())
+    ride.wakes()
+    await gw.quiet()
+    assert [row["outcome"] for row in await gw.rows(2)] == ["ok", "client_closed"]
+
+
 @BEHIND
 async def test_nothing_is_held_when_all_have_ended(
     cuts: tuple[int, ...], upstream: ScriptedUpstream, start: Start
