@@ -95,20 +95,22 @@ class Turn:
             waiting.append((transport, data))
 
     def _begin(self) -> None:
-        self._begun, self._pieces = True, 0
         asyncio.get_running_loop().call_soon(self._end)
+        self._begun, self._pieces = True, 0
 
     def _end(self) -> None:
-        for stage in STAGES:
-            self._stage, waiting = stage, self._stages[stage]
-            for see in waiting:
-                try:
-                    see()
-                except Exception as exc:  # of one, which keeps nothing of the others
-                    log.exception("internal_error", error=type(exc).__name__)
-            waiting.clear()
-        self._stage, self._begun, self._crowded = -1, False, self._pieces >= CROWD
-        self.flush()
+        try:
+            for stage in STAGES:
+                self._stage, waiting = stage, self._stages[stage]
+                for see in waiting:
+                    try:
+                        see()
+                    except (Exception, asyncio.CancelledError) as exc:  # of one, which keeps nothing of the others
+                        log.exception("internal_error", error=type(exc).__name__)
+                waiting.clear()
+        finally:
+            self._stage, self._begun, self._crowded = -1, False, self._pieces >= CROWD
+            self.flush()
 
     def flush(self) -> None:
         waiting = self._waiting
@@ -116,5 +118,8 @@ class Turn:
             return
         self._waiting = []
         for transport, data in waiting:
-            if not transport.is_closing():
-                transport.write(data)
+            try:
+                if not transport.is_closing():
+                    transport.write(data)
+            except Exception as exc:  # as above
+                log.exception("internal_error", error=type(exc).__name__)

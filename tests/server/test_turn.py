@@ -175,12 +175,13 @@ async def test_so_many_of_a_kind_wait_and_no_more() -> None:
     assert seen == [*[1] * MOST, 2]
 
 
-async def test_a_fault_in_one_keeps_nothing_of_the_others() -> None:
+@each("fault", [ZeroDivisionError, asyncio.CancelledError])
+async def test_a_fault_in_one_keeps_nothing_of_the_others(fault: type[BaseException]) -> None:
     page: list[bytes] = []
     turn, line = crowded(page), Line(page)
 
     def fails() -> None:
-        raise ZeroDivisionError
+        raise fault
 
     assert turn.later(ANSWERS, fails)
     assert turn.later(ANSWERS, lambda: turn.post(line, b"said"))
@@ -198,3 +199,18 @@ async def test_all_who_serve_in_a_loop_have_one_turn() -> None:
 
 async def of_another_loop() -> Turn:
     return Turn.of_running_loop()
+
+
+async def test_a_line_that_takes_nothing_keeps_nothing_from_the_others() -> None:
+    class Broken(Line):
+        def write(self, data: bytes | bytearray | memoryview) -> None:
+            raise OSError
+
+    page: list[bytes] = []
+    turn = crowded(page)
+    turn.post(Broken(page), b"lost")
+    turn.post(Line(page), b"said")
+    with capture_logs() as logs:
+        await asyncio.sleep(0)
+    assert page == [b"begun", b"said"]
+    assert [entry["event"] for entry in logs] == ["internal_error"]

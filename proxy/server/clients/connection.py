@@ -156,6 +156,16 @@ class Connection(RequestHandler):
         if not content.is_eof():
             content.set_exception(BadHttpMessage("the body broke off"))
 
+    def close(self) -> None:
+        self._board()  # what has arrived is served, though its task still sleeps
+        super().close()
+
+    def _process_keepalive(self) -> None:
+        if self._arrived is None:
+            super()._process_keepalive()
+        else:
+            self._keepalive_handle = None  # another one is set behind the answer
+
     def force_close(self) -> None:
         self._listener.turn.flush()  # whatever was said before is the client's
         super().force_close()
@@ -189,7 +199,7 @@ class Connection(RequestHandler):
             exc.__traceback__ = None  # its frames have all of the request, which has the task, which keeps this
             raise
         finally:
-            self._body = None  # knows its connection: either ring would wait for the collector
+            self._body = self._arrived = None  # know their connection: the ring would wait for the collector
 
     async def _lean_ones(self) -> bool:
         """Until aiohttp takes over; False where the connection ends."""

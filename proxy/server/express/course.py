@@ -72,6 +72,7 @@ class Course(Passing):
             self._record()
             raise exc
         waited = not self._over  # for more than was looked at
+        self._whole = b""  # which came too late
         self._hand_over()
         if self._first_byte_s is None:
             self._reply.close()

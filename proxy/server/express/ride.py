@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from proxy import ir
@@ -57,8 +57,8 @@ class Ride(Fare):
     """One request under way."""
 
     __slots__ = (
-        "began", "body", "course", "cut", "ended", "found", "left", "raised", "reply", "sent", "stage", "unread",
-        "waiter",
+        "began", "body", "course", "cut", "ended", "found", "left", "raised", "reply", "sent", "settling", "stage",
+        "unread", "waiter",
     )  # fmt: skip
 
     began: float  # by the agenda's clock
@@ -85,7 +85,8 @@ class Ride(Fare):
         self.pinned = None
         self.raised: BaseException | None = None  # what ended the wait for the answer, or the telling of it
         self.unread = b""  # of the answer, until this turn of the loop ends
-        self.left: Left | None = None  # once all of the answer has
+        self.left: Left | None = None  # once all of the answer has,
+        self.settling: Callable[[], None] | None = None  # and what is to be done about it when its turn comes
         self.waiter: asyncio.Future[None] | None = None  # of the task that sleeps meanwhile
         self.cut: GatewayError | None = None  # see `Call.cut`
         self.course: Course | None = None  # of a stream
@@ -137,6 +138,7 @@ class Ride(Fare):
     def interrupted(self, exc: BaseException) -> None:
         """The task's sleep ended in that: the client has left, or the gateway ends what is under way. Raises it where
         all has been done."""
+        self.settles()
         if self.course is not None:
             self.course.interrupted(exc)
         elif self.left is not None:
@@ -157,9 +159,12 @@ class Ride(Fare):
             self._read(data)
 
     def reads(self) -> None:
-        data, self.unread = self.unread, b""
-        if data:
-            self._read(data)
+        try:
+            data, self.unread = self.unread, b""
+            if data:
+                self._read(data)
+        except BaseException as exc:
+            self.fails(exc)
 
     def _read(self, data: bytes) -> None:
         """Mostly a good answer from its first byte to its last."""
@@ -289,25 +294,36 @@ class Ride(Fare):
             self.reply.has_come(head)
         agenda.strike(self)
         self.ended = len(body), usage, cost, duration, overhead, now, track.upstream_id, head is not None
-        if not request.turn.later(SETTLING, self.settles):
+        self.settles_soon(self._settles)
+
+    def settles_soon(self, settle: Callable[[], None]) -> None:
+        """In a crowd, with others whose answers left in this turn of the loop."""
+        self.settling = settle
+        if not self.request.turn.later(SETTLING, self.settles):
             self.settles()
 
     def settles(self) -> None:
-        """What follows from an answer that has left; in a crowd, with that of others."""
-        size, usage, cost, duration, overhead, now, upstream_id, past = self.ended
-        track, took_ms = self.track, int(duration * 1000)
+        """What follows from an answer that has left, once. A fault is for whoever serves the request; the provider's
+        connection has been given back."""
         try:
-            self.snapshot.world.health.answered(track.candidate, track.credential.index, now)
-            track.times.add(took_ms - self.started_ms, now)
-            settle(self, usage, cost, size, upstream_id, took_ms, took_ms, duration, overhead, now)
-            if self.call is not None:
-                self.forget()  # its task may wait for the connection's next request
-            self.ends()
-            if past:
-                self.reply.rests()
-        except BaseException as exc:  # as in `fails`; the provider's connection has been given back
+            settle, self.settling = self.settling, None
+            if settle is not None:
+                settle()
+        except BaseException as exc:
             self.raised = exc
             self.wakes()
+
+    def _settles(self) -> None:
+        size, usage, cost, duration, overhead, now, upstream_id, past = self.ended
+        track, took_ms = self.track, int(duration * 1000)
+        self.snapshot.world.health.answered(track.candidate, track.credential.index, now)
+        track.times.add(took_ms - self.started_ms, now)
+        settle(self, usage, cost, size, upstream_id, took_ms, took_ms, duration, overhead, now)
+        if self.call is not None:
+            self.forget()  # its task may wait for the connection's next request
+        self.ends()
+        if past:
+            self.reply.rests()
 
     def handed_over(self) -> tuple[Call, Plan]:
         """The request for the way of all: admitted, read and planned, its first attempt under way."""

@@ -20,7 +20,6 @@ from proxy.server.clients.downstream import CLOSES, STAYS, UNSENT
 from proxy.server.early import KEEP_ALIVE
 from proxy.server.express.fare import settle
 from proxy.server.flow import GREAT, QUIET
-from proxy.server.turn import SETTLING
 from proxy.server.upstream.handler import Handler
 from proxy.server.watchdog import STUCK_WRITE, Agenda, Watchdog
 from proxy.streams import Familiar, Recital, Retelling, Stream, Translation, UsualOpening, familiar
@@ -125,7 +124,8 @@ class Telling(_Steady):
         self._unread, self._first, self._size, self._out = True, b"", 0, 0
         self._before = self._behind = b""
         self._body.clear()
-        self._handler.rests = self
+        if self._handler.transport is not None:  # or it was lost meanwhile, and would know who knows it
+            self._handler.rests = self
 
     @property
     def committed(self) -> bool:
@@ -258,24 +258,17 @@ class Telling(_Steady):
         if self._heard is not None:  # past any parser
             self._parts()
             self._reply.has_come(self._heard)
-            ride.off_course()
-            if not ride.request.turn.later(SETTLING, self.settles):
-                self.settles()
+            ride.settles_soon(self._settles)
             return
         self._gives_back(b"")
         self._record()
         ride.ends()
 
-    def settles(self) -> None:
-        """What follows from a stream all of which has left; in a crowd, with that of others."""
-        ride = self._ride
-        try:
-            self._record()
-            ride.ends()
-            self._rests()
-        except BaseException as exc:  # as in `Ride.fails`; the provider's connection has been given back
-            ride.raised = exc
-            ride.wakes()
+    def _settles(self) -> None:
+        """See `Ride.settles`."""
+        self._record()
+        self._ride.ends()
+        self._rests()
 
     def look(self, now: float) -> None:
         """Its time on the agenda has come."""

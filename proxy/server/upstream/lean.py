@@ -217,7 +217,8 @@ class LeanReply:
 
     def rests(self) -> None:
         """It `has_come`, and nobody knows it any more: it is as it was made, and may serve the next request."""
-        self._handler.spare = self
+        if self._handler.transport is not None:  # or it was lost meanwhile, and would know who knows it
+            self._handler.spare = self
 
     def serves(self, connection: Connection, slot: Slots) -> None:
         """The request that is asked on its handler now, by that connection and in that place."""

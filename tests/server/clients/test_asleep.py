@@ -320,9 +320,9 @@ async def test_what_comes_while_one_rides_begins_when_that_has_ended(
 
 FAULTS: dict[str, tuple[str, bool, int]] = {  # ours -> of a stream, and what comes of it
     "before it is judged": ("proxy.server.express.ride.Ride._judged", False, 500),
-    "amid its answer": ("proxy.routing.latency.Latencies.note", False, 200),
+    "amid its answer": ("proxy.routing.latency.Notes.add", False, 200),
     "behind its answer": ("proxy.server.express.ride.settle", False, 200),
-    "amid its stream": ("proxy.routing.latency.Latencies.note", True, 200),
+    "amid its stream": ("proxy.routing.latency.Notes.add", True, 200),
     "behind its stream": ("proxy.server.express.telling.settle", True, 200),
 }
 
