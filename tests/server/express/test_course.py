@@ -153,15 +153,15 @@ async def test_what_waits_for_its_turn_s_end_has_come(
         course.received(data)
     assert (ride.left, course._whole) == (None, b"".join(pieces))
     happens(course)
-    whole = pieces != PIECES["no more than the head"]
-    if not whole:
-        await asyncio.sleep(0)  # the turn's end, unless it was handed over
-        client.leave()
-    else:
+    complete = b"".join(pieces) == STREAM
+    if complete:
         assert b"Hello" in await taken(client)
+    else:
+        await asyncio.sleep(0)  # the turn's end
+        client.leave()
     await gw.quiet()
     outcome = (await gw.rows(2))[-1]["outcome"]
-    assert outcome == "ok" if whole else outcome != "ok"
+    assert (outcome == "ok") is complete
     await held_is_nothing(gw)
 
 
